@@ -1,0 +1,1 @@
+"""Autoregressive image models in JAX. Nothing is imported here."""

@@ -1,0 +1,230 @@
+"""The decoder-only transformer that most of the papers share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.layers.attention import Cache
+from arvision.layers.blocks import Block
+from arvision.layers.dense import Dense, Embed
+from arvision.layers.norm import modulate
+from arvision.layers.param import normal
+from arvision.layers.stack import BlockInputs, Stack
+from arvision.layouts import masks
+from arvision.layouts.base import Layout
+from arvision.structs import Cond, Slots, Template
+
+
+class CodeInput(nn.Module):
+  """Input embedding of codes: a table with a row per id (LlamaGen).
+
+  Attributes:
+    width: d.
+    vocab_size: number of ids.
+    std: standard deviation at the start.
+  """
+
+  width: int
+  vocab_size: int
+  std: float = 0.02
+
+  @nn.compact
+  def __call__(self, values: jax.Array) -> jax.Array:
+    embed = Embed(self.vocab_size, self.width, normal(self.std), name='codes')
+    return embed(values)
+
+
+class VectorInput(nn.Module):
+  """Input embedding of vectors: a linear map in float32 (VAR's word_embed).
+
+  Attributes:
+    width: d.
+    std: standard deviation at the start.
+  """
+
+  width: int
+  std: float = 0.02
+
+  @nn.compact
+  def __call__(self, values: jax.Array) -> jax.Array:
+    init = normal(self.std)
+    return Dense(
+      (self.width,), (None, 'embed'), kernel_init=init, name='linear'
+    )(values)
+
+
+class Decoder(nn.Module):
+  """Slots + condition + layout -> hidden, with or without a cache.
+
+  Attributes:
+    width: d.
+    depth: number of layers.
+    heads: attention heads.
+    input: template of the input embedding.
+    attention, mlp, norm: templates of the blocks' parts.
+    position: template of learned positions, or None.
+    rotary: rotations by coordinates, or None.
+    adaln: template of a block's modulation, or None.
+    shared_adaln: one set of six modulations for all blocks; `adaln` then adds
+      each block's offset (VAR-d36).
+    modulated_norm: whether the last norm is modulated (VAR's head_nm).
+    modulation_std: standard deviation of the modulation layers outside of
+      the blocks.
+    norm_std: standard deviation of the last norm's modulation.
+    dropout: rate on the embedded slots, condition included (LlamaGen).
+    drop_path: largest rate of stochastic depth.
+    remat: see `Stack`.
+    dtype: compute dtype of the blocks.
+  """
+
+  width: int
+  depth: int
+  heads: int
+  input: Template
+  attention: Template
+  mlp: Template
+  norm: Template
+  position: Template | None = None
+  rotary: Callable | None = None
+  adaln: Template | None = None
+  shared_adaln: bool = False
+  modulated_norm: bool = False
+  modulation_std: float = 0.02
+  norm_std: float = 0.02
+  dropout: float = 0.0
+  drop_path: float = 0.0
+  remat: str = 'none'
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    slots: Slots,
+    cond: Cond,
+    layout: Layout,
+    *,
+    cache: tuple[Cache, ...] | None = None,
+    commit: bool = True,
+    train: bool = False,
+  ) -> tuple[jax.Array, tuple[Cache, ...] | None]:
+    """Hidden vectors of some slots.
+
+    Args:
+      slots: rows of one step (with a cache) or of the whole layout.
+      cond: its prefix fills the slots before `layout.prefix`.
+      layout: static.
+      cache: one `Cache` per layer, or None. Slots see what it holds.
+      commit: static; False looks at the cache without keeping the new rows, as
+        samplers that refine an entity in place want it.
+      train: whether dropout is on.
+
+    Returns:
+      hidden (b, n, 1, d) in the compute dtype, and the new cache.
+    """
+    x = self._embed(slots, cond, layout)
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    modulation: Any = cond.modulation
+    if self.shared_adaln:
+      modulation = self._modulation('shared_adaln', 6, self.modulation_std)(
+        jax.nn.silu(modulation)
+      )
+    x, written = self._stack()(
+      x.astype(self.dtype),
+      self._inputs(slots, cond, layout, modulation, cache, train),
+      cache,
+    )
+    x = self.norm(name='norm')(x.astype(jnp.float32))
+    if self.modulated_norm:
+      two = self._modulation('norm_adaln', 2, self.norm_std)(
+        jax.nn.silu(jnp.asarray(cond.modulation, jnp.float32))
+      )
+      x = modulate(x, two[..., 0, :], two[..., 1, :])
+    return x[:, :, None], written if commit else cache
+
+  def empty_cache(self, batch: int, layout: Layout) -> tuple[Cache, ...]:
+    """A cache for every layer, with a row per slot."""
+    head = self.width // self.heads
+    shape = (batch, self.heads, layout.slots, head)
+    return tuple(Cache.empty(*shape, self.dtype) for _ in range(self.depth))
+
+  def _stack(self):
+    def attention(name):
+      return self.attention(heads=self.heads, dtype=self.dtype, name=name)
+
+    def mlp(name):
+      return self.mlp(dtype=self.dtype, name=name)
+
+    def norm(name):
+      return self.norm(dtype=self.dtype, name=name)
+
+    def adaln(name):
+      return self.adaln(width=self.width, dtype=self.dtype, name=name)
+
+    def block(**kwargs):
+      return Block(
+        attention, mlp, norm, adaln if self.adaln else None, **kwargs
+      )
+
+    return Stack(block, self.depth, self.drop_path, self.remat, name='stack')
+
+  def _embed(self, slots, cond, layout):
+    """Input vectors of the slots, (b, n, d) float32."""
+    index = slots.index
+    x = self.input(width=self.width, name='input')(slots.values)
+    if layout.prefix:
+      x = self._fill_prefix(x, cond.prefix, index, layout.prefix)
+    if self.position is not None:
+      x = x + self.position(width=self.width, name='position')(layout, index)
+    return x
+
+  def _fill_prefix(self, x, prefix, index, count):
+    if isinstance(index, np.ndarray):
+      rows = np.flatnonzero(index < count)
+      if not len(rows):
+        return x
+      self._check_prefix(prefix, count)
+      return x.at[:, rows].set(prefix[:, index[rows]].astype(x.dtype))
+    return x  # scanned runs come after the prefix
+
+  def _check_prefix(self, prefix, count):
+    got = 0 if prefix is None else prefix.shape[1]
+    if got != count:
+      raise ValueError(
+        f'the layout has {count} prefix slots but the condition fills {got}; '
+        'make config.condition.prefix and config.layout agree'
+      )
+
+  def _inputs(self, slots, cond, layout, modulation, cache, train):
+    index, extent = slots.index, slots.extent
+    traced = not isinstance(index, np.ndarray)
+    valid: Any = True
+    if cond.prefix_valid is not None:
+      rest = extent - layout.prefix
+      valid = jnp.pad(
+        cond.prefix_valid, ((0, 0), (0, rest)), constant_values=True
+      )
+    xp = jnp if traced or valid is not True else np
+    mask = masks.step(layout, index, extent, xp, valid)
+    rotation = None
+    if self.rotary is not None:
+      rotation = self.rotary(layout, index, self.width // self.heads)
+    return BlockInputs(
+      mask=jnp.asarray(mask[..., None, :, :]),
+      modulation=modulation,
+      rotation=rotation,
+      start=None if cache is None else index[0],
+      extent=extent,
+      train=train,
+    )
+
+  def _modulation(self, name, chunks, std):
+    return Dense(
+      (chunks, self.width),
+      ('embed', None, 'mlp'),
+      kernel_init=normal(std),
+      name=name,
+    )

@@ -1,0 +1,39 @@
+"""What the network is given in place of the truth."""
+
+from typing import Any, Protocol
+
+from arvision.layouts.base import Layout, Step
+from arvision.structs import Draw, Slots, Tokens
+
+
+class Feed(Protocol):
+  """A feed has no parameters and knows no backbone.
+
+  `train` gives all slots of an example at once; `init`, `slots` and `push`
+  build the same slots step by step while tokens are drawn.
+
+  Attributes:
+    sees_own: whether the slots of an entity carry something of its own tokens
+      (noise feeds); False where they are made of earlier entities only.
+  """
+
+  sees_own: bool
+
+  def train(
+    self, tokens: Tokens, layout: Layout, codec: Any, draw: Draw
+  ) -> Slots:
+    """All slots, with targets and weights; prefix slots hold zeros."""
+
+  def init(self, batch: int, layout: Layout, codec: Any) -> Any:
+    """The state before the first step; a pytree of fixed shapes."""
+
+  def slots(self, state: Any, step: Step, layout: Layout, codec: Any) -> Slots:
+    """The slots of one step."""
+
+  def push(
+    self, state: Any, step: Step, tokens: Any, layout: Layout, codec: Any
+  ) -> Any:
+    """The state after the tokens (b, t) or (b, t, c) of a step are known."""
+
+  def finish(self, state: Any) -> Tokens:
+    """The tokens in raster order."""

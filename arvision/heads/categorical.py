@@ -1,0 +1,91 @@
+"""A distribution over ids."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from arvision.layers.dense import Dense
+from arvision.layers.param import normal
+from arvision.structs import Draw, Slots
+
+
+class Categorical(nn.Module):
+  """Logits by a linear map in float32; cross entropy; one draw per token.
+
+  Branches that predict the same token are averaged as logits.
+
+  Attributes:
+    vocab_size: number of ids.
+    bias: whether the map has a bias.
+    std: standard deviation of the kernel at the start; 0 for zeros.
+    label_smoothing: share of the target's mass spread over all ids.
+  """
+
+  vocab_size: int
+  bias: bool = True
+  std: float = 0.02
+  label_smoothing: float = 0.0
+
+  def setup(self):
+    self.linear = Dense(
+      (self.vocab_size,),
+      ('embed', 'vocab'),
+      bias=self.bias,
+      kernel_init=normal(self.std),
+    )
+
+  def field(self, z: jax.Array, at: Slots) -> jax.Array:
+    """z (b, t, r, d) -> (b, t, v) float32 logits."""
+    logits = self.linear(z.astype(jnp.float32))
+    if logits.shape[2] == 1:
+      return logits[:, :, 0]
+    present = jnp.asarray(at.present)
+    share = present / jnp.sum(present, axis=-1, keepdims=True)
+    return jnp.einsum('btrv,tr->btv', logits, share.astype(jnp.float32))
+
+  def loss(
+    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Cross entropy in nats.
+
+    Args:
+      z: (b, t, r, d).
+      targets: (b, t) int32 ids.
+      draw: not used.
+      at: rows of the slots that z was read from.
+
+    Returns:
+      (b, t) float32 losses, and per-token metrics (b, t).
+    """
+    logits = self.field(z, at)
+    if self.label_smoothing:
+      labels = optax.smooth_labels(
+        jax.nn.one_hot(targets, self.vocab_size), self.label_smoothing
+      )
+      loss = optax.softmax_cross_entropy(logits, labels)
+    else:
+      loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    right = (jnp.argmax(logits, -1) == targets).astype(jnp.float32)
+    return loss, {'token_accuracy': right}
+
+  def sample(
+    self,
+    z: jax.Array,
+    draw: Draw,
+    guide: Callable[[jax.Array], jax.Array],
+    choose: Callable[[jax.Array, Draw], jax.Array],
+    at: Slots,
+  ) -> jax.Array:
+    """Ids (b, t) int32 of an entity.
+
+    Args:
+      z: (b or 2b, t, r, d); conditional rows, then null rows.
+      draw: keys of the b examples.
+      guide: merges the two halves of the logits.
+      choose: logits (b, t, v) -> ids (b, t).
+      at: rows of the slots.
+    """
+    return choose(guide(self.field(z, at)), draw)

@@ -1,0 +1,185 @@
+"""Self-attention over slots, with or without a cache."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from arvision.layers.dense import Dense
+from arvision.layers.param import normal, param, zeros
+from arvision.layers.position import rotate
+from arvision.structs import Template
+
+
+@flax.struct.dataclass
+class Cache:
+  """Keys and values of one layer, a row per slot of the layout.
+
+  Heads come before slots, so that a decoding step is a plain batched matmul.
+
+  Attributes:
+    k, v: (b, h, n, k).
+  """
+
+  k: jax.Array
+  v: jax.Array
+
+  @classmethod
+  def empty(cls, batch, heads, slots, head_dim, dtype=jnp.float32):
+    zeros = jnp.zeros((batch, heads, slots, head_dim), dtype)
+    return cls(zeros, zeros)
+
+  def write(self, k, v, start: Any) -> 'Cache':
+    """Rows k, v (b, h, e, k) at slots start, start + 1, ..."""
+    put = jax.lax.dynamic_update_slice_in_dim
+    return Cache(
+      put(self.k, k.astype(self.k.dtype), start, 2),
+      put(self.v, v.astype(self.v.dtype), start, 2),
+    )
+
+
+def attention(q, k, v, mask) -> jax.Array:
+  """softmax(q kᵀ + mask) v with float32 softmax: the dense reference.
+
+  Args:
+    q: (b, h, n, k), scaled already.
+    k, v: (b, h, m, k).
+    mask: bool, broadcastable to (b, h, n, m); True = may attend.
+
+  Returns:
+    (b, h, n, k) in the dtype of v.
+  """
+  logits = jnp.einsum(
+    'bhnk,bhmk->bhnm', q, k, preferred_element_type=jnp.float32
+  )
+  logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+  share = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+  out = jnp.einsum(
+    'bhnm,bhmk->bhnk', share, v, preferred_element_type=jnp.float32
+  )
+  return out.astype(v.dtype)
+
+
+class Scaled(nn.Module):
+  """q · k / sqrt(head size), or another constant.
+
+  Attributes:
+    scale: None for 1 / sqrt(k).
+  """
+
+  scale: float | None = None
+
+  @nn.compact
+  def __call__(self, q: jax.Array, k: jax.Array):
+    scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
+    return q * jnp.asarray(scale, q.dtype), k
+
+
+class L2Normed(nn.Module):
+  """Cosine attention with a learned temperature per head (VAR).
+
+  Attributes:
+    start: temperature at the start; the log of it is learned.
+    limit: largest temperature.
+
+  Source: FoundationVision/VAR, attn_l2_norm.
+  """
+
+  start: float = 4.0
+  limit: float = 100.0
+
+  @nn.compact
+  def __call__(self, q: jax.Array, k: jax.Array):
+    init = nn.initializers.constant(jnp.log(self.start))
+    log_scale = param(self, 'log_scale', init, ('heads',), (q.shape[1],))
+    scale = jnp.exp(jnp.minimum(log_scale, jnp.log(self.limit)))
+    return _unit(q) * scale[:, None, None].astype(q.dtype), _unit(k)
+
+
+def _unit(x):
+  x32 = x.astype(jnp.float32)
+  norm = jnp.sqrt(jnp.sum(x32 * x32, axis=-1, keepdims=True))
+  return (x32 / jnp.maximum(norm, 1e-12)).astype(x.dtype)
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention.
+
+  Attributes:
+    heads: number of heads; they divide the width.
+    logits: template of what is done to q and k before their product.
+    biases: which of 'q', 'k', 'v', 'out' have a bias.
+    std: standard deviation of the input projections.
+    out_std: standard deviation of the output projection.
+    dropout: rate on the output (LlamaGen's residual dropout).
+    dtype: compute dtype.
+  """
+
+  heads: int
+  logits: Template = Scaled
+  biases: tuple[str, ...] = ()
+  std: float = 0.02
+  out_std: float = 0.02
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x,
+    mask,
+    rotation=None,
+    cache=None,
+    start=None,
+    extent=None,
+    train=False,
+  ):
+    """x (b, n, d) -> (b, n, d) and the cache with the new rows.
+
+    Args:
+      x: (b, n, d).
+      mask: bool, broadcastable to (b, 1, n, m).
+      rotation: (2, n, k / 2) rotary table or None.
+      cache: `Cache`, or None to attend within x alone.
+      start: first slot of x in the cache.
+      extent: static; the cache is read up to this slot.
+      train: whether dropout is on.
+    """
+    width = x.shape[-1]
+    head = (self.heads, width // self.heads)
+    qkv = Dense(
+      (3, *head),
+      ('embed', None, 'heads', 'kv'),
+      bias=False,
+      kernel_init=normal(self.std),
+      dtype=self.dtype,
+      name='qkv',
+    )(x)
+    q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # (b, h, n, k)
+    q, k, v = (self._bias(n, t, head) for n, t in zip('qkv', (q, k, v)))
+    if rotation is not None:
+      q, k = rotate(q, rotation), rotate(k, rotation)
+    q, k = self.logits(name='logits')(q, k)
+    if cache is not None:
+      cache = cache.write(k, v, start)
+      k, v = cache.k[:, :, :extent], cache.v[:, :, :extent]
+    y = attention(q, k.astype(q.dtype), v.astype(q.dtype), mask)
+    y = Dense(
+      (width,),
+      ('heads', 'kv', 'embed'),
+      inputs=2,
+      bias='out' in self.biases,
+      kernel_init=normal(self.out_std),
+      dtype=self.dtype,
+      name='out',
+    )(y.swapaxes(1, 2))
+    y = nn.Dropout(self.dropout, deterministic=not train)(y)
+    return y, cache
+
+  def _bias(self, name, x, head):
+    if name not in self.biases:
+      return x
+    bias = param(self, f'{name}_bias', zeros, ('heads', 'kv'), head)
+    return x + bias[:, None].astype(x.dtype)

@@ -1,0 +1,91 @@
+"""Linear maps and tables with logical axis names on every parameter."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.layers.param import Init, normal, param, zeros
+
+
+class Dense(nn.Module):
+  """y = x W + b over the last axes of x.
+
+  `flax.linen.DenseGeneral` cannot name the axes of a kernel with several
+  inputs or outputs on a mesh, and has no accumulation dtype; this layer exists
+  for those two reasons.
+
+  Attributes:
+    features: output sizes, one or several axes.
+    inputs: how many trailing axes of x are contracted.
+    names: logical names of the kernel's axes, inputs then outputs.
+    bias: whether a bias is added.
+    kernel_init: initialiser of the kernel (shape flattened to (in, out)).
+    dtype: compute dtype; sums are always accumulated in float32.
+  """
+
+  features: tuple[int, ...]
+  names: tuple[str | None, ...]
+  inputs: int = 1
+  bias: bool = True
+  kernel_init: Init = normal(0.02)
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    axes = x.shape[x.ndim - self.inputs :]
+    shape = (*axes, *self.features)
+
+    def init(key, shape, dtype=jnp.float32):
+      flat = (int(np.prod(axes)), int(np.prod(self.features)))
+      return self.kernel_init(key, flat, dtype).reshape(shape)
+
+    kernel = param(self, 'kernel', init, self.names, shape)
+    y = contract(x, kernel, self.inputs, self.dtype)
+    if self.bias:
+      names = self.names[self.inputs :]
+      bias = param(self, 'bias', zeros, names, self.features)
+      y = y + bias.astype(y.dtype)
+    return y
+
+
+def contract(x: jax.Array, kernel: jax.Array, inputs: int, dtype: Any):
+  """x (..., *in) by kernel (*in, *out), accumulated in float32."""
+  contracted = (
+    tuple(range(x.ndim - inputs, x.ndim)),
+    tuple(range(inputs)),
+  )
+  y = jax.lax.dot_general(
+    x.astype(dtype),
+    kernel.astype(dtype),
+    (contracted, ((), ())),
+    preferred_element_type=jnp.float32,
+  )
+  return y.astype(dtype)
+
+
+class Embed(nn.Module):
+  """A table of vectors, looked up by id.
+
+  Attributes:
+    rows: number of ids.
+    width: length of a vector.
+    table_init: initialiser of the table.
+    dtype: dtype of what is returned.
+  """
+
+  rows: int
+  width: int
+  table_init: Init = normal(0.02)
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, ids: jax.Array) -> jax.Array:
+    shape = (self.rows, self.width)
+    table = param(self, 'table', self.table_init, ('vocab', 'embed'), shape)
+    # Gather the embed axis before the lookup: otherwise the partitioner
+    # replicates the result and cuts it again on meshes with fsdp and tensor.
+    table = nn.with_logical_constraint(table, ('vocab', None))
+    return jnp.asarray(table)[ids].astype(self.dtype)

@@ -1,0 +1,39 @@
+"""Parameters with logical axis names."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+
+Init = Callable[..., jax.Array]
+
+
+def param(
+  module: nn.Module,
+  name: str,
+  init: Init,
+  names: tuple[str | None, ...],
+  shape: tuple[int, ...],
+) -> jax.Array:
+  """A float32 parameter of a module whose axes have logical names.
+
+  `arvision.parallel.rules` maps the names to axes of a mesh.
+
+  Args:
+    module: the module, inside its compact method or setup.
+    name: of the parameter.
+    init: (key, shape, dtype) -> array.
+    names: one per axis, None for an axis that is never sharded.
+    shape: of the array.
+  """
+  boxed: Any = nn.with_logical_partitioning(init, names)
+  return cast(jax.Array, module.param(name, boxed, shape))
+
+
+def normal(std: float) -> Init:
+  """Plain normal numbers of the given standard deviation; zeros for 0."""
+  return nn.initializers.normal(std) if std else nn.initializers.zeros
+
+
+zeros = nn.initializers.zeros

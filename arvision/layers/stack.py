@@ -1,0 +1,125 @@
+"""Layers stacked with `nn.scan`, and unrolled for decoding."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.structs import Template
+
+LAYERS = 'layers'
+
+REMAT = {
+  'none': None,
+  'full': jax.checkpoint_policies.nothing_saveable,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@flax.struct.dataclass
+class BlockInputs:
+  """What every layer is given besides x.
+
+  Attributes:
+    mask: bool, broadcastable to (b, h, n, m).
+    modulation: (b, 1 or n, d), or (b, 1 or n, 6, d) where layers share it.
+    rotation: (2, n, k / 2) or None.
+    start: first slot in the cache; traced or not.
+    extent: static; slots of the cache that are read.
+    train: static; dropout and drop path.
+  """
+
+  mask: Any
+  modulation: Any = None
+  rotation: Any = None
+  start: Any = None
+  extent: int | None = flax.struct.field(pytree_node=False, default=None)
+  train: bool = flax.struct.field(pytree_node=False, default=False)
+
+
+class _Scanned(nn.Module):
+  """One layer in the form that `nn.scan` wants."""
+
+  block: Template
+
+  @nn.compact
+  def __call__(self, x, drop, rest):
+    x, _ = self.block(name='block')(x, drop, rest)
+    return x, None
+
+
+class Stack(nn.Module):
+  """`depth` equal blocks with parameters stacked on a leading axis.
+
+  Attributes:
+    block: template of a block.
+    depth: number of layers.
+    drop_path: largest rate; grows linearly from 0 over the layers.
+    remat: 'none', 'dots' (keep matmul outputs) or 'full' (keep nothing).
+  """
+
+  block: Template
+  depth: int
+  drop_path: float = 0.0
+  remat: str = 'none'
+
+  @nn.compact
+  def __call__(self, x, rest: BlockInputs, caches=None):
+    """x (b, n, d) -> (x, caches); caches is a tuple of a `Cache` per layer."""
+    if caches is not None and not self.is_initializing():
+      return self._decode(x, rest, caches)
+    body = _Scanned
+    if self.remat not in REMAT:
+      raise ValueError(
+        f"remat='{self.remat}': wanted one of {', '.join(REMAT)}"
+      )
+    if self.remat != 'none':
+      body = nn.remat(body, prevent_cse=False, policy=REMAT[self.remat])
+    drop = None
+    if self.drop_path and rest.train:
+      drop = jnp.linspace(0.0, self.drop_path, self.depth)
+    layers = nn.scan(
+      body,
+      variable_axes={'params': 0, 'intermediates': 0},
+      split_rngs={'params': True, 'dropout': True},
+      in_axes=(0 if drop is not None else nn.broadcast, nn.broadcast),
+      length=self.depth,
+      metadata_params={nn.PARTITION_NAME: 'layers'},
+    )(self.block, name=LAYERS)
+    return layers(x, drop, rest)[0], caches
+
+  def _decode(self, x, rest, caches):
+    """Layers one by one: a scan would copy every cache at every step."""
+    params = self.variables['params'][LAYERS]
+    block = self.block(parent=None)
+    new = []
+    for i, cache in enumerate(caches):
+      layer = params[i] if isinstance(params, tuple) else _take(params, i)
+      x, cache = block.apply({'params': layer['block']}, x, None, rest, cache)
+      new.append(cache)
+    return x, tuple(new)
+
+
+def _take(tree, i):
+  return jax.tree.map(lambda p: p[i], tree)
+
+
+def unstack(params: Any) -> Any:
+  """Parameters with every stack cut into a tuple of layers.
+
+  Done once, outside a decoding loop: a loop that slices stacked weights copies
+  all of them at every step. `Stack` decodes with either form.
+  """
+  if not isinstance(params, dict):
+    return params
+  out = {}
+  for name, value in params.items():
+    if name == LAYERS:
+      depth = np.shape(jax.tree.leaves(value)[0])[0]
+      out[name] = tuple(_take(value, i) for i in range(depth))
+    else:
+      out[name] = unstack(value)
+  return out

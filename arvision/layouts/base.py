@@ -1,0 +1,173 @@
+"""Which token is predicted at which step, and who may see whom.
+
+A Layout is static: numpy arrays in a frozen dataclass whose identity is its
+equality, made by cached builders, so that it can be closed over under jit.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+NO_TOKEN = -1
+
+
+def take(array: np.ndarray, index: Any) -> Any:
+  """array[index] for an index of numpy or of JAX, traced or not."""
+  return index.__array_namespace__().asarray(array)[index]
+
+
+class Step(NamedTuple):
+  """One AR step: the slots that enter and the tokens that are predicted.
+
+  `s`, `index`, `tokens` and `readout` are numpy when the step is unrolled and
+  traced inside a scanned run; their shapes are static in both.
+
+  Attributes:
+    s: entity index, 0 .. steps - 1.
+    index: (e,) int32 slots that enter the backbone.
+    tokens: (t,) int32 tokens predicted, -1 for padding.
+    readout: (t, r) int32 row of `index` each branch is read from, -1 absent.
+    extent: static; the step sees slots [0, extent) only.
+  """
+
+  s: Any
+  index: Any
+  tokens: Any
+  readout: Any
+  extent: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+  """Consecutive entities of one shape: one compiled body, scanned.
+
+  Attributes:
+    first: entity of the first step.
+    index: (count, e) slots of every step.
+    tokens: (count, t) tokens predicted by every step.
+    readout: (count, t, r) row of `index` each branch is read from.
+    extent: slots [0, extent) are all that the run sees.
+  """
+
+  first: int
+  index: np.ndarray
+  tokens: np.ndarray
+  readout: np.ndarray
+  extent: int
+
+  @property
+  def count(self) -> int:
+    return self.index.shape[0]
+
+  def step(self, i: Any, xp: Any = np) -> Step:
+    """The i-th step of the run; pass `jax.numpy` where i is traced."""
+    rows = (xp.asarray(a)[i] for a in (self.index, self.tokens, self.readout))
+    return Step(self.first + i, *rows, self.extent)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+  """The order of prediction over n slots and t tokens.
+
+  Attributes:
+    prefix: the first slots are filled by `Condition.prefix`; they count in n.
+    entity: (n,) int32 AR step of a slot; prefix slots before the first step
+      have negative entities and enter with step 0.
+    stream: (n,) int32, 0 clean, 1 noisy.
+    token: (n,) int32 raster index of the token a slot carries or stands for,
+      -1 none.
+    coords: (n, axes) float32; NaN = no position.
+    readout: (t, r) int32 slot that predicts a token, per branch; -1 absent.
+    grids: (height, width) per scale; what the tokenizer must emit.
+    window: how many past entities are visible; 0 = own only, None = all.
+      Prefix slots stay visible.
+    longest: entities a scanned run may hold. Shorter runs see fewer empty
+      slots of the cache and compile more programs.
+  """
+
+  prefix: int
+  entity: np.ndarray
+  stream: np.ndarray
+  token: np.ndarray
+  coords: np.ndarray
+  readout: np.ndarray
+  grids: tuple[tuple[int, int], ...]
+  window: int | None = None
+  longest: int | None = None
+
+  @property
+  def slots(self) -> int:
+    return len(self.entity)
+
+  @property
+  def tokens(self) -> int:
+    return len(self.readout)
+
+  @property
+  def branches(self) -> int:
+    return self.readout.shape[1]
+
+  @property
+  def steps(self) -> int:
+    return int(self.entity_of_token.max()) + 1
+
+  @functools.cached_property
+  def index(self) -> np.ndarray:
+    return np.arange(self.slots, dtype=np.int32)
+
+  @functools.cached_property
+  def entity_of_token(self) -> np.ndarray:
+    """(t,) the step at which every token is sampled."""
+    return np.where(self.readout >= 0, self.entity[self.readout], -1).max(1)
+
+  @functools.cached_property
+  def order(self) -> np.ndarray:
+    """(t,) tokens in order of prediction, raster order inside a step."""
+    return np.argsort(self.entity_of_token, kind='stable').astype(np.int32)
+
+  @functools.cached_property
+  def unorder(self) -> np.ndarray:
+    """(t,) the inverse of `order`: x[order][unorder] == x."""
+    return np.argsort(self.order).astype(np.int32)
+
+  @functools.cached_property
+  def present(self) -> np.ndarray:
+    """(t, r) bool: the branches that predict each token."""
+    return self.readout >= 0
+
+  @functools.cached_property
+  def runs(self) -> tuple[Run, ...]:
+    """Entities grouped into runs of equal shape, in order."""
+    runs: list[list] = []
+    for s in range(self.steps):
+      index, tokens, readout = self._step(s)
+      shape = (len(index), len(tokens))
+      start = bool((self.entity[index] < 0).any()) or s == 0 < self.prefix
+      last = runs[-1] if runs else None
+      room = self.longest is None or not last or len(last[2]) < self.longest
+      if last and last[0] == shape and not (last[3] or start) and room:
+        last[2].append((index, tokens, readout))
+      else:
+        runs.append([shape, s, [(index, tokens, readout)], start])
+    return tuple(_as_run(first, rows) for _, first, rows, _ in runs)
+
+  def _step(self, s: int):
+    here = self.entity == s if s else self.entity <= 0
+    index = np.flatnonzero(here).astype(np.int32)
+    tokens = np.flatnonzero(self.entity_of_token == s).astype(np.int32)
+    row_of = np.full(self.slots + 1, -1, np.int32)
+    row_of[index] = np.arange(len(index))
+    return index, tokens, row_of[self.readout[tokens]]
+
+  def __repr__(self) -> str:
+    return (
+      f'Layout({self.slots} slots, {self.tokens} tokens, {self.steps} steps, '
+      f'prefix {self.prefix}, grids {self.grids})'
+    )
+
+
+def _as_run(first, rows):
+  index, tokens, readout = (np.stack(column) for column in zip(*rows))
+  return Run(first, index, tokens, readout, extent=int(index.max()) + 1)

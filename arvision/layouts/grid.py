@@ -1,0 +1,160 @@
+"""Layouts of one token grid: next token, diagonals, cells, subsamples.
+
+Two kinds. Where a slot carries the past and predicts the next entity (`raster`,
+`permuted`, `diagonals`), n is the prefix plus the tokens that some later step
+needs. Where a slot carries its own token in a noisy or hidden form (`cells`,
+`subsample`), every token has its slot and no prefix is needed.
+"""
+
+import functools
+
+import numpy as np
+
+from arvision.layouts.base import NO_TOKEN, Layout
+
+
+def _grid_coords(height, width):
+  y, x = np.mgrid[:height, :width]
+  return np.stack([y.ravel(), x.ravel()], 1).astype(np.float32)
+
+
+def _behind_prefix(prefix, coords):
+  none = np.full((prefix, coords.shape[1]), np.nan, np.float32)
+  return np.concatenate([none, coords])
+
+
+@functools.cache
+def raster(
+  height: int, width: int, prefix: int = 1, longest: int | None = None
+) -> Layout:
+  """Next-token prediction, row by row (LlamaGen).
+
+  Slot p - 1 + i carries token i - 1 and predicts token i.
+  """
+  order = tuple(range(height * width))
+  return permuted(height, width, order, prefix, longest)
+
+
+@functools.cache
+def permuted(
+  height: int,
+  width: int,
+  order: tuple[int, ...] | str = 'snake',
+  prefix: int = 1,
+  longest: int | None = None,
+) -> Layout:
+  """Next-token prediction along a fixed order of the grid.
+
+  Args:
+    height, width: token grid.
+    order: raster indices in order of prediction, or 'snake' (every other row
+      runs backwards). Orders that are drawn per example belong to the feed,
+      which permutes tokens and coordinates over `raster`.
+    prefix: condition slots.
+    longest: see `Layout`.
+
+  Raises:
+    ValueError: `order` is not a permutation of the grid.
+  """
+  tokens = height * width
+  if order == 'snake':
+    rows = np.arange(tokens).reshape(height, width)
+    rows[1::2] = rows[1::2, ::-1]
+    order = tuple(rows.ravel())
+  if sorted(order) != list(range(tokens)):
+    raise ValueError(
+      f'order is not a permutation of the {tokens} tokens of a '
+      f'{height} x {width} grid'
+    )
+  path = np.array(order, np.int32)
+  carried = path[:-1]
+  entity = np.arange(1 - prefix, tokens, dtype=np.int32)
+  readout = np.empty((tokens, 1), np.int32)
+  readout[path, 0] = np.arange(prefix - 1, prefix - 1 + tokens)
+  return Layout(
+    prefix=prefix,
+    entity=entity,
+    stream=np.zeros_like(entity),
+    token=np.concatenate([np.full(prefix, NO_TOKEN, np.int32), carried]),
+    coords=_behind_prefix(prefix, _grid_coords(height, width)[carried]),
+    readout=readout,
+    grids=((height, width),),
+    longest=longest,
+  )
+
+
+@functools.cache
+def diagonals(height: int, width: int, prefix: int = 1) -> Layout:
+  """Next-diagonal prediction with a right and a down branch (NAR).
+
+  Slots carry tokens; the slot of (i, j) predicts (i, j + 1) in branch 0 and
+  (i + 1, j) in branch 1. The last prefix slot predicts (0, 0). The last token
+  has a slot that predicts nothing, as in the official mask.
+  """
+  tokens = height * width
+  y, x = np.divmod(np.arange(tokens, dtype=np.int32), width)
+  slot = prefix + np.arange(tokens, dtype=np.int32)
+  readout = np.full((tokens, 2), -1, np.int32)
+  readout[x > 0, 0] = slot[x > 0] - 1
+  readout[y > 0, 1] = slot[y > 0] - width
+  readout[0, 0] = prefix - 1
+  entity = np.concatenate([np.arange(1 - prefix, 1), y + x + 1])
+  return Layout(
+    prefix=prefix,
+    entity=entity.astype(np.int32),
+    stream=np.zeros(prefix + tokens, np.int32),
+    token=np.concatenate(
+      [np.full(prefix, NO_TOKEN, np.int32), np.arange(tokens, dtype=np.int32)]
+    ),
+    coords=_behind_prefix(prefix, _grid_coords(height, width)),
+    readout=readout,
+    grids=((height, width),),
+  )
+
+
+def _own_slots(height, width, entity):
+  """Every token has its slot, sorted by entity, raster order inside one."""
+  token = np.argsort(entity, kind='stable').astype(np.int32)
+  return Layout(
+    prefix=0,
+    entity=entity[token].astype(np.int32),
+    stream=np.zeros(height * width, np.int32),
+    token=token,
+    coords=_grid_coords(height, width)[token],
+    readout=np.argsort(token).astype(np.int32)[:, None],
+    grids=((height, width),),
+  )
+
+
+@functools.cache
+def cells(height: int, width: int, cell: tuple[int, int]) -> Layout:
+  """Next-cell prediction (xAR): entities are cells in raster order.
+
+  A cell of (1, 1) is next-token, a cell of the whole grid is one entity.
+
+  Raises:
+    ValueError: the cell does not tile the grid.
+  """
+  if height % cell[0] or width % cell[1]:
+    raise ValueError(
+      f'cells of {cell[0]} x {cell[1]} do not tile a {height} x {width} grid'
+    )
+  y, x = np.divmod(np.arange(height * width), width)
+  entity = y // cell[0] * (width // cell[1]) + x // cell[1]
+  return _own_slots(height, width, entity)
+
+
+@functools.cache
+def subsample(height: int, width: int, stride: tuple[int, int]) -> Layout:
+  """Next-subsample prediction (xAR): entity k holds one phase of the grid.
+
+  Raises:
+    ValueError: the stride does not tile the grid.
+  """
+  if height % stride[0] or width % stride[1]:
+    raise ValueError(
+      f'a stride of {stride[0]} x {stride[1]} does not tile a '
+      f'{height} x {width} grid'
+    )
+  y, x = np.divmod(np.arange(height * width), width)
+  return _own_slots(height, width, y % stride[0] * stride[1] + x % stride[1])

@@ -1,0 +1,56 @@
+"""Next-scale prediction: entities are the grids of a pyramid."""
+
+import functools
+import math
+
+import numpy as np
+
+from arvision.layouts.base import NO_TOKEN, Layout
+
+Grids = tuple[int | tuple[int, int], ...]
+
+
+def as_grids(scales: Grids) -> tuple[tuple[int, int], ...]:
+  """Sides or (height, width) pairs -> pairs."""
+  return tuple(
+    (int(s), int(s)) if isinstance(s, int) else (int(s[0]), int(s[1]))
+    for s in scales
+  )
+
+
+@functools.cache
+def scales(scales: Grids, start: bool = True) -> Layout:
+  """Next-scale prediction (VAR, FlexVAR, FlowAR).
+
+  Slot i stands for token i of the concatenated pyramid, small to large.
+
+  Args:
+    scales: sides or (height, width) of every scale.
+    start: the slots of the first scale are prefix slots that the condition
+      fills (VAR); otherwise the feed fills them.
+
+  Raises:
+    ValueError: no scales.
+  """
+  grids = as_grids(scales)
+  if not grids:
+    raise ValueError('scales is empty')
+  sizes = [math.prod(grid) for grid in grids]
+  tokens, prefix = sum(sizes), sizes[0] if start else 0
+  # Centres of all scales in the units of the largest, so that equal places
+  # have equal coordinates.
+  height, width = grids[-1]
+  coords = []
+  for h, w in grids:
+    y, x = np.mgrid[:h, :w] + 0.5
+    coords.append(np.stack([y * height / h, x * width / w], -1).reshape(-1, 2))
+  token = np.arange(tokens, dtype=np.int32)
+  return Layout(
+    prefix=prefix,
+    entity=np.repeat(np.arange(len(grids), dtype=np.int32), sizes),
+    stream=np.zeros(tokens, np.int32),
+    token=np.where(token < prefix, NO_TOKEN, token).astype(np.int32),
+    coords=np.concatenate(coords).astype(np.float32) - 0.5,
+    readout=token[:, None],
+    grids=grids,
+  )

@@ -1,0 +1,218 @@
+"""ARModel: the trainable parts, glued to layout, feed and codec."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.layers.stack import unstack
+from arvision.layouts.base import Layout
+from arvision.structs import Cond, Draw, Slots, Tokens
+
+
+class ARModel(nn.Module):
+  """Condition, backbone and head are the trainable tree.
+
+  Attributes:
+    condition, backbone, head: Linen modules.
+    layout, feed: static.
+  """
+
+  condition: nn.Module
+  backbone: nn.Module
+  head: nn.Module
+  layout: Layout
+  feed: Any
+
+  def loss(
+    self,
+    tokens: Tokens,
+    inputs: dict,
+    draw: Draw,
+    codec: Any = None,
+    weight: jax.Array | None = None,
+    train: bool = True,
+  ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
+    """Weighted sums over a batch: loss = Σ w l / Σ w, divided by the caller.
+
+    Args:
+      tokens: of b examples.
+      inputs: of the condition.
+      draw: keys of the b examples.
+      codec: the bound tokenizer; only feeds that need vectors use it.
+      weight: (b,) weights of examples (0 = padding), or None.
+      train: dropout, drop path and null dropping.
+
+    Returns:
+      Σ w l, and (Σ w, name -> Σ w metric), float32 scalars.
+    """
+    batch = draw.batch
+    null = jnp.zeros((batch,), bool)
+    if train:
+      null = draw.uniform('null') < self.condition.drop
+    slots = self.feed.train(tokens, self.layout, codec, draw)
+    z, at = self.hidden(slots, inputs, null, train)
+    loss, metrics = self.head.loss(z, slots.targets, draw, at)
+    w = jnp.broadcast_to(slots.weight, loss.shape).astype(jnp.float32)
+    if weight is not None:
+      w = w * weight[:, None]
+    metrics = {'loss': loss, **self._by_entity(loss, w), **metrics}
+    sums = {k: v if v.ndim == 0 else jnp.sum(w * v) for k, v in metrics.items()}
+    return sums['loss'], (jnp.sum(w), sums)
+
+  def _by_entity(self, loss, w):
+    """Losses of every scale, scaled so that the caller's division fits."""
+    if not 1 < self.layout.steps <= 16:
+      return {}
+    out = {}
+    for s in range(self.layout.steps):
+      here = self.layout.entity_of_token == s
+      share = jnp.sum(w[:, here])
+      mean = jnp.sum(w[:, here] * loss[:, here]) / jnp.maximum(share, 1e-9)
+      out[f'loss/step_{s}'] = mean * jnp.sum(w)
+    return out
+
+  def hidden(self, slots: Slots, inputs: dict, null: jax.Array, train=False):
+    """z (b, t, r, d) of all tokens, and the rows it was read from."""
+    cond = self.condition(inputs, slots, null=null)
+    h, _ = self.backbone(slots, cond, self.layout, train=train)
+    return gather(h, self.layout.readout), rows_at(slots, self.layout.readout)
+
+  def logits(
+    self, tokens: Tokens, inputs: dict, codec: Any = None, null=None
+  ) -> jax.Array:
+    """The field of all tokens in one masked pass, without dropout."""
+    batch = tokens.values.shape[0]
+    draw = Draw.create(0, jnp.arange(batch))
+    slots = self.feed.train(tokens, self.layout, codec, draw)
+    null = jnp.zeros((batch,), bool) if null is None else null
+    z, at = self.hidden(slots, inputs, null)
+    return self.head.field(z, at)
+
+  def conditions(self, inputs: dict, null: jax.Array) -> Cond:
+    return self.condition(inputs, null=null)
+
+  def read(self, slots, cond, cache, readout, commit=True):
+    """One decoding step: z (b, t, r, d) of its tokens, and the new cache."""
+    h, cache = self.backbone(
+      slots, cond, self.layout, cache=cache, commit=commit
+    )
+    return gather(h, readout), cache
+
+  def draw(self, z, draw, guide, choose, at):
+    return self.head.sample(z, draw, guide, choose, at)
+
+  def field(self, z, at):
+    return self.head.field(z, at)
+
+
+def gather(hidden: jax.Array, readout: Any) -> jax.Array:
+  """Hidden (b, n, r, d) at the rows (t, r) tokens are read from.
+
+  A hidden vector has one axis entry per branch, or one for all of them.
+  Absent branches (-1) are zero.
+
+  Returns:
+    (b, t, r, d).
+  """
+  branches = readout.shape[1]
+  z = jnp.stack(
+    [
+      hidden[:, readout[:, r], min(r, hidden.shape[2] - 1)]
+      for r in range(branches)
+    ],
+    axis=2,
+  )
+  if isinstance(readout, np.ndarray) and (readout >= 0).all():
+    return z
+  return jnp.where((readout >= 0)[..., None], z, 0)
+
+
+def rows_at(slots: Slots, readout: Any) -> Slots:
+  """The rows of Slots that tokens are read from (their first branch)."""
+  first = np.where(readout >= 0, readout, readout.max(1, keepdims=True))[:, 0]
+
+  def pick(x):
+    return None if x is None else x[:, first]
+
+  return dataclasses.replace(
+    slots,
+    values=slots.values,
+    index=slots.index[first],
+    level=pick(slots.level),
+    hole=pick(slots.hole),
+  )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoundModel:
+  """A model with its variables, as samplers are handed it.
+
+  Attributes:
+    module: static.
+    variables: {'params': ...}; unstacked, so that decoding loops do not slice.
+    codec: the bound tokenizer.
+  """
+
+  module: ARModel
+  variables: Any
+  codec: Any = None
+
+  @property
+  def layout(self) -> Layout:
+    return self.module.layout
+
+  def condition(self, inputs, null) -> Cond:
+    return self._apply('conditions', inputs, null)
+
+  def empty_cache(self, batch: int):
+    return self.module.backbone.empty_cache(batch, self.layout)
+
+  def read(self, slots, cond, cache, readout, commit=True):
+    return self._apply('read', slots, cond, cache, readout, commit)
+
+  def draw(self, z, draw, guide, choose, at):
+    return self._apply('draw', z, draw, guide, choose, at)
+
+  def start(self, batch: int):
+    return self.module.feed.init(batch, self.layout, self.codec)
+
+  def feed_slots(self, state, step):
+    return self.module.feed.slots(state, step, self.layout, self.codec)
+
+  def push(self, state, step, tokens):
+    return self.module.feed.push(state, step, tokens, self.layout, self.codec)
+
+  def finish(self, state) -> Tokens:
+    return self.module.feed.finish(state)
+
+  def field(self, z, at):
+    return self._apply('field', z, at)
+
+  def _apply(self, method, *args):
+    return self.module.apply(self.variables, *args, method=method)
+
+
+def sample(
+  module: ARModel,
+  params: Any,
+  sampler: Any,
+  inputs: dict,
+  draw: Draw,
+  codec: Any = None,
+) -> Tokens:
+  """Tokens of a batch, drawn by a sampler; pure, to be called under jit.
+
+  Args:
+    module: static.
+    params: of the module, stacked or not.
+    sampler: static.
+    inputs: of the condition, leading axis b.
+    draw: keys of the b examples.
+    codec: the bound tokenizer.
+  """
+  bound = BoundModel(module, {'params': unstack(params)}, codec)
+  return sampler(bound, inputs, draw, draw.batch)

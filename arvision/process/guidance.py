@@ -1,0 +1,86 @@
+"""Classifier-free guidance: one formula, and schedules of its scale.
+
+    guided = null + scale * (cond - null)
+
+Papers write it differently; a config states the paper's numbers in this form.
+VAR's (1 + t) c - t u with t = cfg * si / (K - 1) is Linear(1, 1 + cfg), and a
+scale of 1 is no guidance everywhere.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+
+
+def guide(cond: Any, null: Any, scale: Any) -> Any:
+  """null + scale * (cond - null)."""
+  return null + scale * (cond - null)
+
+
+class Schedule(Protocol):
+  """The scale at a step of the decode loop."""
+
+  @property
+  def active(self) -> bool:
+    """False where the scale is always 1: the null half is not computed."""
+
+  def __call__(self, s: Any, steps: int) -> Any:
+    """The scale at step s of `steps`."""
+
+  def scaled_to(self, scale: float) -> 'Schedule':
+    """The same shape with another largest scale."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+  """One scale for all steps (LlamaGen)."""
+
+  scale: float = 1.0
+
+  @property
+  def active(self) -> bool:
+    return self.scale != 1.0
+
+  def __call__(self, s, steps):
+    return self.scale
+
+  def scaled_to(self, scale):
+    return Constant(scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+  """From `start` at the first step to `end` at the last (VAR)."""
+
+  end: float
+  start: float = 1.0
+
+  @property
+  def active(self) -> bool:
+    return not self.start == self.end == 1.0
+
+  def __call__(self, s, steps):
+    return self.start + (self.end - self.start) * s / max(steps - 1, 1)
+
+  def scaled_to(self, scale):
+    return dataclasses.replace(self, end=scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerCosine:
+  """1 + (scale - 1) (1 - cos(pi (s / steps)^power)) / 2 (RAR, MaskDiT)."""
+
+  scale: float
+  power: float = 1.0
+
+  @property
+  def active(self) -> bool:
+    return self.scale != 1.0
+
+  def __call__(self, s, steps):
+    progress = (s / steps) ** self.power
+    return 1 + (self.scale - 1) * (1 - jnp.cos(jnp.pi * progress)) / 2
+
+  def scaled_to(self, scale):
+    return dataclasses.replace(self, scale=scale)

@@ -1,0 +1,78 @@
+"""Entity-by-entity sampling against a cache of fixed size."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from arvision.layouts.base import Step
+from arvision.process.choice import Choice
+from arvision.process.guidance import Constant, Schedule, guide
+from arvision.structs import Draw, Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class EntityAR:
+  """Steps of a layout in order: one forward per entity, one draw per token.
+
+  Runs of equal entities are scanned, others unrolled, so the whole loop is one
+  compiled program.
+
+  Attributes:
+    guidance: schedule of the guidance scale.
+    choice: how an id is chosen.
+  """
+
+  guidance: Schedule = Constant()
+  choice: Choice = Choice()
+
+  def __call__(
+    self, model: Any, inputs: dict, draw: Draw, batch: int
+  ) -> Tokens:
+    """Draws the tokens of a batch.
+
+    Args:
+      model: a `BoundModel`.
+      inputs: of the condition, leading axis b.
+      draw: keys of the b examples.
+      batch: b.
+    """
+    layout = model.layout
+    halves = 2 if self.guidance.active else 1
+    null = jnp.repeat(jnp.arange(halves) > 0, batch)
+    cond = model.condition(tile(inputs, halves), null)
+
+    def advance(carry, step: Step):
+      state, cache = carry
+      slots = model.feed_slots(state, step)
+      rows = dataclasses.replace(slots, values=tile(slots.values, halves))
+      z, cache = model.read(rows, cond, cache, step.readout)
+
+      def merge(field):
+        if halves == 1:
+          return field
+        scale = self.guidance(step.s, layout.steps)
+        return guide(*jnp.split(field, 2), scale)
+
+      tokens = model.draw(z, draw.fold(step.s), merge, self.choice, slots)
+      return model.push(state, step, tokens), cache
+
+    carry = model.start(batch), model.empty_cache(halves * batch)
+    for run in layout.runs:
+      if run.count == 1:
+        carry = advance(carry, run.step(0))
+      else:
+        carry, _ = jax.lax.scan(
+          lambda carry, i, run=run: (advance(carry, run.step(i, jnp)), None),
+          carry,
+          jnp.arange(run.count),
+        )
+    return model.finish(carry[0])
+
+
+def tile(tree: Any, times: int) -> Any:
+  """Repeats the leading axis of every array, whole batches after another."""
+  if times == 1:
+    return tree
+  return jax.tree.map(lambda x: jnp.concatenate([x] * times), tree)

@@ -1,0 +1,229 @@
+"""The structures that the six parts hand to one another.
+
+Vocabulary: b batch, n slots, d width, t tokens, c latent channels, e slots of
+an entity, r branches, p prefix slots.
+"""
+
+import dataclasses
+import math
+import zlib
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
+# A template is a functools.partial that build.py makes of a nested config
+# block: the parent calls it, so no two places can share one instance.
+Template = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSpec:
+  """What a tokenizer emits, in static terms.
+
+  Attributes:
+    kind: 'codes' (int32 ids), 'bits' or 'latents' (float vectors).
+    size: vocabulary size for codes, channels for bits and latents.
+    grids: (height, width) of every scale, small to large; one grid for a
+      single-scale tokenizer, (1, length) for a 1D one.
+    channels: width of the embedded token that `Tokenizer.embed` returns.
+  """
+
+  kind: str
+  size: int
+  grids: tuple[tuple[int, int], ...]
+  channels: int
+
+  @property
+  def length(self) -> int:
+    return sum(math.prod(grid) for grid in self.grids)
+
+
+@flax.struct.dataclass
+class Tokens:
+  """Tokens of a batch of images, scales concatenated small to large.
+
+  Attributes:
+    values: (b, t) int32 codes, or (b, t, c) float32 latents; raster order
+      inside a scale.
+  """
+
+  values: Array
+
+
+@flax.struct.dataclass
+class Slots:
+  """What enters the backbone: the rows of one step, or of all steps.
+
+  Leading axis b, or 1 where equal for all examples; None where unused. The
+  rows of prefix slots hold zeros: `Condition.prefix` fills them.
+
+  Attributes:
+    values: (b, n) int32 or (b, n, c) float.
+    index: (n,) int32 position of every row in the layout.
+    extent: static; no row may see slots of the layout at or after it.
+    level: (b, n) float32 noise level, 0 = data, 1 = noise.
+    hole: (b, n) bool, True = hidden from the network.
+    valid: (b, n) bool, False = padding, seen by nobody but itself.
+    coords: (b, n, axes) where they differ between examples.
+    aim: (b, n, axes) coordinates of the place that a row predicts.
+    present: (t, r) bool, the branches that predict each token; None = all.
+    targets: (b, t) int32 or (b, t, c) float, training only.
+    weight: (b, t) or (1, t) float32 weight of every token's loss.
+  """
+
+  values: Array
+  index: Array
+  extent: int = flax.struct.field(pytree_node=False, default=0)
+  level: Array | None = None
+  hole: Array | None = None
+  valid: Array | None = None
+  coords: Array | None = None
+  aim: Array | None = None
+  present: Array | None = None
+  targets: Array | None = None
+  weight: Array | None = None
+
+
+@flax.struct.dataclass
+class Cond:
+  """The condition as the backbone takes it; each field may be None.
+
+  Attributes:
+    prefix: (b, p, d) vectors that fill the prefix slots.
+    modulation: (b, 1 or n, d) vector that adaLN reads.
+    memory: (b, m, d) rows for cross attention.
+    prefix_valid: (b, p) bool, False = padding of a short caption.
+    memory_valid: (b, m) bool.
+  """
+
+  prefix: Array | None = None
+  modulation: Array | None = None
+  memory: Array | None = None
+  prefix_valid: Array | None = None
+  memory_valid: Array | None = None
+
+
+@flax.struct.dataclass
+class Reconstruction:
+  """What a tokenizer's own training pass returns.
+
+  Attributes:
+    image: (b, H, W, C) float32, the decoded image, not clipped.
+    losses: name -> scalar of the quantiser's losses, already weighted.
+    codes: (b, t) int32 codes used, None for continuous tokenizers.
+    features: (b, h, w, c) what was quantised; dead codes restart from it.
+  """
+
+  image: Array
+  losses: dict[str, Array]
+  codes: Array | None = None
+  features: Array | None = None
+
+
+@flax.struct.dataclass
+class Draw:
+  """Every random number of the library, one key per example.
+
+  Draws are named, so that two draws of one step never share bits and so that
+  recorded draws can be replayed by name. A key depends on (seed, step, global
+  example index) alone: the batch an example sits in does not matter.
+
+  Attributes:
+    keys: (b,) typed PRNG keys.
+  """
+
+  keys: jax.Array
+
+  @classmethod
+  def create(cls, seed: int | Array, index: Array, step: int | Array = 0):
+    """Keys of the examples with global indices `index` (b,) at a step."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    return cls(fold(key, jnp.asarray(index, jnp.uint32)))
+
+  @property
+  def batch(self) -> int:
+    return self.keys.shape[0]
+
+  def fold(self, i: int | Array) -> 'Draw':
+    """The draws of the i-th pass through a loop."""
+    return Draw(jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, i))
+
+  def normal(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
+    """(b, *shape) float32 standard normal numbers."""
+    return self._map(name, lambda key: jax.random.normal(key, shape))
+
+  def uniform(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
+    """(b, *shape) float32 numbers in [0, 1)."""
+    return self._map(name, lambda key: jax.random.uniform(key, shape))
+
+  def categorical(self, name: str, logits: jax.Array) -> jax.Array:
+    """(b, ...) int32 samples of float32 logits (b, ..., v)."""
+    keys = self._named(name)
+    sample = jax.vmap(lambda key, row: jax.random.categorical(key, row))
+    return sample(keys, logits).astype(jnp.int32)
+
+  def permutation(self, name: str, n: int) -> jax.Array:
+    """(b, n) int32: a random order of n things for every example."""
+    return self._map(name, lambda key: jax.random.permutation(key, n))
+
+  def key(self, name: str) -> jax.Array:
+    """One key for draws that are not per example (dropout of a batch)."""
+    return self._named(name)[0]
+
+  def _named(self, name: str) -> jax.Array:
+    code = np.uint32(zlib.crc32(name.encode()))
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, code)
+
+  def _map(self, name, draw):
+    return jax.vmap(draw)(self._named(name))
+
+
+@flax.struct.dataclass
+class Replay:
+  """A `Draw` that returns recorded arrays.
+
+  Attributes:
+    arrays: name -> array; every `fold(i)` takes the i-th row of all of them.
+    size: batch size of the recording.
+  """
+
+  arrays: dict[str, Array]
+  size: int = flax.struct.field(pytree_node=False, default=1)
+
+  @property
+  def batch(self) -> int:
+    return self.size
+
+  def fold(self, i: int | Array) -> 'Replay':
+    rows: dict[str, Array] = {
+      k: jnp.asarray(v)[i] for k, v in self.arrays.items()
+    }
+    return Replay(rows, self.size)
+
+  def _get(self, name, shape):
+    if name not in self.arrays:
+      raise KeyError(
+        f"no draw '{name}' was recorded; recorded: {sorted(self.arrays)}"
+      )
+    array = jnp.asarray(self.arrays[name])
+    if array.shape != (self.size, *shape):
+      raise ValueError(
+        f"draw '{name}': recorded {array.shape}, wanted {(self.size, *shape)}"
+      )
+    return array
+
+  def normal(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
+    return self._get(name, shape)
+
+  uniform = normal
+
+  def categorical(self, name: str, logits: jax.Array) -> jax.Array:
+    return self._get(name, logits.shape[1:-1])
+
+  def permutation(self, name: str, n: int) -> jax.Array:
+    return self._get(name, (n,))

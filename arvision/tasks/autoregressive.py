@@ -1,0 +1,152 @@
+"""Training an autoregressive model over the tokens of a frozen tokenizer."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from arvision.model import ARModel, sample
+from arvision.structs import Draw, Tokens
+from arvision.tasks.base import (
+  Batch,
+  Metrics,
+  TrainState,
+  accumulate,
+  start_ema,
+  update_ema,
+)
+
+# Rows of draws that no training example has.
+_SAMPLE_SEED = 1_000_003
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Autoregressive:
+  """Weighted mean of the head's loss over all tokens of the global batch.
+
+  Attributes:
+    model: the trained parts.
+    sampler: draws the pictures of `pictures`.
+    tokenizer: frozen; images are encoded inside the step unless the batch
+      brings tokens.
+    tx: optimizer.
+    image_shape: (H, W, C).
+    classes: number of classes, 0 for unconditional.
+    frozen: {'tokenizer': variables}.
+    ema: decays of the running averages.
+    accumulate: pieces that a step is cut into.
+    seed: of every draw.
+    draws: number of sampled pictures.
+  """
+
+  model: ARModel
+  sampler: Any
+  tokenizer: Any
+  tx: optax.GradientTransformation
+  image_shape: tuple[int, int, int]
+  classes: int
+  frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
+  ema: tuple[float, ...] = (0.999,)
+  accumulate: int = 1
+  seed: int = 0
+  draws: int = 32
+
+  def init(self, key: jax.Array) -> TrainState:
+    # The values of a codec change no parameter of the model, so a fresh one
+    # serves, and shapes are known before any tokenizer is trained.
+    image = jnp.zeros((1, *self.image_shape), jnp.float32)
+    codec = self.tokenizer.bind(self.tokenizer.init(key, image))
+    tokens = Tokens(jnp.zeros((1, self.tokenizer.spec.length), jnp.int32))
+    inputs = {'label': jnp.zeros((1,), jnp.int32)}
+    draw = Draw.create(self.seed, jnp.arange(1))
+    params = self.model.init(
+      {'params': key, 'dropout': key},
+      tokens,
+      inputs,
+      draw,
+      codec,
+      method='loss',
+    )['params']
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state=self.tx.init(params),
+      ema=start_ema(params, self.ema),
+    )
+
+  def codec(self, frozen: dict[str, Any]) -> Any:
+    """The tokenizer bound to its frozen variables."""
+    return self.tokenizer.bind(frozen['tokenizer'])
+
+  def tokens(self, frozen: dict[str, Any], batch: Batch) -> Tokens:
+    """Tokens of a batch: as cached, or encoded from its images."""
+    if 'tokens' in batch:
+      return Tokens(batch['tokens'])
+    return self.codec(frozen).encode(batch['image'])
+
+  def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    values = self.tokens(state.frozen, batch).values
+    rows = {
+      'values': values,
+      'label': batch['label'],
+      'row': jnp.arange(values.shape[0]),
+    }
+
+    def loss(params, part, piece):
+      draw = Draw.create(self.seed, part['row'], state.step)
+      return self.model.apply(
+        {'params': params},
+        Tokens(part['values']),
+        {'label': part['label']},
+        draw,
+        self.codec(state.frozen),
+        rngs={'dropout': draw.key('dropout')},
+        method='loss',
+      )
+
+    gradient, metrics = accumulate(loss, state.params, rows, self.accumulate)
+    updates, opt_state = self.tx.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics['gradient_norm'] = optax.tree.norm(gradient)
+    state = state.replace(
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      ema=update_ema(state.ema, params),
+    )
+    return state, metrics
+
+  def evaluate(self, state: TrainState, params: Any, batch: Batch) -> Metrics:
+    tokens = self.tokens(state.frozen, batch)
+    rows = jnp.arange(tokens.values.shape[0])
+    _, (weight, sums) = self.model.apply(  # type: ignore[assignment]
+      {'params': params},
+      tokens,
+      {'label': batch['label']},
+      Draw.create(self.seed, rows),
+      self.codec(state.frozen),
+      weight=batch.get('weight'),
+      train=False,
+      method='loss',
+    )
+    out: Metrics = {'weight': weight}
+    return out | sums
+
+  def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+    """What the model will see: images, and their tokens decoded again."""
+    tokens = self.tokens(state.frozen, batch)
+    decoded = self.codec(state.frozen).decode(tokens)
+    if 'image' not in batch:
+      return {'decoded': decoded}
+    return {'images': batch['image'], 'decoded': decoded}
+
+  def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
+    """Samples of the classes in turn."""
+    rows = jnp.arange(self.draws)
+    draw = Draw.create(self.seed + _SAMPLE_SEED, rows)
+    inputs = {'label': rows % max(self.classes, 1)}
+    codec = self.codec(state.frozen)
+    tokens = sample(self.model, params, self.sampler, inputs, draw, codec)
+    return {'samples': codec.decode(tokens)}

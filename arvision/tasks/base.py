@@ -1,0 +1,111 @@
+"""What the train loop knows of a task, and what tasks share."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+Batch = dict[str, Any]
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything that a training run needs to go on, as one pytree.
+
+  Attributes:
+    step: () int32 optimizer steps taken.
+    params: trained parameters; several networks sit under several keys.
+    opt_state: optax state(s), laid out as the task wants.
+    ema: decay as text ('0.999') -> running average of `params`.
+    extra: other arrays that steps change (usage counters, batch statistics).
+    frozen: weights that no step changes (a bound tokenizer, LPIPS). They are
+      kept in the workdir once, not in every checkpoint.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+  ema: dict[str, Any]
+  extra: dict[str, Any] = flax.struct.field(default_factory=dict)
+  frozen: dict[str, Any] = flax.struct.field(default_factory=dict)
+
+
+class Task(Protocol):
+  """A thing to train. `init` and `step` are pure and run under jit."""
+
+  def init(self, key: jax.Array) -> TrainState:
+    """A fresh state; parameters are boxed with their logical axes."""
+
+  def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """One optimizer step. Metrics are float32 scalars, means of the batch."""
+
+  def evaluate(self, state: TrainState, params: Any, batch: Batch) -> Metrics:
+    """Sums over one held-out batch: {'loss': Σ wl, ..., 'weight': Σ w}.
+
+    `batch['weight']` (b,) is 0 for examples that pad the last batch. Every
+    metric is divided by `weight` after all batches were added.
+    """
+
+  def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
+    """name -> (k, H, W, C) float32 in [-1, 1], a row of the workdir's PNG."""
+
+
+def accumulate(
+  loss: Callable, params: Any, batch: Batch, pieces: int
+) -> tuple[Any, Metrics]:
+  """Gradient of Σ wl / Σ w over a batch worked off in equal pieces.
+
+  Args:
+    loss: (params, batch, piece index) -> (Σ wl, (Σ w, metrics)); metrics are
+      sums too, divided by Σ w here.
+    params: tree that is differentiated.
+    batch: leading axis b, a multiple of `pieces`.
+    pieces: static; how many pieces one step is cut into.
+
+  Returns:
+    gradient of the weighted mean, and metrics with 'loss' among them.
+  """
+  grad = jax.grad(loss, has_aux=True)
+
+  def piece(carry, x):
+    i, part = x
+    g, (weight, metrics) = grad(params, part, i)
+    return jax.tree.map(jnp.add, carry, (g, weight, metrics)), None
+
+  if pieces == 1:
+    total, (weight, metrics) = grad(params, batch, 0)
+  else:
+    size = jax.tree.leaves(batch)[0].shape[0]
+    if size % pieces:
+      raise ValueError(
+        f'batch of {size} cannot be cut into {pieces} equal pieces; change '
+        'config.data.batch_size or config.optim.accumulate'
+      )
+    parts = jax.tree.map(
+      lambda x: x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:]), batch
+    )
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(grad, params, first, 0)
+    g0, (w0, m0) = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    (total, weight, metrics), _ = jax.lax.scan(
+      piece, (g0, w0, m0), (jnp.arange(pieces), parts)
+    )
+  gradient = jax.tree.map(lambda g: g / weight, total)
+  return gradient, {k: v / weight for k, v in metrics.items()}
+
+
+def start_ema(params: Any, decays: tuple[float, ...]) -> dict[str, Any]:
+  """One running average per decay, keyed by the decay as text."""
+  return {str(d): jax.tree.map(jnp.array, params) for d in decays}
+
+
+def update_ema(ema: dict[str, Any], params: Any) -> dict[str, Any]:
+  """avg <- d * avg + (1 - d) * params, in float32."""
+  return {
+    d: optax.incremental_update(params, average, 1.0 - float(d))
+    for d, average in ema.items()
+  }

@@ -1,0 +1,51 @@
+"""The tokenizer's signature and the codec protocol that feeds may use."""
+
+import flax.linen as nn
+import jax
+
+from arvision.structs import Draw, Reconstruction, Tokens, TokenSpec
+
+
+class Tokenizer(nn.Module):
+  """image <-> tokens. Knows nothing of the transformer.
+
+  Besides training (`__call__`) and `encode`/`decode`, a tokenizer is the codec
+  of a feed: `embed` gives the vectors that stand for tokens, and multi-scale
+  tokenizers build the pyramid with `merge` and `view`.
+  """
+
+  @property
+  def spec(self) -> TokenSpec:
+    raise AttributeError(f'{type(self).__name__} has no spec')
+
+  def __call__(
+    self, image: jax.Array, draw: Draw | None = None, train: bool = False
+  ) -> Reconstruction:
+    """Encodes, quantises, decodes (b, H, W, C) in [-1, 1]; for training."""
+    raise AttributeError(f'{type(self).__name__} cannot be trained')
+
+  def encode(self, image: jax.Array) -> Tokens:
+    """(b, H, W, C) float32 in [-1, 1] -> Tokens."""
+    raise AttributeError(f'{type(self).__name__} cannot encode')
+
+  def decode(self, tokens: Tokens) -> jax.Array:
+    """Tokens -> (b, H, W, C) float32, clipped to [-1, 1]."""
+    raise AttributeError(f'{type(self).__name__} cannot decode')
+
+  # The codec protocol. `s` is a scale index (a Python int).
+
+  def embed(self, values: jax.Array) -> jax.Array:
+    """(b, e) codes of any one scale -> (b, e, c) vectors."""
+    raise AttributeError(f'{type(self).__name__} has no embed')
+
+  def canvas(self, batch: int) -> jax.Array:
+    """(b, h, w, c) the empty sum that `merge` adds scales to."""
+    raise AttributeError(f'{type(self).__name__} is not multi-scale')
+
+  def merge(self, canvas: jax.Array, values: jax.Array, s: int) -> jax.Array:
+    """Adds scale s, codes (b, e), to the canvas (b, h, w, c)."""
+    raise AttributeError(f'{type(self).__name__} is not multi-scale')
+
+  def view(self, canvas: jax.Array, s: int) -> jax.Array:
+    """The canvas as scale s is shown it: (b, h_s * w_s, c)."""
+    raise AttributeError(f'{type(self).__name__} is not multi-scale')

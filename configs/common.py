@@ -1,0 +1,208 @@
+"""Fragments that several configs share, and `shrink`.
+
+Configs import ml_collections and this file alone, so that they load on a
+launcher without JAX.
+"""
+
+import math
+
+from ml_collections import ConfigDict
+
+# Names that the published code keeps free of weight decay (see the recipes).
+VAR_NO_DECAY = (
+  'position',
+  'condition/start',
+  'log_scale',
+  'adaln/offset',
+  'bias',
+)
+
+
+def block(**fields) -> ConfigDict:
+  """A part: `type` and its fields."""
+  return ConfigDict(fields)
+
+
+def grids(scales) -> tuple[tuple[int, int], ...]:
+  """Sides or (height, width) pairs -> pairs."""
+  return tuple((s, s) if isinstance(s, int) else tuple(s) for s in scales)
+
+
+def new(seed: int = 0) -> ConfigDict:
+  """The blocks that every experiment has, with their defaults."""
+  config = ConfigDict()
+  config.seed = seed
+  config.ema = (0.999,)
+  config.mesh = block(data=-1, fsdp=1, tensor=1)
+  config.checkpoint = block(every=block(fraction=0.1), keep=2)
+  config.log = block(every=block(steps=50))
+  config.pictures = block(every=block(fraction=0.1), count=32)
+  config.evals = block(every=block(fraction=0.1))
+  return config
+
+
+def adamw(
+  learning_rate: float,
+  schedule: ConfigDict,
+  weight_decay: float = 0.05,
+  b2: float = 0.95,
+  clip: float = 2.0,
+  exempt: tuple[str, ...] = (),
+) -> ConfigDict:
+  """AdamW with decay on matrices only."""
+  return block(
+    type='training.optim.Optimizer',
+    kind='adamw',
+    learning_rate=learning_rate,
+    b1=0.9,
+    b2=b2,
+    eps=1e-8,
+    weight_decay=weight_decay,
+    decay=block(type='training.optim.DecayRule', min_ndim=2, exempt=exempt),
+    clip=clip,
+    accumulate=1,
+    schedule=schedule,
+  )
+
+
+def var(
+  config: ConfigDict,
+  *,
+  scales,
+  vocab_size: int,
+  classes: int,
+  depth: int,
+  width: int,
+  heads: int,
+  gate: float = 1e-3,
+  dropout: float = 0.0,
+  drop_path: float | None = None,
+  guidance: float = 1.5,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  shared_adaln: bool = False,
+) -> None:
+  """The six parts of VAR (arXiv 2404.02905), next-scale prediction.
+
+  `guidance` is VAR's cfg: the scale runs linearly from 1 to 1 + cfg.
+  """
+  std = math.sqrt(1 / (3 * width))
+  out = std / math.sqrt(2 * depth)
+  first = math.prod(grids(scales)[0])
+  config.layout = block(type='layouts.scales.scales', scales=tuple(scales))
+  config.feed = block(type='feeds.residual.Residual')
+  adaln = block(type='layers.blocks.AdaLN', std=std, gate=gate, rest=0.5)
+  if shared_adaln:
+    adaln = block(type='layers.blocks.SharedAdaLN')
+  config.backbone = block(
+    type='backbones.decoder.Decoder',
+    width=width,
+    depth=depth,
+    heads=heads,
+    input=block(type='backbones.decoder.VectorInput', std=std),
+    attention=block(
+      type='layers.attention.Attention',
+      logits=block(type='layers.attention.L2Normed'),
+      biases=('q', 'v', 'out'),
+      std=std,
+      out_std=out,
+    ),
+    mlp=block(
+      type='layers.blocks.GELU',
+      hidden=4 * width,
+      std=std,
+      out_std=out,
+      dropout=dropout,
+    ),
+    norm=block(type='layers.norm.LayerNorm'),
+    position=block(type='layers.position.Learned', std=std, entities=True),
+    adaln=adaln,
+    shared_adaln=shared_adaln,
+    modulated_norm=True,
+    modulation_std=std,
+    norm_std=0.5 * std,
+    drop_path=0.1 * depth / 24 if drop_path is None else drop_path,
+    remat='none',
+  )
+  config.head = block(
+    type='heads.categorical.Categorical',
+    vocab_size=vocab_size,
+    std=0.02 * std,
+    label_smoothing=0.0,
+  )
+  config.condition = block(
+    type='layers.condition.ClassLabel',
+    classes=classes,
+    width=width,
+    prefix=first,
+    modulate=True,
+    start=True,
+    drop=0.1,
+    std=std,
+  )
+  config.sampler = block(
+    type='samplers.entity.EntityAR',
+    guidance=block(type='process.guidance.Linear', end=1 + guidance),
+    choice=block(type='process.choice.Choice', top_k=top_k, top_p=top_p),
+  )
+
+
+def llamagen(
+  config: ConfigDict,
+  *,
+  grid: tuple[int, int],
+  vocab_size: int,
+  classes: int,
+  depth: int,
+  width: int,
+  heads: int,
+  hidden: int | None = None,
+  dropout: float = 0.1,
+  guidance: float = 2.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+) -> None:
+  """The six parts of LlamaGen (arXiv 2406.06525), next-token prediction."""
+  if hidden is None:
+    hidden = -(-int(2 * 4 * width / 3) // 256) * 256
+  config.layout = block(
+    type='layouts.grid.raster', height=grid[0], width=grid[1], longest=64
+  )
+  config.feed = block(type='feeds.shift.Shift')
+  config.backbone = block(
+    type='backbones.decoder.Decoder',
+    width=width,
+    depth=depth,
+    heads=heads,
+    input=block(type='backbones.decoder.CodeInput', vocab_size=vocab_size),
+    attention=block(type='layers.attention.Attention', dropout=dropout),
+    mlp=block(type='layers.blocks.SwiGLU', hidden=hidden, dropout=dropout),
+    norm=block(type='layers.norm.RMSNorm'),
+    rotary=block(type='layers.position.Rotary'),
+    dropout=dropout,
+    remat='none',
+  )
+  config.head = block(
+    type='heads.categorical.Categorical',
+    vocab_size=vocab_size,
+    bias=False,
+    std=0.0,
+    label_smoothing=0.0,
+  )
+  config.condition = block(
+    type='layers.condition.ClassLabel',
+    classes=classes,
+    width=width,
+    prefix=1,
+    drop=0.1,
+  )
+  config.sampler = block(
+    type='samplers.entity.EntityAR',
+    guidance=block(type='process.guidance.Constant', scale=guidance),
+    choice=block(type='process.choice.Choice', top_k=top_k, top_p=top_p),
+  )
+
+
+def locked(config: ConfigDict) -> ConfigDict:
+  config.lock()
+  return config

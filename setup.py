@@ -1,0 +1,52 @@
+"""Packaging of arvision."""
+
+import pathlib
+
+import setuptools
+
+README = pathlib.Path(__file__).with_name('README.md')
+
+CONFIG_PACKAGES = ['arvision.configs'] + [
+  f'arvision.configs.{name}' for name in setuptools.find_packages('configs')
+]
+
+setuptools.setup(
+  name='arvision',
+  version='0.1.0',
+  description=(
+    'Training and sampling of autoregressive image models on TPU and GPU '
+    'pods, in JAX.'
+  ),
+  long_description=README.read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['arvision', 'arvision.*'])
+  + CONFIG_PACKAGES,
+  package_dir={'arvision.configs': 'configs'},
+  install_requires=[
+    'absl-py>=2.1',
+    'array_record>=0.8',
+    'clu>=0.0.12',
+    'flax>=0.12',
+    'grain>=0.2.18',
+    'importlib_resources>=6',  # tensorflow-datasets needs it, undeclared
+    'jax>=0.10',
+    'ml_collections>=1.1',
+    'numpy>=2.0',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12',
+    'pillow>=11',
+    'scikit-learn>=1.5',
+    'tensorboardX>=2.6',
+    'tensorflow-datasets>=4.9.10',
+    'tqdm>=4.66',
+  ],
+  extras_require={
+    'dev': ['mypy>=1.11', 'pytest>=8', 'ruff>=0.9'],
+    'torch': ['torch>=2.4'],
+    'gpu': ['jax[cuda13]>=0.10'],
+    'tpu': ['jax[tpu]>=0.10'],
+  },
+  entry_points={'console_scripts': ['arvision=arvision.commands.main:run']},
+)

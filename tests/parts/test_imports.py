@@ -1,0 +1,103 @@
+"""Who may import whom, read from the syntax tree; and that all imports work."""
+
+import ast
+import importlib
+import pathlib
+import pkgutil
+
+import pytest
+
+import arvision
+
+ROOT = pathlib.Path(arvision.__file__).parent
+CONFIGS = ROOT.parent / 'configs'
+
+_PARTS = ('structs', 'layouts', 'layers', 'process')
+_BEFORE_TASKS = (
+  *_PARTS,
+  'tokenizers',
+  'feeds',
+  'backbones',
+  'heads',
+  'samplers',
+  'model',
+  'parallel',
+)
+# A room may import the rooms named here, and itself; `build` is open to all.
+ALLOWED = {
+  'structs': (),
+  'build': (),
+  'parallel': (),
+  'layouts': ('structs',),
+  'layers': ('structs', 'layouts', 'parallel'),
+  'process': ('structs', 'layouts', 'layers'),
+  'tokenizers': _PARTS,
+  'feeds': _PARTS,
+  'backbones': _PARTS,
+  'heads': _PARTS,
+  'samplers': _PARTS,
+  'model': (*_PARTS, 'samplers', 'parallel'),
+  'data': ('structs', 'parallel'),
+  'tasks': (*_BEFORE_TASKS, 'data'),
+  'evals': (*_BEFORE_TASKS, 'data', 'tasks'),
+  'training': (*_BEFORE_TASKS, 'data', 'tasks', 'evals'),
+  'commands': (*_BEFORE_TASKS, 'data', 'tasks', 'evals', 'training'),
+  '__init__': (),
+  '__main__': ('commands',),
+}
+
+FILES = sorted(ROOT.rglob('*.py'))
+
+
+def imported(tree):
+  """Dotted names of everything that a module imports."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, 'relative import'
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def room(name):
+  return name.split('.')[1] if '.' in name else ''
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_import_what_they_may(path):
+  here = path.relative_to(ROOT).with_suffix('').parts[0]
+  allowed = {*ALLOWED[here], here, 'build'}
+  tree = ast.parse(path.read_text())
+  rooms = {
+    room(name) for name in imported(tree) if name.split('.')[0] == 'arvision'
+  }
+  assert rooms <= allowed | {''}, f'{here} imports {rooms - allowed}'
+
+
+@pytest.mark.parametrize(
+  'path', sorted(CONFIGS.rglob('*.py')), ids=lambda p: p.stem
+)
+def test_configs_load_without_jax(path):
+  names = set(imported(ast.parse(path.read_text())))
+  outside = {
+    name
+    for name in names
+    if not name.startswith(('ml_collections', 'arvision.configs', 'math'))
+  }
+  assert not outside
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    m.name
+    for m in pkgutil.walk_packages(arvision.__path__, 'arvision.')
+    if not m.name.endswith('__main__')
+  ],
+)
+def test_every_module_imports(name):
+  importlib.import_module(name)
+
+
+def test_the_package_itself_imports_nothing():
+  assert not list(imported(ast.parse((ROOT / '__init__.py').read_text())))

@@ -1,0 +1,139 @@
+"""Laws 4 and 5 over every layout, and the masks against official ones."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from arvision.layouts import grid, masks, scales, sequence
+
+CASES = pathlib.Path(__file__).parents[1] / 'parity' / 'cases' / 'masks'
+
+OFFICIAL = {
+  'llamagen_n17': grid.raster(1, 17),
+  'var_1_2_3_4': scales.scales((1, 2, 3, 4)),
+  'flowar_1_2_4': scales.scales((1, 2, 4)),
+  'xar_4_cells': grid.cells(4, 4, (2, 2)),
+  'nar_g4_prefix1': grid.diagonals(4, 4),
+  'bd3lm_n16_block4': sequence.two_stream(
+    sequence.blocks(16, 4), noisy_first=True
+  ),
+  'acdit_4_blocks_of_4': sequence.two_stream(sequence.blocks(16, 4)),
+}
+
+LAYOUTS = {
+  'raster': grid.raster(3, 5),
+  'raster behind a caption': grid.raster(3, 4, prefix=6),
+  'raster in short runs': grid.raster(4, 4, longest=4),
+  'snake': grid.permuted(4, 3),
+  'diagonals': grid.diagonals(3, 5),
+  'cells': grid.cells(4, 6, (2, 3)),
+  'subsample': grid.subsample(4, 6, (2, 3)),
+  'scales': scales.scales((1, 2, 3)),
+  'scales, not square': scales.scales(((1, 1), (2, 3), (4, 6))),
+  'scales without a start': scales.scales((2, 4), start=False),
+  'line': sequence.line(12),
+  'line in groups': sequence.line(12, group=4, prefix=6),
+  'two streams': sequence.two_stream(grid.cells(4, 4, (2, 2))),
+}
+
+
+@pytest.fixture(params=LAYOUTS, ids=list(LAYOUTS))
+def layout(request):
+  return LAYOUTS[request.param]
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_mask_equals_the_official_one(name):
+  recorded = np.load(CASES / 'io.npz')[name].astype(bool)
+  np.testing.assert_array_equal(masks.dense(OFFICIAL[name]), recorded)
+
+
+def test_every_recorded_mask_is_compared():
+  meta = json.loads((CASES / 'meta.json').read_text())
+  assert set(meta['arrays']) == set(OFFICIAL)
+
+
+def test_every_token_is_read_in_the_step_that_samples_it(layout):
+  entity = np.where(layout.readout >= 0, layout.entity[layout.readout], -1_000)
+  assert (layout.readout >= 0).any(1).all()
+  for branch in entity.T:
+    there = branch > -1_000
+    np.testing.assert_array_equal(branch[there], layout.entity_of_token[there])
+
+
+def test_runs_sample_every_token_once_and_in_order(layout):
+  steps, tokens, index = [], [], []
+  for run in layout.runs:
+    for i in range(run.count):
+      step = run.step(i)
+      steps.append(step.s)
+      tokens += list(step.tokens)
+      index += list(step.index)
+      rows = layout.readout[step.tokens]
+      read = np.where(step.readout >= 0, step.index[step.readout], -1)
+      np.testing.assert_array_equal(read, rows)
+      assert max(step.index) < step.extent <= layout.slots
+  assert steps == list(range(layout.steps))
+  assert tokens == list(layout.order)
+  assert len(set(index)) == len(index)
+
+
+def test_unorder_undoes_order(layout):
+  x = np.random.default_rng(0).normal(size=(2, layout.tokens, 3))
+  np.testing.assert_array_equal(x[:, layout.order][:, layout.unorder], x)
+
+
+def test_step_masks_are_rows_of_the_dense_mask(layout):
+  full = masks.dense(layout)
+  for run in layout.runs:
+    for i in range(run.count):
+      step = run.step(i)
+      rows = masks.step(layout, step.index, step.extent)
+      np.testing.assert_array_equal(rows, full[step.index, : step.extent])
+      assert not full[step.index, step.extent :].any()
+
+
+def test_every_slot_sees_itself(layout):
+  assert masks.dense(layout).diagonal().all()
+
+
+def test_builders_are_cached_so_that_identity_is_equality():
+  assert grid.raster(3, 3) is grid.raster(3, 3)
+  assert scales.scales((1, 2)) is not scales.scales((1, 3))
+
+
+def test_window_hides_the_past_but_not_the_prefix():
+  import dataclasses
+
+  layout = dataclasses.replace(scales.scales((1, 2, 3)), window=0)
+  mask = masks.dense(layout)
+  assert mask[5:, 0].all() and not mask[5:, 1:5].any() and mask[5:, 5:].all()
+
+
+def test_padding_is_seen_by_itself_alone():
+  layout = sequence.line(6, prefix=3)
+  valid = np.array([[False, True] + [True] * (layout.slots - 2)])
+  keys = masks.key(masks.rows(layout, layout.index, valid=valid))
+  queries = masks.query(masks.rows(layout, layout.index))
+  mask = masks.attend(queries, keys)[0]
+  assert mask[0, 0] and not mask[1:, 0].any()
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda: grid.cells(4, 4, (3, 2)),
+    lambda: grid.subsample(4, 4, (2, 3)),
+    lambda: grid.permuted(2, 2, (0, 1, 2, 2)),
+    lambda: sequence.line(10, group=3, prefix=3),
+    lambda: sequence.line(10, group=5, prefix=2),
+    lambda: sequence.blocks(10, 3),
+    lambda: sequence.two_stream(grid.raster(2, 2)),
+    lambda: scales.scales(()),
+  ],
+)
+def test_sizes_that_do_not_fit_are_refused(make):
+  with pytest.raises(ValueError):
+    make()
