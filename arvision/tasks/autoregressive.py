@@ -121,7 +121,7 @@ class Autoregressive:
   def evaluate(self, state: TrainState, params: Any, batch: Batch) -> Metrics:
     tokens = self.tokens(state.frozen, batch)
     rows = jnp.arange(tokens.values.shape[0])
-    _, (weight, sums) = self.model.apply(  # type: ignore[assignment]
+    out: Any = self.model.apply(
       {'params': params},
       tokens,
       {'label': batch['label']},
@@ -131,8 +131,8 @@ class Autoregressive:
       train=False,
       method='loss',
     )
-    out: Metrics = {'weight': weight}
-    return out | sums
+    weight, sums = out[1]
+    return {**sums, 'weight': weight}
 
   def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """What the model will see: images, and their tokens decoded again."""

@@ -1,0 +1,176 @@
+"""Rotations, attention and the stack of layers."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arvision.backbones.decoder import CodeInput, Decoder
+from arvision.layers.attention import Attention, L2Normed, Scaled, attention
+from arvision.layers.blocks import GELU, AdaLN, SwiGLU
+from arvision.layers.norm import LayerNorm, RMSNorm
+from arvision.layers.position import Learned, Rotary, rotate, rotations
+from arvision.layouts import grid
+from arvision.structs import Cond, Slots
+
+
+def test_rotations_depend_on_the_distance_alone():
+  coords = np.array([[0, 0], [1, 2], [5, 3], [6, 5]], np.float32)
+  table = jnp.asarray(rotations(coords, 16, 100.0))
+  x = jax.random.normal(jax.random.key(0), (1, 1, 1, 16))
+  q, k = (jnp.repeat(v, 4, 2) for v in (x, x[..., ::-1]))
+  logits = jnp.einsum('bhqk,bhmk->qm', rotate(q, table), rotate(k, table))
+  # (1, 2) - (0, 0) == (6, 5) - (5, 3)
+  np.testing.assert_allclose(logits[1, 0], logits[3, 2], rtol=1e-5)
+  assert abs(logits[1, 0] - logits[2, 0]) > 1e-3
+
+
+def test_slots_without_a_position_are_zeroed_and_not_kept():
+  table = rotations(np.full((1, 2), np.nan, np.float32), 8, 10000.0)
+  assert not table.any()
+
+
+def test_heads_that_cannot_be_split_are_refused():
+  with pytest.raises(ValueError, match='rotary heads of 6'):
+    rotations(np.zeros((1, 2), np.float32), 6, 10000.0)
+
+
+def test_attention_is_a_mean_over_what_may_be_seen():
+  v = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
+  q = jnp.zeros_like(v)
+  mask = jnp.tril(jnp.ones((5, 5), bool))
+  out = attention(q, q, v, mask)
+  for i in range(5):
+    np.testing.assert_allclose(
+      out[:, :, i], v[:, :, : i + 1].mean(2), atol=1e-6
+    )
+
+
+def test_bfloat16_keeps_its_dtype_and_stays_near_float32():
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 2, 16, 8))
+  mask = jnp.ones((16, 16), bool)
+  exact = attention(q, k, v, mask)
+  rough = attention(*(x.astype(jnp.bfloat16) for x in (q, k, v)), mask)
+  assert rough.dtype == jnp.bfloat16
+  np.testing.assert_allclose(rough.astype(jnp.float32), exact, atol=0.03)
+
+
+LAYOUT = grid.raster(3, 4)
+
+
+def decoder(**fields):
+  defaults = {
+    'width': 32,
+    'depth': 3,
+    'heads': 4,
+    'input': functools.partial(CodeInput, vocab_size=11, std=1.0),
+    'attention': functools.partial(
+      Attention, biases=('q', 'v', 'out'), std=0.3, out_std=0.3
+    ),
+    'mlp': functools.partial(GELU, hidden=64, std=0.3, out_std=0.3),
+    'norm': LayerNorm,
+  }
+  return Decoder(**{**defaults, **fields})
+
+
+VARIANTS = {
+  'learned positions': {'position': functools.partial(Learned, std=1.0)},
+  'rotary': {'rotary': Rotary(100.0)},
+  'cosine attention': {
+    'attention': functools.partial(Attention, logits=L2Normed, std=0.3)
+  },
+  'own scale': {
+    'attention': functools.partial(
+      Attention, logits=functools.partial(Scaled, scale=0.1), std=0.3
+    )
+  },
+  'swiglu, rms': {
+    'mlp': functools.partial(SwiGLU, hidden=48, std=0.3, out_std=0.3),
+    'norm': RMSNorm,
+  },
+  'adaln': {
+    'adaln': functools.partial(AdaLN, std=0.3, gate=1.0),
+    'modulated_norm': True,
+  },
+}
+
+
+def inputs(width=32):
+  rng = np.random.default_rng(1)
+  codes = rng.integers(0, 11, (2, LAYOUT.slots))
+  cond = jnp.asarray(rng.normal(size=(2, 1, width)), jnp.float32)
+  slots = Slots(jnp.asarray(codes), LAYOUT.index, extent=LAYOUT.slots)
+  return slots, Cond(prefix=cond, modulation=cond)
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_cached_steps_equal_the_masked_pass(name):
+  model = decoder(**VARIANTS[name])
+  slots, cond = inputs()
+  variables = model.init(jax.random.key(0), slots, cond, LAYOUT)
+  variables = nn.unbox(variables)
+  full, _ = model.apply(variables, slots, cond, LAYOUT)
+  cache = model.empty_cache(2, LAYOUT)
+  for run in LAYOUT.runs:
+    for i in range(run.count):
+      step = run.step(i)
+      row = Slots(slots.values[:, step.index], step.index, extent=step.extent)
+      hidden, cache = model.apply(variables, row, cond, LAYOUT, cache=cache)
+      np.testing.assert_allclose(
+        hidden, full[:, step.index], atol=2e-5, err_msg=f'step {step.s}'
+      )
+
+
+@pytest.mark.parametrize('remat', ['dots', 'full'])
+def test_remat_changes_memory_and_not_gradients(remat):
+  slots, cond = inputs()
+
+  def gradient(kind):
+    model = decoder(remat=kind)
+    params = nn.unbox(model.init(jax.random.key(0), slots, cond, LAYOUT))
+    loss = lambda p: (model.apply(p, slots, cond, LAYOUT)[0] ** 3).sum()
+    return jax.grad(loss)(params)
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3),
+    gradient('none'),
+    gradient(remat),
+  )
+
+
+def test_layers_are_stacked_and_every_parameter_has_axis_names():
+  model = decoder(**VARIANTS['adaln'])
+  slots, cond = inputs()
+  boxed = jax.eval_shape(
+    lambda: model.init(jax.random.key(0), slots, cond, LAYOUT)
+  )['params']
+  is_box = lambda x: isinstance(x, nn.LogicallyPartitioned)
+  leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=is_box)
+  for path, leaf in leaves:
+    text = jax.tree_util.keystr(path)
+    assert is_box(leaf), text
+    assert len(leaf.names) == len(leaf.value.shape), text
+    assert ('layers' in text) == (leaf.names[0] == 'layers'), text
+
+
+def test_drop_path_drops_whole_examples_in_training_alone():
+  model = decoder(drop_path=0.9)
+  slots, cond = inputs()
+  variables = model.init(jax.random.key(0), slots, cond, LAYOUT)
+  rest, _ = model.apply(variables, slots, cond, LAYOUT)
+  same, _ = model.apply(variables, slots, cond, LAYOUT, train=False)
+  np.testing.assert_array_equal(rest, same)
+  rngs = {'dropout': jax.random.key(1)}
+  other, _ = model.apply(variables, slots, cond, LAYOUT, train=True, rngs=rngs)
+  assert np.abs(other - rest).max() > 0.1
+
+
+def test_a_prefix_that_does_not_fit_the_layout_is_named():
+  model = decoder()
+  slots, cond = inputs()
+  short = Cond(prefix=jnp.zeros((2, 3, 32)))
+  with pytest.raises(ValueError, match='1 prefix slots but .* fills 3'):
+    model.init(jax.random.key(0), slots, short, LAYOUT)

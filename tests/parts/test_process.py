@@ -1,0 +1,82 @@
+"""Guidance and the choice of ids."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arvision.process import guidance
+from arvision.process.choice import Choice
+from arvision.structs import Draw
+
+
+def kept(choice, logits):
+  filtered = np.asarray(choice.filter(jnp.asarray(logits, jnp.float32)))
+  return sorted(np.flatnonzero(filtered > -1e30))
+
+
+def test_guidance_is_no_guidance_at_one_and_null_at_zero():
+  c, u = jnp.array([2.0, -1.0]), jnp.array([0.5, 3.0])
+  np.testing.assert_array_equal(guidance.guide(c, u, 1.0), c)
+  np.testing.assert_array_equal(guidance.guide(c, u, 0.0), u)
+
+
+def test_vars_formula_is_linear_from_one():
+  c, u, cfg, scales = 2.0, 0.5, 1.5, 10
+  schedule = guidance.Linear(end=1 + cfg)
+  for s in range(scales):
+    t = cfg * s / (scales - 1)
+    official = (1 + t) * c - t * u
+    got = guidance.guide(c, u, schedule(s, scales))
+    assert got == pytest.approx(official)
+
+
+def test_power_cosine_starts_at_one_and_rises():
+  schedule = guidance.PowerCosine(scale=4.0, power=2.0)
+  values = [float(schedule(s, 16)) for s in range(17)]
+  assert values[0] == pytest.approx(1.0) and values[16] == pytest.approx(4.0)
+  assert values == sorted(values)
+
+
+@pytest.mark.parametrize(
+  'schedule',
+  [guidance.Constant(1.0), guidance.Linear(1.0), guidance.PowerCosine(1.0)],
+)
+def test_a_scale_of_one_computes_no_null_half(schedule):
+  assert not schedule.active
+  assert schedule.scaled_to(3.0).active
+
+
+def test_top_k_keeps_ties_with_the_kth():
+  assert kept(Choice(top_k=2), [1.0, 3.0, 2.0, 2.0, 0.0]) == [1, 2, 3]
+
+
+def test_top_p_keeps_the_smallest_set_above_p():
+  logits = np.log([0.5, 0.3, 0.15, 0.05])
+  assert kept(Choice(top_p=0.4), logits) == [0]
+  assert kept(Choice(top_p=0.6), logits) == [0, 1]
+  assert kept(Choice(top_p=0.9), logits) == [0, 1, 2]
+  assert kept(Choice(top_p=0.999), logits) == [0, 1, 2, 3]
+
+
+def test_top_p_always_keeps_the_best():
+  assert kept(Choice(top_p=1e-6), np.log([0.1, 0.2, 0.7])) == [2]
+
+
+def test_temperature_zero_is_greedy_and_draws_follow_probabilities():
+  logits = jnp.log(jnp.array([[0.7, 0.2, 0.1]]))
+  rows = jnp.repeat(logits, 4000, 0)
+  draw = Draw.create(0, jnp.arange(4000))
+  assert (Choice(temperature=0.0)(rows, draw) == 0).all()
+  share = np.bincount(Choice()(rows, draw), minlength=3) / 4000
+  np.testing.assert_allclose(share, [0.7, 0.2, 0.1], atol=0.03)
+  cold = np.bincount(Choice(temperature=0.5)(rows, draw), minlength=3) / 4000
+  wanted = np.array([0.49, 0.04, 0.01]) / 0.54
+  np.testing.assert_allclose(cold, wanted, atol=0.03)
+
+
+@pytest.mark.parametrize(
+  'fields', [{'temperature': -1}, {'top_k': -1}, {'top_p': 1.5}]
+)
+def test_values_outside_of_their_range_are_refused(fields):
+  with pytest.raises(ValueError, match='wanted temperature'):
+    Choice(**fields)
