@@ -1,0 +1,115 @@
+"""IDX files: MNIST, Fashion-MNIST, EMNIST, KMNIST."""
+
+import dataclasses
+import functools
+import gzip
+import math
+import pathlib
+import struct
+import zlib
+
+import numpy as np
+
+from arvision.data.base import DataError, Example, Source
+
+_UNSIGNED_BYTE = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Idx(Source):
+  """A folder with `train-images-idx3-ubyte` and its companions.
+
+  Attributes:
+    folder: holds the four files, plain or with `.gz`.
+    classes: names of the classes, in order of the labels.
+    split: 'train', or 't10k', which is the held-out split of 'train'.
+  """
+
+  folder: str
+  classes: tuple[str, ...] = tuple('0123456789')
+  split: str = 'train'
+
+  @functools.cached_property
+  def _arrays(self):
+    images, images_file = self._read('images-idx3-ubyte', axes=3)
+    labels, labels_file = self._read('labels-idx1-ubyte', axes=1)
+    if len(images) != len(labels):
+      raise DataError(
+        f'{images_file} holds {len(images)} images but {labels_file} '
+        f'{len(labels)} labels; get both files anew'
+      )
+    bad = np.flatnonzero(labels >= len(self.classes))
+    if bad.size:
+      raise DataError(
+        f'{labels_file}: label {labels[bad[0]]} at index {bad[0]}, but '
+        f'config.data.source.classes names {len(self.classes)} classes'
+      )
+    return images[..., None], labels.astype(np.int32)
+
+  def _read(self, ending, axes):
+    stem = pathlib.Path(self.folder) / f'{self.split}-{ending}'
+    for path in (stem, stem.with_name(stem.name + '.gz')):
+      if path.exists():
+        return read_idx(path, axes), path
+    raise DataError(
+      f'{stem}[.gz]: no such file; set config.data.source.folder to the folder '
+      'that holds it'
+    )
+
+  @property
+  def labels(self) -> np.ndarray:
+    return self._arrays[1]
+
+  @functools.cached_property
+  def held_out(self) -> 'Idx | None':
+    if self.split != 'train':
+      return None
+    other = dataclasses.replace(self, split='t10k')
+    found = list(pathlib.Path(self.folder).glob('t10k-images-idx3-ubyte*'))
+    return other if found else None
+
+  def name(self, i: int) -> str:
+    return f'{self.split}-images[{i}]'
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def __getitem__(self, i: int) -> Example:
+    images, labels = self._arrays
+    label = int(labels[i])
+    caption = self.classes[label]
+    return {'image': images[i], 'label': label, 'caption': caption}
+
+
+def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
+  """The unsigned bytes of one IDX file, gzipped or not.
+
+  Args:
+    path: the file.
+    axes: number of axes wanted.
+
+  Returns:
+    uint8 array with that many axes.
+
+  Raises:
+    DataError: not an IDX file of bytes, damaged, or cut short.
+  """
+  try:
+    opener = gzip.open if path.suffix == '.gz' else open
+    with opener(path, 'rb') as file:
+      raw = file.read()
+  except (OSError, EOFError, zlib.error) as error:
+    raise DataError(f'{path}: cannot be read ({error})') from error
+  head = 4 + 4 * axes
+  if raw[:4] != bytes((0, 0, _UNSIGNED_BYTE, axes)) or len(raw) < head:
+    raise DataError(
+      f'{path}: starts with {raw[:4].hex(" ")}, wanted 00 00 08 {axes:02x} (an '
+      f'IDX file of bytes with {axes} axes)'
+    )
+  shape = struct.unpack(f'>{axes}I', raw[4:head])
+  if len(raw) - head != math.prod(shape):
+    raise DataError(
+      f'{path}: the header says {shape}, {math.prod(shape)} bytes, but '
+      f'{len(raw) - head} follow; the file is damaged'
+    )
+  return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)

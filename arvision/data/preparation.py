@@ -1,0 +1,130 @@
+"""How a picture of a source becomes a picture of the model's size."""
+
+import dataclasses
+
+import numpy as np
+
+from arvision.build import ConfigError
+from arvision.data import transforms
+from arvision.data.base import DataError
+
+CROPS = ('center', 'random', 'adm')
+VIEWS = ('center', 'flip', 'ten_crop')
+# Uniform numbers that one training view takes: scale, y, x, flip.
+DRAWS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+  """Resize, crop and flip, with the names of the config.
+
+  Attributes:
+    size: (H, W) of the result.
+    channels: 1 or 3.
+    resize: 'fit' scales, up or down, so that the crop just fits; an int is the
+      length of the short side; None (or 'none') leaves the picture as it is.
+    filter: one of `transforms.FILTER_NAMES`.
+    crop: of training views: 'center', 'random', or 'adm' (random scale too,
+      from the unscaled picture: `resize` then counts for held-out views only).
+    flip: flip half of the training views.
+  """
+
+  size: tuple[int, int]
+  channels: int
+  resize: int | str | None
+  filter: str
+  crop: str
+  flip: bool
+
+  def __post_init__(self):
+    def check(good, key, wanted):
+      if not good:
+        got = getattr(self, key)
+        raise ConfigError(f'config.data.{key}={got!r}: wanted {wanted}')
+
+    size = self.size
+    check(
+      isinstance(size, tuple) and len(size) == 2 and min(size) > 0,
+      'size',
+      '(height, width)',
+    )
+    check(self.channels in (1, 3), 'channels', '1 or 3')
+    names = ', '.join(transforms.FILTER_NAMES)
+    check(self.filter in transforms.FILTER_NAMES, 'filter', f'one of {names}')
+    check(self.crop in CROPS, 'crop', f'one of {", ".join(CROPS)}')
+    check(
+      self.resize in (None, 'none', 'fit') or self._short_side() > 0,
+      'resize',
+      "'fit', 'none', or the length of the short side",
+    )
+
+  def _short_side(self):
+    # A flag that overrides 'fit' arrives as text.
+    text = str(self.resize)
+    return int(text) if text.isdigit() else 0
+
+  @property
+  def scales_at_random(self) -> bool:
+    """Training views start from the unscaled picture."""
+    return self.crop == 'adm'
+
+  def open(self, image: np.ndarray) -> np.ndarray:
+    """The part that training repeats exactly, so that it can be kept."""
+    return transforms.to_channels(image, self.channels)
+
+  def scale(self, image: np.ndarray, name: str) -> np.ndarray:
+    """Resizes an opened picture.
+
+    Raises:
+      DataError: the crop does not fit into the result.
+    """
+    if self.resize == 'fit':
+      size = transforms.fit(image, self.size)
+    elif self._short_side():
+      size = transforms.short_side(image, self._short_side())
+    else:
+      size = image.shape[:2]
+    if size[0] < self.size[0] or size[1] < self.size[1]:
+      raise DataError(
+        f'{name}: {size[0]} x {size[1]} pixels after config.data.resize='
+        f'{self.resize!r}, too small for a crop of config.data.size='
+        f"{self.size}; resize='fit' scales every picture"
+      )
+    return transforms.resize(image, size, self.filter)
+
+  def train(self, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """A training view of a scaled picture (of an opened one for 'adm').
+
+    Args:
+      image: (h, w, C) uint8.
+      draws: (DRAWS,) uniform numbers in [0, 1).
+
+    Returns:
+      (H, W, C) uint8.
+    """
+    if self.crop == 'adm':
+      image = transforms.adm_random_crop(image, self.size, draws, self.filter)
+    elif self.crop == 'random':
+      image = transforms.crop(image, self.size, draws[1], draws[2])
+    else:
+      image = transforms.center(image, self.size)
+    return transforms.flip(image) if self.flip and draws[3] < 0.5 else image
+
+  def views(self, image: np.ndarray, which: str) -> list[np.ndarray]:
+    """The deterministic views of a scaled picture, the centre first.
+
+    Args:
+      image: (h, w, C) uint8.
+      which: 'center' 1 view, 'flip' 2, 'ten_crop' 10.
+
+    Returns:
+      list of (H, W, C) uint8.
+    """
+    if which == 'ten_crop':
+      return transforms.ten_crop(image, self.size)
+    view = transforms.center(image, self.size)
+    if which == 'flip':
+      return [view, transforms.flip(view)]
+    if which == 'center':
+      return [view]
+    raise ValueError(f'views={which!r}: wanted one of {", ".join(VIEWS)}')

@@ -1,0 +1,199 @@
+"""Folders of ArrayRecord shards with a `spec.json`, written whole or not.
+
+    <folder>/spec.json
+    <folder>/train-00000-of-00004.array_record
+    <folder>/held_out-00000-of-00001.array_record
+
+A record is a msgpack map (Flax's, which knows numpy arrays); nothing in it can
+run code when it is read.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import flax.serialization
+import grain
+import numpy as np
+from array_record.python import array_record_module
+
+from arvision.data.base import DataError
+
+SPEC = 'spec.json'
+# Every record is its own group, so that a random read costs one record. PNG,
+# JPEG and codes do not get smaller, and unpacking them costs more than reading.
+_WRITER_OPTIONS = 'group_size:1,uncompressed'
+
+
+def pack(record: dict[str, Any]) -> bytes:
+  """Record of arrays, bytes, numbers and text -> msgpack."""
+  return flax.serialization.msgpack_serialize(record)
+
+
+def unpack(data: bytes, name: str) -> dict[str, Any]:
+  """The inverse of `pack`.
+
+  Raises:
+    DataError: not such a record.
+  """
+  try:
+    record = flax.serialization.msgpack_restore(data)
+  except Exception as error:  # msgpack has no common class of errors
+    raise DataError(
+      f'{name}: not a record of arvision ({error}); write the folder anew'
+    ) from error
+  if not isinstance(record, dict):
+    raise DataError(f'{name}: wanted a map, got {type(record).__name__}')
+  return record
+
+
+@contextlib.contextmanager
+def new_folder(path: str) -> Iterator[pathlib.Path]:
+  """A temporary folder beside `path` that takes its name at the end.
+
+  After an error nothing is left under either name.
+
+  Raises:
+    DataError: `path` exists and is not an empty folder.
+  """
+  target = pathlib.Path(path)
+  if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    raise DataError(
+      f'{target}: exists and is not empty; name another folder, or delete it'
+    )
+  target.parent.mkdir(parents=True, exist_ok=True)
+  partial = target.with_name(f'.{target.name}.partial-{os.getpid()}')
+  partial.mkdir()
+  try:
+    yield partial
+    if target.exists():
+      target.rmdir()
+    partial.rename(target)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+
+
+class Shards:
+  """Writes the records of one split in turn to `count` files."""
+
+  def __init__(self, folder: pathlib.Path, split: str, count: int):
+    if count < 1:
+      raise DataError(f'{folder}: wanted at least one shard, got {count}')
+    self.split = split
+    self.written = 0
+    self._writers = [
+      array_record_module.ArrayRecordWriter(
+        str(folder / f'{split}-{i:05d}-of-{count:05d}.array_record'),
+        _WRITER_OPTIONS,
+      )
+      for i in range(count)
+    ]
+
+  def write(self, record: dict[str, Any]) -> None:
+    self._writers[self.written % len(self._writers)].write(pack(record))
+    self.written += 1
+
+  def close(self) -> None:
+    for writer in self._writers:
+      writer.close()
+
+
+def write_splits(
+  folder: pathlib.Path,
+  records: Iterable[tuple[str, dict[str, Any]]],
+  shards: int,
+) -> dict[str, int]:
+  """Writes (split, record) pairs; splits are 'train' and 'held_out'.
+
+  Returns:
+    split -> number of records.
+  """
+  files: dict[str, Shards] = {}
+  try:
+    for split, record in records:
+      if split not in files:
+        files[split] = Shards(folder, split, shards)
+      files[split].write(record)
+  finally:
+    for writer in files.values():
+      writer.close()
+  return {split: file.written for split, file in files.items()}
+
+
+def write_spec(folder: pathlib.Path, spec: dict[str, Any]) -> None:
+  """Writes `spec.json`."""
+  text = json.dumps(spec, indent=2, ensure_ascii=False)
+  (folder / SPEC).write_text(text + '\n', encoding='utf-8')
+
+
+def read_spec(path: str, kind: str, version: int) -> dict[str, Any]:
+  """Reads `spec.json` and checks what kind of folder it describes.
+
+  Raises:
+    DataError: no such folder, another kind, or another version.
+  """
+  file = pathlib.Path(path) / SPEC
+  if not file.is_file():
+    raise DataError(
+      f'{file}: no such file; set config.data to a folder of {kind} written by '
+      'arvision'
+    )
+  try:
+    spec = json.loads(file.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise DataError(f'{file}: not JSON ({error})') from error
+  got = (spec.get('kind'), spec.get('version'))
+  if got != (kind, version):
+    raise DataError(
+      f'{file}: holds {got[0]} of format {got[1]}, wanted {kind} of format '
+      f'{version}; write the folder anew'
+    )
+  return spec
+
+
+def open_split(path: str, split: str, count: int):
+  """Random access to the raw records of one split.
+
+  Args:
+    path: the folder.
+    split: 'train' or 'held_out'.
+    count: records that `spec.json` promises.
+
+  Raises:
+    DataError: shards are missing, damaged, or hold another number.
+  """
+  files = sorted(pathlib.Path(path).glob(f'{split}-*.array_record'))
+  if not files:
+    raise DataError(f'{path}: no {split}-*.array_record in it')
+  try:
+    source = grain.sources.ArrayRecordDataSource([str(f) for f in files])
+    found = len(source)
+  except Exception as error:  # the reader raises RuntimeError and others
+    raise DataError(
+      f'{path}: a shard of {split} is damaged ({error})'
+    ) from error
+  if found != count:
+    raise DataError(
+      f'{path}: {len(files)} shards of {split} hold {found} records, {SPEC} '
+      f'promises {count}; a shard is missing'
+    )
+  return source
+
+
+def fetch(source: Any, i: int, name: str) -> dict[str, Any]:
+  """Record i of an open split."""
+  try:
+    data = source[int(i)]
+  except Exception as error:
+    raise DataError(f'{name}: cannot be read ({error})') from error
+  return unpack(data, name)
+
+
+def plain(value: Any) -> Any:
+  """numpy scalars as Python ones, for JSON and msgpack."""
+  return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,161 @@
+"""Training and held-out splits, and what happens to broken pictures."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+from absl import logging
+
+from arvision.data.base import BrokenImage, DataError, Example, Source
+
+
+class Broken:
+  """Counts the pictures that could not be decoded.
+
+  Worker processes count their own.
+
+  Attributes:
+    files: index in the source -> what was wrong.
+    limit: with more than this many, `add` raises.
+  """
+
+  def __init__(self, limit: float, total: int):
+    self.files: dict[int, str] = {}
+    self.limit = limit
+    self.total = total
+
+  @property
+  def count(self) -> int:
+    return len(self.files)
+
+  def add(self, i: int, message: str) -> None:
+    """Notes and logs a picture, once.
+
+    Raises:
+      DataError: too many by now.
+    """
+    if i in self.files:
+      return
+    self.files[i] = message
+    logging.warning('broken picture, another takes its place: %s', message)
+    if self.count > self.limit:
+      first = '\n  '.join(list(self.files.values())[:5])
+      raise DataError(
+        f'{self.count} of {self.total} pictures are broken, more than '
+        'config.data.broken_share allows. Mend or delete the files, or raise '
+        f'it. The first ones:\n  {first}'
+      )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """Some examples of a source, as they enter the pipeline.
+
+  Attributes:
+    source: where they come from.
+    numbers: (n,) indices into the source, in order.
+    classes: number of classes a label may name; 0 = labels are not used.
+    prepare: (image, name) -> image, what is done once to a picture.
+    broken: where broken pictures are counted.
+    cache: keep all prepared pictures in memory.
+  """
+
+  source: Source
+  numbers: np.ndarray
+  classes: int
+  prepare: Callable[[np.ndarray, str], np.ndarray]
+  broken: Broken
+  cache: bool = False
+
+  def __len__(self) -> int:
+    return len(self.numbers)
+
+  @functools.cached_property
+  def _kept(self):
+    return [self._fetch(rank) for rank in range(len(self))]
+
+  def warm(self) -> None:
+    """Loads one example, or all of them with `cache`, before threads do."""
+    if len(self):
+      self.load(0)
+
+  def load(self, rank: int) -> Example:
+    """The rank-th example, or the next one that is whole.
+
+    Returns:
+      {'image', 'label', 'caption', 'index', 'whole'}: `index` is that of the
+      picture delivered, `whole` is False where it stands in for a broken one.
+
+    Raises:
+      DataError: too many broken pictures, or a label without a class.
+    """
+    return self._kept[rank] if self.cache else self._fetch(rank)
+
+  def _fetch(self, rank):
+    for step in range(len(self)):
+      i = int(self.numbers[(rank + step) % len(self)])
+      if i in self.broken.files:
+        continue
+      try:
+        example = self.source[i]
+      except BrokenImage as error:
+        self.broken.add(i, str(error))
+        continue
+      return self._checked(example, i, step == 0)
+    raise DataError(f'none of {len(self)} pictures can be decoded')
+
+  def _checked(self, example, i, whole):
+    name = self.source.name(i)
+    label = example['label'] if self.classes else 0
+    if not 0 <= label < max(self.classes, 1):
+      raise DataError(
+        f'{name}: label {label}, but there are {self.classes} classes; change '
+        'config.data.source, or set config.data.conditional=False'
+      )
+    return {
+      'image': self.prepare(example['image'], name),
+      'label': label,
+      'caption': example['caption'],
+      'index': i,
+      'whole': whole,
+    }
+
+
+def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
+  """Cuts a source into training and held-out examples, class by class.
+
+  The choice depends on the names of the examples alone: on no seed, and not
+  on the order of files.
+
+  Args:
+    source: to be cut.
+    share: of all examples, in [0, 1), to hold out.
+
+  Returns:
+    (training, held-out) sorted indices.
+
+  Raises:
+    DataError: the share is not 0, but too small for one example.
+  """
+  count = len(source)
+  labels = source.labels
+  if labels is None:
+    labels = np.zeros(count, np.int32)
+  mixed = [
+    hashlib.blake2b(source.name(i).encode(), digest_size=8).digest()
+    for i in range(count)
+  ]
+  by_class = sorted(range(count), key=lambda i: (labels[i], mixed[i]))
+  # Along the classes, take one example whenever the share grows by a whole:
+  # every class gives its share to within one, all classes give it exactly.
+  whole = np.floor(np.arange(count + 1) * share + 0.5).astype(np.int64)
+  chosen = np.zeros(count, bool)
+  chosen[np.array(by_class, np.int64)] = np.diff(whole) > 0
+  if share and not chosen.any():
+    raise DataError(
+      f'config.data.held_out_share={share} of {count} examples is none; raise '
+      'it, or set it to 0'
+    )
+  return np.flatnonzero(~chosen), np.flatnonzero(chosen)

@@ -1,0 +1,240 @@
+"""Batches: shapes, order, shards of processes, resuming, splits."""
+
+import grain
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from arvision.data.base import Source
+from arvision.data.digits import Digits
+from arvision.data.pipeline import Images
+from arvision.data.split import hold_out
+from arvision.data.stream import Order
+
+
+class Numbers(Source):
+  """Picture i is full of the number i; one class for every third."""
+
+  def __init__(self, count, side=4):
+    self.count = count
+    self.side = side
+
+  @property
+  def classes(self):
+    return ('zero', 'one', 'two')
+
+  @property
+  def labels(self):
+    return np.arange(self.count, dtype=np.int32) % 3
+
+  def __len__(self):
+    return self.count
+
+  def __getitem__(self, i):
+    image = np.full((self.side, self.side + 1, 1), i % 256, np.uint8)
+    image[0, 0] = 255 - image[0, 0]
+    return {'image': image, 'label': i % 3, 'caption': f'number {i}'}
+
+
+def images(count=40, **changes):
+  fields = {'size': (4, 4), 'channels': 1, 'threads': 0, 'held_out_share': 0.1}
+  return Images(Numbers(count), **{**fields, **changes})
+
+
+def take(iterator, count):
+  return [next(iterator) for _ in range(count)]
+
+
+def assert_equal(one, other):
+  assert one.keys() == other.keys()
+  for key in one:
+    np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def test_batch_format():
+  data = images(channels=3)
+  batch = next(data.train(8, seed=0))
+  assert batch['image'].shape == (8, 4, 4, 3)
+  assert batch['image'].dtype == np.float32
+  assert np.abs(batch['image']).max() <= 1
+  assert batch['label'].dtype == batch['index'].dtype == np.int32
+  assert batch['label'].tolist() == (batch['index'] % 3).tolist()
+  assert batch['caption'][0] == f'number {batch["index"][0]}'
+  assert data.shape == (4, 4, 3)
+  assert data.classes == ('zero', 'one', 'two') and data.num_classes == 3
+
+
+def test_an_epoch_shows_every_example_once_in_a_new_order():
+  data = images(40)
+  iterator = data.train(6, seed=0)
+  seen = np.concatenate([b['index'] for b in take(iterator, 12)])
+  first, second = seen[:36], seen[36:72]
+  assert data.examples == 36
+  assert sorted(first) == sorted(second) and len(set(first)) == 36
+  assert first.tolist() != second.tolist()
+
+
+def test_the_seed_decides():
+  take_two = lambda seed: take(images(flip=True).train(8, seed), 2)
+  one, again, other = take_two(1), take_two(1), take_two(2)
+  for a, b in zip(one, again):
+    assert_equal(a, b)
+  assert one[0]['index'].tolist() != other[0]['index'].tolist()
+
+
+def test_a_picture_is_cut_anew_in_every_epoch():
+  data = images(12, size=(2, 2), resize=None, crop='random', held_out_share=0)
+  iterator = data.train(12, seed=0)
+  views = {
+    b['image'][list(b['index']).index(5)].tobytes() for b in take(iterator, 24)
+  }
+  assert len(views) > 1
+
+
+@pytest.mark.parametrize('processes', [2, 4])
+def test_processes_share_the_same_global_batches(processes):
+  data = images(flip=True, crop='random', size=(3, 3))
+  whole = take(data.train(8, seed=3), 7)
+  parts = [take(data.train(8, 3, p, processes), 7) for p in range(processes)]
+  for k, batch in enumerate(whole):
+    joined = {
+      key: np.concatenate([part[k][key] for part in parts]) for key in batch
+    }
+    assert_equal(batch, joined)
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+def test_resume_in_the_middle_of_an_epoch(threads):
+  data = images(threads=threads, flip=True)
+  iterator = data.train(8, seed=0)
+  take(iterator, 3)
+  state = iterator.get_state()
+  wanted = take(iterator, 6)
+  fresh = images(threads=threads, flip=True).train(8, seed=0)
+  fresh.set_state(state)
+  assert fresh.get_state() == state
+  for a, b in zip(wanted, take(fresh, 6)):
+    assert_equal(a, b)
+  iterator.set_state(state)
+  assert_equal(next(iterator), wanted[0])
+
+
+def test_worker_processes_give_the_same_batches_and_resume():
+  iterator = images(flip=True).train(8, seed=0)
+  take(iterator, 2)
+  state = iterator.get_state()
+  workers = images(flip=True, workers=1, threads=1).train(8, seed=0)
+  workers.set_state(state)
+  for a, b in zip(take(iterator, 2), take(workers, 2)):
+    assert_equal(a, b)
+  assert workers.get_state() == iterator.get_state()
+  workers.close()
+
+
+def test_checkpoint_through_orbax(tmp_path):
+  iterator = images().train(8, seed=0)
+  take(iterator, 5)
+  with ocp.CheckpointManager(tmp_path / 'run') as manager:
+    args = ocp.args.Composite(data=grain.checkpoint.CheckpointSave(iterator))
+    manager.save(0, args=args)
+    manager.wait_until_finished()
+    wanted = next(iterator)
+    fresh = images().train(8, seed=0)
+    args = ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(fresh))
+    manager.restore(0, args=args)
+  assert_equal(next(fresh), wanted)
+
+
+def test_cache_changes_nothing_but_the_speed():
+  for crop in ('center', 'random', 'adm'):
+    fields = {'crop': crop, 'flip': True, 'size': (3, 3)}
+    plain, kept = (images(cache=c, **fields) for c in (False, True))
+    for a, b in zip(take(plain.train(8, 0), 3), take(kept.train(8, 0), 3)):
+      assert_equal(a, b)
+    for a, b in zip(plain.train_pass(8), kept.train_pass(8)):
+      assert_equal(a, b)
+
+
+def test_passes_show_everything_once_and_pad_with_weight_zero():
+  data = images(40)
+  passes = {'held_out': (data.held_out, 4), 'train': (data.train_pass, 36)}
+  for start, count in passes.values():
+    batches = list(start(7))
+    weight = np.concatenate([b['weight'] for b in batches])
+    index = np.concatenate([b['index'] for b in batches])
+    assert all(len(b['index']) == 7 for b in batches)
+    assert weight.dtype == np.float32 and weight.sum() == count
+    assert len(set(index[weight > 0])) == count
+  both = [
+    {i for b in start(8) for i in b['index']} for start, _ in passes.values()
+  ]
+  assert not both[0] & both[1]
+  assert both[0] | both[1] == set(range(40))
+
+
+def test_processes_share_a_pass():
+  data = images(40)
+  whole = list(data.train_pass(8))
+  parts = [list(data.train_pass(8, p, 2)) for p in range(2)]
+  assert len(parts[0]) == len(parts[1]) == len(whole)
+  for batch, a, b in zip(whole, *parts):
+    assert_equal(batch, {k: np.concatenate([a[k], b[k]]) for k in batch})
+
+
+def test_passes_with_views():
+  data = images(resize=6)
+  batch = next(data.train_pass(4, views='ten_crop'))
+  assert batch['image'].shape == (4, 10, 4, 4, 1)
+  plain = next(data.train_pass(4))
+  np.testing.assert_array_equal(batch['image'][:, 0], plain['image'])
+  assert next(data.held_out(2, views='flip'))['image'].shape[1] == 2
+
+
+def test_no_held_out_examples():
+  data = images(held_out_share=0)
+  assert data.held_out_examples == 0 and data.examples == 40
+  assert list(data.held_out(4)) == []
+
+
+def test_a_split_is_even_over_classes_and_knows_no_order():
+  source = Numbers(90)
+  train, held = hold_out(source, 0.2)
+  assert len(held) == 18 and len(train) == 72
+  assert np.bincount(held % 3).tolist() == [6, 6, 6]
+  again = hold_out(Numbers(90), 0.2)[1]
+  np.testing.assert_array_equal(held, again)
+
+  class Reversed(Numbers):
+    def name(self, i):
+      return f'numbers[{self.count - 1 - i}]'
+
+    @property
+    def labels(self):
+      return super().labels[::-1]
+
+  backwards = 89 - hold_out(Reversed(90), 0.2)[1]
+  assert sorted(backwards) == sorted(held)
+
+
+def test_unconditional_is_one_class():
+  data = images(conditional=False)
+  assert data.num_classes == 1
+  assert next(data.train(8, 0))['label'].tolist() == [0] * 8
+
+
+def test_digits_batches():
+  data = Images(Digits(), (8, 8), channels=1, cache=True, threads=0)
+  assert data.examples + data.held_out_examples == 1797
+  assert data.held_out_examples == 180
+  batch = next(data.train(16, 0))
+  digit = Digits()[int(batch['index'][3])]
+  restored = np.rint((batch['image'][3] + 1) * 127.5)
+  np.testing.assert_array_equal(restored, digit['image'])
+
+
+def test_order_is_a_function_of_the_position():
+  order = Order(10, seed=4)
+  far = order(np.arange(95, 105))
+  fresh = Order(10, seed=4)
+  np.testing.assert_array_equal(fresh(np.arange(100, 105)), far[5:])
+  assert sorted(fresh(np.arange(90, 100))) == list(range(10))
