@@ -23,6 +23,19 @@ def block(**fields) -> ConfigDict:
   return ConfigDict(fields)
 
 
+def size(arg: str, sizes: dict):
+  """The row of a published size.
+
+  Raises:
+    ValueError: no such size, with those there are.
+  """
+  if arg not in sizes:
+    raise ValueError(
+      f"no size '{arg}' in this config; there are: {', '.join(sizes)}"
+    )
+  return sizes[arg]
+
+
 def grids(scales) -> tuple[tuple[int, int], ...]:
   """Sides or (height, width) pairs -> pairs."""
   return tuple((s, s) if isinstance(s, int) else tuple(s) for s in scales)
@@ -39,6 +52,75 @@ def new(seed: int = 0) -> ConfigDict:
   config.pictures = block(every=block(fraction=0.1), count=32)
   config.evals = block(every=block(fraction=0.1))
   return config
+
+
+def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
+  """The start of a generator's config: data and tokenizer of another one.
+
+  Args:
+    tokenizer: the config that the tokenizer was trained by.
+    workdir: where it was trained; `--config.tokenizer_workdir` changes it.
+  """
+  config = new(tokenizer.seed)
+  config.data = tokenizer.data
+  config.tokenizer = tokenizer.tokenizer
+  config.tokenizer_workdir = workdir
+  config.task = block(type='tasks.autoregressive.Autoregressive', draws=40)
+  return config
+
+
+def imagenet(size: int, resize: int | None, batch_size: int) -> ConfigDict:
+  """ImageNet-1k prepared by TFDS as ArrayRecord shards.
+
+  Args:
+    size: side of the crop.
+    resize: short side before it; None: as the crop asks.
+    batch_size: global.
+  """
+  return block(
+    type='data.pipeline.Images',
+    source=block(
+      type='data.tfds.Tfds',
+      builder='imagenet2012',
+      held_out_split='validation',
+      data_dir='',
+    ),
+    size=(size, size),
+    channels=3,
+    resize=resize or 'fit',
+    crop='random',
+    flip=False,
+    batch_size=batch_size,
+    threads=16,
+  )
+
+
+def autoencoder(
+  *,
+  image_channels: int = 3,
+  ch: int = 128,
+  ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4),
+  res_blocks: int = 2,
+  z_channels: int = 256,
+  patch: int = 1,
+  attention: bool = True,
+) -> dict[str, ConfigDict]:
+  """Encoder and decoder of an LDM autoencoder, for a tokenizer block."""
+  shared = {
+    'ch': ch,
+    'ch_mult': ch_mult,
+    'res_blocks': res_blocks,
+    'patch': patch,
+    'attention': attention,
+  }
+  return {
+    'encoder': block(
+      type='layers.conv.Encoder', z_channels=z_channels, **shared
+    ),
+    'decoder': block(
+      type='layers.conv.Decoder', channels=image_channels, **shared
+    ),
+  }
 
 
 def adamw(
@@ -206,3 +288,59 @@ def llamagen(
 def locked(config: ConfigDict) -> ConfigDict:
   config.lock()
   return config
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+  """The same parts and options at a size that a test can afford.
+
+  Depth 2, width 32, at most 64 slots, a vocabulary of at most 64; images
+  shrink with the token grid. Works on tokenizer and on generator configs.
+  """
+  small = config.copy_and_resolve_references()
+  small.unlock()
+  grid = _shrink_grids(small)
+  if 'backbone' in small:
+    small.backbone.update(width=32, depth=2, heads=2, dtype='float32')
+    small.backbone.mlp.hidden = 64
+    small.condition.width = 32
+    small.condition.classes = min(small.condition.classes, 10)
+    small.head.vocab_size = min(small.head.vocab_size, 64)
+    if 'vocab_size' in small.backbone.input:
+      small.backbone.input.vocab_size = small.head.vocab_size
+  _shrink_tokenizer(small, grid)
+  small.data.batch_size = 4
+  return locked(small)
+
+
+def _shrink_grids(small):
+  """Cuts scales and rasters to sides of at most 4; returns the full grid."""
+  scales = small.tokenizer.get('scales')
+  height, width = grids(scales)[-1] if scales else small.tokenizer.grid
+  side = max(height, width)
+  height, width = (max(1, round(4 * n / side)) for n in (height, width))
+  if not scales:
+    small.tokenizer.grid = (height, width)
+    if 'layout' in small:
+      small.layout.update(height=height, width=width)
+    return height, width
+  count = min(len(scales), 4)
+  cut = tuple(
+    (max(1, height * i // count), max(1, width * i // count))
+    for i in range(1, count + 1)
+  )
+  small.tokenizer.scales = cut
+  if 'layout' in small:
+    small.layout.scales = cut
+  return height, width
+
+
+def _shrink_tokenizer(small, grid):
+  tokenizer = small.tokenizer
+  tokenizer.vocab_size = min(tokenizer.vocab_size, 64)
+  tokenizer.channels = min(tokenizer.channels, 8)
+  for half in (tokenizer.encoder, tokenizer.decoder):
+    half.update(ch=8, ch_mult=half.ch_mult[:2], res_blocks=1)
+  tokenizer.encoder.z_channels = 8
+  factor = tokenizer.encoder.get('patch', 1)
+  factor *= 2 ** (len(tokenizer.encoder.ch_mult) - 1)
+  small.data.size = (factor * grid[0], factor * grid[1])

@@ -2,12 +2,25 @@
 
 from typing import Any
 
-import jax.numpy as jnp
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
 
-from arvision.build import build
+from arvision.build import ConfigError, build
+from arvision.data.base import Data
 from arvision.model import ARModel
+from arvision.tasks.base import Task
 
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+def make_data(config: Any) -> Data:
+  """The data part of a config."""
+  return build(config.data, 'data')
+
+
+def make_tokenizer(config: Any) -> nn.Module:
+  """The tokenizer of a config."""
+  return build(config.tokenizer, 'tokenizer')
 
 
 def make_model(config: Any) -> ARModel:
@@ -19,3 +32,99 @@ def make_model(config: Any) -> ARModel:
     layout=build(config.layout, 'layout'),
     feed=build(config.feed, 'feed'),
   )
+
+
+def is_generator(config: Any) -> bool:
+  """Whether a config trains a model over tokens, or a tokenizer."""
+  return 'backbone' in config
+
+
+def check_fit(config: Any, model: ARModel, tokenizer: Any) -> None:
+  """Refuses a tokenizer whose tokens the layout or the head cannot hold.
+
+  Raises:
+    ConfigError: with both sizes and the keys to change.
+  """
+  spec = tokenizer.spec
+  if spec.grids != model.layout.grids:
+    raise ConfigError(
+      f'the tokenizer emits grids {spec.grids} but config.layout holds '
+      f'{model.layout.grids}; change config.layout or config.tokenizer'
+    )
+  size = config.head.get('vocab_size', spec.size)
+  if size != spec.size:
+    raise ConfigError(
+      f'config.head.vocab_size={size} but the tokenizer has {spec.size} codes'
+    )
+
+
+def check_data(config: Any, data: Data, tokenizer: Any) -> None:
+  """Refuses data whose classes or image size the parts cannot take.
+
+  Raises:
+    ConfigError: with what was found and the key to change.
+  """
+  if is_generator(config):
+    classes = config.condition.get('classes', 0)
+    if classes and classes < data.num_classes:
+      raise ConfigError(
+        f'config.condition.classes={classes} but the data has '
+        f'{data.num_classes} classes; set config.condition.classes='
+        f'{data.num_classes}, or 0 for an unconditional model'
+      )
+  image = jax.ShapeDtypeStruct((1, *data.shape), np.float32)
+  try:
+    out = jax.eval_shape(
+      lambda x: tokenizer.init_with_output(jax.random.key(0), x)[0].image, image
+    )
+  except (TypeError, ValueError) as error:
+    raise ConfigError(
+      f'the tokenizer cannot take images of {data.shape} (height, width, '
+      'channels); change config.data.size, config.data.channels or '
+      f'config.tokenizer: {error}'
+    ) from error
+  if out.shape != image.shape:
+    raise ConfigError(
+      f'the tokenizer returns images of {out.shape[1:]} for images of '
+      f'{data.shape}; change config.data.size, config.data.channels or '
+      'config.tokenizer'
+    )
+
+
+def make_task(
+  config: Any,
+  data: Data,
+  tx: optax.GradientTransformation | None = None,
+  frozen: dict[str, Any] | None = None,
+) -> Task:
+  """The task of a config.
+
+  Args:
+    config: whole config.
+    data: gives the image shape and the number of classes.
+    tx: optimizer; None where no step will be taken.
+    frozen: weights that no step changes, see `TrainState.frozen`.
+
+  Raises:
+    ConfigError: parts that do not fit one another or the data.
+  """
+  tokenizer = make_tokenizer(config)
+  check_data(config, data, tokenizer)
+  given: dict[str, Any] = {
+    'tokenizer': tokenizer,
+    'tx': tx or optax.identity(),
+    'image_shape': tuple(data.shape),
+    'ema': tuple(config.ema),
+    'accumulate': config.optim.accumulate,
+    'seed': config.seed,
+    'frozen': frozen or {},
+  }
+  if is_generator(config):
+    model = make_model(config)
+    check_fit(config, model, tokenizer)
+    given |= {
+      'model': model,
+      'sampler': build(config.sampler, 'sampler'),
+      'classes': config.condition.get('classes', 0),
+    }
+  return build(config.task, 'task', **given)

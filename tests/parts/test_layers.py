@@ -58,13 +58,13 @@ def test_bfloat16_keeps_its_dtype_and_stays_near_float32():
   np.testing.assert_allclose(rough.astype(jnp.float32), exact, atol=0.03)
 
 
-LAYOUT = grid.raster(3, 4)
+LAYOUT = grid.raster(3, 3)
 
 
 def decoder(**fields):
   defaults = {
     'width': 32,
-    'depth': 3,
+    'depth': 2,
     'heads': 4,
     'input': functools.partial(CodeInput, vocab_size=11, std=1.0),
     'attention': functools.partial(
@@ -74,6 +74,12 @@ def decoder(**fields):
     'norm': LayerNorm,
   }
   return Decoder(**{**defaults, **fields})
+
+
+def start(model, slots, cond):
+  """Fresh variables, without boxes."""
+  init = jax.jit(lambda key: model.init(key, slots, cond, LAYOUT))
+  return nn.unbox(init(jax.random.key(0)))
 
 
 VARIANTS = {
@@ -110,18 +116,22 @@ def inputs(width=32):
 def test_cached_steps_equal_the_masked_pass(name):
   model = decoder(**VARIANTS[name])
   slots, cond = inputs()
-  variables = model.init(jax.random.key(0), slots, cond, LAYOUT)
-  variables = nn.unbox(variables)
-  full, _ = model.apply(variables, slots, cond, LAYOUT)
+  variables = start(model, slots, cond)
+  full = jax.jit(lambda v: model.apply(v, slots, cond, LAYOUT)[0])(variables)
   cache = model.empty_cache(2, LAYOUT)
   for run in LAYOUT.runs:
-    for i in range(run.count):
-      step = run.step(i)
+    xp = np if run.count == 1 else jnp
+
+    @jax.jit
+    def advance(v, cache, i, run=run, xp=xp):
+      step = run.step(0 if run.count == 1 else i, xp)
       row = Slots(slots.values[:, step.index], step.index, extent=step.extent)
-      hidden, cache = model.apply(variables, row, cond, LAYOUT, cache=cache)
-      np.testing.assert_allclose(
-        hidden, full[:, step.index], atol=2e-5, err_msg=f'step {step.s}'
-      )
+      return model.apply(v, row, cond, LAYOUT, cache=cache)
+
+    for i in range(run.count):
+      hidden, cache = advance(variables, cache, i)
+      wanted = full[:, run.index[i]]
+      np.testing.assert_allclose(hidden, wanted, atol=2e-5, err_msg=f'{i}')
 
 
 @pytest.mark.parametrize('remat', ['dots', 'full'])
@@ -130,9 +140,9 @@ def test_remat_changes_memory_and_not_gradients(remat):
 
   def gradient(kind):
     model = decoder(remat=kind)
-    params = nn.unbox(model.init(jax.random.key(0), slots, cond, LAYOUT))
+    params = start(model, slots, cond)
     loss = lambda p: (model.apply(p, slots, cond, LAYOUT)[0] ** 3).sum()
-    return jax.grad(loss)(params)
+    return jax.jit(jax.grad(loss))(params)
 
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3),
@@ -159,13 +169,18 @@ def test_layers_are_stacked_and_every_parameter_has_axis_names():
 def test_drop_path_drops_whole_examples_in_training_alone():
   model = decoder(drop_path=0.9)
   slots, cond = inputs()
-  variables = model.init(jax.random.key(0), slots, cond, LAYOUT)
-  rest, _ = model.apply(variables, slots, cond, LAYOUT)
-  same, _ = model.apply(variables, slots, cond, LAYOUT, train=False)
-  np.testing.assert_array_equal(rest, same)
-  rngs = {'dropout': jax.random.key(1)}
-  other, _ = model.apply(variables, slots, cond, LAYOUT, train=True, rngs=rngs)
-  assert np.abs(other - rest).max() > 0.1
+  variables = start(model, slots, cond)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def hidden(train, key):
+    return model.apply(
+      variables, slots, cond, LAYOUT, train=train, rngs={'dropout': key}
+    )[0]
+
+  keys = jax.random.split(jax.random.key(1))
+  rest = hidden(False, keys[0])
+  np.testing.assert_array_equal(rest, hidden(False, keys[1]))
+  assert np.abs(hidden(True, keys[0]) - rest).max() > 0.1
 
 
 def test_a_prefix_that_does_not_fit_the_layout_is_named():

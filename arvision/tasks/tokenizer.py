@@ -1,0 +1,359 @@
+"""Training a tokenizer: reconstruction, codes, perception, discriminator."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+
+from arvision.build import ConfigError
+from arvision.structs import Draw, Reconstruction, Template
+from arvision.tasks.base import (
+  Batch,
+  Metrics,
+  TrainState,
+  accumulate,
+  start_ema,
+  update_ema,
+)
+from arvision.tokenizers import (
+  adversarial,
+  losses,
+  perceptual,
+  quantizers,
+)
+
+_USAGE_DECAY = 0.99
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainTokenizer:
+  """Σ weight x loss over the tokenizer, and the discriminator's hinge loss.
+
+  `TrainState.params` has 'tokenizer' and, with a discriminator,
+  'discriminator'; the running averages have 'tokenizer' alone.
+
+  Source: Esser et al., arXiv 2012.09841; Sun et al., arXiv 2406.06525.
+  Differs: both networks are stepped from one pass over the batch, so the
+    discriminator sees the reconstructions the tokenizer was judged by. Codes
+    that no place has chosen for a while are moved to latents of the batch.
+
+  Attributes:
+    tokenizer: the trained module.
+    tx: its optimizer.
+    image_shape: (H, W, C).
+    l1: weight of the mean absolute difference.
+    l2: weight of the mean squared difference.
+    perceptual: weight of LPIPS; without weight files it is off.
+    perceptual_weights: file or files for `tokenizers.perceptual.read`.
+    discriminator: template of one, None for none.
+    discriminator_tx: its optimizer; None: the same recipe as `tx`.
+    adversarial: weight of the discriminator's opinion.
+    adversarial_start: step at which both networks start to feel it.
+    adaptive_limits: None for a fixed weight; (low, high): the weight is
+      multiplied by the ratio of the gradients at the decoder's last layer,
+      clipped to these limits.
+    restart_after: steps without use until a code is restarted; 0 is never.
+    ema: decays of the running averages.
+    accumulate: pieces that a step is cut into.
+    seed: of every draw.
+    frozen: {'perceptual': weights}, read from the files where not given.
+
+  Raises:
+    ConfigError: weights that cannot be read, images too small for LPIPS.
+  """
+
+  tokenizer: Any
+  tx: optax.GradientTransformation
+  image_shape: tuple[int, int, int]
+  l1: float = 0.0
+  l2: float = 1.0
+  perceptual: float = 0.0
+  perceptual_weights: str | tuple[str, ...] = ()
+  discriminator: Template | None = None
+  discriminator_tx: optax.GradientTransformation | None = None
+  adversarial: float = 0.5
+  adversarial_start: int = 0
+  adaptive_limits: tuple[float, float] | None = None
+  restart_after: int = 0
+  ema: tuple[float, ...] = (0.999,)
+  accumulate: int = 1
+  seed: int = 0
+  frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    if not self.perceptual or 'perceptual' in self.frozen:
+      return
+    paths = self.perceptual_weights
+    paths = (paths,) if isinstance(paths, str) and paths else tuple(paths)
+    if not paths:
+      logging.warning(
+        'The perceptual loss is OFF: config.task.perceptual is %g but '
+        'config.task.perceptual_weights names no file.',
+        self.perceptual,
+      )
+      return
+    if min(self.image_shape[:2]) < perceptual.SMALLEST_IMAGE:
+      raise ConfigError(
+        f'LPIPS needs images of at least {perceptual.SMALLEST_IMAGE} px, got '
+        f'{self.image_shape[:2]}; set config.task.perceptual=0'
+      )
+    self.frozen['perceptual'] = perceptual.read(paths)
+
+  # ---------------------------------------------------------------- training
+
+  def init(self, key: jax.Array) -> TrainState:
+    image = jnp.zeros((1, *self.image_shape), jnp.float32)
+    params = {'tokenizer': self.tokenizer.init(key, image)['params']}
+    if self.discriminator is not None:
+      other = jax.random.fold_in(key, 1)
+      net = self.discriminator()
+      params['discriminator'] = net.init(other, image)['params']
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state={k: self._tx(k).init(v) for k, v in params.items()},
+      ema=start_ema({'tokenizer': params['tokenizer']}, self.ema),
+      extra=self._no_usage(),
+      frozen=self.frozen,
+    )
+
+  def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    rows = {
+      'image': batch['image'],
+      'row': jnp.arange(batch['image'].shape[0]),
+    }
+    draw = Draw.create(self.seed, rows['row'], state.step)
+    chosen = self._chosen(draw)
+
+    def loss(params, part, piece):
+      draw = Draw.create(self.seed, part['row'], state.step)
+      return self._loss(params, state, part['image'], draw, chosen, piece)
+
+    gradient, metrics = accumulate(loss, state.params, rows, self.accumulate)
+    arrays = {k: metrics.pop(k) for k in ('counts', 'fresh') if k in metrics}
+    params, opt_state = {}, {}
+    for name, g in gradient.items():
+      before = state.params[name]
+      updates, opt_state[name] = self._tx(name).update(
+        g, state.opt_state[name], before
+      )
+      params[name] = optax.apply_updates(before, updates)
+      metrics[f'gradient_norm/{name}'] = optax.tree.norm(g)
+    state = state.replace(
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      ema=update_ema(state.ema, {'tokenizer': params['tokenizer']}),
+    )
+    if arrays:
+      # `accumulate` has divided these sums by the number of examples.
+      arrays = {k: v * len(rows['row']) for k, v in arrays.items()}
+      state, used = self._account(state, **arrays)
+      metrics |= used
+    return state, metrics
+
+  def _loss(self, params, state, image, draw, chosen, piece):
+    """(Σ loss, (examples, sums of metrics)) of one piece of the batch."""
+    size = image.shape[0]
+    out = self._reconstruct(params['tokenizer'], image, draw)
+    terms = self._distances(state, image, out.image)
+    total = sum(weight * jnp.sum(x) for weight, x in terms.values())
+    metrics = {k: jnp.sum(x) for k, (_, x) in terms.items()}
+    for name, value in out.losses.items():
+      metrics[name] = size * value
+      total += size * value
+    if self.discriminator is not None:
+      judged, opinion = self._adversarial(params, state, image, out, draw)
+      total += judged
+      metrics |= opinion
+      # The tokenizer's part of the sum; the other has its own metric.
+      metrics['loss'] = total - opinion['discriminator']
+    else:
+      metrics['loss'] = total
+    metrics['psnr'] = jnp.sum(losses.psnr(image, out.image))
+    if out.codes is not None:
+      metrics['counts'] = self._counts(out.codes)
+      if self.restart_after:
+        metrics['fresh'] = _pick(out.features, chosen, piece)
+    return total, (jnp.float32(size), metrics)
+
+  def _reconstruct(self, params, image, draw) -> Reconstruction:
+    return self.tokenizer.apply(
+      {'params': params},
+      image,
+      draw,
+      train=True,
+      rngs={'dropout': draw.key('dropout')},
+    )
+
+  def _distances(self, state, image, other):
+    """name -> (weight, (b,) distance) of what the reconstruction is paid by."""
+    terms = {
+      'l1': (self.l1, losses.l1(image, other)),
+      'l2': (self.l2, losses.l2(image, other)),
+    }
+    if 'perceptual' in state.frozen:
+      distance = perceptual.lpips(state.frozen['perceptual'], image, other)
+      terms['lpips'] = (self.perceptual, distance)
+    return terms
+
+  def _adversarial(self, params, state, image, out, draw):
+    """Both networks' sums of losses, and the metrics of it."""
+    net, size = self.discriminator(), image.shape[0]
+    variables = {'params': params['discriminator']}
+    judge = jax.lax.stop_gradient(variables)
+    on = (state.step >= self.adversarial_start).astype(jnp.float32)
+    fake = jnp.sum(adversarial.generator(net.apply(judge, out.image)))
+    weight = jnp.float32(self.adversarial)
+    if self.adaptive_limits is not None:
+      weight *= self._balance(params['tokenizer'], judge, state, image, draw)
+    opinion = adversarial.hinge(
+      net.apply(variables, image),
+      net.apply(variables, jax.lax.stop_gradient(out.image)),
+    )
+    hinge = on * jnp.sum(opinion)
+    return on * weight * fake + hinge, {
+      'generator': fake,
+      'discriminator': hinge,
+      'adversarial_weight': size * on * weight,
+    }
+
+  def _balance(self, params, judge, state, image, draw):
+    """Ratio of the gradients at the last layer of the decoder.
+
+    The pass is written a second time as a function of that layer alone; the
+    compiler merges it with the first.
+    """
+    params = jax.lax.stop_gradient(params)
+    path = self.tokenizer.last_layer_path
+
+    def both(kernel):
+      out = self._reconstruct(_put(params, path, kernel), image, draw).image
+      terms = self._distances(state, image, out).values()
+      opinion = adversarial.generator(self.discriminator().apply(judge, out))
+      paid = sum(weight * jnp.sum(x) for weight, x in terms)
+      return jnp.stack([paid, jnp.sum(opinion)])
+
+    _, pull = jax.vjp(both, _get(params, path))
+    rows = (pull(row)[0] for row in jnp.eye(2))
+    return adversarial.balance(*rows, self.adaptive_limits)
+
+  def _tx(self, name):
+    if name == 'discriminator' and self.discriminator_tx is not None:
+      return self.discriminator_tx
+    return self.tx
+
+  # ------------------------------------------------------------------- codes
+
+  @property
+  def _scales(self) -> list[str]:
+    return [f'scale_{h}x{w}' for h, w in self.tokenizer.spec.grids]
+
+  def _no_usage(self):
+    """Average counts (scales, v), and steps since the last use (v,)."""
+    spec = self.tokenizer.spec
+    if spec.kind != 'codes':
+      return {}
+    return {
+      'counts': jnp.zeros((len(spec.grids), spec.size), jnp.float32),
+      'idle': jnp.zeros((spec.size,), jnp.int32),
+    }
+
+  def _counts(self, codes):
+    """(scales, v) how often each code occurs at each scale."""
+    spec, start, rows = self.tokenizer.spec, 0, []
+    for h, w in spec.grids:
+      here = codes[:, start : start + h * w]
+      rows.append(quantizers.histogram(here, spec.size))
+      start += h * w
+    return jnp.stack(rows)
+
+  def _chosen(self, draw):
+    """For every code a place of the whole batch: (v,) int32."""
+    spec = self.tokenizer.spec
+    if not self.restart_after or spec.kind != 'codes':
+      return None
+    places = draw.batch // self.accumulate * spec.length
+    key = draw.key('restart')
+    piece_and_place = jax.random.randint(
+      key, (spec.size,), 0, self.accumulate * places
+    )
+    return piece_and_place // places, piece_and_place % places
+
+  def _account(self, state, counts, fresh=None):
+    """Usage metrics, and new places for codes that nobody chooses."""
+    average = optax.incremental_update(
+      counts, state.extra['counts'], 1 - _USAGE_DECAY
+    )
+    idle = jnp.where(jnp.sum(counts, 0) > 0, 0, state.extra['idle'] + 1)
+    metrics = {}
+    for name, row in zip(self._scales, average):
+      metrics[f'usage/{name}'] = quantizers.usage(row)
+      metrics[f'perplexity/{name}'] = quantizers.perplexity(row)
+    if fresh is not None:
+      dead = idle >= self.restart_after
+      metrics['restarted'] = jnp.sum(dead).astype(jnp.float32)
+      idle = jnp.where(dead, 0, idle)
+      path = ('tokenizer', *self.tokenizer.codebook_path)
+
+      # A dead code has had no gradient for long, so its moments are zero. The
+      # averages must move too: half an old code is no code.
+      def restart(tree):
+        codes = jnp.where(dead[:, None], fresh, _get(tree, path))
+        return _put(tree, path, codes)
+
+      state = state.replace(
+        params=restart(state.params),
+        ema={k: restart(v) for k, v in state.ema.items()},
+      )
+    extra = {**state.extra, 'counts': average, 'idle': idle}
+    return state.replace(extra=extra), metrics
+
+  # -------------------------------------------------------------- evaluation
+
+  def _decoded(self, params, image):
+    codec = self.tokenizer.bind({'params': params['tokenizer']})
+    return codec.decode(codec.encode(image))
+
+  def evaluate(self, state: TrainState, params: Any, batch: Batch) -> Metrics:
+    image = batch['image']
+    weight = batch.get('weight', jnp.ones(image.shape[0], jnp.float32))
+    other = self._decoded(params, image)
+    terms = self._distances(state, image, other)
+    sums = {k: jnp.sum(weight * x) for k, (_, x) in terms.items()}
+    sums['loss'] = jnp.sum(weight * sum(w * x for w, x in terms.values()))
+    sums['psnr'] = jnp.sum(weight * losses.psnr(image, other))
+    return {**sums, 'weight': jnp.sum(weight)}
+
+  def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+    """What the tokenizer will see."""
+    return {'images': batch['image']}
+
+  def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
+    """Originals over their reconstructions, (b, 2 H, W, C)."""
+    image = batch['image']
+    pair = jnp.concatenate([image, self._decoded(params, image)], axis=1)
+    return {'reconstructions': pair}
+
+
+def _pick(features, chosen, piece):
+  """(v, c) latents of the chosen places, zero where in another piece."""
+  owner, place = chosen
+  rows = jax.lax.stop_gradient(features).reshape(-1, features.shape[-1])
+  return jnp.where((owner == piece)[:, None], rows[place], 0.0)
+
+
+def _get(tree, path):
+  for key in path:
+    tree = tree[key]
+  return tree
+
+
+def _put(tree, path, value):
+  """A copy of nested dicts with another leaf."""
+  if not path:
+    return value
+  return {**tree, path[0]: _put(tree[path[0]], path[1:], value)}

@@ -1,0 +1,91 @@
+"""What tokenizers with a codebook and a convolutional autoencoder share."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from arvision.layers.conv import conv
+from arvision.structs import Template
+from arvision.tokenizers.base import Tokenizer
+from arvision.tokenizers.quantizers import nearest, normalized
+
+
+class Codebook(Tokenizer, kw_only=True):
+  """Encoder, codebook and decoder; subclasses say how codes make a latent.
+
+  Attributes:
+    encoder: template of `layers.conv.Encoder`.
+    decoder: template of `layers.conv.Decoder`; its `channels` are the image's.
+    vocab_size: number of codes.
+    channels: width of a code.
+    commitment: weight of the pull on the encoder towards its codes; the pull
+      on the codes weighs 1.
+    normalize: compare directions instead of vectors.
+    quant_kernel: side of the convolutions before and behind the codes.
+    codebook_std: codes start as normal numbers; None: uniform within
+      1 / vocab_size, as published.
+  """
+
+  encoder: Template
+  decoder: Template
+  vocab_size: int
+  channels: int
+  commitment: float = 0.25
+  normalize: bool = False
+  quant_kernel: int = 1
+  codebook_std: float | None = None
+
+  # Where a task finds the rows to restart and the last layer of the decoder.
+  codebook_path = ('codebook',)
+  last_layer_path = ('dec', 'conv_out', 'kernel')
+
+  def setup(self):
+    self.enc = self.encoder()
+    self.dec = self.decoder()
+    kernel = self.quant_kernel
+    self.quant_conv = conv(self.channels, kernel, name='quant_conv')
+    self.post_quant_conv = conv(
+      self.enc.z_channels, kernel, name='post_quant_conv'
+    )
+    # Every device holds all codes: a lookup reads all of them.
+    init: Any = nn.with_logical_partitioning(self._init_codes, (None, None))
+    shape = (self.vocab_size, self.channels)
+    self.codebook = self.param('codebook', init, shape)
+
+  def _init_codes(self, key, shape, dtype=jnp.float32):
+    if self.codebook_std is not None:
+      return self.codebook_std * jax.random.normal(key, shape, dtype)
+    edge = 1 / shape[0]
+    return jax.random.uniform(key, shape, dtype, -edge, edge)
+
+  def analyse(self, image: jax.Array, train: bool = False) -> jax.Array:
+    """Image (b, H, W, C) -> latent before quantisation (b, h, w, c) float32.
+
+    Raises:
+      ValueError: the latent's grid is not the last one of `spec.grids`.
+    """
+    latent = self.quant_conv(self.enc(image, train).astype(jnp.float32))
+    grid = self.spec.grids[-1]
+    if latent.shape[1:3] != grid:
+      raise ValueError(
+        f'images of {image.shape[1:3]} become a latent of {latent.shape[1:3]} '
+        f'but the tokenizer is made for {grid}; change config.data.size, '
+        'config.tokenizer.encoder, or config.tokenizer.grid (.scales)'
+      )
+    return latent
+
+  def synthesise(self, latent: jax.Array, train: bool = False) -> jax.Array:
+    """Quantised latent (b, h, w, c) -> image (b, H, W, C), not clipped."""
+    image = self.dec(self.post_quant_conv(latent), train)
+    return image.astype(jnp.float32)
+
+  def nearest(self, z: jax.Array) -> jax.Array:
+    """(..., c) vectors -> (...) int32 codes."""
+    if self.normalize:
+      return nearest(normalized(z), normalized(self.codebook))
+    return nearest(z, self.codebook)
+
+  def embed(self, values: jax.Array) -> jax.Array:
+    return jnp.asarray(self.codebook)[values]

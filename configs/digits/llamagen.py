@@ -1,0 +1,39 @@
+"""LlamaGen on scikit-learn's digits: next-token prediction in CPU minutes.
+
+    arvision train --config=configs/digits/vq.py --workdir=runs/digits/vq
+    arvision train --config=configs/digits/llamagen.py \\
+      --workdir=runs/digits/llamagen
+
+Source: arXiv 2406.06525, at a size for 8 × 8 px.
+"""
+
+from arvision.configs import common
+from arvision.configs.digits import vq
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.generator(vq.get_config(), 'runs/digits/vq')
+  common.llamagen(
+    config,
+    grid=(4, 4),
+    vocab_size=config.tokenizer.vocab_size,
+    classes=10,
+    depth=4,
+    width=128,
+    heads=4,
+    hidden=352,
+    guidance=2.0,
+  )
+  config.data.batch_size = 128
+  config.train = common.block(duration=common.block(epochs=120))
+  config.optim = common.adamw(
+    1e-3,
+    common.block(
+      type='training.schedule.WarmupCosine',
+      warmup=common.block(epochs=5),
+      final=0.05,
+    ),
+    clip=1.0,
+  )
+  return common.locked(config)

@@ -1,0 +1,41 @@
+"""VAR on scikit-learn's digits: next-scale prediction in CPU minutes.
+
+    arvision train --config=configs/digits/tokenizer.py \\
+      --workdir=runs/digits/tokenizer
+    arvision train --config=configs/digits/var.py --workdir=runs/digits/var
+
+Source: arXiv 2404.02905, at a size for 8 × 8 px.
+"""
+
+from arvision.configs import common
+from arvision.configs.digits import tokenizer
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.generator(tokenizer.get_config(), 'runs/digits/tokenizer')
+  common.var(
+    config,
+    scales=config.tokenizer.scales,
+    vocab_size=config.tokenizer.vocab_size,
+    classes=10,
+    depth=4,
+    width=128,
+    heads=4,
+    gate=1e-1,
+    dropout=0.1,
+    drop_path=0.1,
+    guidance=1.0,
+  )
+  config.data.batch_size = 128
+  config.train = common.block(duration=common.block(epochs=120))
+  config.optim = common.adamw(
+    1e-3,
+    common.block(
+      type='training.schedule.WarmupCosine',
+      warmup=common.block(epochs=5),
+      final=0.05,
+    ),
+    exempt=common.VAR_NO_DECAY,
+  )
+  return common.locked(config)

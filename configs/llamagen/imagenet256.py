@@ -1,0 +1,51 @@
+"""LlamaGen on ImageNet 256 × 256, as published: B, L, XL, XXL, 3B.
+
+    arvision encode --config=configs/llamagen/tokenizer.py \\
+      --workdir=runs/llamagen-tokenizer --views=ten_crop --output=DIR
+    arvision train --config=configs/llamagen/imagenet256.py:B \\
+      --workdir=runs/llamagen-b
+
+Class labels, 16 × 16 tokens of the VQ-16 tokenizer.
+
+Published figures (not obtained here): FID 5.46 (B) and 3.80 (L) at 16 × 16
+tokens; XL, XXL and 3B were trained at 24 × 24 only. Guidance 2.0 for B and L,
+1.75 for XL and XXL, 1.65 for 3B.
+
+Source: arXiv 2406.06525; FoundationVision/LlamaGen.
+"""
+
+from arvision.configs import common
+from arvision.configs.llamagen import tokenizer
+
+# layers, heads, width, guidance of the published FID.
+SIZES = {
+  'B': (12, 12, 768, 2.0),
+  'L': (24, 16, 1024, 2.0),
+  'XL': (36, 20, 1280, 1.75),
+  'XXL': (48, 24, 1536, 1.75),
+  '3B': (24, 32, 3200, 1.65),
+}
+
+
+def get_config(arg: str = 'B'):
+  depth, heads, width, guidance = common.size(arg or 'B', SIZES)
+  config = common.generator(tokenizer.get_config(), 'runs/llamagen-tokenizer')
+  common.llamagen(
+    config,
+    grid=(16, 16),
+    vocab_size=config.tokenizer.vocab_size,
+    classes=1000,
+    depth=depth,
+    width=width,
+    heads=heads,
+    guidance=guidance,
+  )
+  config.backbone.dtype = 'bfloat16'
+  config.backbone.remat = 'dots'
+  config.data.batch_size = 256
+  config.train = common.block(duration=common.block(epochs=300))
+  config.optim = common.adamw(
+    1e-4, common.block(type='training.schedule.Constant'), clip=1.0
+  )
+  config.ema = (0.9999,)
+  return common.locked(config)

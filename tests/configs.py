@@ -1,0 +1,34 @@
+"""Every config of the repository, by name, for the tests that run over all."""
+
+import importlib.util
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1] / 'configs'
+# Modules that hold fragments and no experiment.
+_FRAGMENTS = {'__init__', 'common', 'sizes'}
+
+
+def _load(path):
+  spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def every():
+  """'digits/var' or 'var/imagenet256:d16' -> the function that builds it."""
+  found = {}
+  for path in sorted(ROOT.rglob('*.py')):
+    if path.stem in _FRAGMENTS:
+      continue
+    module = _load(path)
+    name = str(path.relative_to(ROOT).with_suffix(''))
+    for size in getattr(module, 'SIZES', ('',)):
+      full = f'{name}:{size}' if size else name
+      found[full] = lambda m=module, size=size: m.get_config(size)
+  return found
+
+
+ALL = every()
+GENERATORS = {k: v for k, v in ALL.items() if 'backbone' in v()}
+TOKENIZERS = {k: v for k, v in ALL.items() if k not in GENERATORS}

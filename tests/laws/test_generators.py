@@ -1,0 +1,239 @@
+"""The laws of the six parts, over every generator config, shrunk."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arvision.build import build
+from arvision.configs.common import shrink
+from arvision.model import BoundModel, sample
+from arvision.structs import Draw, Tokens
+from arvision.tasks import assemble
+from tests.configs import GENERATORS
+
+BATCH = 2
+
+
+def scrambled(tree, std=0.2):
+  """Parameters far from their start, so that nothing is hidden by zeros."""
+  leaves, structure = jax.tree.flatten(tree)
+  rng = np.random.default_rng(0)
+  random = [rng.normal(0, std, x.shape).astype(np.float32) for x in leaves]
+  return jax.tree.unflatten(structure, random)
+
+
+class Case:
+  """One config, shrunk, with random weights and random tokens."""
+
+  def __init__(self, config):
+    self.config = shrink(config)
+    self.model = assemble.make_model(self.config)
+    self.tokenizer = assemble.make_tokenizer(self.config)
+    assemble.check_fit(self.config, self.model, self.tokenizer)
+    self.layout, self.feed = self.model.layout, self.model.feed
+    task = assemble.make_task(self.config, self.data)
+    shapes = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)).params)
+    self.params = scrambled(shapes)
+    image = jnp.zeros((1, *self.data.shape))
+    shapes = jax.eval_shape(self.tokenizer.init, jax.random.key(0), image)
+    self.frozen = scrambled(nn.unbox(shapes))
+    rng = np.random.default_rng(1)
+    vocab = self.tokenizer.spec.size
+    shape = (BATCH, self.layout.tokens)
+    self.codes = rng.integers(0, vocab, shape).astype(np.int32)
+    classes = max(self.config.condition.classes, 1)
+    self.inputs = {'label': jnp.arange(BATCH, dtype=jnp.int32) % classes}
+
+  @functools.cached_property
+  def data(self):
+    @dataclasses.dataclass
+    class Shape:
+      shape: tuple
+      classes: tuple
+      num_classes: int
+      examples: int = 100
+
+    config = self.config
+    shape = (*config.data.size, config.data.channels)
+    return Shape(shape, (), config.condition.classes)
+
+  def codec(self, frozen):
+    return self.tokenizer.bind(frozen)
+
+  @functools.cached_property
+  def logits(self):
+    """Jitted: codes -> (b, t, v)."""
+
+    @jax.jit
+    def logits(params, frozen, codes):
+      return self.model.apply(
+        {'params': params},
+        Tokens(codes),
+        self.inputs,
+        self.codec(frozen),
+        method='logits',
+      )
+
+    return lambda codes: np.asarray(logits(self.params, self.frozen, codes))
+
+  @functools.cached_property
+  def decoded(self):
+    """Logits of the cached decode loop that is fed the true tokens."""
+
+    @jax.jit
+    def decode(params, frozen, codes):
+      bound = BoundModel(self.model, {'params': params}, self.codec(frozen))
+      cond = bound.condition(self.inputs, jnp.zeros(BATCH, bool))
+      state, cache = bound.start(BATCH), bound.empty_cache(BATCH)
+
+      def advance(carry, step):
+        state, cache = carry
+        slots = bound.feed_slots(state, step)
+        z, cache = bound.read(slots, cond, cache, step.readout)
+        carry = bound.push(state, step, codes[:, step.tokens]), cache
+        return carry, (bound.field(z, slots), slots.values)
+
+      out, carry = [], (state, cache)
+      for run in self.layout.runs:
+        if run.count == 1:
+          carry, (field, values) = advance(carry, run.step(0))
+          out.append((field[None], values[None]))
+        else:
+          carry, rows = jax.lax.scan(
+            lambda c, i, run=run: advance(c, run.step(i, jnp)),
+            carry,
+            jnp.arange(run.count),
+          )
+          out.append(rows)
+      return bound.finish(carry[0]).values, out
+
+    finished, out = decode(self.params, self.frozen, self.codes)
+    fields = np.zeros(
+      (BATCH, self.layout.tokens, self.tokenizer.spec.size), np.float32
+    )
+    slots = {}
+    for run, (field, values) in zip(self.layout.runs, out):
+      for i in range(run.count):
+        fields[:, run.tokens[i]] = field[i]
+        slots.update(zip(run.index[i], np.asarray(values[i]).swapaxes(0, 1)))
+    return np.asarray(finished), fields, slots
+
+
+@functools.cache
+def case(name):
+  return Case(GENERATORS[name]())
+
+
+@pytest.fixture(params=GENERATORS)
+def law(request):
+  return case(request.param)
+
+
+def test_causality(law):
+  """Tokens of this step and later change nothing; earlier ones do."""
+  base = law.logits(law.codes)
+  entity = law.layout.entity_of_token
+  first_seen = 0
+  for s in sorted({1, law.layout.steps // 2, law.layout.steps - 1}):
+    later = entity >= s
+    codes = np.where(
+      later, (law.codes + 7) % law.tokenizer.spec.size, law.codes
+    )
+    changed = law.logits(codes)
+    np.testing.assert_allclose(
+      changed[:, entity <= s], base[:, entity <= s], atol=1e-4
+    )
+    after = entity > s
+    if after.any():
+      first_seen += np.abs(changed[:, after] - base[:, after]).max() > 1e-2
+  assert first_seen
+
+
+def test_the_condition_is_seen_everywhere(law):
+  base = law.logits(law.codes)
+  classes = law.config.condition.classes
+  assert classes > 1, 'unconditional configs want a law of their own'
+  other = {'label': (law.inputs['label'] + 1) % classes}
+  logits = law.model.apply(
+    {'params': law.params},
+    Tokens(law.codes),
+    other,
+    law.codec(law.frozen),
+    method='logits',
+  )
+  assert (np.abs(logits - base).max(axis=(0, 2)) > 1e-4).all()
+
+
+def test_feed_trains_on_what_it_samples_with(law):
+  slots = jax.jit(
+    lambda frozen, codes: (
+      law.feed.train(
+        Tokens(codes),
+        law.layout,
+        law.codec(frozen),
+        Draw.create(0, jnp.arange(BATCH)),
+      ).values
+    )
+  )(law.frozen, law.codes)
+  _, _, unrolled = law.decoded
+  assert len(unrolled) == law.layout.slots
+  for i, values in unrolled.items():
+    np.testing.assert_allclose(slots[:, i], values, atol=1e-4)
+
+
+def test_cached_decoding_equals_the_masked_pass(law):
+  _, fields, _ = law.decoded
+  np.testing.assert_allclose(fields, law.logits(law.codes), atol=1e-4)
+
+
+def test_readout_is_the_step_that_samples(law):
+  layout = law.layout
+  assert (layout.readout >= 0).any(1).all()
+  there = layout.readout >= 0
+  entity = np.where(there, layout.entity[layout.readout], -1)
+  same = entity == layout.entity_of_token[:, None]
+  assert same[there].all()
+
+
+def test_finish_returns_what_was_pushed(law):
+  finished, _, _ = law.decoded
+  np.testing.assert_array_equal(finished, law.codes)
+  order, unorder = law.layout.order, law.layout.unorder
+  np.testing.assert_array_equal(law.codes[:, order][:, unorder], law.codes)
+
+
+def test_sampling_depends_on_seed_and_example_alone(law):
+  sampler = build(law.config.sampler, 'sampler')
+
+  @jax.jit
+  def draw(params, frozen, index, label):
+    tokens = sample(
+      law.model,
+      params,
+      sampler,
+      {'label': label},
+      Draw.create(0, index),
+      law.codec(frozen),
+    )
+    return tokens.values, law.codec(frozen).decode(tokens)
+
+  classes = max(law.config.condition.classes, 1)
+  index = np.arange(4)
+
+  def pixels(rows):
+    codes, image = draw(law.params, law.frozen, rows, rows % classes)
+    return np.asarray(codes), np.asarray((image + 1) * 127.5).round()
+
+  codes, image = pixels(index)
+  again = pixels(index)
+  np.testing.assert_array_equal(codes, again[0])
+  np.testing.assert_array_equal(image, again[1])
+  halves = [pixels(index[:2]), pixels(index[2:])]
+  np.testing.assert_array_equal(codes, np.concatenate([h[0] for h in halves]))
+  np.testing.assert_array_equal(image, np.concatenate([h[1] for h in halves]))
+  assert (codes[0] != codes[1]).any()
