@@ -333,10 +333,11 @@ class TrainTokenizer:
     return {'images': batch['image']}
 
   def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
-    """Originals over their reconstructions, (b, 2 H, W, C)."""
     image = batch['image']
-    pair = jnp.concatenate([image, self._decoded(params, image)], axis=1)
-    return {'reconstructions': pair}
+    return {
+      'originals': image,
+      'reconstructions': self._decoded(params, image),
+    }
 
 
 def _pick(features, chosen, piece):

@@ -1,0 +1,144 @@
+"""Writes the tokens of a data set to shards, once, for training to read."""
+
+import argparse
+import hashlib
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from arvision.build import ConfigError
+from arvision.commands import runs
+from arvision.data.latents import write_tokens
+from arvision.data.preparation import VIEWS
+
+
+def main(argv: list[str]) -> None:
+  """`arvision encode`: writes --output with a tokenizer of --workdir."""
+  flags, run = runs.open_run(parser(), argv)
+  if flags.batch_size < 1 or flags.shards < 1:
+    raise ConfigError(
+      f'--batch_size={flags.batch_size} --shards={flags.shards}: wanted 1 or '
+      'more'
+    )
+  counts = encode(
+    run, flags.output, flags.views, flags.batch_size, flags.shards
+  )
+  print(f'{flags.output}: {counts}')
+  print(
+    "train on it with --config.data.type='data.latents.CachedTokens' "
+    f"--config.data.path='{flags.output}'"
+  )
+
+
+def parser() -> argparse.ArgumentParser:
+  """The flags of the command."""
+  flags = runs.parser('encode', __doc__)
+  flags.add_argument(
+    '--output',
+    required=True,
+    type=pathlib.Path,
+    metavar='DIR',
+    help='a new or empty folder',
+  )
+  flags.add_argument(
+    '--views',
+    choices=VIEWS,
+    default='center',
+    help='what is encoded of every training image: the centre; it and its '
+    'mirror image; or five crops and their mirror images (center)',
+  )
+  flags.add_argument(
+    '--batch_size', type=int, default=64, help='images per call (64)'
+  )
+  flags.add_argument('--shards', type=int, default=16, help='per split (16)')
+  return flags
+
+
+def encode(
+  run: Any, output: pathlib.Path, views: str, batch_size: int, shards: int
+) -> dict[str, int]:
+  """Encodes both splits of a run's data.
+
+  Args:
+    run: whose tokenizer and images are taken.
+    output: a new or empty folder.
+    views: of `VIEWS`, for training images; held-out ones have the centre.
+    batch_size: pictures per call, views counted.
+    shards: files per split.
+
+  Returns:
+    split -> number of examples.
+
+  Raises:
+    DataError: the folder is not empty, or the images cannot be read.
+  """
+  data, description = runs.images_of(run)
+  spec = run.tokenizer.spec
+  facts = {
+    'classes': list(data.classes),
+    'shape': list(data.shape),
+    'views': views,
+    'data': description,
+    'tokenizer': {
+      'config': runs.plain(run.config.tokenizer),
+      'step': int(run.step),
+      'fingerprint': fingerprint(run.variables),
+      'grids': [list(grid) for grid in spec.grids],
+      'size': spec.size,
+    },
+  }
+  count = {'center': 1, 'flip': 2, 'ten_crop': 10}[views]
+  images = max(1, batch_size // count)
+
+  def examples():
+    batches = data.train_pass(images, views=views)
+    yield from _examples(run, batches, False, data.examples)
+    if data.held_out_examples:
+      # As many pictures per call, so that one program serves both splits.
+      batches = data.held_out(images * count, views='center')
+      yield from _examples(run, batches, True, data.held_out_examples)
+
+  counts = write_tokens(str(output), facts, examples(), shards)
+  if data.broken.count:
+    print(f'{data.broken.count} broken pictures were left out')
+  return counts
+
+
+def _examples(run, batches, held_out, total) -> Iterator[dict[str, Any]]:
+  name = 'held-out' if held_out else 'training'
+  begin = said = time.time()
+  done = 0
+  for batch in batches:
+    image = batch['image']
+    b, views = image.shape[:2]
+    values = run.encode(image.reshape(b * views, *image.shape[2:]))
+    values = np.asarray(values)
+    values = values.reshape(b, views, *values.shape[1:])
+    for i in np.flatnonzero(batch['weight'] > 0):
+      done += 1
+      yield {
+        'tokens': values[i],
+        'label': int(batch['label'][i]),
+        'caption': str(batch['caption'][i]),
+        'index': int(batch['index'][i]),
+        'held_out': held_out,
+      }
+    if time.time() - said > 10:
+      said = time.time()
+      speed = done / (said - begin)
+      print(f'{done} of {total} {name} images, {speed:.0f} images/s')
+
+
+def fingerprint(variables: Any) -> str:
+  """16 hex digits of a tree of arrays: names, shapes, types and values."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    array = np.ascontiguousarray(leaf)
+    facts = f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'
+    digest.update(facts.encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()[:16]

@@ -1,0 +1,158 @@
+"""Measures a tokenizer's reconstructions and a generator's samples."""
+
+import argparse
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from arvision.build import ConfigError, suggest
+from arvision.commands import runs
+from arvision.evals import cache
+from arvision.evals.classifier import Recipe
+from arvision.evals.generation import Generation
+from arvision.evals.protocol import Metrics, dataset_name, headline
+from arvision.evals.reconstruction import Reconstruction
+
+KINDS = ('reconstruction', 'generation')
+# What of config.data changes no picture, and so no classifier.
+_WITHOUT_EFFECT = ('batch_size', 'threads', 'workers', 'cache', 'broken_share')
+
+
+def main(argv: list[str]) -> None:
+  """`arvision eval`: writes <workdir>/eval.json and prints a table."""
+  flags, run = runs.open_run(parser(), argv)
+  start = time.time()
+  metrics = evaluate(
+    run,
+    which=flags.which.split(',') if flags.which else None,
+    samples=flags.samples,
+    batch_size=flags.batch_size,
+    sampling=runs.sampling(flags),
+    classifiers=flags.classifiers,
+  )
+  record = {
+    'step': int(run.step),
+    'ema': flags.ema,
+    'sampling': {**runs.sampling(flags), 'samples': flags.samples},
+    'headline': headline(metrics),
+    'metrics': metrics,
+    'seconds': time.time() - start,
+  }
+  path = pathlib.Path(flags.workdir) / 'eval.json'
+  runs.write_text(path, json.dumps(record, indent=2) + '\n')
+  print(table(metrics))
+  print(f'\n{path}')
+
+
+def parser() -> argparse.ArgumentParser:
+  """The flags of the command."""
+  flags = runs.parser('eval', __doc__)
+  flags.add_argument(
+    '--which',
+    default='',
+    metavar='LIST',
+    help=f'{" and/or ".join(KINDS)}, with a comma between; default: all that '
+    'the run can do',
+  )
+  flags.add_argument(
+    '--samples', type=int, default=1000, help='images to draw (1000)'
+  )
+  flags.add_argument(
+    '--batch_size', type=int, default=100, help='images per call (100)'
+  )
+  flags.add_argument(
+    '--classifiers',
+    type=pathlib.Path,
+    default=None,
+    metavar='DIR',
+    help='where trained classifiers are kept; default: '
+    '~/.cache/arvision/classifiers',
+  )
+  runs.add_sampling(flags)
+  return flags
+
+
+def evaluate(
+  run: Any,
+  which: list[str] | None = None,
+  samples: int = 1000,
+  batch_size: int = 100,
+  sampling: Mapping[str, Any] | None = None,
+  recipe: Recipe | None = None,
+  classifiers: pathlib.Path | None = None,
+  say: Callable[[str], None] = print,
+) -> Metrics:
+  """All figures of a run.
+
+  Args:
+    run: a trained tokenizer or generator, see `runs.open_run`.
+    which: of `KINDS`; None for all that the run can do.
+    samples: images to draw.
+    batch_size: images per call.
+    sampling: arguments of `run.sample_fn`.
+    recipe: of the classifier.
+    classifiers: folder of the cache, None for the user's.
+    say: is told how it goes.
+
+  Raises:
+    ConfigError: an unknown kind, or samples of a run without a generator.
+  """
+  chosen = kinds(which, run.model is not None)
+  data, description = runs.images_of(run)
+  source = description.get('source', description)
+  name = dataset_name(source)
+  metrics: Metrics = {}
+  if 'reconstruction' in chosen:
+    say(f'reconstruction of {data.held_out_examples} held-out images')
+    evaluator = Reconstruction(name, batch_size)
+    metrics |= evaluator.run(data, run.encode, run.decode, run.tokenizer.spec)
+  if 'generation' in chosen:
+    classifier = None
+    if data.num_classes > 1:
+      kept = {k: v for k, v in description.items() if k not in _WITHOUT_EFFECT}
+      classifier = cache.load_or_train(
+        recipe or Recipe(), data, kept, classifiers, say
+      )
+      metrics |= classifier.metrics(data, name)
+    else:
+      say('the data has one class: no classifier, so no Fréchet distance')
+    say(f'drawing {samples} images')
+    generation = Generation(name, samples, batch_size)
+    codes = run.tokenizer.spec.kind == 'codes'
+    metrics |= generation.run(
+      data,
+      run.sample_fn(**(sampling or {})),
+      classifier,
+      run.encode if codes else None,
+    )
+  return metrics
+
+
+def kinds(which: list[str] | None, generator: bool) -> tuple[str, ...]:
+  """What to measure, checked.
+
+  Raises:
+    ConfigError: unknown, or not possible.
+  """
+  if not which:
+    return KINDS if generator else KINDS[:1]
+  for kind in chosen:
+    if kind not in KINDS:
+      raise ConfigError(f"--which='{kind}' is unknown.{suggest(kind, KINDS)}")
+  if 'generation' in which and not generator:
+    raise ConfigError(
+      '--which=generation needs a run that trained a generator; this --workdir '
+      'holds a tokenizer: name the workdir of a generator, or take '
+      '--which=reconstruction'
+    )
+  return tuple(k for k in KINDS if k in which)
+
+
+def table(metrics: Metrics) -> str:
+  """Names and figures in two columns."""
+  width = max(len(name) for name in metrics)
+  return '\n'.join(
+    f'{name:<{width}}  {value:>10.4f}' for name, value in metrics.items()
+  )

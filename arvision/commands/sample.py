@@ -1,0 +1,143 @@
+"""Draws images of chosen classes from a trained generator."""
+
+import argparse
+import pathlib
+import re
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+
+from arvision.build import ConfigError, suggest
+from arvision.commands import runs
+from arvision.evals.generation import Samples, draw_labels
+from arvision.training import pictures
+
+# Classes that are drawn where nobody said which.
+_SHOWN = 16
+
+
+def main(argv: list[str]) -> None:
+  """`arvision sample`: writes <workdir>/samples/<name>/."""
+  flags, run = runs.open_run(parser(), argv)
+  if run.model is None:
+    raise ConfigError(
+      f"--workdir='{flags.workdir}' holds a tokenizer, which draws nothing by "
+      'itself; name the workdir of a generator'
+    )
+  if flags.number < 1 or flags.batch_size < 1:
+    raise ConfigError(
+      f'--number={flags.number} --batch_size={flags.batch_size}: wanted 1 or '
+      'more'
+    )
+  classes = run.data.classes
+  chosen = parse_labels(flags.labels, classes)
+  name = flags.name or f'seed{flags.seed}'
+  if not re.fullmatch(r'[\w.+=-]+', name):
+    raise ConfigError(f"--name='{name}': wanted letters, digits, '-' and '_'")
+  labels = np.repeat(np.array(chosen, np.int32), flags.number)
+  drawn = draw_labels(
+    run.sample_fn(**runs.sampling(flags)), labels, flags.batch_size
+  )
+  folder = pathlib.Path(flags.workdir) / 'samples' / name
+  write(drawn, chosen, classes, folder, flags.npz)
+  if drawn.seconds:
+    print(f'{drawn.batch_size / drawn.seconds:.1f} images/s')
+  print(f'{len(labels)} images of {len(chosen)} classes: {folder / "grid.png"}')
+
+
+def parser() -> argparse.ArgumentParser:
+  """The flags of the command."""
+  flags = runs.parser('sample', __doc__)
+  flags.add_argument(
+    '--labels',
+    default='',
+    metavar='LIST',
+    help="names or numbers of classes with a comma between, or 'all'; default: "
+    f'all, but at most {_SHOWN} of them',
+  )
+  flags.add_argument(
+    '--number', type=int, default=8, help='images of every class (8)'
+  )
+  flags.add_argument(
+    '--batch_size', type=int, default=64, help='images per call (64)'
+  )
+  flags.add_argument(
+    '--name',
+    default='',
+    help='of the folder under <workdir>/samples; default: seed<seed>. What it '
+    'held is replaced',
+  )
+  flags.add_argument(
+    '--npz',
+    action='store_true',
+    help='also samples.npz: arr_0 (n, H, W, C) uint8 as evaluation suites read '
+    'it, labels, tokens',
+  )
+  runs.add_sampling(flags)
+  return flags
+
+
+def parse_labels(text: str, classes: Sequence[str]) -> list[int]:
+  """'3, dog' -> indices into `classes`; '' and 'all' as the help says.
+
+  A part that is the name of a class is that class, even if it looks like a
+  number.
+
+  Raises:
+    ConfigError: neither a name nor a number in range.
+  """
+  count = len(classes)
+  if text == 'all':
+    return list(range(count))
+  if not text:
+    every = max(1, -(-count // _SHOWN))
+    return list(range(0, count, every))
+  labels = []
+  for part in (p.strip() for p in text.split(',')):
+    if part in classes:
+      labels.append(classes.index(part))
+    elif re.fullmatch(r'-?\d+', part):
+      if not 0 <= int(part) < count:
+        raise ConfigError(
+          f'--labels={part}: there are {count} classes, 0 to {count - 1}'
+        )
+      labels.append(int(part))
+    else:
+      known = suggest(part, classes) if count <= 100 else ''
+      raise ConfigError(f"--labels='{part}': no such class.{known}")
+  return list(dict.fromkeys(labels))
+
+
+def write(
+  drawn: Samples,
+  chosen: Sequence[int],
+  classes: Sequence[str],
+  folder: pathlib.Path,
+  npz: bool = False,
+) -> None:
+  """Writes grid.png, one PNG per image, and samples.npz if asked for.
+
+  The folder appears whole, in the place of an older one.
+  """
+  partial = folder.with_name(f'.{folder.name}.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  rows = {classes[k]: drawn.images[drawn.labels == k] for k in chosen}
+  longest = max(len(images) for images in rows.values())
+  grid = pictures.sheet(rows, columns=longest)
+  pictures.save(partial / 'grid.png', grid)
+  small = pictures.to_uint8(drawn.images)
+  for i, (image, label) in enumerate(zip(small, drawn.labels)):
+    plain = re.sub(r'[^\w-]+', '_', classes[label])[:60]
+    image = image[..., 0] if image.shape[-1] == 1 else image
+    pictures.save(partial / f'{i:05d}_{plain}.png', image)
+  if npz:
+    np.savez(
+      partial / 'samples.npz',
+      arr_0=small,
+      labels=drawn.labels,
+      tokens=drawn.tokens,
+    )
+  shutil.rmtree(folder, ignore_errors=True)
+  partial.rename(folder)

@@ -1,0 +1,114 @@
+"""Trained classifiers on disk, so that one data set needs only one."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from flax import traverse_util
+
+from arvision.data.base import Data
+from arvision.evals.classifier import Classifier, Recipe
+
+# To be raised when `Network` or its training changes: older files are then
+# not found any more.
+_VERSION = 1
+
+
+def default_folder() -> pathlib.Path:
+  """$XDG_CACHE_HOME/arvision/classifiers, by default below ~/.cache."""
+  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  return pathlib.Path(home) / 'arvision' / 'classifiers'
+
+
+def fingerprint(recipe: Recipe, data: Data, description: Any) -> str:
+  """16 hex digits that stand for a recipe, a data config and its content.
+
+  Args:
+    recipe: all of its fields count.
+    data: its size, classes and first pictures count, so that a folder whose
+      content was exchanged does not find the old classifier.
+    description: the data block of the config, as JSON can hold it.
+  """
+  facts = {
+    'version': _VERSION,
+    'recipe': dataclasses.asdict(recipe),
+    'data': description,
+    'shape': list(data.shape),
+    'classes': list(data.classes),
+    'examples': [data.examples, data.held_out_examples],
+  }
+  text = json.dumps(facts, sort_keys=True, default=str)
+  digest = hashlib.sha256(text.encode())
+  batch = next(iter(data.train_pass(min(32, data.examples))))
+  for key in ('image', 'label'):
+    digest.update(np.ascontiguousarray(batch[key]).tobytes())
+  return digest.hexdigest()[:16]
+
+
+def load_or_train(
+  recipe: Recipe,
+  data: Data,
+  description: Any,
+  folder: pathlib.Path | None = None,
+  say: Callable[[str], None] = lambda text: None,
+) -> Classifier:
+  """The classifier of a data set, from the cache or trained now.
+
+  Args:
+    recipe: how it is trained.
+    data: what it is trained on.
+    description: see `fingerprint`.
+    folder: of the cache, `default_folder()` for None.
+    say: is told how it goes.
+
+  Raises:
+    ConfigError: fewer than two classes.
+  """
+  name = f'{fingerprint(recipe, data, description)}.npz'
+  path = pathlib.Path(folder or default_folder()) / name
+  classifier = _load(path, recipe.network(data.num_classes))
+  if classifier is not None:
+    say(f'classifier: {path}')
+    return classifier
+  say(
+    f'classifier: training on {data.examples} images, once; it is kept as '
+    f'{path}'
+  )
+  classifier = recipe.train(data, say)
+  if jax.process_index() == 0:
+    _save(path, classifier)
+  return classifier
+
+
+def _save(path, classifier):
+  flat = traverse_util.flatten_dict(classifier.variables, sep='/')
+  facts = {'accuracy': classifier.accuracy, 'seconds': classifier.seconds}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # A reader never sees half a file, however this process ends.
+  with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+    np.savez(file, facts=json.dumps(facts), **flat)
+  os.chmod(file.name, 0o644)  # temporary files are private
+  os.replace(file.name, path)
+
+
+def _load(path, network):
+  if not path.exists():
+    return None
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      flat = {k: arrays[k] for k in arrays.files}
+    facts = json.loads(str(flat.pop('facts')))
+    variables = traverse_util.unflatten_dict(flat, sep='/')
+    return Classifier(network, variables, facts['accuracy'], facts['seconds'])
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    logging.warning('%s cannot be read (%s); training anew', path, error)
+    return None

@@ -1,0 +1,133 @@
+"""How well a tokenizer draws held-out images, and how much it uses of itself."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from arvision.data.base import Data, DataError
+from arvision.evals.image import psnr, squared_error, ssim, window_size
+from arvision.evals.protocol import Metrics, size_name
+from arvision.structs import TokenSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+  """PSNR, SSIM and codebook usage over the held-out split.
+
+  Attributes:
+    dataset: name of the data, for the names of the metrics.
+    batch_size: images per call.
+  """
+
+  dataset: str
+  batch_size: int = 64
+
+  def run(
+    self,
+    data: Data,
+    encode: Callable[[Any], Any],
+    decode: Callable[[Any], Any],
+    spec: TokenSpec,
+  ) -> Metrics:
+    """Encodes and decodes every held-out image once.
+
+    Args:
+      data: images in [-1, 1].
+      encode: (b, H, W, C) -> (b, t) int32 codes or (b, t, c) latents.
+      decode: the other way.
+      spec: of the tokenizer; names the scales.
+
+    Returns:
+      `psnr_db`: mean over images of every image's own PSNR in dB.
+      `psnr_of_mean_db`: PSNR of the mean squared error of all images; never
+        above `psnr_db`.
+      `ssim`: mean over images; the name gives the window.
+      `codebook_usage/.../<scale>`: share of the vocabulary that occurs at that
+        scale at least once, and in `all` scales together. With few held-out
+        tokens it cannot reach 1; `codebook_reach` is what it could be at best.
+      `codebook_perplexity/.../<scale>`: e to the entropy of the codes, 1 for
+        a collapsed scale, the vocabulary size for an even one.
+      Codebook figures only for tokenizers with codes.
+
+    Raises:
+      DataError: the data has no held-out split.
+    """
+    if not data.held_out_examples:
+      raise DataError(
+        'reconstruction is measured on held-out images, and there are none: '
+        'set config.data.held_out_share'
+      )
+    window = window_size(data.shape)
+    measure = jax.jit(
+      lambda a, b: (squared_error(a, b), ssim(a, b, window=window))
+    )
+    counts = CodeCounts.empty(spec) if spec.kind == 'codes' else None
+    errors, similarities = [], []
+    for batch in data.held_out(self.batch_size):
+      real = batch['weight'] > 0
+      values = encode(batch['image'])
+      error, similarity = measure(batch['image'], decode(values))
+      errors.append(np.asarray(error, np.float64)[real])
+      similarities.append(np.asarray(similarity, np.float64)[real])
+      if counts is not None:
+        counts = counts.add(np.asarray(values)[real])
+    error = np.concatenate(errors)
+    protocol = f'held-out-{self.dataset}-{size_name(data.shape)}'
+    metrics = {
+      f'psnr_db/{protocol}': float(np.mean(psnr(error))),
+      f'psnr_of_mean_db/{protocol}': float(psnr(np.mean(error))),
+      f'ssim/{protocol}-gauss{window}': float(
+        np.mean(np.concatenate(similarities))
+      ),
+    }
+    return metrics | (counts.metrics(protocol) if counts is not None else {})
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeCounts:
+  """How often every code occurs at every scale.
+
+  Attributes:
+    spec: of the tokenizer.
+    table: (scales, vocabulary) int64.
+  """
+
+  spec: TokenSpec
+  table: np.ndarray
+
+  @classmethod
+  def empty(cls, spec: TokenSpec) -> 'CodeCounts':
+    return cls(spec, np.zeros((len(spec.grids), spec.size), np.int64))
+
+  def add(self, codes: np.ndarray) -> 'CodeCounts':
+    """Counts (b, t) more codes."""
+    sizes = [height * width for height, width in self.spec.grids]
+    scales = np.split(codes, np.cumsum(sizes)[:-1], axis=1)
+    rows = [np.bincount(s.ravel(), minlength=self.spec.size) for s in scales]
+    return CodeCounts(self.spec, self.table + np.stack(rows))
+
+  @property
+  def names(self) -> list[str]:
+    """'1x1', '2x2', ...; equal grids get their place in front."""
+    names = [f'{height}x{width}' for height, width in self.spec.grids]
+    if len(set(names)) < len(names):
+      names = [f'{i}-{name}' for i, name in enumerate(names)]
+    return names
+
+  def metrics(self, protocol: str) -> Metrics:
+    """Usage, reach and perplexity per scale, and usage of all together."""
+    result = {}
+    rows = dict(zip(self.names, self.table))
+    if len(rows) > 1:
+      rows['all'] = self.table.sum(0)
+    for name, row in rows.items():
+      result[f'codebook_usage/{protocol}/{name}'] = float(np.mean(row > 0))
+      share = row[row > 0] / max(row.sum(), 1)
+      perplexity = np.exp(-np.sum(share * np.log(share)))
+      result[f'codebook_perplexity/{protocol}/{name}'] = float(perplexity)
+      reach = min(row.sum(), self.spec.size) / self.spec.size
+      result[f'codebook_reach/{protocol}/{name}'] = float(reach)
+    return result

@@ -1,0 +1,82 @@
+"""The mesh of devices that a run is spread over."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh
+
+from arvision.build import ConfigError, suggest
+
+AXES = ('slice', 'data', 'fsdp', 'tensor', 'sequence')
+
+
+def mesh_shape(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
+  """The size of every axis of `AXES`.
+
+  Args:
+    sizes: axis -> size; -1 once for what the others leave, 1 where absent.
+    devices: how many there are.
+
+  Raises:
+    ConfigError: unknown axis, two times -1, or a product that is not the
+      number of devices.
+  """
+  for name in sizes:
+    if name not in AXES:
+      raise ConfigError(
+        f'config.mesh.{name}: no such axis.' + suggest(name, AXES)
+      )
+  shape = [int(sizes.get(name, 1)) for name in AXES]
+  text = ', '.join(f'{n}={s}' for n, s in zip(AXES, shape) if s != 1)
+  bad = [n for n, s in zip(AXES, shape) if s < 1 and s != -1]
+  if bad:
+    raise ConfigError(f'config.mesh.{bad[0]}: wanted 1 or more, or -1')
+  if shape.count(-1) > 1:
+    raise ConfigError(f'config.mesh ({text}): only one axis may be -1')
+  known = int(np.prod([s for s in shape if s != -1]))
+  if -1 in shape and devices % known == 0:
+    shape[shape.index(-1)] = devices // known
+  if int(np.prod(shape)) != devices:
+    raise ConfigError(
+      f'config.mesh ({text}) asks for a multiple of {known} devices, there '
+      f'are {devices}; set one axis to -1 and the others to divisors of '
+      f'{devices}'
+      if -1 in shape
+      else f'config.mesh ({text or "all 1"}) has {known} devices, there are '
+      f'{devices}; set one axis to -1 to take what the others leave'
+    )
+  return tuple(shape)
+
+
+def make_mesh(
+  sizes: Mapping[str, int], devices: Sequence[Any] | None = None
+) -> Mesh:
+  """A mesh with all of `AXES`, of which the compiler handles every one.
+
+  Neighbours on the last axes are neighbours on the hardware. The axis `slice`
+  runs over TPU slices, which talk through the data centre's network.
+
+  Args:
+    sizes: see `mesh_shape`.
+    devices: all devices of all processes by default.
+
+  Raises:
+    ConfigError: see `mesh_shape`.
+  """
+  devices = jax.devices() if devices is None else devices
+  shape = mesh_shape(sizes, len(devices))
+  types = (AxisType.Auto,) * len(AXES)
+  slices = {getattr(d, 'slice_index', 0) for d in devices}
+  if len(slices) == 1:
+    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+  if shape[0] != len(slices):
+    raise ConfigError(
+      f'config.mesh.slice={shape[0]}, but the devices are in {len(slices)} '
+      f'slices; set config.mesh.slice={len(slices)}'
+    )
+  inside, between = (1, *shape[1:]), (shape[0],) + (1,) * (len(AXES) - 1)
+  grid = mesh_utils.create_hybrid_device_mesh(inside, between, devices)
+  return Mesh(grid, AXES, axis_types=types)

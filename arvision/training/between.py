@@ -1,0 +1,148 @@
+"""What is done between the steps of a run."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from arvision.tasks.base import TrainState
+from arvision.training import hooks
+from arvision.training.checkpoint import Checkpoints
+from arvision.training.evaluate import HeldOut
+from arvision.training.schedule import Clock
+from arvision.training.writers import Rate, Writer, clock_text
+
+# Parts of a metric that the files have and the console leaves out.
+_DETAIL = re.compile(r'/(step|scale)_|^(weight_decay|epoch)$')
+
+
+class Position:
+  """Where a run stands besides its arrays: in its data and in its log.
+
+  Attributes:
+    batches: the data iterator.
+    window: metrics since the last line of the log.
+  """
+
+  def __init__(self, batches: Any):
+    self.batches = batches
+    self.window = hooks.Window()
+
+  def get_state(self) -> dict[str, Any]:
+    """JSON values."""
+    window = self.window.get_state()
+    return {'batches': self.batches.get_state(), 'window': window}
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Goes to where another `get_state` was."""
+    self.batches.set_state(state['batches'])
+    self.window.set_state(state['window'])
+
+
+@dataclasses.dataclass
+class Between:
+  """Log, held-out figures, pictures and checkpoints of a run.
+
+  Attributes:
+    workdir: folder of the run.
+    clock: its length.
+    every: 'log', 'evals', 'pictures', 'checkpoint' -> steps; 0 = never.
+    names: of the metrics that a step packs into one array.
+    rates: name -> schedule, logged beside the metrics.
+    frozen: weights on devices that are not in the state.
+    position: in the data and in the log.
+    writer, checkpoints, held_out: where things go and come from.
+  """
+
+  workdir: str | os.PathLike
+  clock: Clock
+  every: Mapping[str, int]
+  names: list[str]
+  rates: Mapping[str, Callable]
+  frozen: Any
+  position: Position
+  writer: Writer
+  checkpoints: Checkpoints
+  held_out: HeldOut
+
+  def __post_init__(self):
+    self._rate = Rate(self.clock.batch_size, self.clock.total)
+    self._rates_at = jax.jit(lambda i: {k: f(i) for k, f in self.rates.items()})
+    self._figures: dict[str, float] = {}
+
+  def start(self, step: int) -> None:
+    """Starts to measure the speed."""
+    self._rate.restart(step)
+
+  def due(self, step: int) -> list[str]:
+    """What is to be done after a step."""
+    total = self.clock.total
+    return [k for k, n in self.every.items() if hooks.due(step, n, total)]
+
+  def read(self, step: int, metrics: jax.Array) -> None:
+    """Takes the metrics (m,) of a step; waits for the step to end.
+
+    Raises:
+      Diverged: they are not finite.
+    """
+    values = dict(zip(self.names, np.asarray(metrics).tolist()))
+    hooks.check_finite(values, step, self.checkpoints.latest, self.workdir)
+    self.position.window.add(values)
+    self.writer.progress(step, f'loss {values.get("loss", 0):.4g}')
+
+  def __call__(
+    self, step: int, state: TrainState, batch: Any, due: list[str]
+  ) -> None:
+    """Does what is due after a step, saving last.
+
+    Args:
+      step: optimizer steps taken.
+      state: after that step.
+      batch: the last one, on the host.
+      due: some of the keys of `every`.
+    """
+    with self._pause():
+      if 'log' in due:
+        self._log(step)
+      full = state.replace(frozen=self.frozen)
+      if 'evals' in due:
+        self._figures = self.held_out.evaluate(full)
+        if self._figures:
+          self.writer.scalars(step, self._figures, _brief(self._figures))
+      if 'pictures' in due:
+        for name, images in self.held_out.pictures(full, batch).items():
+          self.writer.picture(name, {name: images}, step)
+      if 'checkpoint' in due:
+        position = self.position.get_state()
+        self.checkpoints.save(step, state, position, self._figures)
+
+  def _log(self, step):
+    speed, left = self._rate(step)
+    self._rate.restart(step)
+    means = self.position.window.means()
+    # Counted from 0, the step that was taken last is step - 1.
+    rates = jax.device_get(self._rates_at(step - 1))
+    means |= {k: float(v) for k, v in rates.items()}
+    means['epoch'] = step * self.clock.batch_size / self.clock.examples
+    text = f'{_brief(means)}  {speed:.0f} images/s  {clock_text(left)} left'
+    means['images_per_second'] = speed
+    self.writer.scalars(step, means, text)
+
+  @contextlib.contextmanager
+  def _pause(self) -> Iterator[None]:
+    before = time.perf_counter()
+    yield
+    self._rate.skip(time.perf_counter() - before)
+
+
+def _brief(values):
+  """'loss 1.234  accuracy 0.5', the loss in front."""
+  names = sorted(values, key=lambda name: not name.endswith('loss'))
+  shown = [name for name in names if not _DETAIL.search(name)]
+  return '  '.join(f'{name} {values[name]:.4g}' for name in shown)

@@ -1,0 +1,96 @@
+"""Held-out figures and pictures of a task in training."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from arvision.data.base import Data
+from arvision.parallel.host import Placement, numbers
+from arvision.tasks.base import Task, TrainState
+
+
+def versions(state: TrainState) -> dict[str, Any]:
+  """'' -> the parameters, 'ema_0.999' -> their running averages."""
+  return {'': state.params, **{f'ema_{d}': p for d, p in state.ema.items()}}
+
+
+def shown(state: TrainState) -> Any:
+  """The parameters that pictures are made with: the first average."""
+  return next(iter(state.ema.values()), state.params)
+
+
+class HeldOut:
+  """Means over the held-out split, and pictures of a task."""
+
+  def __init__(
+    self,
+    task: Task,
+    data: Data,
+    placement: Placement,
+    batch_size: int,
+    count: int,
+  ):
+    """Compiles nothing yet.
+
+    Args:
+      task: what is trained.
+      data: where the held-out split is.
+      placement: of batches and results.
+      batch_size: examples of a step of the pass, global.
+      count: how many examples pictures are made of.
+    """
+    self._data = data
+    self._placement = placement
+    self._batch_size = batch_size
+    self._count = count
+    whole = placement.whole
+    self._sums = placement.jit(task.evaluate, out_shardings=whole)
+    self._pictures = placement.jit(task.pictures, out_shardings=whole)
+    self._check = placement.jit(task.check, out_shardings=whole)
+    self._fixed: Any = None
+
+  def evaluate(self, state: TrainState) -> dict[str, float]:
+    """'held_out/loss', 'held_out/ema_0.999/loss', ...; {} without a split."""
+    if not self._data.held_out_examples:
+      return {}
+    totals: dict[str, Any] = {}
+    for batch in self._pass():
+      on_device = self._placement.put_batch(batch)
+      for name, params in versions(state).items():
+        sums = self._sums(state, params, on_device)
+        if name in totals:
+          sums = jax.tree.map(lambda a, b: a + b, totals[name], sums)
+        totals[name] = sums
+    means = {}
+    for name, sums in jax.device_get(totals).items():
+      weight = sums.pop('weight')
+      where = f'held_out/{name}/' if name else 'held_out/'
+      means |= {where + k: float(v / weight) for k, v in sums.items()}
+    return means
+
+  def pictures(self, state: TrainState, batch: Any) -> dict[str, np.ndarray]:
+    """name -> (k, H, W, C), of always the same held-out examples.
+
+    Args:
+      state: of the task.
+      batch: a training batch on the host, used where nothing is held out.
+    """
+    if self._fixed is None:
+      if self._data.held_out_examples:
+        batch = next(iter(self._pass()))
+      self._fixed = self._few(batch)
+    return jax.device_get(self._pictures(state, shown(state), self._fixed))
+
+  def check(self, state: TrainState, batch: Any) -> dict[str, np.ndarray]:
+    """What the model will see of a training batch on the host."""
+    return jax.device_get(self._check(state, self._few(batch)))
+
+  def _pass(self):
+    return self._data.held_out(
+      self._batch_size, jax.process_index(), jax.process_count()
+    )
+
+  def _few(self, batch):
+    few = {k: v[: self._count] for k, v in numbers(batch).items()}
+    return self._placement.put_whole(few)

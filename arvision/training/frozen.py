@@ -1,0 +1,66 @@
+"""The weights that a run uses and does not train: its tokenizer."""
+
+import os
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from arvision.build import ConfigError
+from arvision.training import checkpoint
+from arvision.training import workdir as workdirs
+
+FOLDER = 'frozen'
+
+
+def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+  """The tokenizer of a generator, {} for the config of a tokenizer.
+
+  A run keeps a copy in `frozen/`, so that its codes go on to mean the same
+  when the tokenizer is trained further, moved or deleted.
+
+  Args:
+    config: of the generator; `tokenizer_workdir` is where the tokenizer was
+      trained.
+    workdir: of the generator.
+
+  Returns:
+    {'tokenizer': variables}, numpy arrays.
+
+  Raises:
+    ConfigError: no tokenizer there, or one of another config.
+    DataError: no checkpoint of it can be read.
+  """
+  source = config.get('tokenizer_workdir')
+  if not source:
+    return {}
+  kept = pathlib.Path(workdir) / FOLDER
+  # The copy is written before the config, so without one it may be of a start
+  # with another tokenizer that failed.
+  if kept.is_dir() and (pathlib.Path(workdir) / workdirs.CONFIG).exists():
+    return checkpoint.load_tree(kept)
+  if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
+    raise ConfigError(
+      f"config.tokenizer_workdir='{source}' holds no tokenizer. Train it "
+      'first (arvision train --config=<its config> '
+      f'--workdir={source}), or point this key at its folder'
+    )
+  theirs = workdirs.load_config(source)
+  differ = workdirs.differences(
+    theirs.tokenizer, config.tokenizer, 'config.tokenizer'
+  )
+  if differ:
+    raise ConfigError(
+      f"the tokenizer in '{source}' (config.tokenizer_workdir) is not the one "
+      'of this config:\n' + '\n'.join(differ)
+    )
+  params = checkpoint.load_params(source)[1]
+  return {'tokenizer': {'params': params['tokenizer']}}
+
+
+def keep(workdir: str | os.PathLike, frozen: dict[str, Any]) -> None:
+  """Copies frozen weights into a run's folder, in all processes together."""
+  config = pathlib.Path(workdir) / workdirs.CONFIG
+  if 'tokenizer' in frozen and not config.exists():
+    tree = {'tokenizer': frozen['tokenizer']}
+    checkpoint.save_tree(pathlib.Path(workdir) / FOLDER, tree)

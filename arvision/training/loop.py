@@ -1,0 +1,210 @@
+"""The train loop. It knows a Task and a Data, and nothing of images."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from arvision.build import build
+from arvision.parallel import host
+from arvision.parallel.mesh import make_mesh
+from arvision.parallel.rules import Rules
+from arvision.tasks import assemble
+from arvision.training import frozen as frozen_weights
+from arvision.training import hooks, schedule, start
+from arvision.training import workdir as workdirs
+from arvision.training.between import Between, Position
+from arvision.training.checkpoint import Checkpoints
+from arvision.training.evaluate import HeldOut
+from arvision.training.writers import Writer
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """How a call of `train` ended.
+
+  Attributes:
+    step: optimizer steps taken, since the start of the run.
+    total: steps of the whole run.
+    signal: that ended it early, None for none.
+  """
+
+  step: int
+  total: int
+  signal: int | None = None
+
+
+def train(
+  config: ConfigDict,
+  workdir: str | os.PathLike,
+  *,
+  init_from: str | None = None,
+  resume_from: str | None = None,
+  stop_at: int | None = None,
+  make_data: Callable = assemble.make_data,
+  make_task: Callable = assemble.make_task,
+) -> Result:
+  """Trains what a config describes, or goes on where the folder's run ended.
+
+  The state comes from the first of: this folder's newest checkpoint,
+  `resume_from`, `init_from`, a fresh start.
+
+  Args:
+    config: whole config.
+    workdir: folder of the run.
+    init_from: folder of a run whose parameters are taken over.
+    resume_from: folder of a run that is continued here, with its optimizer
+      and its position in the data.
+    stop_at: stops, and saves, after this step of the run.
+    make_data: config -> data.
+    make_task: (config, data, optimizer, frozen weights) -> task.
+
+  Raises:
+    ConfigError: a config that does not fit itself, the devices, the data or
+      the folder.
+    DataError: data or checkpoints that cannot be read.
+    Diverged: a loss or gradient that is not finite.
+  """
+  workdirs.check_same(config, workdir)
+  mesh = make_mesh(config.mesh)
+  placement = host.Placement(mesh, Rules(**config.get('rules', {})))
+
+  data = make_data(config)
+  clock = run_clock(config, data.examples)
+  every = {
+    key: clock.steps(config[key].every, f'{key}.every')
+    for key in ('log', 'evals', 'pictures', 'checkpoint')
+  }
+  optimizer = build(config.optim, 'optim')
+  placement.check_batch(clock.batch_size, optimizer.accumulate)
+  frozen = frozen_weights.load(config, workdir)
+  task = make_task(config, data, optimizer.make(clock), frozen)
+  origin = start.Origin(task, placement, config.seed)
+  batches = data.train(
+    clock.batch_size, config.seed, jax.process_index(), jax.process_count()
+  )
+
+  claim(config, workdir, frozen)
+  with contextlib.ExitStack() as stack:
+    position = Position(batches)
+    checkpoints = Checkpoints(
+      pathlib.Path(workdir) / workdirs.CHECKPOINTS,
+      {'seed': config.seed, 'data.batch_size': clock.batch_size},
+      keep=config.checkpoint.get('keep', 2),
+      best=config.checkpoint.get('best', ''),
+    )
+    stack.callback(checkpoints.close)
+    state, step, said = start.first_state(
+      origin, config, checkpoints, position, init_from, resume_from
+    )
+    writer = Writer(workdir, clock.total, step, clock.batch_size)
+    stack.callback(writer.close)
+    writer.say(f'{start.describe(state, mesh)}; {said} step {step}')
+    writer.parameters(state.params)
+    end = clock.total if stop_at is None else min(stop_at, clock.total)
+    if step >= end:
+      writer.say(f'nothing to do: {step} of {end} steps were taken before')
+      return Result(step, clock.total)
+
+    count = config.pictures.get('count', 32)
+    held_out = HeldOut(task, data, placement, clock.batch_size, count)
+    on_device = placement.put_whole(task.frozen)
+    batch = next(batches)
+    if step == 0:
+      full = state.replace(frozen=on_device)
+      writer.picture('first_batch', held_out.check(full, batch))
+    step_fn, names, text = start.compile_step(
+      task, placement, state, on_device, placement.put_batch(batch)
+    )
+    writer.say(text)
+    between = Between(
+      workdir=workdir,
+      clock=clock,
+      every=every,
+      names=names,
+      rates=optimizer.rates(clock),
+      frozen=on_device,
+      position=position,
+      writer=writer,
+      checkpoints=checkpoints,
+      held_out=held_out,
+    )
+    return loop(step_fn, placement, between, batch, state, step, end)
+
+
+def run_clock(config: ConfigDict, examples: int) -> schedule.Clock:
+  """The length of a run.
+
+  Raises:
+    ConfigError: config.train.duration is not a duration.
+  """
+  batch_size = config.data.batch_size
+  total = schedule.steps(
+    config.train.duration,
+    batch_size=batch_size,
+    examples=examples,
+    key='train.duration',
+  )
+  return schedule.Clock(total, batch_size, examples)
+
+
+def claim(config: ConfigDict, workdir: str | os.PathLike, frozen: Any) -> None:
+  """Makes a folder the run of a config; frozen weights go in first."""
+  if jax.process_index() == 0:
+    pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+  host.barrier('workdir')
+  frozen_weights.keep(workdir, frozen)
+  if jax.process_index() == 0:
+    workdirs.save_config(workdir, config)
+  host.barrier('config')
+
+
+def loop(
+  step_fn: Callable,
+  placement: host.Placement,
+  between: Between,
+  batch: Any,
+  state: Any,
+  step: int,
+  end: int,
+) -> Result:
+  """Takes the steps after `step`, up to and with `end`.
+
+  Args:
+    step_fn: (state, frozen weights, batch) -> (state, metrics).
+    placement: puts batches on devices.
+    between: what is done between steps; it holds the frozen weights and the
+      data iterator.
+    batch: the first one, on the host.
+    state: on devices; it is used up.
+    step: optimizer steps taken.
+    end: the last step to take.
+  """
+  unread = None
+  between.start(step)
+  with hooks.Preemption() as preemption:
+    while True:
+      state, metrics = step_fn(
+        state, between.frozen, placement.put_batch(batch)
+      )
+      step += 1
+      # The device works on this step while the one before is looked at.
+      if unread is not None:
+        between.read(step - 1, unread)
+      unread = metrics
+      due = between.due(step)
+      stop = preemption.reached(step) or step == end
+      if stop and 'checkpoint' not in due:
+        due.append('checkpoint')
+      if due:
+        between.read(step, metrics)
+        between(step, state, batch, due)
+        unread = None
+      if stop:
+        return Result(step, between.clock.total, preemption.received)
+      batch = next(between.position.batches)

@@ -1,0 +1,152 @@
+"""The optimizer of a config, with the arithmetic of torch."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from arvision.build import ConfigError
+from arvision.layers.stack import LAYERS
+from arvision.training.schedule import Clock, Constant
+
+KINDS = ('adamw', 'lion', 'adam')
+
+
+@dataclasses.dataclass(frozen=True)
+class DecayRule:
+  """Which parameters are subject to weight decay.
+
+  The axis of stacked layers is not counted, and neither are the axes of a
+  bias: it has the axes of its layer's output, (heads, head size) for example,
+  where published code has a flat vector.
+
+  Attributes:
+    min_ndim: parameters with fewer axes are exempt.
+    exempt: parts of paths ('condition/start'); a parameter whose path has one
+      of them in it is exempt.
+  """
+
+  min_ndim: int = 2
+  exempt: tuple[str, ...] = ()
+
+  def __call__(self, params: Any) -> Any:
+    """A tree like `params` with True where decay applies."""
+    return jax.tree_util.tree_map_with_path(self._decays, params)
+
+  def _decays(self, path, leaf):
+    keys = [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
+    ndim = jnp.ndim(leaf) - (LAYERS in keys)
+    if keys and (keys[-1] == 'bias' or keys[-1].endswith('_bias')):
+      ndim = min(ndim, 1)
+    where = '/'.join(map(str, keys))
+    return ndim >= self.min_ndim and not any(e in where for e in self.exempt)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """AdamW, Lion or Adam behind clipping and a learning-rate schedule.
+
+  AdamW is torch's: p <- p (1 - lr wd) - lr m̂ / (√v̂ + eps), with wd scaled by
+  the learning rate and eps outside of the root. Lion decays likewise.
+
+  Attributes:
+    learning_rate: the peak.
+    kind: 'adamw', 'lion' or 'adam' (without decay).
+    b1, b2: decays of the averages of the gradient and of its square.
+    eps: of Adam.
+    weight_decay: in units of the learning rate.
+    weight_decay_end: where it goes along half a cosine; None = constant.
+    decay: which parameters decay.
+    clip: largest global norm of the gradient; 0 = no clipping.
+    accumulate: pieces that a batch is worked off in; the task does it.
+    schedule: of the learning rate.
+  """
+
+  learning_rate: float
+  kind: str = 'adamw'
+  b1: float = 0.9
+  b2: float = 0.95
+  eps: float = 1e-8
+  weight_decay: float = 0.0
+  weight_decay_end: float | None = None
+  decay: DecayRule = DecayRule()
+  clip: float = 0.0
+  accumulate: int = 1
+  schedule: Constant = Constant()
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise ConfigError(
+        f"config.optim.kind='{self.kind}': wanted one of {', '.join(KINDS)}"
+      )
+    if self.kind == 'adam' and (self.weight_decay or self.weight_decay_end):
+      raise ConfigError(
+        f"config.optim.kind='adam' has no weight decay, but config.optim."
+        f"weight_decay={self.weight_decay}; set it to 0, or kind='adamw'"
+      )
+    for key in ('learning_rate', 'clip', 'weight_decay'):
+      if getattr(self, key) < 0:
+        raise ConfigError(
+          f'config.optim.{key}={getattr(self, key)}: wanted 0 or more'
+        )
+    if self.accumulate < 1:
+      raise ConfigError(
+        f'config.optim.accumulate={self.accumulate}: wanted 1 or more'
+      )
+
+  def rates(self, clock: Clock) -> dict[str, Callable]:
+    """name -> schedule of what changes in a run, to be logged."""
+    rate = self.schedule.make(self.learning_rate, clock)
+    return {'learning_rate': rate, 'weight_decay': self._decay(clock)}
+
+  def make(self, clock: Clock) -> optax.GradientTransformation:
+    """The transformation of gradients into updates that are added.
+
+    Args:
+      clock: length of the run, for the schedules.
+
+    Raises:
+      ConfigError: durations that do not fit the run.
+    """
+    rates = self.rates(clock)
+    if self.kind == 'lion':
+      scale = optax.scale_by_lion(self.b1, self.b2)
+    else:
+      scale = optax.scale_by_adam(self.b1, self.b2, self.eps)
+    parts = [clip_by_global_norm(self.clip)] if self.clip else []
+    parts.append(scale)
+    if self.weight_decay or self.weight_decay_end:
+      constant = self.weight_decay_end is None
+      decay = self.weight_decay if constant else rates['weight_decay']
+      parts.append(optax.add_decayed_weights(decay, self.decay))
+    parts.append(optax.scale_by_learning_rate(rates['learning_rate']))
+    return optax.chain(*parts)
+
+  def _decay(self, clock):
+    start, end = self.weight_decay, self.weight_decay_end
+    if end is None:
+      return optax.constant_schedule(start)
+    # Source: FoundationVision/VAR: over the whole run, warm-up included.
+    wave = optax.cosine_decay_schedule(1.0, max(clock.total - 1, 1))
+    return lambda step: end + (start - end) * wave(step)
+
+
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+  """gradient * min(1, limit / (norm + 1e-6)), as torch's `clip_grad_norm_`.
+
+  Differs: `optax.clip_by_global_norm` has no 1e-6, which is visible in the
+  seventh digit of every parameter of a run with clipping.
+
+  Args:
+    limit: largest L2 norm over all gradients together.
+  """
+
+  def update(updates, state, params=None):
+    del params
+    scale = jnp.minimum(1.0, limit / (optax.tree.norm(updates) + 1e-6))
+    return jax.tree.map(lambda g: g * scale.astype(g.dtype), updates), state
+
+  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)

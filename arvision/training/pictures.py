@@ -1,0 +1,122 @@
+"""Images to PNG files."""
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Shorter sides are blown up to at least this many pixels.
+LEGIBLE = 48
+_BACKGROUND = 24
+_GAP = 2
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+  """(..., C) float in [-1, 1] -> uint8, clipped; C = 1 or 3."""
+  images = np.nan_to_num(np.asarray(images, np.float32), nan=-1.0)
+  return np.rint(np.clip(images + 1, 0, 2) * 127.5).astype(np.uint8)
+
+
+def grid(
+  images: np.ndarray, columns: int | None = None, scale: int | None = None
+) -> np.ndarray:
+  """Images side by side and below one another, in reading order.
+
+  Args:
+    images: (k, H, W, C) float in [-1, 1], or uint8.
+    columns: per row; about as many as there are rows by default.
+    scale: every pixel becomes a square of this side; by default as large as
+      8 x 8 digits need to be made out.
+
+  Returns:
+    (height, width, 3) uint8.
+  """
+  images = np.asarray(images)
+  if images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
+    raise ValueError(f'wanted (k, H, W, 1 or 3) images, got {images.shape}')
+  if images.dtype != np.uint8:
+    images = to_uint8(images)
+  k, height, width, _ = images.shape
+  columns = min(k, columns or _columns(k, height, width))
+  scale = scale or max(1, math.ceil(LEGIBLE / min(height, width)))
+  cells = images.repeat(scale, 1).repeat(scale, 2)
+  height, width = height * scale, width * scale
+  rows = -(-k // columns)
+  shape = (rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3)
+  out = np.full(shape, _BACKGROUND, np.uint8)
+  for i, cell in enumerate(cells):
+    y, x = divmod(i, columns)
+    y, x = y * (height + _GAP), x * (width + _GAP)
+    out[y : y + height, x : x + width] = cell
+  return out
+
+
+def sheet(
+  rows: Mapping[str, np.ndarray],
+  columns: int | None = None,
+  scale: int | None = None,
+) -> np.ndarray:
+  """Several series of images, with their names in the margin.
+
+  One series fills the sheet. Several are laid under one another, so that
+  image i of every series stands in the same column; where they are longer
+  than a row, the whole stack goes on below.
+
+  Args:
+    rows: name -> (k, H, W, C) float in [-1, 1].
+    columns: per row.
+    scale: see `grid`.
+
+  Returns:
+    (height, width, 3) uint8.
+  """
+  if len(rows) == 1:
+    return grid(next(iter(rows.values())), columns, scale)
+  size = max(len(images) for images in rows.values())
+  height, width = next(iter(rows.values())).shape[1:3]
+  columns = min(size, columns or 2 * _columns(size, height, width))
+  bands: list[tuple[str, np.ndarray]] = []
+  for start in range(0, size, columns):
+    for name, images in rows.items():
+      part = images[start : start + columns]
+      if len(part):
+        bands.append((name, grid(part, columns, scale)))
+    bands.append(('', np.full((4, 1, 3), _BACKGROUND, np.uint8)))
+  return _stack(bands[:-1])
+
+
+def _stack(bands):
+  font = ImageFont.load_default(12)
+  margin = 12 + int(max(font.getlength(name) for name, _ in bands))
+  width = margin + max(band.shape[1] for _, band in bands)
+  height = sum(band.shape[0] + _GAP for _, band in bands) - _GAP
+  page = Image.new('RGB', (width, height), (_BACKGROUND,) * 3)
+  draw = ImageDraw.Draw(page)
+  y = 0
+  for name, band in bands:
+    page.paste(Image.fromarray(band), (margin, y))
+    middle = y + band.shape[0] // 2
+    draw.text((6, middle), name, (220,) * 3, font=font, anchor='lm')
+    y += band.shape[0] + _GAP
+  return np.asarray(page)
+
+
+def _columns(k, height, width):
+  return max(1, round(math.sqrt(k * height / width)))
+
+
+def save(path: str | os.PathLike, picture: np.ndarray) -> None:
+  """Writes a PNG, whole or not at all.
+
+  Args:
+    path: of the file; its folder is made.
+    picture: (height, width, 3) uint8.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  new = path.with_suffix('.tmp')
+  Image.fromarray(picture).save(new, format='PNG')
+  new.replace(path)

@@ -1,0 +1,188 @@
+"""How long things last, and how the learning rate runs."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import optax
+
+from arvision.build import ConfigError, suggest
+
+UNITS = ('steps', 'epochs', 'examples', 'fraction')
+
+
+def steps(
+  duration: Mapping[str, float],
+  *,
+  batch_size: int,
+  examples: int,
+  total: int | None = None,
+  key: str = 'duration',
+) -> int:
+  """The number of optimizer steps of a duration.
+
+  Args:
+    duration: exactly one of `steps`, `epochs` (passes over the training
+      examples), `examples` (images seen) and `fraction` (of the whole run).
+    batch_size: examples of a step.
+    examples: in the training split.
+    total: steps of the whole run, for `fraction`.
+    key: where the duration stands in the config, for errors.
+
+  Returns:
+    The nearest whole number of steps; at least 1 unless the duration is 0.
+
+  Raises:
+    ConfigError: none or several units, an unknown one, a negative number, or
+      a fraction of a run whose length is not known.
+  """
+  given = dict(duration.items())
+  for name in given:
+    if name not in UNITS:
+      raise ConfigError(
+        f'config.{key}.{name}: no such unit.' + suggest(name, UNITS)
+      )
+  if len(given) != 1:
+    raise ConfigError(
+      f'config.{key}={given}: wanted exactly one of {", ".join(UNITS)}'
+    )
+  ((unit, number),) = given.items()
+  if number < 0:
+    raise ConfigError(f'config.{key}.{unit}={number}: wanted 0 or more')
+  if unit == 'fraction' and total is None:
+    raise ConfigError(
+      f'config.{key}.fraction: a fraction of what? Here, wanted steps, '
+      'epochs or examples'
+    )
+  scale = {
+    'steps': 1,
+    'epochs': examples / batch_size,
+    'examples': 1 / batch_size,
+    'fraction': total or 0,
+  }
+  return max(1, round(number * scale[unit])) if number else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+  """The length of a run, for durations inside it.
+
+  Attributes:
+    total: steps.
+    batch_size: examples of a step.
+    examples: in the training split.
+  """
+
+  total: int
+  batch_size: int
+  examples: int
+
+  def steps(self, duration: Mapping[str, float], key: str) -> int:
+    """See `steps`."""
+    return steps(
+      duration,
+      batch_size=self.batch_size,
+      examples=self.examples,
+      total=self.total,
+      key=key,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+  """Linear warm-up, then the peak to the end.
+
+  Attributes:
+    warmup: duration; None for none.
+    start: share of the peak at the first step of the warm-up.
+  """
+
+  warmup: Mapping[str, float] | None = None
+  start: float = 0.0
+
+  def make(self, peak: float, clock: Clock) -> optax.Schedule:
+    """step, counted from 0 -> learning rate.
+
+    Raises:
+      ConfigError: see `steps`; or a warm-up longer than the run.
+    """
+    warmup = 0
+    if self.warmup is not None:
+      warmup = clock.steps(self.warmup, 'optim.schedule.warmup')
+    # The rest runs to its last step, so that this one has the final value.
+    rest = self.rest(peak, max(clock.total - 1 - warmup, 1))
+    if not warmup:
+      return rest
+    if warmup >= clock.total:
+      raise ConfigError(
+        f'config.optim.schedule.warmup: {warmup} steps, but config.train.'
+        f'duration is {clock.total} steps; make one shorter, or longer'
+      )
+    first = line(self.start * peak, peak, 0, warmup)
+    return optax.join_schedules([first, rest], [warmup])
+
+  def rest(self, peak: float, length: int) -> optax.Schedule:
+    """The schedule after the warm-up; at `length` it has its final value."""
+    del length
+    return optax.constant_schedule(peak)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupCosine(Constant):
+  """Linear warm-up, then half a cosine.
+
+  Attributes:
+    final: share of the peak at the last step.
+  """
+
+  final: float = 0.0
+
+  def rest(self, peak: float, length: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(peak, length, self.final)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupLinear(Constant):
+  """Linear warm-up, then a straight line.
+
+  Attributes:
+    final: share of the peak at the last step.
+  """
+
+  final: float = 0.0
+
+  def rest(self, peak: float, length: int) -> optax.Schedule:
+    return line(peak, self.final * peak, 0, length)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupLin0(Constant):
+  """Linear warm-up, a flat part, then a straight line.
+
+  Source: the schedule 'lin0' of FoundationVision/VAR.
+
+  Attributes:
+    flat: share of the rest of the run during which the peak is held.
+    final: share of the peak at the last step.
+  """
+
+  start: float = 0.005
+  flat: float = 0.05
+  final: float = 0.1
+
+  def rest(self, peak: float, length: int) -> optax.Schedule:
+    return line(peak, self.final * peak, self.flat * length, length)
+
+
+def line(start: float, end: float, first: float, last: float) -> optax.Schedule:
+  """A straight line from step `first` to step `last`, constant outside.
+
+  Differs: `optax.linear_schedule` adds and takes away the end value, which
+  costs a small start value half of its digits; and its steps are whole.
+  """
+
+  def schedule(step):
+    share = jnp.clip((step - first) / max(last - first, 1e-9), 0.0, 1.0)
+    return start * (1 - share) + end * share
+
+  return schedule

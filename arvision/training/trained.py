@@ -1,0 +1,151 @@
+"""A trained run, opened for use: what sample, eval, encode and notebooks take.
+
+run = load_run('runs/digits/var')
+images, tokens = run.sample_fn(seed=7)(labels, index)
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from arvision.build import ConfigError, build
+from arvision.data.base import Data
+from arvision.model import ARModel, sample
+from arvision.structs import Draw, Tokens
+from arvision.tasks import assemble
+from arvision.training import checkpoint, frozen
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedRun:
+  """The parts of a run with their weights.
+
+  Attributes:
+    config: of the run.
+    step: optimizer steps that the weights have seen.
+    tokenizer: module.
+    variables: of the tokenizer.
+    model: of a generator, None for a tokenizer.
+    params: of the model, None for a tokenizer.
+  """
+
+  config: ConfigDict
+  step: int
+  tokenizer: Any
+  variables: Any
+  model: ARModel | None = None
+  params: Any = None
+
+  @functools.cached_property
+  def data(self) -> Data:
+    """The data that the run learnt from."""
+    return assemble.make_data(self.config)
+
+  @functools.cached_property
+  def _encode(self):
+    return jax.jit(lambda v, x: self.tokenizer.bind(v).encode(x).values)
+
+  @functools.cached_property
+  def _decode(self):
+    return jax.jit(lambda v, t: self.tokenizer.bind(v).decode(Tokens(t)))
+
+  def encode(self, image: Any) -> jax.Array:
+    """(b, H, W, C) in [-1, 1] -> (b, t) int32."""
+    return self._encode(self.variables, jnp.asarray(image))
+
+  def decode(self, values: Any) -> jax.Array:
+    """(b, t) int32 -> (b, H, W, C) float32 in [-1, 1]."""
+    return self._decode(self.variables, jnp.asarray(values))
+
+  def sampler(
+    self,
+    guidance: float | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+  ) -> Any:
+    """The sampler of the config; what is not None takes its place."""
+    sampler = build(self.config.sampler, 'sampler')
+    if guidance is not None:
+      scaled = sampler.guidance.scaled_to(guidance)
+      sampler = dataclasses.replace(sampler, guidance=scaled)
+    given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
+    given = {k: v for k, v in given.items() if v is not None}
+    try:
+      choice = dataclasses.replace(sampler.choice, **given)
+    except ValueError as error:
+      raise ConfigError(str(error)) from error
+    return dataclasses.replace(sampler, choice=choice)
+
+  def sample_fn(
+    self, seed: int = 0, **sampling: float | None
+  ) -> Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]:
+    """A function that draws images; one program per batch size.
+
+    Args:
+      seed: with it and its number, an image is always the same.
+      **sampling: see `sampler`.
+
+    Returns:
+      (labels (b,) int32, index (b,) int32 numbers of the images) ->
+      images (b, H, W, C) float32 in [-1, 1], tokens (b, t) int32.
+
+    Raises:
+      ConfigError: the run is a tokenizer, or values out of their range.
+    """
+    model, sampler = self.model, self.sampler(**sampling)
+    if model is None:
+      raise ConfigError('a tokenizer draws nothing by itself')
+
+    @jax.jit
+    def draw(params, variables, labels, index):
+      codec = self.tokenizer.bind(variables)
+      keys = Draw.create(seed, index)
+      tokens = sample(model, params, sampler, {'label': labels}, keys, codec)
+      return codec.decode(tokens), tokens.values
+
+    def call(labels, index):
+      labels, index = (jnp.asarray(x, jnp.int32) for x in (labels, index))
+      out = draw(self.params, self.variables, labels, index)
+      return jax.device_get(out)
+
+    return call
+
+
+def load_run(
+  workdir: str | os.PathLike,
+  ema: str | None = None,
+  step: int | None = None,
+) -> TrainedRun:
+  """Opens a run.
+
+  Args:
+    workdir: its folder.
+    ema: which weights: a decay, 'raw', or None for the slowest average.
+    step: of the checkpoint; None for the newest.
+
+  Raises:
+    ConfigError: no run there, or no such average.
+    DataError: a checkpoint that cannot be read.
+  """
+  config, params, step = checkpoint.load_params(workdir, ema, step)
+  tokenizer = assemble.make_tokenizer(config)
+  if not assemble.is_generator(config):
+    variables = {'params': params['tokenizer']}
+    return TrainedRun(config, step, tokenizer, jax.device_put(variables))
+  kept = frozen.load(config, workdir)
+  return TrainedRun(
+    config,
+    step,
+    tokenizer,
+    jax.device_put(kept['tokenizer']),
+    assemble.make_model(config),
+    jax.device_put(params),
+  )

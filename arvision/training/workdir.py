@@ -1,0 +1,127 @@
+"""The folder of a run, and the config that it belongs to."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from arvision.build import ConfigError
+
+CONFIG = 'config.json'
+CHECKPOINTS = 'checkpoints'
+# Keys that may differ between the parts of a run that was stopped and resumed:
+# none of them changes what a step computes, but for the run's length.
+CHANGEABLE = (
+  'train.duration',
+  'log',
+  'checkpoint',
+  'pictures',
+  'evals',
+  'mesh',
+  'data.threads',
+  'data.workers',
+  'data.cache',
+)
+
+_MAY = tuple(f'config.{key}{end}' for key in CHANGEABLE for end in '.:')
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+  """A config as plain JSON values; tuples become lists."""
+  plain = config.copy_and_resolve_references().to_dict()
+  return json.loads(json.dumps(plain))
+
+
+def from_json(plain: Mapping[str, Any]) -> ConfigDict:
+  """The config that `to_json` was given; lists become tuples."""
+  return ConfigDict({k: _tuples(v) for k, v in plain.items()}).lock()
+
+
+def _tuples(value):
+  if isinstance(value, dict):
+    return {k: _tuples(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return tuple(_tuples(v) for v in value)
+  return value
+
+
+def load_config(workdir: str | os.PathLike) -> ConfigDict:
+  """The config of the run in a folder.
+
+  Raises:
+    ConfigError: the folder has none.
+  """
+  path = pathlib.Path(workdir) / CONFIG
+  if not path.is_file():
+    raise ConfigError(
+      f"'{workdir}' is not the folder of a run: it has no {CONFIG}. Train "
+      'there first (arvision train --workdir=...), or name another folder'
+    )
+  try:
+    return from_json(json.loads(path.read_text()))
+  except ValueError as error:
+    raise ConfigError(f'{path} is damaged: {error}') from error
+
+
+def save_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
+  """Writes config.json, whole or not at all."""
+  path = pathlib.Path(workdir) / CONFIG
+  new = path.with_suffix('.tmp')
+  new.write_text(json.dumps(to_json(config), indent=2) + '\n')
+  new.replace(path)
+
+
+def check_same(config: ConfigDict, workdir: str | os.PathLike) -> None:
+  """Refuses a folder with the run of another config.
+
+  Raises:
+    ConfigError: with the keys that differ, as they were and as they are.
+  """
+  folder = pathlib.Path(workdir)
+  if not (folder / CONFIG).exists():
+    if (folder / CHECKPOINTS).exists():
+      raise ConfigError(
+        f"'{workdir}' has checkpoints but no {CONFIG}, so nobody knows what "
+        'they are of; choose another --workdir'
+      )
+    return
+  differ = [
+    line
+    for line in differences(load_config(folder), config)
+    if not line.strip().startswith(_MAY)
+  ]
+  if differ:
+    raise ConfigError(
+      f"'{workdir}' holds a run of another config:\n"
+      + '\n'.join(differ)
+      + '\nSet these back to go on with it, or choose another --workdir'
+    )
+
+
+def differences(
+  old: ConfigDict, new: ConfigDict, key: str = 'config'
+) -> list[str]:
+  """A line for every key that differs: 'key: value there, value here'.
+
+  Args:
+    old: the config that is there.
+    new: the config that is asked for.
+    key: what the keys are to begin with.
+  """
+  there, here = dict(_flat(to_json(old), key)), dict(_flat(to_json(new), key))
+  return [
+    f'  {k}: {there.get(k, "absent")!r} there, {here.get(k, "absent")!r} here'
+    for k in sorted({*there, *here})
+    if there.get(k) != here.get(k)
+  ]
+
+
+def _flat(value, key) -> Iterator[tuple[str, Any]]:
+  if isinstance(value, dict):
+    for name, part in value.items():
+      yield from _flat(part, f'{key}.{name}')
+  else:
+    yield key, value

@@ -1,0 +1,169 @@
+"""Where the figures and pictures of a run go."""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+import tqdm
+from clu import parameter_overview
+
+from arvision.training import pictures
+
+LOG = 'log.jsonl'
+
+
+def cut_log(path: pathlib.Path, step: int) -> None:
+  """Removes the lines of a JSONL after a step, and one that is torn."""
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text().splitlines():
+    try:
+      if json.loads(line)['step'] <= step:
+        kept.append(line + '\n')
+    except (ValueError, KeyError, TypeError):
+      continue
+  new = path.with_suffix('.tmp')
+  new.write_text(''.join(kept))
+  new.replace(path)
+
+
+class Writer:
+  """Console, log.jsonl, TensorBoard and PNG files; process 0 alone writes.
+
+  On a terminal a bar shows progress; elsewhere there are plain lines.
+  """
+
+  def __init__(
+    self, workdir: str | os.PathLike, total: int, step: int, batch_size: int
+  ):
+    """Opens the files; what they have from after `step` is cut off.
+
+    Args:
+      workdir: of the run.
+      total: steps of the run.
+      step: that the run goes on from.
+      batch_size: examples of a step.
+    """
+    self._active = jax.process_index() == 0
+    self._total = total
+    self._batch_size = batch_size
+    if not self._active:
+      return
+    self._folder = pathlib.Path(workdir)
+    cut_log(self._folder / LOG, step)
+    self._log = (self._folder / LOG).open('a')
+    self._board = tensorboardX.SummaryWriter(
+      str(self._folder / 'tensorboard'), purge_step=step + 1, flush_secs=20
+    )
+    self._bar = tqdm.tqdm(
+      total=total,
+      initial=step,
+      unit='step',
+      disable=not sys.stderr.isatty(),
+      dynamic_ncols=True,
+      leave=False,
+    )
+
+  def say(self, text: str) -> None:
+    """A line on the console."""
+    if self._active:
+      self._bar.write(text, file=sys.stdout)
+      sys.stdout.flush()
+
+  def scalars(self, step: int, values: Mapping[str, float], text: str) -> None:
+    """Writes figures of a step everywhere.
+
+    Args:
+      step: optimizer steps taken.
+      values: name -> value.
+      text: what the console shows.
+    """
+    if not self._active:
+      return
+    values = {k: float(v) for k, v in values.items()}
+    line = {'step': step, 'examples': step * self._batch_size, **values}
+    self._log.write(json.dumps(line) + '\n')
+    self._log.flush()
+    for name, value in values.items():
+      self._board.add_scalar(name, value, step)
+    self.say(f'step {step}/{self._total}  {text}')
+
+  def progress(self, step: int, text: str) -> None:
+    """Moves the bar."""
+    if self._active and not self._bar.disable:
+      self._bar.set_postfix_str(text, refresh=False)
+      self._bar.update(step - self._bar.n)
+
+  def picture(
+    self, name: str, rows: Mapping[str, np.ndarray], step: int | None = None
+  ) -> None:
+    """Writes pictures/<name>_<step>.png, and the same for TensorBoard.
+
+    Args:
+      name: of the file.
+      rows: see `pictures.sheet`.
+      step: None for a picture that is made once.
+    """
+    if not self._active:
+      return
+    sheet = pictures.sheet(rows)
+    file = name if step is None else f'{name}_{step:07d}'
+    pictures.save(self._folder / 'pictures' / f'{file}.png', sheet)
+    self._board.add_image(name, sheet, step or 0, dataformats='HWC')
+
+  def parameters(self, params: Any) -> None:
+    """Writes parameters.txt: names, shapes and sizes."""
+    if not self._active:
+      return
+    table = parameter_overview.get_parameter_overview(
+      params, include_stats=False
+    )
+    (self._folder / 'parameters.txt').write_text(table + '\n')
+
+  def close(self) -> None:
+    """Ends the bar and closes the files."""
+    if self._active:
+      self._bar.close()
+      self._board.close()
+      self._log.close()
+
+
+class Rate:
+  """Images per second and time to go, without pauses for saves and evals."""
+
+  def __init__(self, batch_size: int, total: int):
+    self._batch_size = batch_size
+    self._total = total
+    self._step: int | None = None
+    self._start = 0.0
+
+  def restart(self, step: int) -> None:
+    """Starts to measure at a step."""
+    self._step, self._start = step, time.perf_counter()
+
+  def skip(self, seconds: float) -> None:
+    """Leaves out seconds that were not spent on steps."""
+    self._start += seconds
+
+  def __call__(self, step: int) -> tuple[float, float]:
+    """(images/s since `restart`, seconds to the end of the run)."""
+    done = step - (step if self._step is None else self._step)
+    seconds = max(time.perf_counter() - self._start, 1e-9)
+    speed = done / seconds
+    left = (self._total - step) / speed if speed else float('inf')
+    return speed * self._batch_size, left
+
+
+def clock_text(seconds: float) -> str:
+  """'1:02:03' or '2:03'."""
+  if not np.isfinite(seconds):
+    return '?'
+  return tqdm.tqdm.format_interval(int(seconds))

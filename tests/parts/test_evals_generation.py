@@ -1,0 +1,223 @@
+"""The classifier, its cache, and what generated images are measured by."""
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from arvision.build import ConfigError
+from arvision.data.digits import Digits
+from arvision.data.pipeline import Images
+from arvision.evals.cache import fingerprint, load_or_train
+from arvision.evals.classifier import Recipe
+from arvision.evals.generation import Generation, draw, memorised, seen_tokens
+from arvision.evals.protocol import headline
+from tests.parts.evals_toys import Arrays, two_classes
+
+QUICK = Recipe(batch_size=16, max_epochs=8, width=8, features=16)
+
+
+@pytest.fixture(scope='module')
+def data():
+  return two_classes()
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('classifiers')
+
+
+@pytest.fixture(scope='module')
+def classifier(data, folder):
+  return load_or_train(QUICK, data, {'type': 'toy'}, folder)
+
+
+def encode(image):
+  """Signs of the first pixels as codes."""
+  return (np.asarray(image)[:, :, :2, 0] > 0).reshape(len(image), -1) * 1
+
+
+def sample_from(data):
+  """A generator that knows the training images of a class by heart."""
+
+  def sample(labels, index):
+    rows = np.arange(len(data.labels))
+    known = [
+      rows[(data.labels == k) & (rows % data.every != 0)] for k in (0, 1)
+    ]
+    chosen = [known[k][i % len(known[k])] for k, i in zip(labels, index)]
+    images = data.images[chosen]
+    return images, encode(images)
+
+  return sample
+
+
+def test_classifier_learns_what_is_easily_told_apart(data, classifier):
+  assert classifier.accuracy >= 0.95
+  features, logits = classifier(data.images[:5])
+  assert features.shape == (5, 16) and logits.shape == (5, 2)
+
+
+def test_second_use_takes_the_cache(data, folder, classifier):
+  said = []
+  start = time.time()
+  again = load_or_train(QUICK, data, {'type': 'toy'}, folder, said.append)
+  assert time.time() - start < 1
+  assert len(list(folder.iterdir())) == 1 and len(said) == 1
+  assert again.accuracy == classifier.accuracy
+  for a, b in zip(again(data.images[:4]), classifier(data.images[:4])):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_spoilt_cache_is_trained_anew(data, tmp_path):
+  first = load_or_train(QUICK, data, {}, tmp_path)
+  [path] = tmp_path.iterdir()
+  path.write_bytes(path.read_bytes()[:100])
+  second = load_or_train(QUICK, data, {}, tmp_path)
+  np.testing.assert_array_equal(
+    first(data.images[:4])[1], second(data.images[:4])[1]
+  )
+  assert [path] == list(tmp_path.iterdir())
+
+
+def test_other_content_recipe_or_config_is_another_classifier(data):
+  other = dataclasses.replace(data, images=-data.images)
+  prints = {
+    fingerprint(QUICK, data, {'size': 8}),
+    fingerprint(QUICK, data, {'size': 9}),
+    fingerprint(QUICK, other, {'size': 8}),
+    fingerprint(dataclasses.replace(QUICK, seed=1), data, {'size': 8}),
+  }
+  assert len(prints) == 4
+  assert fingerprint(QUICK, data, {'size': 8}) in prints
+
+
+def test_training_is_seeded(data):
+  a, b = (QUICK.train(data)(data.images[:3])[1] for _ in range(2))
+  np.testing.assert_array_equal(a, b)
+
+
+def test_one_class_is_refused_with_a_way_out(data):
+  one = dataclasses.replace(data, names=('image',))
+  with pytest.raises(ConfigError, match='--which=reconstruction'):
+    QUICK.train(one)
+
+
+@pytest.mark.parametrize('shape', [(8, 8, 1), (5, 40, 3), (256, 200, 3)])
+def test_network_takes_any_shape(shape):
+  network = QUICK.network(7)
+  image = jax.ShapeDtypeStruct((2, *shape), np.float32)
+  (features, logits), variables = jax.eval_shape(
+    network.init_with_output, jax.random.key(0), image
+  )
+  assert features.shape == (2, 16) and logits.shape == (2, 7)
+  widest = max(v.size for v in jax.tree.leaves(variables))
+  assert widest <= 16 * 128 * 16  # places do not grow with the picture
+
+
+def test_fewer_images_than_a_batch():
+  data = two_classes(12, (5, 40, 3))
+  quick = dataclasses.replace(QUICK, max_epochs=1)
+  assert 0 <= quick.train(data).accuracy <= 1
+
+
+def test_digits_are_read_well_after_a_short_training():
+  data = Images(Digits(), (8, 8), 1, cache=True)
+  recipe = Recipe(max_epochs=8)
+  assert recipe.train(data).accuracy >= 0.95
+
+
+def test_draw_calls_one_shape_with_balanced_classes_and_own_indices():
+  calls = []
+
+  def sample(labels, index):
+    calls.append((labels, index))
+    images = np.full((len(labels), 2, 2, 1), 3.0)
+    return images, np.stack([labels, index], 1)
+
+  drawn = draw(sample, classes=3, count=10, batch_size=4)
+  assert {len(labels) for labels, _ in calls} == {4}
+  np.testing.assert_array_equal(drawn.tokens[:, 1], np.arange(10))
+  np.testing.assert_array_equal(drawn.tokens[:, 0], drawn.labels)
+  assert np.bincount(drawn.labels).tolist() == [4, 3, 3]
+  assert drawn.images.shape == (10, 2, 2, 1) and drawn.images.max() == 1
+
+
+def test_the_first_call_is_not_timed():
+  calls = []
+
+  def sample(labels, index):
+    if not calls:
+      time.sleep(0.3)
+    calls.append(1)
+    return np.zeros((len(labels), 2, 2, 1)), np.zeros((len(labels), 1))
+
+  for count in (4, 8):  # a single call is made again to be timed
+    calls.clear()
+    assert draw(sample, 2, count, 4).seconds < 0.1
+    assert len(calls) == 2
+
+
+def test_memorised_counts_whole_rows_only():
+  seen = seen_tokens(
+    None,
+    [
+      {'tokens': np.array([[1, 2], [3, 4]]), 'weight': np.array([1, 1])},
+      {'tokens': np.array([[5, 6], [9, 9]]), 'weight': np.array([1, 0])},
+    ],
+  )
+  tokens = np.array([[1, 2], [2, 1], [5, 6], [9, 9]], np.int64)
+  assert memorised(tokens, seen) == 0.5
+
+
+def test_a_parrot_scores_well_and_is_caught(data, classifier):
+  evaluator = Generation('toy', samples=60, batch_size=16)
+  names = evaluator.run(data, sample_from(data), classifier, encode)
+  figures = headline(names)
+  assert figures['memorised'] == 1
+  assert figures['class_accuracy'] >= 0.95
+  assert figures['sampling_images_per_second'] > 0
+  assert 'frechet/classifier-toy-6x9px-60' in names
+  assert 'frechet_of_held_out/classifier-toy-6x9px-30' in names
+
+  def noise(labels, index):
+    generator = np.random.default_rng(index)
+    images = generator.uniform(-1, 1, (len(labels), *data.shape))
+    return images, 7 + encode(images)
+
+  wrong = headline(evaluator.run(data, noise, classifier, encode))
+  assert wrong['frechet'] > 3 * figures['frechet']
+  assert wrong['class_accuracy'] < 0.8
+  assert wrong['memorised'] == 0
+
+
+def test_swapped_labels_are_noticed(data, classifier):
+  known = sample_from(data)
+  evaluator = Generation('toy', samples=40, batch_size=20)
+  swapped = evaluator.run(
+    data, lambda labels, index: known(1 - labels, index), classifier, None
+  )
+  assert headline(swapped)['class_accuracy'] <= 0.05
+  assert 'memorised' not in headline(swapped)
+
+
+def test_without_classes_novelty_and_speed_are_left():
+  data = dataclasses.replace(two_classes(), names=('image',))
+  evaluator = Generation('toy', samples=8, batch_size=8)
+  images = data.images[1:9]
+  sample = lambda labels, index: (images, encode(images))
+  figures = headline(evaluator.run(data, sample, None, encode))
+  assert set(figures) == {'memorised', 'sampling_images_per_second'}
+
+
+def test_too_few_samples_are_refused():
+  with pytest.raises(ConfigError, match='at least 2 samples'):
+    Generation('toy', samples=1)
+
+
+def test_toys_do_what_the_data_protocol_says():
+  data = Arrays(np.zeros((9, 2, 2, 1), np.float32), np.zeros(9, np.int32))
+  batches = list(data.held_out(2))
+  assert [b['weight'].tolist() for b in batches] == [[1, 1], [1, 0]]
