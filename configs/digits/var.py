@@ -20,17 +20,17 @@ def get_config(arg: str = ''):
     vocab_size=config.tokenizer.vocab_size,
     classes=10,
     depth=4,
-    width=128,
+    width=96,
     heads=4,
     gate=1e-1,
     dropout=0.1,
     drop_path=0.1,
     guidance=1.0,
   )
-  config.data.batch_size = 128
-  config.train = common.block(duration=common.block(epochs=120))
+  config.data.batch_size = 64
+  config.train = common.block(duration=common.block(epochs=60))
   config.optim = common.adamw(
-    1e-3,
+    2e-3,
     common.block(
       type='training.schedule.WarmupCosine',
       warmup=common.block(epochs=5),
@@ -38,4 +38,5 @@ def get_config(arg: str = ''):
     ),
     exempt=common.VAR_NO_DECAY,
   )
+  config.ema = (0.99,)
   return common.locked(config)
