@@ -115,7 +115,8 @@ class Reconstruction:
     image: (b, H, W, C) float32, the decoded image, not clipped.
     losses: name -> scalar of the quantiser's losses, already weighted.
     codes: (b, t) int32 codes used, None for continuous tokenizers.
-    features: (b, h, w, c) what was quantised; dead codes restart from it.
+    features: (b, ..., c) what was quantised, in the order of `codes`; dead codes
+      restart from it.
   """
 
   image: Array

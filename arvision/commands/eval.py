@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
   )
   record = {
     'step': int(run.step),
-    'ema': flags.ema,
+    'ema': flags.ema or (str(run.config.ema[0]) if run.config.ema else 'raw'),
     'sampling': {**runs.sampling(flags), 'samples': flags.samples},
     'headline': headline(metrics),
     'metrics': metrics,
@@ -100,6 +100,11 @@ def evaluate(
     ConfigError: an unknown kind, or samples of a run without a generator.
   """
   chosen = kinds(which, run.model is not None)
+  if samples < 2 or batch_size < 1:
+    raise ConfigError(
+      f'--samples={samples} --batch_size={batch_size}: wanted at least 2 '
+      'samples and a batch of at least 1'
+    )
   data, description = runs.images_of(run)
   source = description.get('source', description)
   name = dataset_name(source)
@@ -119,8 +124,9 @@ def evaluate(
     else:
       say('the data has one class: no classifier, so no Fréchet distance')
     say(f'drawing {samples} images')
-    generation = Generation(name, samples, batch_size)
     codes = run.tokenizer.spec.kind == 'codes'
+    classes = len(runs.classes_of(run))
+    generation = Generation(name, samples, batch_size, classes)
     metrics |= generation.run(
       data,
       run.sample_fn(**(sampling or {})),
@@ -138,7 +144,7 @@ def kinds(which: list[str] | None, generator: bool) -> tuple[str, ...]:
   """
   if not which:
     return KINDS if generator else KINDS[:1]
-  for kind in chosen:
+  for kind in which:
     if kind not in KINDS:
       raise ConfigError(f"--which='{kind}' is unknown.{suggest(kind, KINDS)}")
   if 'generation' in which and not generator:

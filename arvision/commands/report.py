@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arvision.build import ConfigError
-from arvision.commands import runs
+from arvision.commands import common, runs
 from arvision.evals import chart, page
 from arvision.evals.protocol import dataset_name
 
@@ -32,7 +32,7 @@ _LAST = ('gradient norm', 'learning rate', 'weight decay', 'images per second')
 
 def main(argv: list[str]) -> None:
   """`arvision report`: writes report.html and summary.json."""
-  flags = parser().parse_args(argv)
+  flags, _ = common.parse(parser(), argv)
   folders = [pathlib.Path(f) for f in flags.workdir]
   output = pathlib.Path(flags.output or folders[-1])
   found = [Folder(f) for f in folders]
@@ -46,9 +46,7 @@ def main(argv: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
   """The flags of the command."""
-  flags = argparse.ArgumentParser(
-    prog='arvision report', description=__doc__, allow_abbrev=False
-  )
+  flags = common.parser('report', __doc__)
   flags.add_argument(
     '--workdir',
     action='append',
@@ -103,14 +101,14 @@ class Folder:
     return self.evaluation.get('headline', {})
 
   def pictures(self) -> dict[str, pathlib.Path]:
-    """Name -> the newest picture of that name, those without a step first."""
+    """Name -> the newest picture of that name, those without a step last."""
     found: dict[str, tuple[int, pathlib.Path]] = {}
     for file in sorted((self.path / 'pictures').glob('*.png')):
       match = re.fullmatch(r'(.+?)_(\d+)', file.stem)
       name, step = (match[1], int(match[2])) if match else (file.stem, -1)
       if step >= found.get(name, (-2, file))[0]:
         found[name] = step, file
-    order = sorted(found.items(), key=lambda item: (item[1][0] >= 0, item[0]))
+    order = sorted(found.items(), key=lambda item: (item[1][0] < 0, item[0]))
     return {name: file for name, (_, file) in order}
 
   def grids(self) -> dict[str, pathlib.Path]:
@@ -154,8 +152,11 @@ def curves(log: Sequence[Mapping]) -> dict[str, dict[str, list]]:
         continue
       points = charts.setdefault(place[0], {}).setdefault(place[1], [])
       points.append((float(line['step']), float(value)))
-  last = {title: i for i, title in enumerate(_LAST, 1)}
-  rank = lambda title: (last.get(title, 0), not title.startswith('loss'), title)
+  rank = lambda title: (
+    title.startswith(_LAST),
+    not title.startswith('loss'),
+    title,
+  )
   return {title: charts[title] for title in sorted(charts, key=rank)}
 
 

@@ -7,12 +7,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from absl import flags as absl_flags
-from ml_collections import ConfigDict, config_flags
+from absl import logging
+from ml_collections import ConfigDict
 
 from arvision.build import ConfigError, build
-from arvision.data.base import Data
+from arvision.commands import common
+from arvision.data.base import Data, DataError
 from arvision.data.latents import CachedTokens
+from arvision.parallel import host
 from arvision.training import workdir as workdirs
 from arvision.training.trained import TrainedRun, load_run
 
@@ -21,22 +23,13 @@ _MODEL = ('tokenizer', 'layout', 'feed', 'backbone', 'head', 'condition')
 _SAMPLING = ('guidance', 'temperature', 'top_k', 'top_p', 'seed')
 
 
-def parser(command: str, about: str) -> argparse.ArgumentParser:
+def parser(command: str, about: str | None) -> argparse.ArgumentParser:
   """The flags that all commands with a trained run have."""
-  flags = argparse.ArgumentParser(
-    prog=f'arvision {command}',
-    description=about,
-    allow_abbrev=False,
-    epilog='--config.<key>=<value> changes a key of --config.',
-  )
+  flags = common.parser(command, about)
   flags.add_argument(
     '--workdir', required=True, metavar='DIR', help='folder of a trained run'
   )
-  flags.add_argument(
-    '--config',
-    metavar='FILE',
-    help='config to take data and sampler from; default: the config of the run',
-  )
+  common.add_config(flags, required=False)
   flags.add_argument(
     '--ema',
     metavar='DECAY',
@@ -54,34 +47,20 @@ def open_run(
 ) -> tuple[argparse.Namespace, TrainedRun]:
   """Parses a command line and opens the run that it names.
 
+  Without --config the run's own is taken; --config.<key> changes either.
+
   Raises:
     ConfigError: no run there, or one of another model than --config.
     DataError: no checkpoint that can be read.
-    SystemExit: unknown or missing flags.
   """
-  known, rest = flags.parse_known_args(argv)
-  strange = [a for a in rest if not a.startswith('--config.')]
-  if strange or (rest and not known.config):
-    flags.error(
-      f'unknown: {" ".join(strange)}'
-      if strange
-      else f'{rest[0]} changes a key of --config=FILE; name that file too'
-    )
-  run = load_run(known.workdir, known.ema, known.step)
-  if not known.config:
-    return known, run
-  config = read_config(known.config, rest)
-  return known, with_config(run, config, known.workdir)
-
-
-def read_config(file: str, changes: list[str]) -> ConfigDict:
-  """The config of a file, with --config.<key>=<value> applied."""
-  values = absl_flags.FlagValues()
-  config_flags.DEFINE_config_file(
-    'config', lock_config=True, flag_values=values
-  )
-  values(['arvision', f'--config={file}', *changes])
-  return values['config'].value
+  values, overrides = common.parse(flags, argv)
+  host.use_compilation_cache()
+  run = load_run(values.workdir, values.ema, values.step)
+  if values.config:
+    config = common.load_config(values.config, overrides)
+  else:
+    config = common.override(run.config, overrides)
+  return values, with_config(run, config, values.workdir)
 
 
 def with_config(
@@ -107,7 +86,7 @@ def with_config(
     raise ConfigError(
       f"--workdir='{workdir}' holds the run of another model than --config:\n"
       + '\n'.join(lines)
-      + '\nLeave out --config to use the config of the run'
+      + '\nLeave these out to use the config of the run'
     )
   mixed = ConfigDict(run.config)
   with mixed.unlocked():
@@ -144,6 +123,21 @@ def add_sampling(flags: argparse.ArgumentParser) -> None:
 def sampling(flags: argparse.Namespace) -> dict[str, Any]:
   """The arguments of `Run.sample_fn` that the flags give."""
   return {name: getattr(flags, name) for name in _SAMPLING}
+
+
+def classes_of(run: TrainedRun) -> tuple[str, ...]:
+  """Names of the classes that a generator can be asked for, () for none.
+
+  They are numbers where the data, which knows the names, is not here.
+  """
+  count = run.config.condition.get('classes', 0)
+  if not count:
+    return ()
+  try:
+    return run.data.classes
+  except DataError as error:
+    logging.warning('classes have no names, since: %s', error)
+    return tuple(str(i) for i in range(count))
 
 
 def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:

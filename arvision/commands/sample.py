@@ -10,7 +10,7 @@ import numpy as np
 
 from arvision.build import ConfigError, suggest
 from arvision.commands import runs
-from arvision.evals.generation import Samples, draw_labels
+from arvision.evals.generation import Drawn, draw
 from arvision.training import pictures
 
 # Classes that are drawn where nobody said which.
@@ -30,19 +30,17 @@ def main(argv: list[str]) -> None:
       f'--number={flags.number} --batch_size={flags.batch_size}: wanted 1 or '
       'more'
     )
-  classes = run.data.classes
+  # An unconditional generator has one nameless class.
+  classes = runs.classes_of(run) or ('image',)
   chosen = parse_labels(flags.labels, classes)
   name = flags.name or f'seed{flags.seed}'
-  if not re.fullmatch(r'[\w.+=-]+', name):
+  if not re.fullmatch(r'\w[\w.+=-]*', name):
     raise ConfigError(f"--name='{name}': wanted letters, digits, '-' and '_'")
   labels = np.repeat(np.array(chosen, np.int32), flags.number)
-  drawn = draw_labels(
-    run.sample_fn(**runs.sampling(flags)), labels, flags.batch_size
-  )
+  sample = run.sample_fn(**runs.sampling(flags))
+  drawn = list(draw(sample, labels, flags.batch_size))
   folder = pathlib.Path(flags.workdir) / 'samples' / name
-  write(drawn, chosen, classes, folder, flags.npz)
-  if drawn.seconds:
-    print(f'{drawn.batch_size / drawn.seconds:.1f} images/s')
+  write(drawn, classes, folder, flags.npz)
   print(f'{len(labels)} images of {len(chosen)} classes: {folder / "grid.png"}')
 
 
@@ -110,8 +108,7 @@ def parse_labels(text: str, classes: Sequence[str]) -> list[int]:
 
 
 def write(
-  drawn: Samples,
-  chosen: Sequence[int],
+  drawn: Sequence[Drawn],
   classes: Sequence[str],
   folder: pathlib.Path,
   npz: bool = False,
@@ -119,25 +116,31 @@ def write(
   """Writes grid.png, one PNG per image, and samples.npz if asked for.
 
   The folder appears whole, in the place of an older one.
+
+  Args:
+    drawn: the images of all calls.
+    classes: names; one row of the grid for every class that was drawn.
+    folder: to write.
+    npz: whether to write samples.npz.
   """
+  images, labels, tokens = (
+    np.concatenate([getattr(d, name) for d in drawn])
+    for name in ('images', 'labels', 'tokens')
+  )
   partial = folder.with_name(f'.{folder.name}.partial')
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
-  rows = {classes[k]: drawn.images[drawn.labels == k] for k in chosen}
-  longest = max(len(images) for images in rows.values())
-  grid = pictures.sheet(rows, columns=longest)
-  pictures.save(partial / 'grid.png', grid)
-  small = pictures.to_uint8(drawn.images)
-  for i, (image, label) in enumerate(zip(small, drawn.labels)):
+  rows = {classes[k]: images[labels == k] for k in dict.fromkeys(labels)}
+  longest = max(len(row) for row in rows.values())
+  # Rows of a single class may be as long as a square wants.
+  columns = longest if len(rows) > 1 else None
+  pictures.save(partial / 'grid.png', pictures.sheet(rows, columns))
+  small = pictures.to_uint8(images)
+  for i, (image, label) in enumerate(zip(small, labels)):
     plain = re.sub(r'[^\w-]+', '_', classes[label])[:60]
     image = image[..., 0] if image.shape[-1] == 1 else image
     pictures.save(partial / f'{i:05d}_{plain}.png', image)
   if npz:
-    np.savez(
-      partial / 'samples.npz',
-      arr_0=small,
-      labels=drawn.labels,
-      tokens=drawn.tokens,
-    )
+    np.savez(partial / 'samples.npz', arr_0=small, labels=labels, tokens=tokens)
   shutil.rmtree(folder, ignore_errors=True)
   partial.rename(folder)

@@ -19,7 +19,7 @@ import optax
 
 from arvision.build import ConfigError
 from arvision.data.base import Data
-from arvision.evals.protocol import Metrics, pad, size_name
+from arvision.evals.protocol import Metrics, size_name
 
 
 class Network(nn.Module):
@@ -192,19 +192,6 @@ def accuracy(
     right += float(np.sum(hits * batch['weight']))
     total += float(np.sum(batch['weight']))
   return right / total
-
-
-def features_of(
-  classifier: Classifier, images: np.ndarray, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Features (n, f) and logits (n, classes) of any number of images."""
-  features, logits = [], []
-  for i in range(0, len(images), batch_size):
-    part = images[i : i + batch_size]
-    f, l = classifier(pad(part, batch_size))
-    features.append(f[: len(part)])
-    logits.append(l[: len(part)])
-  return np.concatenate(features), np.concatenate(logits)
 
 
 @functools.partial(jax.jit, static_argnums=0)

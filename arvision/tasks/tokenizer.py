@@ -158,36 +158,50 @@ class TrainTokenizer:
   def _loss(self, params, state, image, draw, chosen, piece):
     """(Σ loss, (examples, sums of metrics)) of one piece of the batch."""
     size = image.shape[0]
-    out = self._reconstruct(params['tokenizer'], image, draw)
-    terms = self._distances(state, image, out.image)
-    total = sum(weight * jnp.sum(x) for weight, x in terms.values())
-    metrics = {k: jnp.sum(x) for k, (_, x) in terms.items()}
+    # The ways back from the image and from what is paid for it are kept: the
+    # adaptive weight compares gradients.
+    _, to_params, out = jax.vjp(
+      lambda p: self._reconstruct(p, image, draw),
+      params['tokenizer'],
+      has_aux=True,
+    )
+    total, to_image, metrics = jax.vjp(
+      lambda x: self._paid(state, image, x), out.image, has_aux=True
+    )
     for name, value in out.losses.items():
       metrics[name] = size * value
       total += size * value
+    hinge = jnp.float32(0)
     if self.discriminator is not None:
-      judged, opinion = self._adversarial(params, state, image, out, draw)
-      total += judged
-      metrics |= opinion
-      # The tokenizer's part of the sum; the other has its own metric.
-      metrics['loss'] = total - opinion['discriminator']
-    else:
-      metrics['loss'] = total
-    metrics['psnr'] = jnp.sum(losses.psnr(image, out.image))
+
+      def last_layer(gradient):
+        # Of all gradients only this one is used, so the compiler drops the
+        # rest of the way back.
+        return _get(to_params(gradient)[0], self.tokenizer.last_layer_path)
+
+      paid = last_layer(to_image(jnp.float32(1))[0])
+      opinion, hinge, more = self._adversarial(
+        params['discriminator'], state.step, image, out.image, paid, last_layer
+      )
+      total += opinion
+      metrics |= more
+    metrics |= {'loss': total, 'psnr': jnp.sum(losses.psnr(image, out.image))}
     if out.codes is not None:
       metrics['counts'] = self._counts(out.codes)
       if self.restart_after:
         metrics['fresh'] = _pick(out.features, chosen, piece)
-    return total, (jnp.float32(size), metrics)
+    return total + hinge, (jnp.float32(size), metrics)
 
-  def _reconstruct(self, params, image, draw) -> Reconstruction:
-    return self.tokenizer.apply(
+  def _reconstruct(self, params, image, draw):
+    """The image, and the whole `Reconstruction` beside it."""
+    out: Reconstruction = self.tokenizer.apply(
       {'params': params},
       image,
       draw,
       train=True,
       rngs={'dropout': draw.key('dropout')},
     )
+    return out.image, out
 
   def _distances(self, state, image, other):
     """name -> (weight, (b,) distance) of what the reconstruction is paid by."""
@@ -200,46 +214,46 @@ class TrainTokenizer:
       terms['lpips'] = (self.perceptual, distance)
     return terms
 
-  def _adversarial(self, params, state, image, out, draw):
-    """Both networks' sums of losses, and the metrics of it."""
+  def _paid(self, state, image, other):
+    """Σ weight x distance over the batch, and the sums of the distances."""
+    terms = self._distances(state, image, other)
+    total = sum(weight * jnp.sum(x) for weight, x in terms.values())
+    return total, {k: jnp.sum(x) for k, (_, x) in terms.items()}
+
+  def _adversarial(self, params, step, image, other, paid, last_layer):
+    """The opinion on the reconstructions, the hinge loss, and metrics.
+
+    Args:
+      params: of the discriminator.
+      step: of the run.
+      image: (b, H, W, C).
+      other: its reconstruction.
+      paid: gradient of the reconstruction loss at the last layer.
+      last_layer: gradient at the image -> gradient at the last layer.
+    """
     net, size = self.discriminator(), image.shape[0]
-    variables = {'params': params['discriminator']}
-    judge = jax.lax.stop_gradient(variables)
-    on = (state.step >= self.adversarial_start).astype(jnp.float32)
-    fake = jnp.sum(adversarial.generator(net.apply(judge, out.image)))
-    weight = jnp.float32(self.adversarial)
+    on = (step >= self.adversarial_start).astype(jnp.float32)
+
+    def opinion(x):
+      judge = {'params': jax.lax.stop_gradient(params)}
+      return jnp.sum(adversarial.generator(net.apply(judge, x)))
+
+    fake, to_image = jax.vjp(opinion, other)
+    weight = on * self.adversarial
     if self.adaptive_limits is not None:
-      weight *= self._balance(params['tokenizer'], judge, state, image, draw)
-    opinion = adversarial.hinge(
-      net.apply(variables, image),
-      net.apply(variables, jax.lax.stop_gradient(out.image)),
+      gradient = last_layer(to_image(jnp.float32(1))[0])
+      weight *= adversarial.balance(paid, gradient, self.adaptive_limits)
+    logits = (
+      net.apply({'params': params}, x)
+      for x in (image, jax.lax.stop_gradient(other))
     )
-    hinge = on * jnp.sum(opinion)
-    return on * weight * fake + hinge, {
+    hinge = on * jnp.sum(adversarial.hinge(*logits))
+    metrics = {
       'generator': fake,
       'discriminator': hinge,
-      'adversarial_weight': size * on * weight,
+      'adversarial_weight': size * weight,
     }
-
-  def _balance(self, params, judge, state, image, draw):
-    """Ratio of the gradients at the last layer of the decoder.
-
-    The pass is written a second time as a function of that layer alone; the
-    compiler merges it with the first.
-    """
-    params = jax.lax.stop_gradient(params)
-    path = self.tokenizer.last_layer_path
-
-    def both(kernel):
-      out = self._reconstruct(_put(params, path, kernel), image, draw).image
-      terms = self._distances(state, image, out).values()
-      opinion = adversarial.generator(self.discriminator().apply(judge, out))
-      paid = sum(weight * jnp.sum(x) for weight, x in terms)
-      return jnp.stack([paid, jnp.sum(opinion)])
-
-    _, pull = jax.vjp(both, _get(params, path))
-    rows = (pull(row)[0] for row in jnp.eye(2))
-    return adversarial.balance(*rows, self.adaptive_limits)
+    return weight * fake, hinge, metrics
 
   def _tx(self, name):
     if name == 'discriminator' and self.discriminator_tx is not None:

@@ -116,8 +116,9 @@ class Between:
         if self._figures:
           self.writer.scalars(step, self._figures, _brief(self._figures))
       if 'pictures' in due:
-        for name, images in self.held_out.pictures(full, batch).items():
-          self.writer.picture(name, {name: images}, step)
+        rows = self.held_out.pictures(full, batch)
+        # Named by what was made: 'reconstructions' under 'originals'.
+        self.writer.picture(list(rows)[-1], rows, step)
       if 'checkpoint' in due:
         position = self.position.get_state()
         self.checkpoints.save(step, state, position, self._figures)

@@ -221,7 +221,7 @@ def load_params(
   Args:
     workdir: folder of the run.
     ema: which running average, by its decay ('0.999'); 'raw' for the
-      parameters themselves. None takes the first average that the run has,
+      parameters themselves. None takes the slowest average that the run has,
       and the parameters themselves where it has none.
     step: which checkpoint; None takes the newest that can be read.
 
@@ -260,7 +260,7 @@ def _which(ema, decays, workdir):
   """The key of the running average, None for the parameters themselves."""
   if ema == 'raw' or (ema is None and not decays):
     return None
-  key = decays[0] if ema is None else ema
+  key = max(decays, key=float) if ema is None else ema
   if key not in decays:
     raise ConfigError(
       f"'{workdir}' has no running average with decay '{ema}'."

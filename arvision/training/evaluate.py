@@ -1,5 +1,6 @@
 """Held-out figures and pictures of a task in training."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,8 +17,31 @@ def versions(state: TrainState) -> dict[str, Any]:
 
 
 def shown(state: TrainState) -> Any:
-  """The parameters that pictures are made with: the first average."""
-  return next(iter(state.ema.values()), state.params)
+  """The parameters that pictures are made with: the slowest average."""
+  if not state.ema:
+    return state.params
+  return state.ema[max(state.ema, key=float)]
+
+
+class _Ordered:
+  """A compiled function whose dict comes back in the order it was made.
+
+  JAX sorts the keys of dicts, and so would swap the rows of a picture.
+  """
+
+  def __init__(self, placement: Placement, function: Callable[..., dict]):
+    self._names: list[str] = []
+
+    def values(*args):
+      rows = function(*args)
+      self._names = list(rows)
+      return list(rows.values())
+
+    self._call = placement.jit(values, out_shardings=placement.whole)
+
+  def __call__(self, *args) -> dict[str, np.ndarray]:
+    values = jax.device_get(self._call(*args))
+    return dict(zip(self._names, values))
 
 
 class HeldOut:
@@ -46,8 +70,8 @@ class HeldOut:
     self._count = count
     whole = placement.whole
     self._sums = placement.jit(task.evaluate, out_shardings=whole)
-    self._pictures = placement.jit(task.pictures, out_shardings=whole)
-    self._check = placement.jit(task.check, out_shardings=whole)
+    self._pictures = _Ordered(placement, task.pictures)
+    self._check = _Ordered(placement, task.check)
     self._fixed: Any = None
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
@@ -62,7 +86,7 @@ class HeldOut:
         if name in totals:
           sums = jax.tree.map(lambda a, b: a + b, totals[name], sums)
         totals[name] = sums
-    means = {}
+    means: dict[str, float] = {}
     for name, sums in jax.device_get(totals).items():
       weight = sums.pop('weight')
       where = f'held_out/{name}/' if name else 'held_out/'
@@ -80,11 +104,11 @@ class HeldOut:
       if self._data.held_out_examples:
         batch = next(iter(self._pass()))
       self._fixed = self._few(batch)
-    return jax.device_get(self._pictures(state, shown(state), self._fixed))
+    return self._pictures(state, shown(state), self._fixed)
 
   def check(self, state: TrainState, batch: Any) -> dict[str, np.ndarray]:
     """What the model will see of a training batch on the host."""
-    return jax.device_get(self._check(state, self._few(batch)))
+    return self._check(state, self._few(batch))
 
   def _pass(self):
     return self._data.held_out(

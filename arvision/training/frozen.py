@@ -2,11 +2,14 @@
 
 import os
 import pathlib
+import shutil
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from arvision.build import ConfigError
+from arvision.parallel import host
 from arvision.training import checkpoint
 from arvision.training import workdir as workdirs
 
@@ -58,9 +61,25 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
   return {'tokenizer': {'params': params['tokenizer']}}
 
 
-def keep(workdir: str | os.PathLike, frozen: dict[str, Any]) -> None:
-  """Copies frozen weights into a run's folder, in all processes together."""
-  config = pathlib.Path(workdir) / workdirs.CONFIG
-  if 'tokenizer' in frozen and not config.exists():
+def claim(
+  workdir: str | os.PathLike, config: ConfigDict, frozen: dict[str, Any]
+) -> None:
+  """Makes a folder the run of a config, in all processes together.
+
+  The tokenizer is copied first and the config is written last, so that a
+  folder with a config has its tokenizer.
+  """
+  folder = pathlib.Path(workdir)
+  claimed = (folder / workdirs.CONFIG).exists()
+  host.barrier('claim')
+  if jax.process_index() == 0:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not claimed and (folder / FOLDER).exists():
+      shutil.rmtree(folder / FOLDER)
+  host.barrier('folder')
+  if 'tokenizer' in frozen and not claimed:
     tree = {'tokenizer': frozen['tokenizer']}
-    checkpoint.save_tree(pathlib.Path(workdir) / FOLDER, tree)
+    checkpoint.save_tree(folder / FOLDER, tree)
+  if jax.process_index() == 0:
+    workdirs.save_config(folder, config)
+  host.barrier('config')

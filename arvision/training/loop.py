@@ -75,7 +75,7 @@ def train(
   placement = host.Placement(mesh, Rules(**config.get('rules', {})))
 
   data = make_data(config)
-  clock = run_clock(config, data.examples)
+  clock = schedule.run_clock(config, data.examples)
   every = {
     key: clock.steps(config[key].every, f'{key}.every')
     for key in ('log', 'evals', 'pictures', 'checkpoint')
@@ -89,7 +89,7 @@ def train(
     clock.batch_size, config.seed, jax.process_index(), jax.process_count()
   )
 
-  claim(config, workdir, frozen)
+  frozen_weights.claim(workdir, config, frozen)
   with contextlib.ExitStack() as stack:
     position = Position(batches)
     checkpoints = Checkpoints(
@@ -135,33 +135,6 @@ def train(
       held_out=held_out,
     )
     return loop(step_fn, placement, between, batch, state, step, end)
-
-
-def run_clock(config: ConfigDict, examples: int) -> schedule.Clock:
-  """The length of a run.
-
-  Raises:
-    ConfigError: config.train.duration is not a duration.
-  """
-  batch_size = config.data.batch_size
-  total = schedule.steps(
-    config.train.duration,
-    batch_size=batch_size,
-    examples=examples,
-    key='train.duration',
-  )
-  return schedule.Clock(total, batch_size, examples)
-
-
-def claim(config: ConfigDict, workdir: str | os.PathLike, frozen: Any) -> None:
-  """Makes a folder the run of a config; frozen weights go in first."""
-  if jax.process_index() == 0:
-    pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-  host.barrier('workdir')
-  frozen_weights.keep(workdir, frozen)
-  if jax.process_index() == 0:
-    workdirs.save_config(workdir, config)
-  host.barrier('config')
 
 
 def loop(

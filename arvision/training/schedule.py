@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -86,6 +87,22 @@ class Clock:
       total=self.total,
       key=key,
     )
+
+
+def run_clock(config: Any, examples: int) -> Clock:
+  """The length of a run.
+
+  Raises:
+    ConfigError: config.train.duration is not a duration.
+  """
+  batch_size = config.data.batch_size
+  total = steps(
+    config.train.duration,
+    batch_size=batch_size,
+    examples=examples,
+    key='train.duration',
+  )
+  return Clock(total, batch_size, examples)
 
 
 @dataclasses.dataclass(frozen=True)

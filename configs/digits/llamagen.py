@@ -20,15 +20,15 @@ def get_config(arg: str = ''):
     vocab_size=config.tokenizer.vocab_size,
     classes=10,
     depth=4,
-    width=128,
+    width=96,
     heads=4,
-    hidden=352,
+    hidden=256,
     guidance=2.0,
   )
-  config.data.batch_size = 128
-  config.train = common.block(duration=common.block(epochs=120))
+  config.data.batch_size = 64
+  config.train = common.block(duration=common.block(epochs=30))
   config.optim = common.adamw(
-    1e-3,
+    2e-3,
     common.block(
       type='training.schedule.WarmupCosine',
       warmup=common.block(epochs=5),
@@ -36,4 +36,5 @@ def get_config(arg: str = ''):
     ),
     clip=1.0,
   )
+  config.ema = (0.99,)
   return common.locked(config)

@@ -28,7 +28,7 @@ def get_config(arg: str = ''):
     guidance=1.0,
   )
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=60))
+  config.train = common.block(duration=common.block(epochs=30))
   config.optim = common.adamw(
     2e-3,
     common.block(

@@ -1,0 +1,84 @@
+"""`arvision <command>`: finds the command and explains what goes wrong."""
+
+import ast
+import difflib
+import importlib
+import pathlib
+import sys
+
+# Modules beside this one that are no commands have no function `main`.
+_FOLDER = pathlib.Path(__file__).parent
+
+
+def run() -> None:
+  """The entry point of the console script."""
+  sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: list[str]) -> int:
+  """Runs a command.
+
+  Args:
+    argv: the command and its flags.
+
+  Returns:
+    The exit code: what the command says (0 without a word); 2 for a config,
+    data or flags that cannot be used; 1 for a run that diverged.
+  """
+  known = commands()
+  if not argv or argv[0] in ('-h', '--help', 'help'):
+    print(usage(known))
+    return 0 if argv else 2
+  name, *rest = argv
+  if name not in known:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ''
+    return _fail(
+      f"no command '{name}'.{hint} There are: {', '.join(known)}.", 2
+    )
+  module = importlib.import_module(f'arvision.commands.{name}')
+  from arvision.build import ConfigError
+  from arvision.data.base import DataError
+  from arvision.training.hooks import Diverged
+
+  try:
+    return module.main(rest) or 0
+  except (ConfigError, DataError) as error:
+    return _fail(str(error), 2)
+  except Diverged as error:
+    return _fail(str(error), 1)
+  except KeyboardInterrupt:
+    return _fail('interrupted', 130)
+
+
+def commands() -> dict[str, str]:
+  """name -> first line of its docstring, without importing anything."""
+  found = {}
+  for path in sorted(_FOLDER.glob('*.py')):
+    if path.stem in ('main', 'common'):
+      continue
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    functions = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+    if 'main' in functions:
+      found[path.stem] = (ast.get_docstring(tree) or '').split('\n')[0]
+  return found
+
+
+def usage(known: dict[str, str]) -> str:
+  """The text of `arvision --help`."""
+  width = max(map(len, known), default=0)
+  lines = [f'  {name:<{width}}  {line}' for name, line in known.items()]
+  return '\n'.join(
+    [
+      'usage: arvision <command> [flags]',
+      '',
+      *lines,
+      '',
+      "The flags of a command: 'arvision <command> --help'.",
+    ]
+  )
+
+
+def _fail(text, code):
+  print(f'arvision: error: {text}', file=sys.stderr)
+  return code

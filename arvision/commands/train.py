@@ -1,0 +1,60 @@
+"""Trains a tokenizer or a generator, or goes on where a run was stopped."""
+
+import argparse
+import signal
+
+from arvision.commands import common
+from arvision.parallel import host
+
+
+def main(argv: list[str]) -> int:
+  """`arvision train`: fills --workdir; returns the exit code."""
+  flags, overrides = common.parse(parser(), argv)
+  config = common.load_config(flags.config, overrides)
+  host.use_compilation_cache()
+  host.initialize()
+  # Imported late: it asks for devices, which must not happen before.
+  from arvision.training.loop import train
+
+  result = train(
+    config,
+    flags.workdir,
+    init_from=flags.init_from,
+    resume_from=flags.resume_from,
+    stop_at=flags.stop_at,
+  )
+  if result.step == result.total:
+    print(f'trained {result.total} steps; results in {flags.workdir}')
+    return 0
+  print(
+    f'stopped and saved after step {result.step} of {result.total}; the same '
+    'command goes on from there'
+  )
+  return 130 if result.signal == signal.SIGINT else 0
+
+
+def parser() -> argparse.ArgumentParser:
+  """The flags of the command."""
+  flags = common.parser('train', __doc__)
+  common.add_config(flags)
+  flags.add_argument(
+    '--workdir',
+    required=True,
+    metavar='DIR',
+    help='folder of the run; with a checkpoint in it, the run goes on',
+  )
+  flags.add_argument(
+    '--init_from',
+    metavar='DIR',
+    help='start from the weights of this run, at step 0',
+  )
+  flags.add_argument(
+    '--resume_from',
+    metavar='DIR',
+    help='go on from the newest checkpoint of this run of the same config, '
+    'but write to --workdir',
+  )
+  flags.add_argument(
+    '--stop_at', type=int, metavar='STEP', help='stop and save after this step'
+  )
+  return flags

@@ -1,0 +1,198 @@
+"""report: the page and the summary, from whole and from poor folders."""
+
+import html.parser
+import json
+import math
+
+import numpy as np
+import pytest
+
+from arvision.commands import report
+from arvision.commands.main import main
+from arvision.evals import chart
+from arvision.training import pictures
+
+METRICS = {
+  'psnr_db/held-out-digits-8px': 26.125,
+  'codebook_usage/held-out-digits-8px/1x1': 0.375,
+  'codebook_usage/held-out-digits-8px/2x2': 1.0,
+  'codebook_reach/held-out-digits-8px/1x1': 0.5,
+}
+HEADLINE = {
+  'psnr_db': 26.125,
+  'codebook_usage': {'1x1': 0.375, '2x2': 1.0},
+  'codebook_reach': {'1x1': 0.5, '2x2': 1.0},
+}
+
+
+@pytest.fixture
+def folders(tmp_path):
+  tokenizer, generator = tmp_path / 'tok', tmp_path / 'var'
+  for folder, extra in ((tokenizer, {}), (generator, {'backbone': {}})):
+    folder.mkdir()
+    source = {'type': 'data.digits.Digits'}
+    block = {'seed': 12345, 'data': {'source': source}, **extra}
+    (folder / 'config.json').write_text(json.dumps(block))
+  lines = [
+    {'step': s, 'examples': 10 * s, 'loss': 1 / s, 'images_per_second': 20.0}
+    for s in range(1, 301)
+  ]
+  lines.append({'step': 300, 'examples': 3000, 'held_out/loss': 0.5})
+  lines.append({'step': 300, 'examples': 3000, 'loss': math.nan})
+  text = '\n'.join(json.dumps(line) for line in lines)
+  (tokenizer / 'log.jsonl').write_text(text + '\n{"step": 301, "lo')
+  record = {'step': 300, 'metrics': METRICS, 'headline': HEADLINE, 'seconds': 5}
+  (tokenizer / 'eval.json').write_text(json.dumps(record))
+  record = {
+    'step': 9,
+    'metrics': {'class_accuracy/classifier-digits-8px-1000': 0.9715},
+    'headline': {'class_accuracy': 0.9715, 'memorised': 0.0},
+    'seconds': 7,
+    'sampling': {'guidance': 1.5, 'top_k': None},
+  }
+  (generator / 'eval.json').write_text(json.dumps(record))
+  image = np.zeros((4, 8, 8, 1), np.float32)
+  for name in ('images_0000010', 'images_0000200', 'first_batch'):
+    sheet = pictures.sheet({'a': image})
+    pictures.save(tokenizer / 'pictures' / f'{name}.png', sheet)
+  grid = pictures.sheet({'0': image, '1': image})
+  pictures.save(generator / 'samples' / 'seed0' / 'grid.png', grid)
+  return tokenizer, generator
+
+
+class Checker(html.parser.HTMLParser):
+  """Open tags must be closed, and nothing may be fetched from elsewhere."""
+
+  VOID = ('meta', 'img', 'br', 'link')
+
+  def __init__(self):
+    super().__init__()
+    self.stack, self.counts, self.sources = [], {}, []
+
+  def handle_starttag(self, tag, attributes):
+    self.counts[tag] = self.counts.get(tag, 0) + 1
+    values = dict(attributes)
+    self.sources += [values[k] for k in ('src', 'href') if k in values]
+    if tag not in self.VOID:
+      self.stack.append(tag)
+
+  def handle_startendtag(self, tag, attributes):
+    self.counts[tag] = self.counts.get(tag, 0) + 1
+
+  def handle_endtag(self, tag):
+    assert self.stack.pop() == tag
+
+
+def run(folders, *flags):
+  argv = [f'--workdir={folder}' for folder in folders]
+  assert main(['report', *argv, *flags]) == 0
+  text = (folders[-1] / 'report.html').read_text(encoding='utf-8')
+  checker = Checker()
+  checker.feed(text)
+  assert not checker.stack
+  assert all(s.startswith('data:image/png;base64,') for s in checker.sources)
+  assert 'script' not in checker.counts and 'link' not in checker.counts
+  summary = json.loads((folders[-1] / 'summary.json').read_text())
+  return text, checker.counts, summary
+
+
+def test_page_and_summary_hold_the_figures(folders):
+  text, counts, summary = run(folders, '--seconds=61')
+  assert summary['class_accuracy'] == 0.9715
+  assert summary['psnr_db'] == 26.125
+  assert summary['memorised'] == 0.0
+  assert summary['codebook_usage'] == {'1x1': 0.375, '2x2': 1.0}
+  assert summary['classifier_accuracy'] is None  # nobody measured it
+  assert summary['seconds'] == 61
+  assert summary['paths']['generator']['samples'] == [
+    str(folders[1] / 'samples' / 'seed0' / 'grid.png')
+  ]
+  assert summary['paths']['report'] == str(folders[1] / 'report.html')
+  for wanted in ('97.2 %', '26.1 dB', '37.5 %', '12345', 'guidance 1.5'):
+    assert wanted in text, wanted
+  assert 'arvision: digits' in text and '1 min 1 s' in text
+  assert 'top_k' not in text
+  # Two pictures of the tokenizer, of which one is the newest, and a grid.
+  assert counts['img'] == 3
+  assert 'images_0000200.png' in text and 'images_0000010.png' not in text
+
+
+def test_seconds_come_from_the_logs(folders):
+  # 3000 examples at 20 a second, and two evaluations.
+  assert run(folders)[2]['seconds'] == pytest.approx(150 + 5 + 7)
+
+
+def test_a_folder_with_a_config_alone(tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
+  text, counts, summary = run([tmp_path])
+  assert 'img' not in counts and 'svg' not in counts
+  assert summary['psnr_db'] is None
+
+
+def test_text_of_a_config_is_escaped(tmp_path):
+  (tmp_path / 'config.json').write_text('{"a": "<script>x</script>"}')
+  text, counts, _ = run([tmp_path])
+  assert '&lt;script&gt;' in text
+
+
+@pytest.mark.parametrize('content', [None, '{"torn'])
+def test_report_refuses(tmp_path, capsys, content):
+  if content:
+    (tmp_path / 'config.json').write_text(content)
+  assert main(['report', f'--workdir={tmp_path}']) == 2
+  assert str(tmp_path) in capsys.readouterr().err
+  assert not (tmp_path / 'report.html').exists()
+
+
+def test_curves_are_sorted_into_charts():
+  log = [
+    {'step': 1, 'loss': 2.0, 'loss/step_0': 1.0, 'loss/step_1': 3.0},
+    {'step': 1, 'epoch': 0.1, 'gradient_norm/tokenizer': 1.0, 'psnr': 9.0},
+    {'step': 2, 'held_out/loss': 1.5, 'held_out/ema_0.999/loss': 1.4},
+    {'step': 2, 'held_out/loss/step_0': 1.0, 'usage/scale_1x1': 0.5},
+  ]
+  charts = report.curves(log)
+  assert list(charts) == [
+    'loss',
+    'loss by step',
+    'psnr',
+    'usage by scale',
+    'gradient norm by part',
+  ]
+  assert set(charts['loss']) == {
+    'training',
+    'held out',
+    'held out ema 0.999',
+  }
+  assert charts['loss by step']['step 1'] == [(1.0, 3.0)]
+
+
+def test_line_chart_draws_finite_points_and_keeps_the_end():
+  points = [(float(i), math.sin(i)) for i in range(5000)]
+  svg = chart.line_chart({'a': [*points, (5000.0, math.nan)]})
+  line = svg.split('points="')[1].split('"')[0].split()
+  assert 200 <= len(line) <= 260 and 'nan' not in svg
+  assert chart.line_chart({'a': []}) == ''
+  assert 'log scale' in chart.line_chart({'a': [(0, 1.0), (1, 1e4)]})
+  assert chart.line_chart({'a': [(3, 2.0)]}).startswith('<svg')
+
+
+@pytest.mark.parametrize(
+  'value, text',
+  [
+    (0.0, '0'),
+    (26.123, '26.12'),
+    (0.5, '0.5'),
+    (1234567.0, '1.23e+06'),
+    (1500.4, '1,500'),
+    (2e-5, '2e-05'),
+    (math.nan, 'nan'),
+  ],
+)
+def test_numbers_are_short(value, text):
+  assert chart.number(value) == text
+
+
+def test_many_curves_get_shades_in_order():
+  assert len(set(chart.colours(10))) == 10
+  assert len(set(chart.colours(4))) == 4

@@ -1,0 +1,346 @@
+"""sample, eval and encode: what they write, and what they refuse."""
+
+import dataclasses
+import functools
+import json
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from arvision.build import ConfigError, build
+from arvision.commands import encode, runs, sample
+from arvision.commands import eval as evaluation
+from arvision.commands.main import main
+from arvision.data.latents import CachedTokens
+from arvision.evals.classifier import Recipe
+from arvision.evals.protocol import headline
+from arvision.structs import TokenSpec
+
+QUICK = Recipe(batch_size=64, max_epochs=2, width=8, features=16)
+TOKENIZER = {'type': 'tokenizers.vq.VQ', 'vocab_size': 16}
+
+
+def config(generator=True):
+  fields: dict[str, Any] = {
+    'seed': 0,
+    'ema': (0.99,),
+    'data': {
+      'type': 'data.pipeline.Images',
+      'source': {'type': 'data.digits.Digits'},
+      'size': (8, 8),
+      'channels': 1,
+      'batch_size': 64,
+    },
+    'tokenizer': TOKENIZER,
+  }
+  if generator:
+    fields |= {'backbone': {'depth': 2}, 'condition': {'classes': 10}}
+    fields['sampler'] = {'type': 'samplers.entity.EntityAR'}
+  return ConfigDict(fields).lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+  """A run whose tokens are the four corner pixels, and whose samples are the
+  training images of the class in turn."""
+
+  config: ConfigDict
+  step: int = 7
+  variables: Any = dataclasses.field(
+    default_factory=lambda: {'kernel': np.ones((2, 3), np.float32)}
+  )
+
+  @property
+  def model(self):
+    return object() if 'backbone' in self.config else None
+
+  @property
+  def tokenizer(self):
+    spec = TokenSpec('codes', 16, ((2, 2),), 4)
+    return types.SimpleNamespace(spec=spec)
+
+  @functools.cached_property
+  def data(self):
+    return build(self.config.data, 'data')
+
+  def encode(self, image):
+    corners = np.asarray(image)[:, ::7, ::7, 0].reshape(len(image), 4)
+    return np.rint((corners + 1) * 7.5).astype(np.int32)
+
+  def decode(self, values):
+    small = np.asarray(values, np.float32).reshape(-1, 2, 2, 1) / 7.5 - 1
+    return small.repeat(4, 1).repeat(4, 2)
+
+  def sample_fn(self, seed=0, **sampling):
+    self.asked.append({'seed': seed, **sampling})
+    source = self.data.source
+    images, target = source._arrays
+
+    def call(labels, index):
+      rows = [
+        np.flatnonzero(target == k)[i + seed] for k, i in zip(labels, index)
+      ]
+      image = images[rows] / np.float32(127.5) - 1
+      return image, self.encode(image)
+
+    return call
+
+  asked: list = dataclasses.field(default_factory=list)
+
+
+@pytest.fixture
+def generator(monkeypatch, tmp_path):
+  toy = Toy(config())
+  monkeypatch.setattr(runs, 'load_run', lambda *_: toy)
+  return toy
+
+
+@pytest.fixture
+def tokenizer(monkeypatch):
+  toy = Toy(config(generator=False))
+  monkeypatch.setattr(runs, 'load_run', lambda *_: toy)
+  return toy
+
+
+def fails(capsys, *argv):
+  """The message of a command that must end with code 2."""
+  assert main(list(argv)) == 2
+  error = capsys.readouterr().err
+  assert 'Traceback' not in error
+  return error
+
+
+# ------------------------------------------------------------------- sample
+
+
+def test_sample_writes_grid_images_and_npz(generator, tmp_path):
+  argv = ['sample', f'--workdir={tmp_path}', '--labels=3,0', '--number=5']
+  argv += ['--batch_size=4', '--guidance=2.5', '--seed=1', '--npz']
+  assert main(argv) == 0
+  folder = tmp_path / 'samples' / 'seed1'
+  files = sorted(p.name for p in folder.glob('0*.png'))
+  assert files == [f'{i:05d}_{3 if i < 5 else 0}.png' for i in range(10)]
+  assert (folder / 'grid.png').exists()
+  arrays = np.load(folder / 'samples.npz')
+  assert arrays['arr_0'].shape == (10, 8, 8, 1)
+  assert arrays['arr_0'].dtype == np.uint8
+  assert arrays['labels'].tolist() == [3] * 5 + [0] * 5
+  single = np.asarray(Image.open(folder / files[7]))
+  np.testing.assert_array_equal(single, arrays['arr_0'][7, ..., 0])
+  [asked] = generator.asked
+  assert asked['guidance'] == 2.5 and asked['seed'] == 1
+  assert asked['temperature'] is None  # as the config says
+
+
+def test_batches_do_not_change_the_samples(generator, tmp_path):
+  arrays = []
+  for size in (3, 8):
+    argv = ['sample', f'--workdir={tmp_path}', '--npz', '--labels=2,5']
+    assert main([*argv, f'--batch_size={size}', f'--name=b{size}']) == 0
+    arrays.append(np.load(tmp_path / 'samples' / f'b{size}' / 'samples.npz'))
+  for key in ('arr_0', 'labels', 'tokens'):
+    np.testing.assert_array_equal(arrays[0][key], arrays[1][key])
+
+
+def test_sampling_again_replaces_the_folder(generator, tmp_path):
+  argv = ['sample', f'--workdir={tmp_path}', '--name=mine']
+  assert main([*argv, '--labels=all', '--number=2']) == 0
+  assert main([*argv, '--labels=1', '--number=1']) == 0
+  folder = tmp_path / 'samples'
+  assert [p.name for p in folder.iterdir()] == ['mine']
+  assert sorted(p.name for p in (folder / 'mine').iterdir()) == [
+    '00000_1.png',
+    'grid.png',
+  ]
+
+
+def test_labels_are_names_or_numbers():
+  classes = ('cat', 'dog', '2', 'great ape')
+  parse = sample.parse_labels
+  assert parse('dog, 0', classes) == [1, 0]
+  assert parse('2,3,dog', classes) == [2, 3, 1]  # a name goes first
+  assert parse('great ape,3', classes) == [3]  # once
+  assert parse('all', classes) == [0, 1, 2, 3]
+  assert len(parse('', [str(i) for i in range(1000)])) <= 16
+  with pytest.raises(ConfigError, match="Did you mean 'dog'"):
+    parse('dgo', classes)
+  with pytest.raises(ConfigError, match='4 classes, 0 to 3'):
+    parse('4', classes)
+  with pytest.raises(ConfigError, match='0 to 3'):
+    parse('-1', classes)
+
+
+@pytest.mark.parametrize(
+  'flag, message',
+  [
+    ('--labels=10', 'there are 10 classes, 0 to 9'),
+    ('--labels=seven', "'seven'"),
+    ('--number=0', 'wanted 1 or more'),
+    ('--name=../x', "--name='../x'"),
+    ('--nmber=3', "Did you mean '--number'"),
+    ('--config.backbone.depth=3', 'config.backbone.depth: 2 there, 3 here'),
+    ('--config.dta.size=3', "Did you mean 'data'"),
+  ],
+)
+def test_sample_refuses(generator, tmp_path, capsys, flag, message):
+  assert message in fails(capsys, 'sample', f'--workdir={tmp_path}', flag)
+  assert not (tmp_path / 'samples').exists()
+
+
+def test_a_tokenizer_draws_nothing(tokenizer, tmp_path, capsys):
+  error = fails(capsys, 'sample', f'--workdir={tmp_path}')
+  assert 'workdir of a generator' in error
+
+
+def test_folder_without_a_run(tmp_path, capsys):
+  for command in ('sample', 'eval'):
+    error = fails(capsys, command, f'--workdir={tmp_path / "none"}')
+    assert 'none' in error and 'train' in error
+
+
+def test_classes_without_their_data_are_numbers(tmp_path):
+  plain = config()
+  with plain.unlocked():
+    plain.data.source = {'type': 'data.folder.Folder', 'path': '/not/here'}
+  assert runs.classes_of(Toy(plain)) == tuple('0123456789')
+  with plain.unlocked():
+    plain.condition.classes = 0
+  assert runs.classes_of(Toy(plain)) == ()
+
+
+# --------------------------------------------------------------------- eval
+
+
+def test_eval_of_a_tokenizer(tokenizer, tmp_path, capsys):
+  assert main(['eval', f'--workdir={tmp_path}']) == 0
+  record = json.loads((tmp_path / 'eval.json').read_text())
+  assert record['step'] == 7 and record['ema'] == '0.99'
+  assert 0 < record['headline']['psnr_db'] < 40
+  assert set(record['headline']['codebook_usage']) == {'2x2'}
+  assert 'frechet' not in record['headline']
+  printed = capsys.readouterr().out
+  for name in record['metrics']:
+    assert name in printed
+
+
+def test_eval_of_a_generator(generator, tmp_path):
+  figures = headline(
+    evaluation.evaluate(
+      generator,
+      ['generation'],
+      samples=40,
+      batch_size=16,
+      sampling={'seed': 0},
+      recipe=QUICK,
+      classifiers=tmp_path,
+      say=lambda text: None,
+    )
+  )
+  # Its samples are the data's own, nine of ten from the training split.
+  assert figures['memorised'] > 0.8
+  assert figures['class_accuracy'] > 0.5
+  assert 0 < figures['classifier_accuracy'] <= 1
+  assert 'psnr_db' not in figures
+
+
+@pytest.mark.parametrize(
+  'flag, message',
+  [
+    ('--which=reconstuction', "Did you mean 'reconstruction'"),
+    ('--samples=1', '--samples=1'),
+    ('--batch_size=0', '--batch_size=0'),
+    ('--config.data.batch_size=many', 'batch_size'),
+    ('--sample=5', "Did you mean '--samples'"),
+  ],
+)
+def test_eval_refuses(generator, tmp_path, capsys, flag, message):
+  argv = ['eval', f'--workdir={tmp_path}', f'--classifiers={tmp_path}']
+  assert message in fails(capsys, *argv, flag)
+  assert not list(tmp_path.iterdir())  # nothing was trained before
+
+
+def test_generation_of_a_tokenizer_is_refused(tokenizer, tmp_path, capsys):
+  argv = ['eval', f'--workdir={tmp_path}', '--which=generation']
+  assert 'workdir of a generator' in fails(capsys, *argv)
+
+
+# ------------------------------------------------------------------- encode
+
+
+def test_encode_writes_what_training_reads(tokenizer, tmp_path):
+  target = tmp_path / 'tokens'
+  argv = ['encode', f'--workdir={tmp_path}', f'--output={target}']
+  argv += ['--views=flip', '--batch_size=50', '--shards=2']
+  assert main(argv) == 0
+  tokens = CachedTokens(str(target))
+  images = tokenizer.data
+  assert tokens.examples == images.examples
+  assert tokens.held_out_examples == images.held_out_examples
+  assert tokens.classes == images.classes
+  assert tuple(tokens.shape) == (8, 8, 1)
+  for a, b in (
+    (tokens.train_pass(64), images.train_pass(64)),
+    (tokens.held_out(64), images.held_out(64)),
+  ):
+    found = {
+      index: (tokens, label)
+      for batch in a
+      for index, tokens, label in zip(
+        batch['index'], batch['tokens'], batch['label']
+      )
+    }
+    batch = next(iter(b))
+    wanted = tokenizer.encode(batch['image'])
+    for index, row, label in zip(batch['index'], wanted, batch['label']):
+      # The first view is the centre.
+      np.testing.assert_array_equal(found[index][0], row)
+      assert found[index][1] == label
+  made_by = tokens.spec['tokenizer']
+  assert made_by['fingerprint'] == encode.fingerprint(tokenizer.variables)
+  assert made_by['config'] == TOKENIZER
+
+
+def test_encoded_views_are_mirror_images(tokenizer, tmp_path):
+  target = tmp_path / 'tokens'
+  argv = ['encode', f'--workdir={tmp_path}', f'--output={target}']
+  assert main([*argv, '--views=flip', '--shards=1']) == 0
+  seen = {
+    row.tobytes()
+    for _, batch in zip(range(12), CachedTokens(str(target)).train(256, seed=0))
+    for row in batch['tokens']
+  }
+  batch = next(iter(tokenizer.data.train_pass(400)))
+  mirrored = tokenizer.encode(batch['image'][:, :, ::-1])
+  found = [row.tobytes() in seen for row in mirrored[batch['weight'] > 0]]
+  assert np.mean(found) > 0.9
+
+
+def test_tokens_lead_back_to_their_images(tokenizer, tmp_path, monkeypatch):
+  target = tmp_path / 'tokens'
+  assert main(['encode', f'--workdir={tmp_path}', f'--output={target}']) == 0
+  cached = config()
+  with cached.unlocked():
+    cached.data = {'type': 'data.latents.CachedTokens', 'path': str(target)}
+  data, description = runs.images_of(Toy(cached))
+  assert data.shape == (8, 8, 1)
+  assert 'image' in next(iter(data.held_out(4)))
+  assert description['source'] == {'type': 'data.digits.Digits'}
+
+
+def test_encode_refuses_a_full_folder(tokenizer, tmp_path, capsys):
+  (tmp_path / 'mine').write_text('precious')
+  argv = ['encode', f'--workdir={tmp_path}', f'--output={tmp_path}']
+  assert 'not empty' in fails(capsys, *argv)
+  assert (tmp_path / 'mine').read_text() == 'precious'
+
+
+def test_fingerprint_tells_weights_apart():
+  a = {'x': np.ones(3, np.float32), 'y': np.zeros(2)}
+  b = {'x': np.ones(3, np.float32), 'y': np.array([0, 1e-9])}
+  assert encode.fingerprint(a) == encode.fingerprint(dict(reversed(a.items())))
+  assert encode.fingerprint(a) != encode.fingerprint(b)
+  assert encode.fingerprint(a) != encode.fingerprint({'z': a['x'], 'y': a['y']})

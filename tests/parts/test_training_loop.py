@@ -1,0 +1,153 @@
+"""The train loop, with a toy task and toy data."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from arvision.build import ConfigError
+from arvision.training.checkpoint import load_params
+from tests.parts import training_toys as toys
+
+
+def log(workdir):
+  lines = (workdir / 'log.jsonl').read_text().splitlines()
+  lines = [json.loads(line) for line in lines]
+  for line in lines:
+    line.pop('images_per_second', None)
+  return lines
+
+
+def same(a, b):
+  a, b = toys.arrays(a), toys.arrays(b)
+  assert a.keys() == b.keys() and len(a) > 10
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run of 12 steps without a stop."""
+  folder = tmp_path_factory.mktemp('whole')
+  result = toys.run(toys.config(), folder)
+  assert (result.step, result.total, result.signal) == (12, 12, None)
+  return folder
+
+
+def test_a_run_leaves_what_it_promises(whole):
+  files = {str(p.relative_to(whole)) for p in whole.rglob('*')}
+  assert {
+    'config.json',
+    'parameters.txt',
+    'checkpoints/12',
+    'checkpoints/10',
+    'pictures/first_batch.png',
+    'pictures/negatives_0000006.png',
+    'pictures/negatives_0000012.png',
+  } <= files
+  assert any(f.startswith('tensorboard/events') for f in files)
+  assert 'checkpoints/5' not in files
+  table = (whole / 'parameters.txt').read_text()
+  assert 'hidden/kernel' in table and '(16, 8)' in table
+
+
+def test_the_log_has_means_rates_and_held_out_figures(whole):
+  lines = log(whole)
+  assert [line['step'] for line in lines] == [3, 6, 6, 9, 12, 12]
+  assert lines[0]['examples'] == 48 and lines[0]['epoch'] == 0.5
+  # The third step is the first after 2 steps of warm-up, at the peak.
+  assert lines[0]['learning_rate'] == pytest.approx(0.05)
+  assert lines[-2]['learning_rate'] == 0
+  assert lines[-2]['loss'] < lines[0]['loss']
+  assert {'held_out/loss', 'held_out/ema_0.9/accuracy'} <= lines[-1].keys()
+
+
+def test_held_out_figures_are_means_over_real_examples(whole):
+  # 20 examples in batches of 16: the last batch is padded with 12 rows.
+  _, params, _ = load_params(whole, 'raw')
+  data = toys.Data()
+  task = toys.Task(tx=None)
+  hits, n = 0.0, 0
+  for batch in data.held_out(16):
+    keep = batch['weight'] > 0
+    image, label = batch['image'][keep], batch['label'][keep]
+    hits += float(task._loss(params, image, label)[1].sum())
+    n += len(label)
+  assert n == 20
+  assert log(whole)[-1]['held_out/accuracy'] == pytest.approx(hits / n)
+
+
+@pytest.mark.parametrize('stops', [(7,), (3, 4, 10)])
+def test_a_resumed_run_is_the_same_to_the_bit(whole, tmp_path, stops):
+  for stop in stops:
+    assert toys.run(toys.config(), tmp_path, stop_at=stop).step == stop
+  toys.run(toys.config(), tmp_path)
+  same(whole, tmp_path)
+  assert log(tmp_path) == log(whole)
+
+
+def test_what_was_logged_after_the_checkpoint_is_cut(whole, tmp_path):
+  toys.run(toys.config(), tmp_path, stop_at=6)
+  with (tmp_path / 'log.jsonl').open('a') as file:
+    file.write('{"step": 9, "loss": 0}\n{"step": 6, "lo')
+  toys.run(toys.config(), tmp_path)
+  assert log(tmp_path) == log(whole)
+
+
+def test_a_run_that_is_over_does_nothing(whole, capsys):
+  before = sorted(p.name for p in whole.rglob('*.png'))
+  assert toys.run(toys.config(), whole).step == 12
+  assert 'nothing to do' in capsys.readouterr().out
+  assert sorted(p.name for p in whole.rglob('*.png')) == before
+
+
+def test_resume_from_goes_on_elsewhere(whole, tmp_path):
+  first, second = tmp_path / 'first', tmp_path / 'second'
+  toys.run(toys.config(), first, stop_at=7)
+  toys.run(toys.config(), second, resume_from=first)
+  same(whole, second)
+  assert [p.name for p in (first / 'checkpoints').glob('12')] == []
+
+
+def test_init_from_takes_the_weights_alone(whole, tmp_path):
+  config = toys.config(optim__learning_rate=0.0)
+  toys.run(config, tmp_path, init_from=whole, stop_at=1)
+  old, new = toys.arrays(whole), toys.arrays(tmp_path)
+  for name in old:
+    if name.startswith('params'):
+      np.testing.assert_array_equal(new[name], old[name])
+      average = new[name.replace('params', 'ema/0.9')]
+      np.testing.assert_allclose(average, old[name], rtol=1e-6)
+  assert new['step'] == 1
+
+
+def test_init_from_other_shapes_is_refused(whole, tmp_path):
+  with pytest.raises(ConfigError, match=r'hidden/kernel: \(16, 8\) there'):
+    toys.run(toys.config(toy__width=6), tmp_path, init_from=whole)
+
+
+def test_pieces_of_a_batch_add_up_to_it(whole, tmp_path):
+  toys.run(toys.config(optim__accumulate=4), tmp_path)
+  a, b = toys.arrays(whole), toys.arrays(tmp_path)
+  for name in a:
+    np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_compiles_one_step(tmp_path):
+  found = []
+  listen = lambda name, seconds, **_: found.append(name)
+  toys.run(toys.config(), tmp_path, stop_at=4)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  toys.run(
+    toys.config(evals__every={'steps': 0}, pictures__every={'steps': 0}),
+    tmp_path,
+    stop_at=6,
+  )
+  few = found.count('/jax/core/compile/backend_compile_duration')
+  found.clear()
+  toys.run(
+    toys.config(evals__every={'steps': 0}, pictures__every={'steps': 0}),
+    tmp_path,
+  )
+  assert few == found.count('/jax/core/compile/backend_compile_duration')

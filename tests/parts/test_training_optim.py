@@ -1,0 +1,144 @@
+"""The optimizer against arithmetic written out in numpy."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from arvision.build import ConfigError
+from arvision.training import optim, schedule
+from arvision.training.schedule import Clock
+
+CLOCK = Clock(5, 1, 100)
+
+
+def adamw(gradients, p, rates, wd, b1, b2, eps, clip):
+  """torch.optim.AdamW after torch.nn.utils.clip_grad_norm_, in float64."""
+  p = {k: np.float64(v) for k, v in p.items()}
+  m = {k: np.zeros_like(v) for k, v in p.items()}
+  v = {k: np.zeros_like(x) for k, x in p.items()}
+  for t, (grads, lr) in enumerate(zip(gradients, rates), 1):
+    norm = np.sqrt(sum((np.float64(g) ** 2).sum() for g in grads.values()))
+    scale = min(1.0, clip / (norm + 1e-6))
+    for k, g in grads.items():
+      g = np.float64(g) * scale
+      m[k] = b1 * m[k] + (1 - b1) * g
+      v[k] = b2 * v[k] + (1 - b2) * g * g
+      p[k] *= 1 - lr * (wd if p[k].ndim > 1 else 0)
+      p[k] -= lr * m[k] / (1 - b1**t) / (np.sqrt(v[k] / (1 - b2**t)) + eps)
+  return p
+
+
+def run(tx, p, gradients):
+  state = tx.init(p)
+  for g in gradients:
+    updates, state = jax.jit(tx.update)(g, state, p)
+    p = optax.apply_updates(p, updates)
+  return p
+
+
+def draws(seed, scale=1.0):
+  rng = np.random.default_rng(seed)
+  return {
+    'w': np.float32(scale * rng.standard_normal((3, 4))),
+    'b': np.float32(scale * rng.standard_normal(4)),
+  }
+
+
+@pytest.mark.parametrize('clip', [0.5, 1e3])
+def test_adamw_is_that_of_torch(clip):
+  warmup = schedule.WarmupCosine(warmup={'steps': 2}, start=0.1)
+  made = optim.Optimizer(
+    1e-2, weight_decay=0.3, b1=0.8, b2=0.9, clip=clip, schedule=warmup
+  )
+  # The third gradient is tiny: there, eps and the 1e-6 of clipping count.
+  gradients = [draws(i, 1e-7 if i == 3 else 1.0) for i in range(1, 6)]
+  rate = made.rates(CLOCK)['learning_rate']
+  rates = [float(rate(i)) for i in range(5)]
+  wanted = adamw(gradients, draws(0), rates, 0.3, 0.8, 0.9, 1e-8, clip)
+  found = run(made.make(CLOCK), draws(0), gradients)
+  for k in wanted:
+    np.testing.assert_allclose(found[k], wanted[k], rtol=3e-6, atol=1e-8)
+
+
+def test_clipping_has_the_epsilon_of_torch():
+  gradient = {'w': jnp.array([3e-6, 4e-6])}  # norm 5e-6
+  tx = optim.clip_by_global_norm(1e-6)
+  found, _ = tx.update(gradient, tx.init(gradient))
+  np.testing.assert_allclose(found['w'], [0.5e-6, 2e-6 / 3], rtol=1e-5)
+
+
+def test_lion_moves_by_the_sign_and_decays():
+  made = optim.Optimizer(0.1, kind='lion', b2=0.99, weight_decay=0.5)
+  p = {'w': jnp.ones((2, 2)), 'b': jnp.ones(2)}
+  g = {'w': jnp.array([[3.0, -2.0], [1e-3, -5.0]]), 'b': jnp.array([1.0, -1])}
+  found = run(made.make(CLOCK), p, [g])
+  wanted = 1 - 0.1 * (np.sign(g['w']) + 0.5)
+  np.testing.assert_allclose(found['w'], wanted, rtol=1e-6)
+  np.testing.assert_allclose(found['b'], [0.9, 1.1], rtol=1e-6)
+
+
+class Stacked(nn.Module):
+  """Dense layers, one of them in a scan, with the names of the library."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(4, name='first')(x)
+
+    class Layer(nn.Module):
+      @nn.compact
+      def __call__(self, x, _):
+        x = nn.Dense(4, name='block')(nn.LayerNorm(name='norm')(x))
+        bias = self.param('q_bias', nn.initializers.zeros, (2, 2))
+        return x + bias.reshape(-1), None
+
+    scan = nn.scan(
+      Layer, variable_axes={'params': 0}, split_rngs={'params': True}, length=3
+    )
+    return scan(name='layers')(x, None)[0]
+
+
+def mask(params, **fields):
+  tree = optim.DecayRule(**fields)(params)
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  text = lambda p: jax.tree_util.keystr(p, simple=True, separator='/')
+  return {text(path) for path, decays in leaves if decays}
+
+
+def test_decay_does_not_count_the_axis_of_layers():
+  params = Stacked().init(jax.random.key(0), jnp.ones((1, 4)))['params']
+  assert params['layers']['block']['bias'].shape == (3, 4)
+  assert params['layers']['norm']['scale'].shape == (3, 4)
+  assert mask(params) == {'first/kernel', 'layers/block/kernel'}
+  assert mask(params, exempt=('block',)) == {'first/kernel'}
+  assert 'layers/norm/scale' in mask(params, min_ndim=1)
+
+
+def test_decay_sees_through_the_boxes_of_init():
+  init = nn.with_logical_partitioning(nn.initializers.ones, ('embed', 'mlp'))
+  net = nn.Dense(4, kernel_init=init)
+  boxed = net.init(jax.random.key(0), jnp.ones((1, 4)))['params']
+  made = optim.Optimizer(0.1, weight_decay=0.1)
+  state = made.make(CLOCK).init(boxed)
+  plain = nn.unbox(boxed)
+  updates, _ = made.make(CLOCK).update(
+    jax.tree.map(jnp.zeros_like, plain), nn.unbox(state), plain
+  )
+  np.testing.assert_allclose(updates['kernel'], -0.01, rtol=1e-5)
+  np.testing.assert_allclose(updates['bias'], 0.0)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'said'),
+  [
+    ({'kind': 'sgd'}, 'adamw, lion, adam'),
+    ({'kind': 'adam', 'weight_decay': 0.1}, 'has no weight decay'),
+    ({'clip': -1.0}, 'config.optim.clip'),
+    ({'accumulate': 0}, 'config.optim.accumulate'),
+  ],
+)
+def test_a_wrong_optimizer_is_refused(fields, said):
+  with pytest.raises(ConfigError, match=said):
+    optim.Optimizer(**{'learning_rate': 0.1, **fields})
