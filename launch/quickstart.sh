@@ -30,14 +30,15 @@ say 'training VAR'
   --config.tokenizer_workdir="$OUT/tokenizer"
 
 say 'sampling'
-"$arvision" sample --workdir="$OUT/var" --labels=all --number=100
+"$arvision" sample --workdir="$OUT/var" --labels=all --number=10 \
+  --batch_size=100 --name=grid
 
 say 'evaluating'
 "$arvision" eval --workdir="$OUT/tokenizer"
 "$arvision" eval --workdir="$OUT/var" --samples=1000
 
 say 'writing the report'
-"$arvision" report --workdir="$OUT/var" --tokenizer="$OUT/tokenizer" \
-  --output="$OUT" --seconds="$((SECONDS - start))"
+"$arvision" report --workdir="$OUT/tokenizer" --workdir="$OUT/var" \
+  --output="$OUT" --title='arvision on digits' --seconds="$((SECONDS - start))"
 
 say 'done'
