@@ -103,6 +103,7 @@ def autoencoder(
   res_blocks: int = 2,
   z_channels: int = 256,
   patch: int = 1,
+  groups: int = 32,
   attention: bool = True,
 ) -> dict[str, ConfigDict]:
   """Encoder and decoder of an LDM autoencoder, for a tokenizer block."""
@@ -111,6 +112,7 @@ def autoencoder(
     'ch_mult': ch_mult,
     'res_blocks': res_blocks,
     'patch': patch,
+    'groups': groups,
     'attention': attention,
   }
   return {

@@ -47,8 +47,11 @@ class Origin:
 
   def fresh(self) -> TrainState:
     """A new state, made where it lies."""
-    make = lambda key: nn.unbox(self._bare(key))
-    return jax.jit(make, out_shardings=self._shardings)(self._key)
+
+    def init(key):
+      return nn.unbox(self._bare(key))
+
+    return jax.jit(init, out_shardings=self._shardings)(self._key)
 
   def with_params(self, workdir: str | os.PathLike) -> TrainState:
     """A new state with the parameters of another run, its averages too.

@@ -16,11 +16,15 @@ from arvision.configs import common
 
 def autoencoder() -> dict:
   """Encoder and decoder of the digits, as blocks of a tokenizer."""
-  net = dict(ch=32, ch_mult=(1,), res_blocks=1, patch=2, groups=8)
-  net['attention'] = False  # four by four places: 3 x 3 kernels see them all
-  return dict(
-    encoder=common.block(type='layers.conv.Encoder', z_channels=16, **net),
-    decoder=common.block(type='layers.conv.Decoder', channels=1, **net),
+  return common.autoencoder(
+    image_channels=1,
+    ch=32,
+    ch_mult=(1,),
+    res_blocks=1,
+    z_channels=16,
+    patch=2,
+    groups=8,
+    attention=False,  # on four by four places 3 × 3 kernels see nearly all
   )
 
 

@@ -122,9 +122,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_a_bad_loss_in_the_step_of_a_save_is_not_saved(tmp_path):
-  with pytest.raises(
-    Diverged, match='at step 5'
-  ):
+  with pytest.raises(Diverged, match='at step 5'):
     toys.run(toys.config(toy__bad_step=4), tmp_path)
   assert checkpoints(tmp_path) == []
 

@@ -76,7 +76,9 @@ def test_parameters_are_read_alone(tmp_path):
   assert config.size == (8, 8) and step == 2
   assert isinstance(params['net']['kernel'], np.ndarray)
   assert params['net']['kernel'][0, 0] == np.float32(0.99)
-  assert load_params(tmp_path, '0.9')[1]['net']['kernel'][0, 0] == np.float32(0.9)
+  assert load_params(tmp_path, '0.9')[1]['net']['kernel'][0, 0] == np.float32(
+    0.9
+  )
   _, params, step = load_params(tmp_path, 'raw', step=1)
   assert step == 1 and params['net']['kernel'][0, 0] == 1.0
   with pytest.raises(ConfigError, match='There are: 0.9, 0.99, raw'):

@@ -1,0 +1,42 @@
+"""VAR on colour emoji at 64 px, with the group of an emoji as class.
+
+    arvision train --config=configs/emoji/var.py --workdir=runs/emoji/var
+
+Train the tokenizer first (`tokenizer.py`). Made for a GPU.
+
+Source: arXiv 2404.02905.
+"""
+
+from arvision.configs import common
+from arvision.configs.emoji import tokenizer
+
+GROUPS = 13
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.generator(tokenizer.get_config(), 'runs/emoji/tokenizer')
+  common.var(
+    config,
+    scales=config.tokenizer.scales,
+    vocab_size=config.tokenizer.vocab_size,
+    classes=GROUPS,
+    depth=6,
+    width=256,
+    heads=4,
+    gate=1e-1,
+    dropout=0.1,
+    guidance=1.0,
+  )
+  config.data.batch_size = 64
+  config.train = common.block(duration=common.block(epochs=150))
+  config.optim = common.adamw(
+    1e-3,
+    common.block(
+      type='training.schedule.WarmupCosine',
+      warmup=common.block(steps=100),
+      final=0.02,
+    ),
+    exempt=common.VAR_NO_DECAY,
+  )
+  return common.locked(config)

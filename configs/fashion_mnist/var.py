@@ -1,0 +1,50 @@
+"""VAR on Fashion-MNIST at 32 px.
+
+    arvision train --config=configs/fashion_mnist/var.py \\
+      --workdir=runs/fashion_mnist/var
+
+Train the tokenizer first (`tokenizer.py`).
+
+Source: arXiv 2404.02905, at a size for two CPU cores.
+"""
+
+from arvision.configs import common
+from arvision.configs.fashion_mnist import tokenizer
+
+
+def recipe(config, clip: float, exempt: tuple[str, ...] = ()) -> None:
+  """How both generators of Fashion-MNIST are trained."""
+  config.data.batch_size = 64
+  config.train = common.block(duration=common.block(epochs=3))
+  config.optim = common.adamw(
+    1e-3,
+    common.block(
+      type='training.schedule.WarmupCosine',
+      warmup=common.block(steps=100),
+      final=0.02,
+    ),
+    clip=clip,
+    exempt=exempt,
+  )
+  config.ema = (0.99,)
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.generator(
+    tokenizer.get_config(), 'runs/fashion_mnist/tokenizer'
+  )
+  common.var(
+    config,
+    scales=config.tokenizer.scales,
+    vocab_size=config.tokenizer.vocab_size,
+    classes=10,
+    depth=4,
+    width=128,
+    heads=4,
+    gate=1e-1,
+    drop_path=0.0,
+    guidance=1.0,
+  )
+  recipe(config, clip=2.0, exempt=common.VAR_NO_DECAY)
+  return common.locked(config)

@@ -1,0 +1,26 @@
+"""A VQ tokenizer of Fashion-MNIST at 32 px, for LlamaGen.
+
+    arvision train --config=configs/fashion_mnist/vq.py \\
+      --workdir=runs/fashion_mnist/vq
+
+32 × 32 px become 8 × 8 codes of 256.
+
+Source: arXiv 2406.06525 (quantiser). Deviations: as in `tokenizer.py`.
+"""
+
+from arvision.configs import common
+from arvision.configs.fashion_mnist import tokenizer
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.new()
+  config.tokenizer = common.block(
+    type='tokenizers.vq.VQ',
+    grid=(8, 8),
+    vocab_size=256,
+    channels=8,
+    **tokenizer.autoencoder(),
+  )
+  tokenizer.recipe(config)
+  return common.locked(config)

@@ -1,0 +1,196 @@
+"""Meshes and rules, and that eight devices compute what one does."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from arvision.build import ConfigError
+from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
+from arvision.parallel.rules import Rules
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_one_axis_takes_what_the_others_leave():
+  assert mesh_shape({'data': -1, 'fsdp': 2, 'tensor': 2}, 8) == (1, 2, 2, 2, 1)
+  assert mesh_shape({}, 1) == (1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'said'),
+  [
+    ({'data': 3, 'fsdp': -1}, 'asks for a multiple of 3 devices, there are 8'),
+    ({'data': 4}, 'has 4 devices, there are 8'),
+    ({'data': -1, 'fsdp': -1}, 'only one axis may be -1'),
+    ({'data': 0}, 'config.mesh.data: wanted 1 or more'),
+    ({'date': 8}, "Did you mean 'data'"),
+  ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(sizes, said):
+  with pytest.raises(ConfigError, match=said):
+    mesh_shape(sizes, 8)
+
+
+def test_the_compiler_handles_every_axis():
+  # Under explicit axes the logical constraints of Flax fail.
+  mesh = make_mesh({'data': -1}, jax.devices()[:1])
+  assert mesh.axis_names == AXES
+  assert all(t == jax.sharding.AxisType.Auto for t in mesh.axis_types)
+
+
+def test_slices_must_be_told_of():
+  devices = [types.SimpleNamespace(slice_index=i % 2) for i in range(4)]
+  with pytest.raises(ConfigError, match='set config.mesh.slice=2'):
+    make_mesh({'data': -1}, devices)
+
+
+def test_names_become_mesh_axes():
+  rules = Rules()
+  assert rules.spec(('embed', None, 'heads', 'kv'), 'w') == P(
+    'fsdp', None, 'tensor', None
+  )
+  assert rules.spec(('layers', 'embed', 'mlp'), 'w') == P(
+    None, 'fsdp', 'tensor'
+  )
+  assert Rules(mlp='fsdp').spec(('mlp',), 'w') == P('fsdp')
+
+
+@pytest.mark.parametrize(
+  ('names', 'said'),
+  [
+    (('embed', 'conv_out'), "net/w: its axes 'embed' and 'conv_out' are both"),
+    (('heads', 'vocab'), "over the mesh axis 'tensor'"),
+    (('hedas',), "Did you mean 'heads'"),
+  ],
+)
+def test_wrong_names_are_refused(names, said):
+  with pytest.raises(ConfigError, match=said):
+    Rules().spec(names, 'net/w')
+
+
+def test_a_rule_with_an_unknown_mesh_axis_is_refused():
+  with pytest.raises(ConfigError, match=r'config.rules.embed=.fdsp.*fsdp'):
+    Rules(embed='fdsp')
+
+
+class FakeMesh:
+  shape = {'slice': 1, 'data': 1, 'fsdp': 4, 'tensor': 2, 'sequence': 1}
+
+
+@pytest.fixture
+def place(monkeypatch):
+  """The spec of an array, on a mesh that nobody here has."""
+  monkeypatch.setattr(
+    'arvision.parallel.rules.NamedSharding', lambda mesh, spec: spec
+  )
+  return lambda names, shape: Rules().sharding(FakeMesh(), names, shape, 'w')
+
+
+def test_what_does_not_divide_is_whole_if_small(place):
+  assert place(('embed', 'mlp'), (8, 6)) == P('fsdp', 'tensor')
+  assert place(('vocab', 'embed'), (11, 8)) == P()
+
+
+def test_what_does_not_divide_is_refused_if_large(place):
+  with pytest.raises(ConfigError) as error:
+    place(('vocab', 'embed'), (1001, 512))
+  said = str(error.value)
+  assert "w (1001, 512): its axis 'vocab' of 1001" in said
+  assert '2 equal parts (config.mesh.tensor=2)' in said
+
+
+def test_moments_lie_where_their_parameters_do():
+  mesh = make_mesh({'data': -1}, jax.devices()[:1])
+  box = nn.LogicallyPartitioned(np.zeros((4, 6)), ('embed', 'mlp'))
+  found = Rules().shardings(mesh, {'mu': {'w': box}, 'count': np.zeros(())})
+  assert found['mu']['w'].spec == P('fsdp', 'tensor')
+  assert found['count'].spec == P()
+
+
+# The same five steps in a process with eight fake devices, on several meshes.
+_PROGRAM = """
+import json, sys
+import jax
+from tests.parts import training_toys as toys
+meshes = [{'data': 8}, {'data': 2, 'fsdp': 2, 'tensor': 2}, {'fsdp': -1}]
+for i, mesh in enumerate(meshes):
+  folder = f'{sys.argv[1]}/{i}'
+  config = toys.config(8, mesh=mesh, evals__every={'steps': 4})
+  # Stops and goes on, on the next mesh.
+  toys.run(config, folder, stop_at=4)
+  config.mesh = meshes[i - 1]
+  toys.run(config, folder)
+assert jax.device_count() == 8
+"""
+
+
+def test_eight_devices_train_as_one_does(tmp_path):
+  from tests.parts import training_toys as toys
+
+  toys.run(toys.config(8, evals__every={'steps': 4}), tmp_path / 'one')
+  flag = '--xla_force_host_platform_device_count=8'
+  subprocess.run(
+    [sys.executable, '-c', _PROGRAM, str(tmp_path)],
+    check=True,
+    cwd=ROOT,
+    env={**os.environ, 'XLA_FLAGS': flag, 'JAX_PLATFORMS': 'cpu'},
+    timeout=300,
+  )
+  one = toys.arrays(tmp_path / 'one')
+  for i in range(3):
+    many = toys.arrays(tmp_path / str(i))
+    assert one.keys() == many.keys()
+    for name in one:
+      np.testing.assert_allclose(
+        many[name], one[name], rtol=1e-4, atol=1e-6, err_msg=name
+      )
+
+
+_SHARDED = """
+import jax
+from arvision.parallel.host import Placement
+from arvision.parallel.mesh import make_mesh
+from arvision.training import start
+from arvision.training.optim import Optimizer
+from arvision.training.schedule import Clock
+from tests.parts import training_toys as toys
+tx = Optimizer(0.1, weight_decay=0.1).make(Clock(5, 16, 96))
+task = toys.Task(tx=tx)
+place = Placement(make_mesh({'data': 1, 'fsdp': 4, 'tensor': 2}))
+state = start.Origin(task, place, 0).fresh()
+kernels = [state.params, state.ema['0.9'], state.opt_state[0].mu]
+batch = place.put_batch(next(toys.Data().train(16, 0)))
+step, names, _ = start.compile_step(task, place, state, {}, batch)
+new, metrics = step(state, {}, batch)
+kernels += [new.params, new.opt_state[0].nu]
+for tree in kernels:
+  kernel = tree['hidden']['kernel']
+  shards = kernel.addressable_shards if not kernel.is_deleted() else []
+  assert all(s.data.shape == (4, 4) for s in shards), kernel.sharding
+assert state.params['hidden']['kernel'].is_deleted()
+assert batch['image'].sharding.spec == (('slice', 'data', 'fsdp'),)
+text = step.as_text()
+assert 'all-gather' in text or 'all-reduce' in text
+print('sharded')
+"""
+
+
+def test_state_is_spread_and_given_up():
+  flag = '--xla_force_host_platform_device_count=8'
+  done = subprocess.run(
+    [sys.executable, '-c', _SHARDED],
+    cwd=ROOT,
+    env={**os.environ, 'XLA_FLAGS': flag, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert 'sharded' in done.stdout, done.stderr[-2000:]
