@@ -9,6 +9,7 @@ from jax.nn.initializers import normal, zeros
 
 from arvision.build import ConfigError
 from arvision.layers import conv
+from arvision.layers.param import param
 
 
 class PatchDiscriminator(nn.Module):
@@ -88,9 +89,8 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     channels = (x.shape[-1],)
-    named = nn.with_logical_partitioning
-    scale = self.param('scale', named(_near_one, (None,)), channels)
-    bias = self.param('bias', named(zeros, (None,)), channels)
+    scale = param(self, 'scale', _near_one, (None,), channels)
+    bias = param(self, 'bias', zeros, (None,), channels)
     x = x.astype(jnp.float32)
     mean = jnp.mean(x, axis=(0, 1, 2))
     variance = jnp.mean((x - mean) ** 2, axis=(0, 1, 2))

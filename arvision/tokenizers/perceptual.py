@@ -23,8 +23,8 @@ from arvision.build import ConfigError
 # 2 x 2 maximum.
 SLICES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 SMALLEST_IMAGE = 16  # px: four times halved, one pixel is left
-_SHIFT = np.float32([-0.030, -0.088, -0.188])
-_SCALE = np.float32([0.458, 0.448, 0.450])
+_SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
+_SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 
 Weights = dict[str, Any]
 
@@ -127,9 +127,9 @@ def _check(weights, paths):
       inputs = width
     lin = weights.get(f'lin_{i}')
     if lin is None or lin.shape != (width,):
-      got = 'nothing' if lin is None else lin.shape
+      found = 'nothing' if lin is None else lin.shape
       raise ConfigError(
-        f'{where}: linear layer lin{i} of LPIPS has {got}, wanted {(width,)}; '
+        f'{where}: linear layer lin{i} of LPIPS has {found}, wanted {(width,)}; '
         "it is in the LPIPS package's weights/v0.1/vgg.pth"
       )
     if (lin < 0).any():

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from arvision.structs import Draw, Reconstruction, Tokens, TokenSpec
+from arvision.structs import Array, Draw, Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.codebook import Codebook
 from arvision.tokenizers.quantizers import (
   distances,
@@ -43,7 +43,7 @@ class VQ(Codebook, kw_only=True):
     codes = self.nearest(z)
     quantized = self.embed(codes)
     sg = jax.lax.stop_gradient
-    losses = {
+    losses: dict[str, Array] = {
       'codebook': jnp.mean((quantized - sg(z)) ** 2),
       'commitment': self.commitment * jnp.mean((sg(quantized) - z) ** 2),
     }

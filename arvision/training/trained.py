@@ -85,7 +85,7 @@ class TrainedRun:
     return dataclasses.replace(sampler, choice=choice)
 
   def sample_fn(
-    self, seed: int = 0, **sampling: float | None
+    self, seed: int = 0, **sampling: Any
   ) -> Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]:
     """A function that draws images; one program per batch size.
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 import tqdm
 from clu import parameter_overview
 
@@ -60,6 +59,9 @@ class Writer:
     self._folder = pathlib.Path(workdir)
     cut_log(self._folder / LOG, step)
     self._log = (self._folder / LOG).open('a')
+    # Imported here, since it imports PyTorch where that is installed.
+    import tensorboardX
+
     self._board = tensorboardX.SummaryWriter(
       str(self._folder / 'tensorboard'), purge_step=step + 1, flush_secs=20
     )

@@ -19,12 +19,12 @@ from tests.parts import training_toys as toys
 every = {'steps': 10**6}
 toys.run(
   toys.config(
-    STEPS, checkpoint__every={'steps': 7}, evals__every=every,
+    STEPS, checkpoint__every={'steps': 5}, evals__every=every,
     pictures__every=every
   ),
   sys.argv[1],
 )
-""".replace('STEPS', '1500')
+""".replace('STEPS', '300')
 
 
 def start(folder):
@@ -66,9 +66,9 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
   chance = random.Random(0)
   stops = []
   for _ in range(3):
-    kill_later(killed, chance.uniform(0, 0.2))
+    kill_later(killed, chance.uniform(0, 0.3))
     stops.append(newest(killed))
-  assert 0 < stops[0] < stops[1] < stops[2] < 1500, stops
+  assert 0 < stops[0] < stops[1] < stops[2] < 300, stops
   assert process.wait() == 0
   assert start(killed).wait() == 0
   a, b = toys.arrays(whole), toys.arrays(killed)

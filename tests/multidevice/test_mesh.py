@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import types
@@ -165,18 +166,19 @@ from tests.parts import training_toys as toys
 tx = Optimizer(0.1, weight_decay=0.1).make(Clock(5, 16, 96))
 task = toys.Task(tx=tx)
 place = Placement(make_mesh({'data': 1, 'fsdp': 4, 'tensor': 2}))
+def check(*trees):
+  for tree in trees:
+    shards = tree['hidden']['kernel'].addressable_shards
+    assert len(shards) == 8
+    assert {s.data.shape for s in shards} == {(4, 4)}, tree
 state = start.Origin(task, place, 0).fresh()
-kernels = [state.params, state.ema['0.9'], state.opt_state[0].mu]
+check(state.params, state.ema['0.9'], state.opt_state[0].mu)
 batch = place.put_batch(next(toys.Data().train(16, 0)))
+assert {s.data.shape for s in batch['label'].addressable_shards} == {(4,)}
 step, names, _ = start.compile_step(task, place, state, {}, batch)
 new, metrics = step(state, {}, batch)
-kernels += [new.params, new.opt_state[0].nu]
-for tree in kernels:
-  kernel = tree['hidden']['kernel']
-  shards = kernel.addressable_shards if not kernel.is_deleted() else []
-  assert all(s.data.shape == (4, 4) for s in shards), kernel.sharding
+check(new.params, new.ema['0.9'], new.opt_state[0].nu)
 assert state.params['hidden']['kernel'].is_deleted()
-assert batch['image'].sharding.spec == (('slice', 'data', 'fsdp'),)
 text = step.as_text()
 assert 'all-gather' in text or 'all-reduce' in text
 print('sharded')
@@ -194,3 +196,49 @@ def test_state_is_spread_and_given_up():
     timeout=300,
   )
   assert 'sharded' in done.stdout, done.stderr[-2000:]
+
+
+_PROCESS = """
+import sys
+from arvision.parallel import host
+host.initialize()
+import jax
+from tests.parts import training_toys as toys
+assert (jax.process_count(), jax.device_count()) == (2, 4)
+config = toys.config(8, mesh={'data': 2, 'fsdp': 2})
+toys.run(config, sys.argv[1], stop_at=5)
+toys.run(config, sys.argv[1])
+"""
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+  from tests.parts import training_toys as toys
+
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', _PROCESS, str(tmp_path / 'two')],
+      cwd=ROOT,
+      env={
+        **os.environ,
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_COORDINATOR_ADDRESS': address,
+        'JAX_NUM_PROCESSES': '2',
+        'JAX_PROCESS_ID': str(i),
+      },
+      stdout=subprocess.DEVNULL,
+    )
+    for i in range(2)
+  ]
+  try:
+    assert [p.wait(timeout=300) for p in processes] == [0, 0]
+  finally:
+    for process in processes:
+      process.kill()
+  toys.run(toys.config(8), tmp_path / 'one')
+  one, two = toys.arrays(tmp_path / 'one'), toys.arrays(tmp_path / 'two')
+  for name in one:
+    np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-6)

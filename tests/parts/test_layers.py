@@ -134,6 +134,29 @@ def test_cached_steps_equal_the_masked_pass(name):
       np.testing.assert_allclose(hidden, wanted, atol=2e-5, err_msg=f'{i}')
 
 
+def test_many_rows_are_decoded_by_a_scan_over_layers_to_the_same():
+  model = decoder()
+  slots, cond = inputs()
+  variables = start(model, slots, cond)
+
+  @jax.jit
+  def decode(variables, values, cond):
+    row = Slots(values, LAYOUT.index[:1], extent=1)
+    cache = model.empty_cache(len(values), LAYOUT)
+    return model.apply(variables, row, cond, LAYOUT, cache=cache)
+
+  few = (variables, slots.values[:, :1], cond)
+  wide = jax.tree.map(lambda x: jnp.tile(x, (80, 1, 1)), cond)
+  many = (variables, jnp.tile(few[1], (80, 1)), wide)
+  assert 'scan' in str(jax.make_jaxpr(decode)(*many))
+  assert 'scan' not in str(jax.make_jaxpr(decode)(*few))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b[:2], atol=1e-5),
+    decode(*few),
+    decode(*many),
+  )
+
+
 @pytest.mark.parametrize('remat', ['dots', 'full'])
 def test_remat_changes_memory_and_not_gradients(remat):
   slots, cond = inputs()
