@@ -94,7 +94,9 @@ class Between:
     values = dict(zip(self.names, np.asarray(metrics).tolist()))
     hooks.check_finite(values, step, self.checkpoints.latest, self.workdir)
     self.position.window.add(values)
-    self.writer.progress(step, f'loss {values.get("loss", 0):.4g}')
+    speed = self._rate(step)[0]
+    loss = values.get('loss', float('nan'))
+    self.writer.progress(step, f'loss {loss:.4g}, {speed:.0f} images/s')
 
   def __call__(
     self, step: int, state: TrainState, batch: Any, due: list[str]

@@ -91,6 +91,7 @@ def train(
 
   frozen_weights.claim(workdir, config, frozen)
   with contextlib.ExitStack() as stack:
+    stack.callback(batches.close)
     position = Position(batches)
     checkpoints = Checkpoints(
       pathlib.Path(workdir) / workdirs.CHECKPOINTS,

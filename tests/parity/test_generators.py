@@ -138,16 +138,15 @@ def test_var_generation(case):
   config.sampler.guidance.end = 1 + meta['generation']['cfg']
   config.sampler.choice.temperature = 0.0
   sampler = build(config.sampler, 'sampler')
-  tokenizer, variables = codec.unbind()
 
   @jax.jit
   def run(params, variables, label):
-    codec = tokenizer.bind(variables)
+    bound = codec.module.bind({'params': variables})
     draw = Draw.create(0, jnp.arange(len(io['label'])))
-    tokens = sample(model, params, sampler, {'label': label}, draw, codec)
-    return tokens.values, codec.decode(tokens)
+    tokens = sample(model, params, sampler, {'label': label}, draw, bound)
+    return tokens.values, bound.decode(tokens)
 
-  codes, image = run(params, variables, io['label'])
+  codes, image = run(params, codec.params, io['label'])
   np.testing.assert_array_equal(codes, io['gen_idx'])
   limit = meta['suggested']['strict_rel_to_max_generation']
   wanted = recipe.nhwc(io['gen_image'])

@@ -1,0 +1,68 @@
+"""One program per phase: no second batch compiles anything."""
+
+import jax
+import numpy as np
+import pytest
+
+from arvision.configs.common import shrink
+from arvision.training.loop import train
+from arvision.training.trained import load_run
+from tests.configs import ALL
+
+
+class Compiles:
+  """Counts compilations by the events that JAX reports."""
+
+  def __init__(self):
+    self.count = 0
+    jax.monitoring.register_event_duration_secs_listener(self._seen)
+
+  def _seen(self, event, seconds, **_):
+    self.count += event.endswith('backend_compile_duration')
+
+
+COMPILES = Compiles()
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A digits VAR that took two steps, over a tokenizer that took two."""
+  folder = tmp_path_factory.mktemp('runs')
+  for name in ('tokenizer', 'var'):
+    config = shrink(ALL[f'digits/{name}']()).unlock()
+    config.train.duration = {'steps': 2}
+    config.optim.schedule.warmup = None
+    if name == 'var':
+      config.tokenizer_workdir = str(folder / 'tokenizer')
+    train(config.lock(), folder / name)
+  return load_run(folder / 'var')
+
+
+def test_sampling_compiles_once(run):
+  draw = run.sample_fn(seed=1)
+  labels = np.arange(4)
+  first = draw(labels, np.arange(4))
+  before = COMPILES.count
+  assert before > 0
+  second = draw(labels[::-1].copy(), np.arange(4, 8))
+  assert COMPILES.count == before
+  assert first[1].shape == second[1].shape
+  assert (first[1] != second[1]).any()
+
+
+def test_the_same_seed_gives_the_same_pixels(run):
+  labels, index = np.arange(4), np.arange(4)
+  images, tokens = run.sample_fn(seed=1)(labels, index)
+  again, same = run.sample_fn(seed=1)(labels, index)
+  np.testing.assert_array_equal(images, again)
+  np.testing.assert_array_equal(tokens, same)
+  assert (run.sample_fn(seed=2)(labels, index)[1] != tokens).any()
+
+
+def test_encoded_images_decode_again(run):
+  batch = next(iter(run.data.held_out(4)))
+  tokens = run.encode(batch['image'])
+  assert tokens.shape == (4, run.tokenizer.spec.length)
+  image = run.decode(tokens)
+  assert image.shape == batch['image'].shape
+  assert float(abs(image).max()) <= 1
