@@ -154,7 +154,7 @@ def var(
   *,
   scales,
   vocab_size: int,
-  classes: int,
+  classes: int | None,
   depth: int,
   width: int,
   heads: int,
@@ -168,7 +168,8 @@ def var(
 ) -> None:
   """The six parts of VAR (arXiv 2404.02905), next-scale prediction.
 
-  `guidance` is VAR's cfg: the scale runs linearly from 1 to 1 + cfg.
+  `guidance` is VAR's cfg: the scale runs linearly from 1 to 1 + cfg. Where
+  `classes` is None, training takes as many as the data has.
   """
   std = math.sqrt(1 / (3 * width))
   out = std / math.sqrt(2 * depth)
@@ -207,6 +208,7 @@ def var(
     norm_std=0.5 * std,
     drop_path=0.1 * depth / 24 if drop_path is None else drop_path,
     remat='none',
+    unroll=1,
   )
   config.head = block(
     type='heads.categorical.Categorical',
@@ -236,7 +238,7 @@ def llamagen(
   *,
   grid: tuple[int, int],
   vocab_size: int,
-  classes: int,
+  classes: int | None,
   depth: int,
   width: int,
   heads: int,
@@ -246,7 +248,10 @@ def llamagen(
   top_k: int = 0,
   top_p: float = 1.0,
 ) -> None:
-  """The six parts of LlamaGen (arXiv 2406.06525), next-token prediction."""
+  """The six parts of LlamaGen (arXiv 2406.06525), next-token prediction.
+
+  Where `classes` is None, training takes as many as the data has.
+  """
   if hidden is None:
     hidden = -(-int(2 * 4 * width / 3) // 256) * 256
   config.layout = block(
@@ -265,6 +270,7 @@ def llamagen(
     rotary=block(type='layers.position.Rotary'),
     dropout=dropout,
     remat='none',
+    unroll=1,
   )
   config.head = block(
     type='heads.categorical.Categorical',
@@ -305,7 +311,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     small.backbone.update(width=32, depth=2, heads=2, dtype='float32')
     small.backbone.mlp.hidden = 64
     small.condition.width = 32
-    small.condition.classes = min(small.condition.classes, 10)
+    classes = small.condition.classes
+    small.condition.classes = 10 if classes is None else min(classes, 10)
     small.head.vocab_size = min(small.head.vocab_size, 64)
     if 'vocab_size' in small.backbone.input:
       small.backbone.input.vocab_size = small.head.vocab_size

@@ -77,7 +77,7 @@ class Decoder(nn.Module):
     norm_std: standard deviation of the last norm's modulation.
     dropout: rate on the embedded slots, condition included (LlamaGen).
     drop_path: largest rate of stochastic depth.
-    remat: see `Stack`.
+    remat, unroll: see `Stack`.
     dtype: compute dtype of the blocks.
   """
 
@@ -98,6 +98,7 @@ class Decoder(nn.Module):
   dropout: float = 0.0
   drop_path: float = 0.0
   remat: str = 'none'
+  unroll: int = 1
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -169,7 +170,14 @@ class Decoder(nn.Module):
         attention, mlp, norm, adaln if self.adaln else None, **kwargs
       )
 
-    return Stack(block, self.depth, self.drop_path, self.remat, name='stack')
+    return Stack(
+      block,
+      self.depth,
+      self.drop_path,
+      self.remat,
+      self.unroll,
+      name='stack',
+    )
 
   def _embed(self, slots, cond, layout):
     """Input vectors of the slots, (b, n, d) float32."""

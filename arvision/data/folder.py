@@ -40,6 +40,10 @@ class Folder(Source):
   @functools.cached_property
   def _listing(self):
     """Classes, paths relative to the folder, labels, and stems of captions."""
+    if not self.path:
+      raise DataError(
+        'config.data.source.path is empty; set it to a folder of images'
+      )
     root = pathlib.Path(self.path)
     if not root.is_dir():
       raise DataError(

@@ -59,12 +59,16 @@ class Stack(nn.Module):
     depth: number of layers.
     drop_path: largest rate; grows linearly from 0 over the layers.
     remat: 'none', 'dots' (keep matmul outputs) or 'full' (keep nothing).
+    unroll: layers in one round of the scan. More compile longer; on a CPU a
+      short stack trains faster with all of them, since a scan copies what
+      the backward pass needs.
   """
 
   block: Template
   depth: int
   drop_path: float = 0.0
   remat: str = 'none'
+  unroll: int = 1
 
   @nn.compact
   def __call__(self, x, rest: BlockInputs, caches=None):
@@ -87,6 +91,7 @@ class Stack(nn.Module):
       split_rngs={'params': True, 'dropout': True},
       in_axes=(0 if drop is not None else nn.broadcast, nn.broadcast),
       length=self.depth,
+      unroll=self.unroll,
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(self.block, name=LAYERS)
     return layers(x, drop, rest)[0], caches

@@ -18,13 +18,37 @@ def make_data(config: Any) -> Data:
   return build(config.data, 'data')
 
 
+def complete(config: Any, data: Data) -> Any:
+  """A config whose values that are left to the data are filled in.
+
+  Args:
+    config: `condition.classes=None` stands for as many as the data has.
+    data: gives the number of classes.
+  """
+  if config.get('condition', {'classes': 0}).get('classes', 0) is not None:
+    return config
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.condition.classes = data.num_classes
+  return config
+
+
 def make_tokenizer(config: Any) -> nn.Module:
   """The tokenizer of a config."""
   return build(config.tokenizer, 'tokenizer')
 
 
 def make_model(config: Any) -> ARModel:
-  """The ARModel of a config's layout, feed, backbone, head and condition."""
+  """The ARModel of a config's layout, feed, backbone, head and condition.
+
+  Raises:
+    ConfigError: the number of classes is left open, see `complete`.
+  """
+  if config.condition.get('classes', 0) is None:
+    raise ConfigError(
+      'config.condition.classes=None: wanted a number; arvision train fills in '
+      'the number of classes of the data'
+    )
   return ARModel(
     condition=build(config.condition, 'condition'),
     backbone=build(config.backbone, 'backbone'),

@@ -70,11 +70,12 @@ def train(
     DataError: data or checkpoints that cannot be read.
     Diverged: a loss or gradient that is not finite.
   """
+  data = make_data(config)
+  config = assemble.complete(config, data)
   workdirs.check_same(config, workdir)
   mesh = make_mesh(config.mesh)
   placement = host.Placement(mesh, Rules(**config.get('rules', {})))
 
-  data = make_data(config)
   clock = schedule.run_clock(config, data.examples)
   every = {
     key: clock.steps(config[key].every, f'{key}.every')

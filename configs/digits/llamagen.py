@@ -25,6 +25,7 @@ def get_config(arg: str = ''):
     hidden=256,
     guidance=2.0,
   )
+  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
   config.train = common.block(duration=common.block(epochs=30))
   config.optim = common.adamw(

@@ -27,6 +27,7 @@ def get_config(arg: str = ''):
     drop_path=0.1,
     guidance=1.0,
   )
+  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
   config.train = common.block(duration=common.block(epochs=30))
   config.optim = common.adamw(

@@ -10,8 +10,6 @@ Source: arXiv 2404.02905.
 from arvision.configs import common
 from arvision.configs.emoji import tokenizer
 
-GROUPS = 13
-
 
 def get_config(arg: str = ''):
   del arg
@@ -20,7 +18,7 @@ def get_config(arg: str = ''):
     config,
     scales=config.tokenizer.scales,
     vocab_size=config.tokenizer.vocab_size,
-    classes=GROUPS,
+    classes=None,
     depth=6,
     width=256,
     heads=4,

@@ -1,7 +1,6 @@
 """A run that is killed with -9, again and again, ends as one that is not."""
 
 import json
-import os
 import pathlib
 import random
 import subprocess
@@ -9,31 +8,45 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from tests.parts import training_toys as toys
 
 ROOT = pathlib.Path(__file__).parents[2]
-_PROGRAM = """
-import sys
-from tests.parts import training_toys as toys
-every = {'steps': 10**6}
-toys.run(
-  toys.config(
-    STEPS, checkpoint__every={'steps': 5}, evals__every=every,
-    pictures__every=every
-  ),
-  sys.argv[1],
+STEPS = 120
+TOKENIZER = (
+  '--config.tokenizer.encoder.ch=8',
+  '--config.tokenizer.decoder.ch=8',
 )
-""".replace('STEPS', '300')
+SMALL = {
+  'tokenizer': (*TOKENIZER, '--config.task.restart_after=10'),
+  'var': (
+    *TOKENIZER,
+    '--config.backbone.width=32',
+    '--config.condition.width=32',
+  ),
+}
 
 
-def start(folder):
-  return subprocess.Popen(
-    [sys.executable, '-c', _PROGRAM, str(folder)],
-    cwd=ROOT,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    stdout=subprocess.DEVNULL,
-  )
+def start(name, folder):
+  """The process of `arvision train` on digits, in a small size."""
+  command = [
+    *(sys.executable, '-m', 'arvision', 'train'),
+    f'--config=configs/digits/{name}.py',
+    f'--workdir={folder}',
+    f'--config.train.duration.steps={STEPS}',
+    '--config.optim.schedule.warmup.steps=20',
+    '--config.data.batch_size=16',
+    '--config.checkpoint.every.steps=5',
+    '--config.evals.every.steps=60',
+    '--config.pictures.every.steps=60',
+    '--config.log.every.steps=10',
+    *SMALL[name],
+  ]
+  if name == 'var':
+    tokenizer = folder.parent / 'tokenizer-whole'
+    command.append(f'--config.tokenizer_workdir={tokenizer}')
+  return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def newest(folder):
@@ -41,10 +54,10 @@ def newest(folder):
   return max((int(p.name) for p in found if p.name.isdigit()), default=0)
 
 
-def kill_later(folder, seconds):
+def kill_later(name, folder, seconds):
   """Starts a run and kills it some time after its first new checkpoint."""
   before = newest(folder)
-  process = start(folder)
+  process = start(name, folder)
   while newest(folder) <= before and process.poll() is None:
     time.sleep(0.005)
   time.sleep(seconds)
@@ -60,19 +73,25 @@ def log(folder):
   return lines
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
-  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  process = start(whole)
-  chance = random.Random(0)
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('runs')
+
+
+# The second run reads the tokenizer that the first has trained.
+@pytest.mark.parametrize('name', ['tokenizer', 'var'])
+def test_a_killed_run_ends_as_if_it_had_not_been(folder, name):
+  whole, killed = folder / f'{name}-whole', folder / f'{name}-killed'
+  assert start(name, whole).wait() == 0
+  chance = random.Random(name)
   stops = []
-  for _ in range(3):
-    kill_later(killed, chance.uniform(0, 0.3))
+  for _ in range(2):
+    kill_later(name, killed, chance.uniform(0, 0.5))
     stops.append(newest(killed))
-  assert 0 < stops[0] < stops[1] < stops[2] < 300, stops
-  assert process.wait() == 0
-  assert start(killed).wait() == 0
+  assert 0 < stops[0] < stops[1] < STEPS, stops
+  assert start(name, killed).wait() == 0
   a, b = toys.arrays(whole), toys.arrays(killed)
   assert a.keys() == b.keys()
-  for name in a:
-    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+  for path in a:
+    np.testing.assert_array_equal(a[path], b[path], err_msg=path)
   assert log(killed) == log(whole)

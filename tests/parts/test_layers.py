@@ -157,20 +157,22 @@ def test_many_rows_are_decoded_by_a_scan_over_layers_to_the_same():
   )
 
 
-@pytest.mark.parametrize('remat', ['dots', 'full'])
-def test_remat_changes_memory_and_not_gradients(remat):
+@pytest.mark.parametrize(
+  'how', [{'remat': 'dots'}, {'remat': 'full'}, {'unroll': 2}]
+)
+def test_how_layers_are_run_changes_no_gradient(how):
   slots, cond = inputs()
 
-  def gradient(kind):
-    model = decoder(remat=kind)
+  def gradient(**how):
+    model = decoder(**how)
     params = start(model, slots, cond)
     loss = lambda p: (model.apply(p, slots, cond, LAYOUT)[0] ** 3).sum()
     return jax.jit(jax.grad(loss))(params)
 
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3),
-    gradient('none'),
-    gradient(remat),
+    gradient(),
+    gradient(**how),
   )
 
 

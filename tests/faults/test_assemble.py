@@ -1,0 +1,46 @@
+"""Configs whose parts do not fit one another or the data."""
+
+import pytest
+
+from arvision.build import ConfigError
+from arvision.commands.common import load_config
+from arvision.tasks import assemble
+from arvision.training.loop import train
+
+
+@pytest.mark.parametrize(
+  'name, overrides, said',
+  [
+    ('var', ['condition.classes=7'], 'set config.condition.classes=10, or 0'),
+    ('var', ['layout.scales=(1, 2, 4)'], 'change config.layout'),
+    ('llamagen', ['layout.width=5'], 'change config.layout'),
+    ('var', ['head.vocab_size=64'], 'but the tokenizer has 128 codes'),
+    ('tokenizer', ['data.size=(16, 16)'], 'change config.data.size'),
+    ('tokenizer', ['data.size=(9, 9)'], 'change config.data.size'),
+    ('vq', ['data.channels=3'], 'config.data.channels'),
+    ('tokenizer', ['tokenizer.scales=(1, 2, 3)'], 'config.tokenizer'),
+  ],
+)
+def test_what_does_not_fit(name, overrides, said):
+  config = load_config(f'digits/{name}', overrides)
+  data = assemble.make_data(config)
+  with pytest.raises(ConfigError, match='config') as error:
+    assemble.make_task(config, data)
+  assert said in str(error.value)
+
+
+def test_classes_that_are_left_to_the_data():
+  config = load_config('folder/var')
+  with pytest.raises(ConfigError, match='arvision train fills in'):
+    assemble.make_model(config)
+  digits = assemble.make_data(load_config('digits/var'))
+  done = assemble.complete(config, digits)
+  assert done.condition.classes == 10
+  assert config.condition.classes is None
+
+
+def test_a_generator_without_a_trained_tokenizer(tmp_path):
+  config = load_config('digits/var', [f'tokenizer_workdir={tmp_path}/none'])
+  with pytest.raises(ConfigError, match='none'):
+    train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
