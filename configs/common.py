@@ -125,6 +125,18 @@ def autoencoder(
   }
 
 
+def cosine(final: float, **warmup) -> ConfigDict:
+  """A linear warm-up, then a cosine.
+
+  Args:
+    final: rate at the end, as a share of the largest.
+    **warmup: its duration, `epochs=1`.
+  """
+  return block(
+    type='training.schedule.WarmupCosine', warmup=block(**warmup), final=final
+  )
+
+
 def adamw(
   learning_rate: float,
   schedule: ConfigDict,

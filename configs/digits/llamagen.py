@@ -30,11 +30,7 @@ def get_config(arg: str = ''):
   config.train = common.block(duration=common.block(epochs=30))
   config.optim = common.adamw(
     2e-3,
-    common.block(
-      type='training.schedule.WarmupCosine',
-      warmup=common.block(epochs=5),
-      final=0.05,
-    ),
+    common.cosine(0.05, epochs=5),
     clip=1.0,
   )
   config.ema = (0.99,)

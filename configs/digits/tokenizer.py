@@ -47,11 +47,7 @@ def recipe(config, *, l2: float) -> None:
   config.train = common.block(duration=common.block(epochs=60))
   config.optim = common.adamw(
     3e-3,
-    common.block(
-      type='training.schedule.WarmupCosine',
-      warmup=common.block(epochs=1),
-      final=0.02,
-    ),
+    common.cosine(0.02, epochs=1),
     clip=1.0,
   )
   config.ema = (0.99,)

@@ -12,25 +12,18 @@ and no discriminator; unused codes are restarted.
 """
 
 from arvision.configs import common
+from arvision.configs.folder import tokenizer as folder
 
 
 def get_config(arg: str = ''):
-  del arg
-  config = common.new()
-  config.data = common.block(
-    type='data.pipeline.Images',
-    source=common.block(
-      type='data.emoji.Emoji',
-      font='/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf',
-      size=64,
-      classes_by='group',
-    ),
-    size=(64, 64),
-    channels=3,
-    batch_size=64,
-    flip=True,
-    cache=True,
+  config = folder.get_config(arg).unlock()
+  config.data.source = common.block(
+    type='data.emoji.Emoji',
+    font='/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf',
+    size=64,
+    classes_by='group',
   )
+  config.data.batch_size = 64
   config.tokenizer = common.block(
     type='tokenizers.residual.MultiScaleVQ',
     scales=(1, 2, 3, 5, 8),
@@ -46,17 +39,6 @@ def get_config(arg: str = ''):
       attention=False,
     ),
   )
-  config.task = common.block(
-    type='tasks.tokenizer.TrainTokenizer', l1=0.5, l2=2.0, restart_after=100
-  )
-  config.train = common.block(duration=common.block(epochs=300))
-  config.optim = common.adamw(
-    2e-3,
-    common.block(
-      type='training.schedule.WarmupCosine',
-      warmup=common.block(steps=100),
-      final=0.02,
-    ),
-    clip=1.0,
-  )
+  config.train.duration = common.block(epochs=300)
+  config.ema = (0.999,)
   return common.locked(config)

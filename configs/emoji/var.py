@@ -30,11 +30,7 @@ def get_config(arg: str = ''):
   config.train = common.block(duration=common.block(epochs=150))
   config.optim = common.adamw(
     1e-3,
-    common.block(
-      type='training.schedule.WarmupCosine',
-      warmup=common.block(steps=100),
-      final=0.02,
-    ),
+    common.cosine(0.02, steps=100),
     exempt=common.VAR_NO_DECAY,
   )
   return common.locked(config)

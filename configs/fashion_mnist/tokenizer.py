@@ -49,11 +49,7 @@ def recipe(config) -> None:
   config.evals.every = common.block(fraction=0.5)  # 10,000 pictures take long
   config.optim = common.adamw(
     2e-3,
-    common.block(
-      type='training.schedule.WarmupCosine',
-      warmup=common.block(steps=100),
-      final=0.02,
-    ),
+    common.cosine(0.02, steps=100),
     clip=1.0,
   )
   config.ema = (0.99,)

@@ -50,11 +50,7 @@ def get_config(arg: str = ''):
   config.train = common.block(duration=common.block(steps=2000))
   config.optim = common.adamw(
     2e-3,
-    common.block(
-      type='training.schedule.WarmupCosine',
-      warmup=common.block(steps=100),
-      final=0.02,
-    ),
+    common.cosine(0.02, steps=100),
     clip=1.0,
   )
   config.ema = (0.99,)

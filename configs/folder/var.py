@@ -32,11 +32,7 @@ def get_config(arg: str = ''):
   config.train = common.block(duration=common.block(steps=2000))
   config.optim = common.adamw(
     1e-3,
-    common.block(
-      type='training.schedule.WarmupCosine',
-      warmup=common.block(steps=100),
-      final=0.02,
-    ),
+    common.cosine(0.02, steps=100),
     exempt=common.VAR_NO_DECAY,
   )
   config.ema = (0.99,)

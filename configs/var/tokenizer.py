@@ -52,11 +52,7 @@ def get_config(arg: str = ''):
   config.train = common.block(duration=common.block(epochs=250))
   config.optim = common.adamw(
     3e-4,
-    common.block(
-      type='training.schedule.WarmupCosine',
-      warmup=common.block(fraction=0.01),
-      final=0.3,
-    ),
+    common.cosine(0.3, fraction=0.01),
     weight_decay=0.005,
     clip=10.0,
   )
