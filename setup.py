@@ -43,7 +43,13 @@ setuptools.setup(
     'tqdm>=4.66',
   ],
   extras_require={
-    'dev': ['mypy>=1.11', 'pytest>=8', 'ruff>=0.9'],
+    'dev': [
+      'ipykernel>=6',
+      'mypy>=1.11',
+      'nbclient>=0.10',
+      'pytest>=8',
+      'ruff>=0.9',
+    ],
     'torch': ['torch>=2.4'],
     'gpu': ['jax[cuda13]>=0.10'],
     'tpu': ['jax[tpu]>=0.10'],

@@ -6,9 +6,18 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
 import jax
+import pytest
 from absl import flags
 
 jax.config.update('jax_default_matmul_precision', 'highest')
 
 # Grain reads an absl flag when it starts worker processes.
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _own_cache(tmp_path_factory):
+  """Classifiers that tests train stay out of the user's cache."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+    yield

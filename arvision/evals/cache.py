@@ -17,16 +17,11 @@ from flax import traverse_util
 
 from arvision.data.base import Data
 from arvision.evals.classifier import Classifier, Recipe
+from arvision.parallel.host import cache_folder
 
 # To be raised when `Network` or its training changes: older files are then
 # not found any more.
 _VERSION = 1
-
-
-def default_folder() -> pathlib.Path:
-  """$XDG_CACHE_HOME/arvision/classifiers, by default below ~/.cache."""
-  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  return pathlib.Path(home) / 'arvision' / 'classifiers'
 
 
 def fingerprint(recipe: Recipe, data: Data, description: Any) -> str:
@@ -67,14 +62,14 @@ def load_or_train(
     recipe: how it is trained.
     data: what it is trained on.
     description: see `fingerprint`.
-    folder: of the cache, `default_folder()` for None.
+    folder: of the cache, `classifiers` in `cache_folder()` for None.
     say: is told how it goes.
 
   Raises:
     ConfigError: fewer than two classes.
   """
   name = f'{fingerprint(recipe, data, description)}.npz'
-  path = pathlib.Path(folder or default_folder()) / name
+  path = pathlib.Path(folder or cache_folder() / 'classifiers') / name
   classifier = _load(path, recipe.network(data.num_classes))
   if classifier is not None:
     say(f'classifier: {path}')

@@ -37,14 +37,20 @@ def initialize() -> None:
     jax.distributed.initialize()
 
 
+def cache_folder() -> pathlib.Path:
+  """$XDG_CACHE_HOME/arvision, by default ~/.cache/arvision."""
+  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  return pathlib.Path(home) / 'arvision'
+
+
 def use_compilation_cache() -> None:
-  """Keeps compiled programs in ~/.cache/arvision/jax.
+  """Keeps compiled programs in `cache_folder()`/jax.
 
   $JAX_COMPILATION_CACHE_DIR and the other variables of JAX go first.
   """
   if jax.config.jax_compilation_cache_dir is None:
-    path = pathlib.Path.home() / '.cache' / 'arvision' / 'jax'
-    jax.config.update('jax_compilation_cache_dir', str(path))
+    path = str(cache_folder() / 'jax')
+    jax.config.update('jax_compilation_cache_dir', path)
   if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 

@@ -18,8 +18,10 @@ from arvision.training.evaluate import HeldOut
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
 
-# Parts of a metric that the files have and the console leaves out.
-_DETAIL = re.compile(r'/(step|scale)_|^(weight_decay|epoch)$')
+# What the files have and the console leaves out.
+_DETAIL = re.compile(r'/step_|^perplexity/|^(weight_decay|epoch)$')
+# Parts of a figure that the console shows in a row.
+_ROW = re.compile(r'^(usage)/scale_')
 
 
 class Position:
@@ -145,7 +147,11 @@ class Between:
 
 
 def _brief(values):
-  """'loss 1.234  accuracy 0.5', the loss in front."""
-  names = sorted(values, key=lambda name: not name.endswith('loss'))
-  shown = [name for name in names if not _DETAIL.search(name)]
-  return '  '.join(f'{name} {values[name]:.4g}' for name in shown)
+  """'loss 1.234  psnr 20.5  usage 0.21 0.98', the loss in front."""
+  shown: dict[str, list[str]] = {}
+  for name in sorted(values, key=lambda name: not name.endswith('loss')):
+    if row := _ROW.match(name):
+      shown.setdefault(row[1], []).append(f'{values[name]:.2f}')
+    elif not _DETAIL.search(name):
+      shown[name] = [f'{values[name]:.4g}']
+  return '  '.join(f'{name} {" ".join(row)}' for name, row in shown.items())

@@ -23,11 +23,12 @@ def get_config(arg: str = ''):
     width=96,
     heads=4,
     hidden=256,
+    dropout=0.2,
     guidance=2.0,
   )
   config.backbone.unroll = 4  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=30))
+  config.train = common.block(duration=common.block(epochs=50))
   config.optim = common.adamw(
     2e-3,
     common.cosine(0.05, epochs=5),

@@ -1,0 +1,26 @@
+"""The notebooks run from top to bottom."""
+
+import pathlib
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+COLABS = sorted((pathlib.Path(__file__).parents[2] / 'colabs').glob('*.ipynb'))
+
+
+@pytest.mark.parametrize('path', COLABS, ids=lambda p: p.stem)
+def test_notebook(path, tmp_path):
+  notebook = nbformat.read(path, as_version=4)
+  nbformat.validate(notebook)
+  assert not any(cell.get('outputs') for cell in notebook.cells)
+  where = {'metadata': {'path': str(tmp_path)}}
+  NotebookClient(notebook, timeout=300, resources=where).execute()
+  pictures = [
+    data
+    for cell in notebook.cells
+    for output in cell.get('outputs', ())
+    for data in output.get('data', ())
+    if data == 'image/png'
+  ]
+  assert len(pictures) > 3
