@@ -25,11 +25,11 @@ def get_config(arg: str = ''):
     width=128,
     heads=4,
     gate=1e-1,
-    dropout=0.1,
+    dropout=0.2,
     guidance=1.0,
   )
   config.backbone.unroll = 4  # all layers, see layers.stack.Stack
-  config.train = common.block(duration=common.block(steps=2000))
+  config.train = common.block(duration=common.block(steps=1000))
   config.optim = common.adamw(
     1e-3,
     common.cosine(0.02, steps=100),

@@ -1,6 +1,7 @@
 """A folder of one's own images trains with no other override than its path."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -42,8 +43,13 @@ def configured(name, pictures):
   return config
 
 
-def test_it_trains_and_samples(pictures, tmp_path):
-  train(configured('tokenizer', pictures).lock(), tmp_path / 'tokenizer')
+def test_it_trains_and_samples(pictures, tmp_path, capsys):
+  config = configured('tokenizer', pictures).lock()
+  train(config, tmp_path / 'tokenizer')
+  # The usage of every scale stands in the line that the console shows.
+  scales = len(config.tokenizer.scales)
+  said = ''.join(capsys.readouterr())
+  assert re.search(rf'  usage( \d\.\d\d){{{scales}}}  ', said)
   config = configured('var', pictures)
   config.tokenizer_workdir = str(tmp_path / 'tokenizer')
   config.condition.classes = None
