@@ -14,6 +14,7 @@ it says little on a shared machine.
 import argparse
 import functools
 import json
+import os
 import platform
 import time
 
@@ -126,8 +127,10 @@ def main():
     'd16': ('VAR-d16, 256 px', imagenet256.get_config('d16'), (1, 8)),
   }
   device = jax.devices()[0]
+  machine = platform.processor() or platform.machine()
   print(
-    f'{device.device_kind} · {platform.processor()} · jax {jax.__version__}'
+    f'{device.device_kind}, {machine}, {os.cpu_count()} cores, '
+    f'jax {jax.__version__}'
   )
   print(
     f'{"model":18}{"part":13}{"batch":>6}{"images/s":>11}{"seconds":>10}'

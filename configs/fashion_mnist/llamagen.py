@@ -3,7 +3,8 @@
     arvision train --config=configs/fashion_mnist/llamagen.py \\
       --workdir=runs/fashion_mnist/llamagen
 
-Train the tokenizer first (`vq.py`).
+Train the tokenizer first (`vq.py`). A quarter of an hour on two cores of an AMD
+EPYC; the README has what `arvision eval` says of it.
 
 Source: arXiv 2406.06525, at a size for two CPU cores.
 """

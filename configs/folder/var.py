@@ -4,7 +4,8 @@
       --config.data.source.path=my/pictures
 
 Train the tokenizer first (`tokenizer.py`), with the same --config.data flags.
-Sized for minutes on two CPU cores.
+Sized for a thousand pictures and two CPU cores, 9 minutes on those of an AMD
+EPYC; more pictures want more steps.
 
 Source: arXiv 2404.02905.
 """
