@@ -33,10 +33,12 @@ setuptools.setup(
     'importlib_resources>=6',  # tensorflow-datasets needs it, undeclared
     'jax>=0.10',
     'ml_collections>=1.1',
+    'ml_dtypes>=0.5',
     'numpy>=2.0',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
     'pillow>=11',
+    'safetensors>=0.6',
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.10',

@@ -186,6 +186,7 @@ def var(
   std = math.sqrt(1 / (3 * width))
   out = std / math.sqrt(2 * depth)
   first = math.prod(grids(scales)[0])
+  config.release = block(type='importers.var.Transformer')
   config.layout = block(type='layouts.scales.scales', scales=tuple(scales))
   config.feed = block(type='feeds.residual.Residual')
   adaln = block(type='layers.blocks.AdaLN', std=std, gate=gate, rest=0.5)
@@ -266,6 +267,7 @@ def llamagen(
   """
   if hidden is None:
     hidden = -(-int(2 * 4 * width / 3) // 256) * 256
+  config.release = block(type='importers.llamagen.Transformer')
   config.layout = block(
     type='layouts.grid.raster', height=grid[0], width=grid[1], longest=64
   )

@@ -34,7 +34,7 @@ def parser(command: str, about: str | None) -> argparse.ArgumentParser:
     '--ema',
     metavar='DECAY',
     help="which running average of the weights, or 'raw' for the weights "
-    'themselves; default: the first average',
+    'themselves; default: the slowest average',
   )
   flags.add_argument(
     '--step', type=int, help='of the checkpoint; default: the newest'
@@ -66,7 +66,7 @@ def open_run(
 def with_config(
   run: TrainedRun, config: ConfigDict, workdir: str
 ) -> TrainedRun:
-  """A run with data and sampler of another config.
+  """A run with data, sampler and release of another config.
 
   A tokenizer's run takes the data of a generator's config too.
 
@@ -90,7 +90,7 @@ def with_config(
     )
   mixed = ConfigDict(run.config)
   with mixed.unlocked():
-    for name in ('data', 'sampler'):
+    for name in ('data', 'sampler', 'release'):
       if name in config:
         mixed[name] = config[name]
   return dataclasses.replace(run, config=mixed)

@@ -1,15 +1,18 @@
 """A whole config -> model, tokenizer and task: where parts meet."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from arvision.build import ConfigError, build
 from arvision.data.base import Data
 from arvision.model import ARModel
+from arvision.structs import Draw, Tokens
 from arvision.tasks.base import Task
 
 
@@ -25,12 +28,18 @@ def complete(config: Any, data: Data) -> Any:
     config: `condition.classes=None` stands for as many as the data has.
     data: gives the number of classes.
   """
-  if config.get('condition', {'classes': 0}).get('classes', 0) is not None:
+  if not open_classes(config):
     return config
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.condition.classes = data.num_classes
   return config
+
+
+def open_classes(config: Any) -> bool:
+  """Whether the number of classes is left to the data, see `complete`."""
+  condition = config.get('condition', {})
+  return 'classes' in condition and condition['classes'] is None
 
 
 def make_tokenizer(config: Any) -> nn.Module:
@@ -56,6 +65,53 @@ def make_model(config: Any) -> ARModel:
     layout=build(config.layout, 'layout'),
     feed=build(config.feed, 'feed'),
   )
+
+
+def trained_shapes(config: Any) -> Any:
+  """Shapes of the parameters that a config trains, without any data.
+
+  Args:
+    config: whole; of a tokenizer or of a generator.
+
+  Returns:
+    a tree of `jax.ShapeDtypeStruct`: of the model, or of the tokenizer without
+    its discriminator.
+
+  Raises:
+    ConfigError: parts that do not fit one another.
+  """
+  tokenizer = make_tokenizer(config)
+  image = jnp.zeros((1, *config.data.size, config.data.channels), jnp.float32)
+
+  key = jax.random.key(0)
+  if not is_generator(config):
+    variables = jax.eval_shape(tokenizer.init, key, image)
+    return nn.unbox(variables['params'])
+  model = make_model(config)
+  check_fit(config, model, tokenizer)
+  return model_shapes(model, lambda: tokenizer.bind(tokenizer.init(key, image)))
+
+
+def model_shapes(
+  model: ARModel, make_codec: Callable[[], Any] = lambda: None
+) -> Any:
+  """Shapes of the parameters of a model.
+
+  Args:
+    model: the trained parts.
+    make_codec: gives the bound tokenizer; nothing of it is computed.
+  """
+
+  def init(key):
+    tokens = Tokens(jnp.zeros((1, model.layout.tokens), jnp.int32))
+    inputs = {'label': jnp.zeros((1,), jnp.int32)}
+    draw = Draw.create(0, jnp.arange(1))
+    return model.init(
+      key, tokens, inputs, draw, make_codec(), train=False, method='loss'
+    )
+
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  return nn.unbox(shapes['params'])
 
 
 def is_generator(config: Any) -> bool:

@@ -216,7 +216,7 @@ class Checkpoints:
 def load_params(
   workdir: str | os.PathLike, ema: str | None = None, step: int | None = None
 ) -> tuple[ConfigDict, Any, int]:
-  """The trained parameters of a run, without its optimizer state.
+  """The trained or imported parameters of a run, without optimizer state.
 
   Args:
     workdir: folder of the run.
@@ -236,6 +236,10 @@ def load_params(
   folder = pathlib.Path(workdir).absolute() / workdirs.CHECKPOINTS
   names = [p.name for p in folder.glob('*')] if folder.is_dir() else []
   steps = sorted((int(n) for n in names if n.isdigit()), reverse=True)
+  if not steps and (pathlib.Path(workdir) / workdirs.IMPORTED).is_dir():
+    _which(ema, [], workdir)
+    tree = load_tree(pathlib.Path(workdir) / workdirs.IMPORTED)
+    return config, tree['params'], 0
   if not steps:
     raise DataError(f"'{workdir}' has no checkpoint yet; train there first")
   if step is not None and step not in steps:

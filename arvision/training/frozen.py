@@ -45,8 +45,9 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
   if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
     raise ConfigError(
       f"config.tokenizer_workdir='{source}' holds no tokenizer. Train it "
-      'first (arvision train --config=<its config> '
-      f'--workdir={source}), or point this key at its folder'
+      f'first (arvision train --config=<its config> --workdir={source}), '
+      'bring released weights in (arvision import), or point this key at its '
+      'folder'
     )
   theirs = workdirs.load_config(source)
   differ = workdirs.differences(

@@ -102,7 +102,13 @@ def train(
     )
     stack.callback(checkpoints.close)
     state, step, said = start.first_state(
-      origin, config, checkpoints, position, init_from, resume_from
+      origin,
+      config,
+      pathlib.Path(workdir),
+      checkpoints,
+      position,
+      init_from,
+      resume_from,
     )
     writer = Writer(workdir, clock.total, step, clock.batch_size)
     stack.callback(writer.close)

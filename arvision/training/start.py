@@ -60,8 +60,11 @@ class Origin:
       ConfigError: other parameters than those of this config.
     """
     params = load_params(workdir, 'raw')[1]
-    check_shapes(params, self.abstract.params, f'--init_from={workdir}')
     state = self.fresh()
+    # Released tokenizers come without a discriminator.
+    absent = {k: state.params[k] for k in state.params if k not in params}
+    params = {**params, **absent}
+    check_shapes(params, self.abstract.params, f'--init_from={workdir}')
 
     def take(state, params):
       ema = {
@@ -76,6 +79,7 @@ class Origin:
 def first_state(
   origin: Origin,
   config: ConfigDict,
+  workdir: pathlib.Path,
   checkpoints: Checkpoints,
   position: Position,
   init_from: str | None,
@@ -86,6 +90,7 @@ def first_state(
   Args:
     origin: of fresh states.
     config: whole config.
+    workdir: of the run; its imported weights come before a fresh start.
     checkpoints: of the run; they go before everything else.
     position: is set to that of the checkpoint.
     init_from, resume_from: see `loop.train`.
@@ -101,6 +106,8 @@ def first_state(
     return *found, f'going on from {resume_from} after'
   if init_from:
     return origin.with_params(init_from), 0, f'weights of {init_from},'
+  if (workdir / workdirs.IMPORTED).is_dir():
+    return origin.with_params(workdir), 0, 'imported weights,'
   return origin.fresh(), 0, 'fresh start,'
 
 

@@ -12,6 +12,8 @@ from arvision.build import ConfigError
 
 CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
+# Weights of a release, in the place of checkpoints.
+IMPORTED = 'imported'
 # Keys that may differ between the parts of a run that was stopped and resumed:
 # none of them changes what a step computes, but for the run's length.
 CHANGEABLE = (
@@ -24,6 +26,7 @@ CHANGEABLE = (
   'data.threads',
   'data.workers',
   'data.cache',
+  'release',
 )
 
 _MAY = tuple(f'config.{key}{end}' for key in CHANGEABLE for end in '.:')

@@ -56,6 +56,7 @@ def recipe(config, *, l2: float) -> None:
 def get_config(arg: str = ''):
   del arg
   config = common.new()
+  config.release = common.block(type='importers.var.Tokenizer')
   config.tokenizer = common.block(
     type='tokenizers.residual.MultiScaleVQ',
     scales=(1, 2, 3, 4),

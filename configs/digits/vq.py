@@ -15,6 +15,7 @@ from arvision.configs.digits import tokenizer
 def get_config(arg: str = ''):
   del arg
   config = common.new()
+  config.release = common.block(type='importers.llamagen.Tokenizer')
   config.tokenizer = common.block(
     type='tokenizers.vq.VQ',
     grid=(4, 4),

@@ -24,6 +24,7 @@ def get_config(arg: str = ''):
     classes_by='group',
   )
   config.data.batch_size = 64
+  config.release = common.block(type='importers.var.Tokenizer')
   config.tokenizer = common.block(
     type='tokenizers.residual.MultiScaleVQ',
     scales=(1, 2, 3, 5, 8),

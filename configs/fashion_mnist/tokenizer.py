@@ -72,6 +72,7 @@ def autoencoder() -> dict:
 def get_config(arg: str = ''):
   del arg
   config = common.new()
+  config.release = common.block(type='importers.var.Tokenizer')
   config.tokenizer = common.block(
     type='tokenizers.residual.MultiScaleVQ',
     scales=(1, 2, 3, 5, 8),

@@ -29,6 +29,7 @@ def get_config(arg: str = ''):
     batch_size=32,
     cache=True,
   )
+  config.release = common.block(type='importers.var.Tokenizer')
   config.tokenizer = common.block(
     type='tokenizers.residual.MultiScaleVQ',
     scales=(1, 2, 3, 4, 6, 8),

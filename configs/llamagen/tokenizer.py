@@ -20,6 +20,7 @@ def get_config(arg: str = ''):
   config = common.new()
   config.data = common.imagenet(size=256, resize=None, batch_size=128)
   config.data.update(crop='adm', flip=True)
+  config.release = common.block(type='importers.llamagen.Tokenizer')
   config.tokenizer = common.block(
     type='tokenizers.vq.VQ',
     vocab_size=16384,

@@ -28,6 +28,7 @@ def get_config(arg: str = ''):
   del arg
   config = common.new()
   config.data = common.imagenet(size=256, resize=288, batch_size=768)
+  config.release = common.block(type='importers.var.Tokenizer')
   config.tokenizer = common.block(
     type='tokenizers.residual.MultiScaleVQ',
     vocab_size=4096,

@@ -40,8 +40,16 @@ ALLOWED = {
   'data': ('structs', 'parallel'),
   'tasks': (*_BEFORE_TASKS, 'data'),
   'evals': (*_BEFORE_TASKS, 'data', 'tasks'),
-  'training': (*_BEFORE_TASKS, 'data', 'tasks', 'evals'),
-  'commands': (*_BEFORE_TASKS, 'data', 'tasks', 'evals', 'training'),
+  'importers': ('data', 'structs'),
+  'training': (*_BEFORE_TASKS, 'data', 'tasks', 'evals', 'importers'),
+  'commands': (
+    *_BEFORE_TASKS,
+    'data',
+    'tasks',
+    'evals',
+    'importers',
+    'training',
+  ),
   '__init__': (),
   '__main__': ('commands',),
 }

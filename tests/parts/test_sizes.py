@@ -1,13 +1,8 @@
 """Parameter counts of all published sizes, by shapes alone."""
 
-import functools
-
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import pytest
 
-from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from tests.configs import ALL
 
@@ -30,42 +25,17 @@ TOKENIZERS = {
 }
 
 
-def millions(shapes):
-  return sum(x.size for x in jax.tree.leaves(nn.unbox(shapes))) / 1e6
+SIZES = [
+  *((name, count, 0.06) for name, count in GENERATORS.items()),
+  *((name, count, 1e-3) for name, count in TOKENIZERS.items()),
+]
 
 
-def image_of(config):
-  return jnp.zeros((1, *config.data.size, config.data.channels))
-
-
-@pytest.mark.parametrize('name', GENERATORS)
-def test_generators(name):
-  config = ALL[name]()
-  model = assemble.make_model(config)
-  tokenizer = assemble.make_tokenizer(config)
-  assemble.check_fit(config, model, tokenizer)
-
-  def init(key):
-    codec = tokenizer.bind(tokenizer.init(key, image_of(config)))
-    tokens = Tokens(jnp.zeros((1, model.layout.tokens), jnp.int32))
-    label = {'label': jnp.zeros((1,), jnp.int32)}
-    draw = Draw.create(0, jnp.arange(1))
-    return model.init(
-      key, tokens, label, draw, codec, train=False, method='loss'
-    )['params']
-
-  got = millions(jax.eval_shape(init, jax.random.key(0)))
-  assert got == pytest.approx(GENERATORS[name], abs=0.06)
-
-
-@pytest.mark.parametrize('name', TOKENIZERS)
-def test_tokenizers(name):
-  config = ALL[name]()
-  init = functools.partial(
-    assemble.make_tokenizer(config).init, jax.random.key(0)
-  )
-  got = millions(jax.eval_shape(init, image_of(config)))
-  assert got == pytest.approx(TOKENIZERS[name], abs=1e-3)
+@pytest.mark.parametrize(('name', 'count', 'error'), SIZES)
+def test_parameters(name, count, error):
+  shapes = assemble.trained_shapes(ALL[name]())
+  millions = sum(x.size for x in jax.tree.leaves(shapes)) / 1e6
+  assert millions == pytest.approx(count, abs=error)
 
 
 def test_every_published_size_is_counted():

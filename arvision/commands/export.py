@@ -1,0 +1,24 @@
+"""Writes the weights of a run as the PyTorch release has them."""
+
+import argparse
+
+from arvision.commands import runs
+from arvision.training.released import write_out
+
+
+def main(argv: list[str]) -> None:
+  """`arvision export`: writes --output."""
+  flags, run = runs.open_run(parser(), argv)
+  print(write_out(run, flags.output))
+
+
+def parser() -> argparse.ArgumentParser:
+  """The flags of the command."""
+  flags = runs.parser('export', __doc__)
+  flags.add_argument(
+    '--output',
+    required=True,
+    metavar='FILE',
+    help='.safetensors, or .pth, .pt, .ckpt or .bin as torch.save writes them',
+  )
+  return flags

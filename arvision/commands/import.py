@@ -1,0 +1,43 @@
+"""Makes a run of released PyTorch weights, to sample, evaluate and fine-tune."""
+
+import argparse
+
+from arvision.commands import common
+from arvision.tasks import assemble
+from arvision.training.released import bring_in
+
+
+def main(argv: list[str]) -> None:
+  """`arvision import`: fills --workdir."""
+  flags, overrides = common.parse(parser(), argv)
+  config = common.load_config(flags.config, overrides)
+  if assemble.open_classes(config):
+    config = assemble.complete(config, assemble.make_data(config))
+  print(bring_in(config, flags.source, flags.workdir, flags.weights))
+  print(
+    f'{flags.workdir} is ready for sample and eval; to fine-tune: '
+    f'arvision train --init_from={flags.workdir}'
+  )
+
+
+def parser() -> argparse.ArgumentParser:
+  """The flags of the command."""
+  flags = common.parser('import', __doc__)
+  common.add_config(flags)
+  flags.add_argument(
+    '--source',
+    required=True,
+    metavar='FILE',
+    help='.safetensors, or a file of torch.save (.pth, .pt, .ckpt, .bin); '
+    'nothing in it is executed, and torch is not needed',
+  )
+  flags.add_argument(
+    '--workdir', required=True, metavar='DIR', help='a folder without a run'
+  )
+  flags.add_argument(
+    '--weights',
+    metavar='PLACE',
+    help="where in the file, 'model_ema' or 'trainer.var_wo_ddp'; default: "
+    'where the keys are, running averages before others',
+  )
+  return flags

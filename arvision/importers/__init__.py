@@ -1,0 +1,1 @@
+"""Released PyTorch weights in, and trained weights out in their form."""

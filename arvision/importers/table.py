@@ -1,0 +1,287 @@
+"""Tables from official keys to our parameters, and the way in both directions.
+
+A row says which official tensor holds a parameter and how it lies there. A
+table of a family makes the rows for the parameters that a config has, so that
+one table serves all its sizes and variants.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Protocol
+
+import flax.traverse_util
+import numpy as np
+
+from arvision.data.base import DataError
+
+Weights = dict[str, np.ndarray]
+Shape = tuple[int, ...]
+Grids = tuple[tuple[int, int], ...]
+
+
+class Form(Protocol):
+  """How an official tensor lies, seen from our parameter."""
+
+  def shape(self, ours: Shape) -> Shape:
+    """The official shape of a parameter of our shape."""
+
+  def inward(self, w: np.ndarray, ours: Shape) -> np.ndarray:
+    """Official array -> ours."""
+
+  def outward(self, p: np.ndarray) -> np.ndarray:
+    """Our array -> official."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Same:
+  """The same numbers in the same order, with axes of 1 around them.
+
+  Attributes:
+    before, after: number of axes of length 1 that the official tensor has.
+    flat: whether the rest is one axis there.
+  """
+
+  before: int = 0
+  after: int = 0
+  flat: bool = False
+
+  def shape(self, ours):
+    inner = (int(np.prod(ours)),) if self.flat else ours
+    return (1,) * self.before + inner + (1,) * self.after
+
+  def inward(self, w, ours):
+    return w.reshape(ours)
+
+  def outward(self, p):
+    return p.reshape(self.shape(p.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+  """(out, in) of torch -> (*in, *out).
+
+  Attributes:
+    inputs: how many of our axes are inputs.
+  """
+
+  inputs: int = 1
+
+  def shape(self, ours):
+    i = self.inputs
+    return int(np.prod(ours[i:])), int(np.prod(ours[:i]))
+
+  def inward(self, w, ours):
+    return w.T.reshape(ours)
+
+  def outward(self, p):
+    out, inputs = self.shape(p.shape)
+    return p.reshape(inputs, out).T
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+  """(out, in, height, width) of torch -> (height, width, in, out)."""
+
+  def shape(self, ours):
+    return ours[3], ours[2], ours[0], ours[1]
+
+  def inward(self, w, ours):
+    return w.transpose(2, 3, 1, 0)
+
+  def outward(self, p):
+    return p.transpose(3, 2, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One of our parameters and the official tensor or tensors that hold it.
+
+  Attributes:
+    path: of the parameter, 'backbone/input/linear/kernel'.
+    key: official; '{i}' runs over the layers of a stacked parameter.
+    form: how it lies there.
+    part, parts: the official tensor is cut into equal parts along its first
+      axis, and this is one of them.
+  """
+
+  path: str
+  key: str
+  form: Form = Same()
+  part: int = 0
+  parts: int = 1
+
+  def keys(self, ours: Shape) -> list[str]:
+    """The official keys of a parameter of our shape."""
+    if '{i}' not in self.key:
+      return [self.key]
+    return [self.key.replace('{i}', str(i)) for i in range(ours[0])]
+
+  def official(self, ours: Shape) -> Shape:
+    """The shape of every official tensor, of the parameter's."""
+    first, *rest = self.form.shape(self._layer(ours))
+    return (first * self.parts, *rest)
+
+  def _layer(self, ours):
+    return ours[1:] if '{i}' in self.key else ours
+
+  def inward(self, weights: Mapping[str, np.ndarray], ours: Shape):
+    """Our parameter, float32, from the official tensors."""
+    layers = []
+    for key in self.keys(ours):
+      w = np.split(np.asarray(weights[key]), self.parts)[self.part]
+      layers.append(self.form.inward(w, self._layer(ours)))
+    p = np.stack(layers) if '{i}' in self.key else layers[0]
+    return np.ascontiguousarray(p, np.float32)
+
+  def outward(self, p: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """(official key, this row's part of it) of our parameter."""
+    layers = p if '{i}' in self.key else [p]
+    for key, layer in zip(self.keys(p.shape), layers):
+      yield key, self.form.outward(layer)
+
+
+class Table(Protocol):
+  """The weights of one released family.
+
+  Attributes:
+    name: in words.
+    wrapping: under which key the release has them, '' for none.
+    hints: (pattern of official keys, config keys that explain a difference).
+  """
+
+  name: str
+  wrapping: str
+  hints: tuple[tuple[str, str], ...]
+
+  def rows(self, paths: Collection[str]) -> list[Row]:
+    """A row for each of these parameters that the family has."""
+
+  def buffers(self, weights: Weights, grids: Grids) -> Weights:
+    """What the official file holds besides: derived and counted things.
+
+    Args:
+      weights: the official weights without them.
+      grids: of the tokens, as in `TokenSpec`.
+    """
+
+  def derived(self, key: str) -> bool:
+    """Whether an official key is such a thing, to be ignored."""
+
+
+def paths(shapes: Any) -> dict[str, Shape]:
+  """'a/b/c' -> shape, of a tree of arrays or shapes."""
+  flat = flax.traverse_util.flatten_dict(shapes, sep='/')
+  return {path: tuple(leaf.shape) for path, leaf in flat.items()}
+
+
+def to_params(table: Table, weights: Weights, shapes: Any) -> Any:
+  """Official weights -> a tree of float32 arrays like `shapes`.
+
+  Raises:
+    DataError: keys that are missing, left over or of another shape, all at
+      once, with the config keys that would explain them; or numbers that are
+      not finite.
+  """
+  ours = paths(shapes)
+  rows = table.rows(ours)
+  check(table, rows, weights, ours)
+  params = {row.path: row.inward(weights, ours[row.path]) for row in rows}
+  broken = [path for path, p in params.items() if not np.isfinite(p).all()]
+  if broken:
+    raise DataError(f'numbers that are not finite: {", ".join(broken)}')
+  return flax.traverse_util.unflatten_dict(params, sep='/')
+
+
+def to_weights(table: Table, params: Any, grids: Grids) -> Weights:
+  """A tree of parameters -> the official weights, buffers included.
+
+  Args:
+    table: of the family.
+    params: arrays.
+    grids: of the tokens, as in `TokenSpec`.
+  """
+  flat = flax.traverse_util.flatten_dict(params, sep='/')
+  parts: dict[str, dict[int, np.ndarray]] = {}
+  for row in table.rows(flat):
+    for key, w in row.outward(np.asarray(flat[row.path])):
+      parts.setdefault(key, {})[row.part] = w
+  weights = {
+    key: np.concatenate([w[i] for i in sorted(w)]) if len(w) > 1 else w[0]
+    for key, w in parts.items()
+  }
+  return weights | table.buffers(weights, grids)
+
+
+def check(
+  table: Table, rows: list[Row], weights: Weights, ours: Mapping[str, Shape]
+) -> None:
+  """Refuses weights that are not those of these parameters; see `to_params`."""
+  wanted = {
+    key: row.official(ours[row.path])
+    for row in rows
+    for key in row.keys(ours[row.path])
+  }
+  missing = [key for key in wanted if key not in weights]
+  over = [k for k in weights if k not in wanted and not table.derived(k)]
+  shaped = [
+    key
+    for key, shape in wanted.items()
+    if key in weights and np.shape(weights[key]) != shape
+  ]
+  unknown = sorted({*ours} - {row.path for row in rows})
+  if not (missing or over or shaped or unknown):
+    return
+  shapes = lambda key: f' {np.shape(weights[key])}, wanted {wanted[key]}'
+  lines = [
+    *_listed('missing', missing),
+    *_listed('left over', over),
+    *_listed('of another shape', shaped, shapes),
+    *(f'  not in any release: parameter {path}' for path in unknown),
+  ]
+  keys = [*missing, *over, *shaped]
+  hints = dict.fromkeys(
+    text
+    for pattern, text in table.hints
+    if any(re.search(pattern, key) for key in keys)
+  )
+  text = f'not the weights of this {table.name}:\n' + '\n'.join(lines)
+  if hints:
+    text += '\nlook at ' + '; '.join(hints)
+  raise DataError(text)
+
+
+def _listed(what, keys, more: Callable[[str], str] = lambda key: ''):
+  """A line for all keys that differ in the number of a layer alone."""
+  groups: dict[tuple[str, str], list[int]] = {}
+  for key in keys:
+    number = re.search(r'\d+', key)
+    name = re.sub(r'\d+', '*', key, count=1)
+    at = int(number[0]) if number else -1
+    groups.setdefault((name, more(key)), []).append(at)
+  for (name, text), numbers in groups.items():
+    yield f'  {what}: {name.replace("*", _span(numbers), 1)}{text}'
+
+
+def _span(numbers):
+  low, high = min(numbers), max(numbers)
+  if len(numbers) == 1:
+    return str(low)
+  if len(numbers) == high - low + 1:
+    return f'{{{low}..{high}}}'
+  return '{' + ','.join(map(str, sorted(numbers))) + '}'
+
+
+def dense(
+  path: str, key: str, inputs: int = 1, bias: bool = True
+) -> Iterator[Row]:
+  """Rows of a linear layer: kernel, and bias."""
+  yield Row(f'{path}/kernel', f'{key}.weight', Linear(inputs))
+  if bias:
+    yield Row(f'{path}/bias', f'{key}.bias', Same(flat=True))
+
+
+def norm(path: str, key: str) -> Iterator[Row]:
+  """Rows of a norm: scale and bias."""
+  yield Row(f'{path}/scale', f'{key}.weight')
+  yield Row(f'{path}/bias', f'{key}.bias')

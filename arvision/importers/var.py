@@ -1,0 +1,112 @@
+"""The released weights of VAR: its transformer and its tokenizer.
+
+Source: FoundationVision/VAR, models/var.py and models/vqvae.py.
+"""
+
+import re
+
+import numpy as np
+
+from arvision.importers import autoencoder
+from arvision.importers.table import Grids, Linear, Row, Same, Weights, dense
+
+_BLOCK = 'backbone/stack/layers/block'
+
+
+class Transformer:
+  """`var_d16.pth` and its like, with an adaLN of every block or a shared one."""
+
+  name = 'VAR transformer'
+  wrapping = ''
+  hints = (
+    (r'shared_ada_lin|ada_gss', 'config.backbone.shared_adaln'),
+    (r'^blocks\.', 'config.backbone.depth, width and heads'),
+    (r'^class_emb', 'config.condition.classes'),
+    (r'^head\.', 'config.head.vocab_size'),
+    (r'^(pos_1LC|lvl_embed)', 'config.layout.scales'),
+    (r'^word_embed', 'config.tokenizer.channels'),
+    (r'^(encoder|decoder|quantize)\.', 'the file: it is a tokenizer'),
+  )
+
+  def rows(self, paths):
+    attention, adaln = f'{_BLOCK}/attention', f'{_BLOCK}/adaln'
+    table = [
+      Row('condition/label/table', 'class_emb.weight'),
+      Row('condition/start', 'pos_start', Same(before=1)),
+      *dense('backbone/input/linear', 'word_embed'),
+      Row('backbone/position/slot', 'pos_1LC', Same(before=1)),
+      Row('backbone/position/entity', 'lvl_embed.weight'),
+      *dense('backbone/norm_adaln', 'head_nm.ada_lin.1'),
+      *dense('backbone/shared_adaln', 'shared_ada_lin.1'),
+      Row(f'{adaln}/offset', 'blocks.{i}.ada_gss', Same(before=2)),
+      *dense(f'{adaln}/linear', 'blocks.{i}.ada_lin.1'),
+      Row(
+        f'{attention}/qkv/kernel', 'blocks.{i}.attn.mat_qkv.weight', Linear()
+      ),
+      Row(f'{attention}/q_bias', 'blocks.{i}.attn.q_bias', Same(flat=True)),
+      Row(f'{attention}/v_bias', 'blocks.{i}.attn.v_bias', Same(flat=True)),
+      Row(
+        f'{attention}/logits/log_scale',
+        'blocks.{i}.attn.scale_mul_1H11',
+        Same(before=1, after=2),
+      ),
+      *dense(f'{attention}/out', 'blocks.{i}.attn.proj', inputs=2),
+      *dense(f'{_BLOCK}/mlp/fc1', 'blocks.{i}.ffn.fc1'),
+      *dense(f'{_BLOCK}/mlp/fc2', 'blocks.{i}.ffn.fc2'),
+      *dense('head/linear', 'head'),
+    ]
+    return [row for row in table if row.path in paths]
+
+  def buffers(self, weights: Weights, grids: Grids) -> Weights:
+    areas = [height * width for height, width in grids]
+    level = np.repeat(np.arange(len(areas)), areas)
+    hidden = np.where(level[:, None] >= level, 0, -np.inf)
+    biases = [key for key in weights if key.endswith('.q_bias')]
+    return {
+      'lvl_1L': level[None],
+      'attn_bias_for_masking': hidden[None, None].astype(np.float32),
+      **{
+        key.replace('q_bias', 'zero_k_bias'): np.zeros_like(weights[key])
+        for key in biases
+      },
+    }
+
+  def derived(self, key: str) -> bool:
+    return key in ('lvl_1L', 'attn_bias_for_masking') or key.endswith(
+      '.zero_k_bias'
+    )
+
+
+class Tokenizer:
+  """`vae_ch160v4096z32.pth`."""
+
+  name = 'VAR tokenizer'
+  wrapping = ''
+  hints = (
+    (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
+    (r'^quantize\.quant_resi', 'config.tokenizer.phi_share'),
+    (
+      r'(down|up)\.\d',
+      'config.tokenizer.encoder and decoder: ch_mult, res_blocks',
+    ),
+    (r'conv_(in|out)', 'config.tokenizer.encoder and decoder: ch, channels'),
+    (r'^blocks\.', 'the file: it is a transformer'),
+  )
+
+  def rows(self, paths):
+    def rename(name):
+      name = re.sub(r'^phi_(\d+)', r'quantize.quant_resi.qresi_ls.\1', name)
+      return autoencoder.ldm(name)
+
+    return [
+      Row('codebook', 'quantize.embedding.weight'),
+      *autoencoder.rows(paths, rename, fused_qkv=True),
+    ]
+
+  def buffers(self, weights: Weights, grids: Grids) -> Weights:
+    codes = len(weights['quantize.embedding.weight'])
+    hits = np.zeros((len(grids), codes), np.float32)
+    return {'quantize.ema_vocab_hit_SV': hits}
+
+  def derived(self, key: str) -> bool:
+    return key == 'quantize.ema_vocab_hit_SV'

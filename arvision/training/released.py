@@ -1,0 +1,128 @@
+"""Released weights as the start of a run, and a run's weights as released.
+
+An imported run is a folder with `config.json`, the tokenizer it needs, and the
+weights in `imported/` where another run has checkpoints.
+"""
+
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from arvision.build import ConfigError, build
+from arvision.data.base import DataError
+from arvision.importers import files, table
+from arvision.tasks import assemble
+from arvision.training import checkpoint, frozen
+from arvision.training import workdir as workdirs
+from arvision.training.trained import TrainedRun
+
+
+def table_of(config: ConfigDict) -> table.Table:
+  """The table of the family whose weights a config can hold.
+
+  Raises:
+    ConfigError: the config names none.
+  """
+  if 'release' not in config:
+    raise ConfigError(
+      'config.release is missing: no released weights are known that this '
+      "config could hold; set it to a table, like 'importers.var.Transformer'"
+    )
+  return build(config.release, 'release')
+
+
+def bring_in(
+  config: ConfigDict,
+  source: str | os.PathLike,
+  workdir: str | os.PathLike,
+  which: str | None = None,
+) -> str:
+  """Makes a folder the run of a config with released weights.
+
+  Args:
+    config: whole; a generator's `tokenizer_workdir` holds its tokenizer.
+    source: weight file.
+    workdir: a folder without a run.
+    which: place in the file, see `files.find_weights`.
+
+  Returns:
+    What was taken, in a line.
+
+  Raises:
+    ConfigError: a folder with a run, a config without a table, or no
+      tokenizer.
+    DataError: a file that cannot be used; see `files` and `table`.
+  """
+  folder = pathlib.Path(workdir)
+  for name in (workdirs.CONFIG, workdirs.CHECKPOINTS):
+    if (folder / name).exists():
+      raise ConfigError(
+        f"--workdir='{workdir}' holds a run already ({name}); choose a new one"
+      )
+  form = table_of(config)
+  shapes = assemble.trained_shapes(config)
+  content = files.read(source)
+  ours = table.paths(shapes)
+  wanted = [k for row in form.rows(ours) for k in row.keys(ours[row.path])]
+  try:
+    place, weights = files.find_weights(content, wanted, which)
+    params = table.to_params(form, weights, shapes)
+  except DataError as error:
+    raise DataError(f"'{source}': {error}") from error
+  kept = frozen.load(config, workdir)
+  target = folder / workdirs.IMPORTED
+  if target.exists():  # of an import that did not end
+    shutil.rmtree(target)
+  folder.mkdir(parents=True, exist_ok=True)
+  if not assemble.is_generator(config):
+    params = {'tokenizer': params}
+  checkpoint.save_tree(target, {'params': params})
+  frozen.claim(workdir, config, kept)
+  return _summary(form, source, place, weights, params)
+
+
+def _summary(form, source, place, weights, params):
+  count = sum(p.size for p in jax.tree.leaves(params))
+  used = [w for key, w in weights.items() if not form.derived(key)]
+  kinds = sorted({str(np.asarray(w).dtype) for w in used} - {'float32'})
+  ignored = sorted(filter(form.derived, weights))
+  lines = [
+    f"{form.name}: {count:,} parameters from '{source}'"
+    + (f", its '{place}'" if place else '')
+  ]
+  if kinds:
+    lines.append(f'{", ".join(kinds)} became float32')
+  if ignored:
+    lines.append(f'{len(ignored)} derived tensors were ignored ({ignored[0]})')
+  return '; '.join(lines)
+
+
+def write_out(run: TrainedRun, output: str | os.PathLike) -> str:
+  """Writes the weights of a run with the official keys.
+
+  Args:
+    run: whose weights are written.
+    output: file; its suffix says whether as safetensors or as torch does.
+
+  Returns:
+    What was written, in a line.
+
+  Raises:
+    ConfigError: parameters that the release has no place for, a config without
+      a table, or a suffix that is not known.
+  """
+  form = table_of(run.config)
+  params = run.variables['params'] if run.model is None else run.params
+  ours = table.paths(params)
+  lost = sorted({*ours} - {row.path for row in form.rows(ours)})
+  if lost:
+    raise ConfigError(
+      f'the release of the {form.name} has no place for {", ".join(lost)}'
+    )
+  weights = table.to_weights(form, params, run.tokenizer.spec.grids)
+  files.write(output, weights, form.wrapping)
+  return f'{form.name}, step {run.step}: {len(weights)} tensors in {output}'

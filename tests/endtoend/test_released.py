@@ -1,0 +1,153 @@
+"""Weights out in the official form, and in again, by the commands."""
+
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+from arvision.commands.main import main
+from arvision.importers import files
+from arvision.training import checkpoint
+from arvision.training.trained import load_run
+from tests.parity.case import CASES, Case
+
+SHORT = (
+  '--config.train.duration.steps=4',
+  '--config.optim.schedule.warmup.steps=1',
+  '--config.pictures.count=4',
+)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """A tokenizer and a VAR after a few steps."""
+  folder = tmp_path_factory.mktemp('runs')
+  assert not main(
+    ['train', '--config=digits/tokenizer', f'--workdir={folder}/tok', *SHORT]
+  )
+  assert not main(
+    [
+      'train',
+      '--config=digits/var',
+      f'--workdir={folder}/var',
+      f'--config.tokenizer_workdir={folder}/tok',
+      '--config.backbone.depth=2',
+      *SHORT,
+    ]
+  )
+  return folder
+
+
+def same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
+def test_out_and_in_again_is_the_same_run(runs, tmp_path, suffix):
+  tok, var = tmp_path / f'vae{suffix}', tmp_path / f'var{suffix}'
+  for workdir, file in (('tok', tok), ('var', var)):
+    assert not main(
+      ['export', f'--workdir={runs}/{workdir}', f'--output={file}']
+    )
+  assert not main(
+    [
+      'import',
+      '--config=digits/tokenizer',
+      f'--source={tok}',
+      f'--workdir={tmp_path}/tok',
+    ]
+  )
+  assert not main(
+    [
+      'import',
+      '--config=digits/var',
+      f'--source={var}',
+      f'--workdir={tmp_path}/var',
+      f'--config.tokenizer_workdir={tmp_path}/tok',
+      '--config.backbone.depth=2',
+    ]
+  )
+  before, after = load_run(runs / 'var'), load_run(tmp_path / 'var')
+  same(before.params, after.params)
+  same(before.variables, after.variables)
+  labels, index = np.arange(3), np.arange(3)
+  same(
+    before.sample_fn(seed=5)(labels, index),
+    after.sample_fn(seed=5)(labels, index),
+  )
+
+
+def test_the_file_has_the_official_keys_and_shapes(tmp_path):
+  """A released file, in and out again: the same file."""
+  case = Case(CASES / 'var_vqvae')
+  weights = case.weights()
+  files.write(tmp_path / 'vae.pth', weights)
+  args = case.args
+  flags = [
+    '--config=var/tokenizer',
+    f'--config.tokenizer.vocab_size={args["vocab_size"]}',
+    f'--config.tokenizer.channels={args["z_channels"]}',
+    f'--config.tokenizer.scales={tuple(args["v_patch_nums"])}',
+    f'--config.tokenizer.encoder.z_channels={args["z_channels"]}',
+    '--config.data.size=(20, 20)',
+  ]
+  for half in ('encoder', 'decoder'):
+    flags += [
+      f'--config.tokenizer.{half}.ch={args["ch"]}',
+      f'--config.tokenizer.{half}.ch_mult={tuple(args["ch_mult"])}',
+      f'--config.tokenizer.{half}.res_blocks={args["num_res_blocks"]}',
+    ]
+  run, out = tmp_path / 'run', tmp_path / 'out.pth'
+  assert not main(
+    ['import', f'--source={tmp_path}/vae.pth', f'--workdir={run}', *flags]
+  )
+  assert not main(['export', f'--workdir={run}', f'--output={out}'])
+  found = files.read(out)
+  assert {*found} == {*weights}
+  same(dict(found), weights)
+
+
+def test_training_goes_on_from_imported_weights(runs, tmp_path, capsys):
+  file = tmp_path / 'vae.safetensors'
+  main(['export', f'--workdir={runs}/tok', '--ema=raw', f'--output={file}'])
+  flags = ['--config=digits/tokenizer', f'--workdir={tmp_path}/run', *SHORT]
+  assert not main(['import', f'--source={file}', *flags])
+  assert not main(['train', '--stop_at=2', *flags])
+  assert 'imported weights' in capsys.readouterr().out
+  start = checkpoint.load_params(runs / 'tok', 'raw')[1]
+  step = checkpoint.load_params(tmp_path / 'run', 'raw')[1]
+  change = jax.tree.map(lambda a, b: np.abs(a - b).max(), start, step)
+  # The first rate is 0, and a step of Adam moves numbers by about the rate.
+  assert 0 < max(jax.tree.leaves(change)) < 4e-3
+
+
+def test_errors_are_told(runs, tmp_path, capsys):
+  def fails(*argv):
+    assert main([*argv]) == 2
+    return capsys.readouterr().err
+
+  file = tmp_path / 'vae.pth'
+  main(['export', f'--workdir={runs}/tok', f'--output={file}'])
+  into = f'--workdir={tmp_path}/new'
+  config, source = '--config=digits/var', f'--source={file}'
+  tokenizer = f'--config.tokenizer_workdir={runs}/tok'
+  text = fails('import', config, source, into, tokenizer)
+  assert 'none of the keys of this network' in text
+  text = fails('import', '--config=digits/vq', source, into)
+  assert 'not the weights of this LlamaGen tokenizer' in text
+  text = fails(
+    'import', '--config=digits/tokenizer', source, into, '--weights=ema'
+  )
+  assert "no weights under 'ema'" in text
+  text = fails(
+    'import', '--config=digits/tokenizer', source, f'--workdir={runs}/tok'
+  )
+  assert 'holds a run already' in text
+  assert not (tmp_path / 'new').exists()
+
+
+def test_the_commands_are_listed():
+  for name in ('import', 'export'):
+    module = importlib.import_module(f'arvision.commands.{name}')
+    assert module.__doc__

@@ -1,0 +1,157 @@
+"""Recorded numbers of an official implementation, and its weights."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import zlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.importers import files, table
+
+CASES = pathlib.Path(__file__).parent / 'cases'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+  """A folder with `meta.json` and `io.npz`.
+
+  Attributes:
+    folder: of the case; siblings that it names lie beside it.
+  """
+
+  folder: pathlib.Path
+
+  @functools.cached_property
+  def meta(self) -> dict[str, Any]:
+    return json.loads((self.folder / 'meta.json').read_text())
+
+  @functools.cached_property
+  def io(self) -> dict[str, np.ndarray]:
+    with np.load(self.folder / 'io.npz') as arrays:
+      return dict(arrays)
+
+  @property
+  def args(self) -> dict[str, Any]:
+    """The arguments of the official constructor."""
+    return self.meta['constructor']
+
+  def sibling(self, name: str) -> 'Case':
+    """Another case, beside this one or among those of the repository."""
+    beside = self.folder.parent / name
+    return Case(beside if beside.is_dir() else CASES / name)
+
+  def limit(self, name: str) -> float:
+    """Largest difference of an array, as a share of its largest number."""
+    limits = self.meta['suggested']
+    strict = limits['strict_rel_to_max']
+    if name.startswith('gen_'):
+      return limits.get('strict_rel_to_max_generation', strict)
+    return strict
+
+  def file(self) -> dict[str, Any]:
+    """The official state dict, wrapped as a training checkpoint wraps it."""
+    return {'epoch': 1, 'model': {'network': self.weights()}}
+
+  def weights(self) -> dict[str, np.ndarray]:
+    """The official state dict: official key -> array in torch's layout.
+
+    Every tensor has its own stream of numpy's frozen legacy generator, seeded
+    by the CRC-32 of '<weights_seed>:<key>'.
+    """
+    return {
+      key: self._tensor(key, e) for key, e in self.meta['weights'].items()
+    }
+
+  def _tensor(self, key, entry):
+    if 'std' in entry:
+      code = zlib.crc32(f'{self.meta["weights_seed"]}:{key}'.encode())
+      normal = np.random.RandomState(code).standard_normal(entry['shape'])
+      return np.float32(entry['mean'] + entry['std'] * normal)
+    if 'buffer' in entry:
+      return self.io[entry['buffer']]
+    return np.full(entry['shape'], entry.get('constant', np.nan), np.float32)
+
+
+def imported(case: Case, form: table.Table, shapes: Any) -> Any:
+  """The parameters of a case, through the importer of released files.
+
+  Args:
+    case: whose weights are drawn.
+    form: of the family.
+    shapes: of our parameters.
+  """
+  ours = table.paths(shapes)
+  wanted = [k for row in form.rows(ours) for k in row.keys(ours[row.path])]
+  _, weights = files.find_weights(case.file(), wanted)
+  return table.to_params(form, weights, shapes)
+
+
+class Bound:
+  """A module with the official weights, run as whole compiled programs."""
+
+  def __init__(self, case: Case, module: nn.Module, form: table.Table):
+    image = nhwc(case.io['image'])[:1]
+    shapes = jax.eval_shape(module.init, jax.random.key(0), image)['params']
+    self.module = module
+    self.params = imported(case, form, nn.unbox(shapes))
+
+  def __call__(self, f, *args):
+    """f(bound module, *args)."""
+    program = jax.jit(lambda p, *a: f(self.module.bind({'params': p}), *a))
+    return program(self.params, *args)
+
+
+def nhwc(x: np.ndarray) -> np.ndarray:
+  """(..., c, h, w) -> (..., h, w, c)."""
+  return np.moveaxis(x, -3, -1)
+
+
+def nchw(x: Any) -> np.ndarray:
+  """(..., h, w, c) -> (..., c, h, w)."""
+  return np.moveaxis(np.asarray(x), -1, -3)
+
+
+def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
+  """What the parts of a decoder gave out on the way.
+
+  Args:
+    module: an `ARModel` with a `Decoder`.
+    params: of it.
+    *args: of the method.
+    **kwargs: of `apply`, with the method.
+
+  Returns:
+    'embed' (b, n, d) what the first block is given, 'blocks' (layers, b, n, d)
+    what every block gives, and 'condition', a `Cond`.
+  """
+
+  def keep(part, method):
+    return method in ('__call__', '_embed')
+
+  @jax.jit
+  def run(params):
+    return module.apply(
+      {'params': params},
+      *args,
+      capture_intermediates=keep,
+      mutable=['intermediates'],
+      **kwargs,
+    )[1]['intermediates']
+
+  found = run(params)
+  blocks = found['backbone']['stack']['layers']['block']['__call__'][0][0]
+  return {
+    'embed': found['backbone']['_embed'][0],
+    'blocks': blocks,
+    'condition': found['condition']['__call__'][0],
+  }
+
+
+def no_null(batch: int) -> jax.Array:
+  return jnp.zeros((batch,), bool)

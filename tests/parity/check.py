@@ -1,0 +1,159 @@
+"""Our parts against the recorded numbers of the official implementations.
+
+    python -m tests.parity.check tests/parity/cases/*
+
+takes folders with `meta.json` and `io.npz`, builds the model that each is of,
+brings its weights in through the importer of released files, and prints a line
+for every recorded output: the largest difference, as a number and as a share of
+the largest number of the array, and whether that is within the case's limit.
+Whole numbers must be equal. The exit code is 1 if an array fails.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from tests.parity.case import Case
+from tests.parity.systems import llamagen, training, var
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+  """How the arrays of a case are made.
+
+  Attributes:
+    outputs: case -> (name of an array, ours).
+    inputs: arrays that `outputs` reads and that are not compared.
+    limits: (case, name) -> largest differences allowed; None: as the case
+      suggests for forward passes.
+    absent: name -> why our parts do not have such an array.
+  """
+
+  outputs: Callable[[Case], Iterator[tuple[str, Any]]]
+  inputs: set[str]
+  limits: Callable[[Case, str], np.ndarray] | None = None
+  absent: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _steps(outputs):
+  return System(outputs, training.INPUTS, training.limits)
+
+
+FORWARD = {
+  'models.var.VAR': System(var.transformer, var.INPUTS),
+  'models.vqvae.VQVAE': System(var.tokenizer, var.TOKENIZER_INPUTS),
+  'autoregressive.models.gpt.Transformer(ModelArgs)': System(
+    llamagen.transformer, llamagen.INPUTS
+  ),
+  'tokenizer.tokenizer_image.vq_model.VQModel': System(
+    llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
+  ),
+}
+TRAINING = {
+  'models.var.VAR': _steps(training.var_steps),
+  'autoregressive.models.gpt.Transformer(ModelArgs)': _steps(
+    training.llamagen_steps
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """One array of a case.
+
+  Attributes:
+    name: of the array.
+    verdict: 'ok', 'FAIL' or 'not compared'.
+    text: the numbers, or why there are none.
+  """
+
+  name: str
+  verdict: str
+  text: str
+
+
+def results(case: Case) -> Iterator[Result]:
+  """Compares all outputs of a case, from shallow to deep."""
+  kinds = TRAINING if 'optimizer' in case.meta else FORWARD
+  official = case.args['cls']
+  if official not in kinds:
+    for name in case.io:
+      yield Result(name, 'not compared', f'{official} is not supported')
+    return
+  system = kinds[official]
+  limits = system.limits or _share_of_largest
+  wanted = {
+    k: v
+    for k, v in case.io.items()
+    if k not in system.inputs and not k.startswith('noise_')
+  }
+  problem = 'nothing of ours to compare it with'
+  try:
+    for name, got in system.outputs(case):
+      if name in wanted:
+        yield compare(name, got, wanted.pop(name), limits(case, name))
+  except (ValueError, NotImplementedError) as error:
+    problem = str(error)
+  for name in wanted:
+    if name in system.absent:
+      yield Result(name, 'not compared', system.absent[name])
+    else:
+      yield Result(name, 'FAIL', problem)
+
+
+def _share_of_largest(case, name):
+  return case.limit(name) * np.abs(case.io[name]).max()
+
+
+def compare(name: str, got: Any, wanted: np.ndarray, limit: Any) -> Result:
+  """One array against its recording."""
+  got = np.asarray(got)
+  if got.shape != wanted.shape:
+    return Result(name, 'FAIL', f'shape {got.shape}, recorded {wanted.shape}')
+  if np.issubdtype(wanted.dtype, np.integer):
+    differ = int((got != wanted).sum())
+    text = f'{differ} of {wanted.size} differ'
+    return Result(name, 'FAIL' if differ else 'ok', text)
+  error = np.abs(np.float64(got) - wanted)
+  share = error.max() / max(np.abs(wanted).max(), 1e-30)
+  good = bool(np.all(error <= limit))  # a NaN is not within any limit
+  text = f'max abs {error.max():.1e}  of the largest {share:.1e}'
+  return Result(name, 'ok' if good else 'FAIL', text)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Prints the comparison; 1 where an array fails."""
+  parser = argparse.ArgumentParser(
+    prog='python -m tests.parity.check',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('folders', nargs='+', type=pathlib.Path, metavar='DIR')
+  folders = parser.parse_args(argv).folders
+  lost = [str(f) for f in folders if not (f / 'meta.json').is_file()]
+  if lost:
+    print(f'no meta.json in {", ".join(lost)}', file=sys.stderr)
+    return 2
+  # The limits are those of full float32 products.
+  jax.config.update('jax_default_matmul_precision', 'highest')
+  counts = dict.fromkeys(('ok', 'FAIL', 'not compared'), 0)
+  for folder in folders:
+    for result in results(Case(folder)):
+      counts[result.verdict] += 1
+      name = f'{folder.name}/{result.name}'
+      print(f'{name:<42} {result.text:<48} {result.verdict}', flush=True)
+  print(
+    f'{sum(counts.values())} arrays, {counts["FAIL"]} failed, '
+    f'{counts["not compared"]} not compared'
+  )
+  return 1 if counts['FAIL'] else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

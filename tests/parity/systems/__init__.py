@@ -1,0 +1,1 @@
+"""How the recorded arrays of each official class are made with our parts."""

@@ -1,0 +1,166 @@
+"""LlamaGen: transformer and tokenizer."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from arvision.build import build
+from arvision.configs import common
+from arvision.importers import llamagen as table
+from arvision.layers import conv
+from arvision.layers.position import rotations
+from arvision.model import sample
+from arvision.process.guidance import guide
+from arvision.structs import Draw, Tokens
+from arvision.tasks import assemble
+from arvision.tokenizers.vq import VQ
+from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
+
+TOKENIZER_INPUTS = {'image', 'rand_idx'}
+INPUTS = {'idx', 'cond', 'label'}
+
+
+def config_of(args: dict[str, Any], rows: int) -> ConfigDict:
+  """Our config of the official constructor's arguments.
+
+  Args:
+    args: of the constructor.
+    rows: of the official table of classes; without label dropping it has no
+      row for null, and ours takes its last class for it.
+  """
+  config = common.new()
+  side = round(args['block_size'] ** 0.5)
+  common.llamagen(
+    config,
+    grid=(side, side),
+    vocab_size=args['vocab_size'],
+    classes=rows - 1,
+    depth=args['n_layer'],
+    width=args['dim'],
+    heads=args['n_head'],
+    hidden=args['ffn_hidden'],
+    dropout=0.0,
+  )
+  config.backbone.rotary.base = float(args['rope_base'])
+  config.backbone.norm.epsilon = args['norm_eps']
+  if args['n_kv_head'] not in (None, args['n_head']):
+    raise NotImplementedError('LlamaGen with fewer keys than queries')
+  return config
+
+
+def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
+  """Config, model and parameters of a transformer case."""
+  table_of_classes = 'cls_embedding.embedding_table.weight'
+  rows = case.meta['weights'][table_of_classes]['shape'][0]
+  config = config_of(case.args, rows)
+  model = assemble.make_model(config)
+  shapes = assemble.model_shapes(model)
+  return config, model, imported(case, table.Transformer(), shapes)
+
+
+def transformer(case: Case) -> Iterator[tuple[str, Any]]:
+  io = case.io
+  config, model, params = loaded(case)
+  batch = len(io['cond'])
+  inputs = {'label': io['cond']}
+
+  @jax.jit
+  def logits(params, codes, null):
+    return model.apply(
+      {'params': params}, Tokens(codes), inputs, None, null, method='logits'
+    )
+
+  none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
+  seen = captured(model, params, Tokens(io['idx']), inputs, method='logits')
+  yield 'cond_embedding', seen['condition'].prefix
+  yield 'embed', seen['embed']
+  yield 'after_block0', seen['blocks'][0]
+  yield 'after_last_block', seen['blocks'][-1]
+  got = logits(params, io['idx'], none)
+  yield 'logits', got
+  loss = optax.softmax_cross_entropy_with_integer_labels(got, io['idx'])
+  yield 'loss', loss.mean()
+  yield 'freqs_cis', _rotations(case.args)
+
+  config.sampler.guidance.scale = case.meta['generation']['cfg_scale']
+  config.sampler.choice.temperature = 0.0
+  sampler = build(config.sampler, 'sampler')
+
+  @jax.jit
+  def generate(params):
+    draw = Draw.create(0, jnp.arange(batch))
+    return sample(model, params, sampler, inputs, draw).values
+
+  codes = generate(params)
+  yield 'gen_idx', codes
+  cond, null = logits(params, codes, none), logits(params, codes, all_)
+  yield 'gen_logits_cfg', guide(cond, null, sampler.guidance(0, 1))
+
+
+def _rotations(args):
+  """The table of condition and tokens; the last token is never put in."""
+  side = round(args['block_size'] ** 0.5)
+  coords = np.indices((side, side), np.float32).reshape(2, -1).T
+  none = np.full((args['cls_token_num'], 2), np.nan, np.float32)
+  head = args['dim'] // args['n_head']
+  turns = rotations(np.concatenate([none, coords]), head, args['rope_base'])
+  return np.moveaxis(turns, 0, -1)
+
+
+def tokenizer_of(case: Case) -> Bound:
+  args = case.args
+  if args['encoder_ch_mult'] != args['decoder_ch_mult']:
+    raise NotImplementedError('an encoder and a decoder of other levels')
+  mult = tuple(args['encoder_ch_mult'])
+  sizes = {
+    'ch': args['ch'],
+    'ch_mult': mult,
+    'res_blocks': args['num_res_blocks'],
+  }
+  z = args['z_channels']
+  factor = 2 ** (len(mult) - 1)
+  height, width = case.io['image'].shape[-2:]
+  module = VQ(
+    encoder=functools.partial(conv.Encoder, z_channels=z, **sizes),
+    decoder=functools.partial(conv.Decoder, **sizes),
+    vocab_size=args['codebook_size'],
+    channels=args['codebook_embed_dim'],
+    grid=(height // factor, width // factor),
+    normalize=args['codebook_l2_norm'],
+  )
+  return Bound(case, module, table.Tokenizer())
+
+
+def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
+  io, codec = case.io, tokenizer_of(case)
+  grid = codec.module.spec.grids[0]
+
+  def encode(codec, image):
+    codes = codec.encode(image).values
+    quant = codec.embed(codes).reshape(len(image), *grid, -1)
+    whole = codec(image)
+    losses = whole.losses['codebook'], whole.losses['commitment']
+    return codec.enc(image), codec.analyse(image), codes, quant, whole, losses
+
+  out, z, codes, quant, whole, losses = codec(encode, nhwc(io['image']))
+  yield 'encoder_out', nchw(out)
+  yield 'z', nchw(z)
+  yield 'idx', codes
+  yield 'quant', nchw(quant)
+  yield 'recon', nchw(whole.image)
+  yield 'vq_loss', losses[0]
+  yield 'commit_loss', losses[1]
+
+  def decode(codec, values):
+    latent = codec.embed(values).reshape(len(values), *grid, -1)
+    return latent, codec.synthesise(latent)
+
+  latent, image = codec(decode, io['rand_idx'])
+  yield 'rand_quant', nchw(latent)
+  yield 'rand_image', nchw(image)

@@ -1,0 +1,206 @@
+"""VAR: transformer and tokenizer."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from arvision.build import build
+from arvision.configs import common
+from arvision.importers import var as table
+from arvision.layers import conv
+from arvision.model import sample
+from arvision.process.guidance import guide
+from arvision.structs import Draw, Tokens
+from arvision.tasks import assemble
+from arvision.tokenizers.residual import MultiScaleVQ, phi_index
+from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
+
+TOKENIZER_INPUTS = {'image', 'rand_idx'}
+INPUTS = {'label', 'teacher_input'}
+
+
+class Teacher:
+  """A codec that hands out the recorded teacher-forcing input."""
+
+  def __init__(self, rows: Any, scales: tuple[int, ...]):
+    self.rows, self.scales = rows, scales
+
+  def canvas(self, batch):
+    return jnp.zeros((batch, 1, 1, self.rows.shape[-1]))
+
+  def merge(self, canvas, values, s):
+    return canvas
+
+  def view(self, canvas, s):
+    first = self.scales[0] ** 2
+    before = sum(side**2 for side in self.scales[:s]) - first
+    return self.rows[:, before : before + self.scales[s] ** 2]
+
+
+def config_of(args: dict[str, Any]) -> ConfigDict:
+  """Our config of the official constructor's arguments."""
+  config = common.new()
+  common.var(
+    config,
+    scales=tuple(args['patch_nums']),
+    vocab_size=args['vocab'],
+    classes=args['num_classes'],
+    depth=args['depth'],
+    width=args['embed_dim'],
+    heads=args['num_heads'],
+    shared_adaln=args['shared_aln'],
+    drop_path=0.0,
+  )
+  config.backbone.mlp.hidden = round(args['embed_dim'] * args['mlp_ratio'])
+  config.backbone.norm.epsilon = args['norm_eps']
+  if not args['attn_l2_norm']:
+    raise NotImplementedError('VAR without L2-normalised attention')
+  return config
+
+
+def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
+  """Config, model and parameters of a transformer case."""
+  config = config_of(case.args)
+  model = assemble.make_model(config)
+  shapes = assemble.model_shapes(
+    model, lambda: Teacher(_no_rows(case), _scales(case))
+  )
+  return config, model, imported(case, table.Transformer(), shapes)
+
+
+def _no_rows(case):
+  total = sum(side**2 for side in _scales(case))
+  return jnp.zeros((1, total - _scales(case)[0] ** 2, case.args['Cvae']))
+
+
+def _scales(case):
+  return tuple(case.args['patch_nums'])
+
+
+def transformer(case: Case) -> Iterator[tuple[str, Any]]:
+  io = case.io
+  config, model, params = loaded(case)
+  batch = len(io['label'])
+  inputs = {'label': io['label']}
+
+  @functools.partial(jax.jit, static_argnums=2)
+  def logits(params, codes, codec, null):
+    return model.apply(
+      {'params': params}, Tokens(codes), inputs, codec, null, method='logits'
+    )
+
+  recorded = Teacher(jnp.asarray(io['teacher_input']), _scales(case))
+  tokens = Tokens(io['gen_idx'])
+  seen = captured(model, params, tokens, inputs, recorded, method='logits')
+  yield 'embed', seen['embed']
+  yield 'after_block0', seen['blocks'][0]
+  yield 'after_last_block', seen['blocks'][-1]
+  yield 'cond_BD', seen['condition'].modulation[:, 0]
+  none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
+  yield 'logits', logits(params, io['gen_idx'], recorded, none)
+  yield 'logits_uncond', logits(params, io['gen_idx'], recorded, all_)
+
+  codec = tokenizer_of(case.sibling('var_vqvae'))
+  config.sampler.guidance.end = 1 + case.meta['generation']['cfg']
+  config.sampler.choice.temperature = 0.0
+  sampler = build(config.sampler, 'sampler')
+
+  @jax.jit
+  def generate(params, variables):
+    bound = codec.module.bind({'params': variables})
+    draw = Draw.create(0, jnp.arange(batch))
+    tokens = sample(model, params, sampler, inputs, draw, bound)
+    views = _views(bound, tokens.values)
+    return tokens.values, bound.total(tokens), views, bound.decode(tokens)
+
+  codes, total, views, image = generate(params, codec.params)
+  yield 'gen_idx', codes
+  yield 'gen_fhat', nchw(total)
+  yield 'gen_next_input', views
+  yield 'gen_image', nchw((image + 1) / 2)
+  steps = model.layout.steps
+  scale = np.array([sampler.guidance(s, steps) for s in range(steps)])
+  scale = scale[model.layout.entity_of_token]
+  yield 'gen_cfg_per_position', scale - 1
+  generated = Teacher(views, _scales(case))
+  cond = logits(params, codes, generated, none)
+  null = logits(params, codes, generated, all_)
+  yield 'gen_logits_cfg', guide(cond, null, scale[:, None])
+
+
+def _views(codec, values):
+  """What every scale but the first is given of the smaller ones."""
+  canvas, seen, start = codec.canvas(values.shape[0]), [], 0
+  for s, (height, width) in enumerate(codec.spec.grids[:-1]):
+    stop = start + height * width
+    canvas = codec.merge(canvas, values[:, start:stop], s)
+    seen.append(codec.view(canvas, s + 1))
+    start = stop
+  return jnp.concatenate(seen, 1)
+
+
+def tokenizer_of(case: Case) -> Bound:
+  args = case.args
+  sizes = {
+    'ch': args['ch'],
+    'ch_mult': tuple(args['ch_mult']),
+    'res_blocks': args['num_res_blocks'],
+  }
+  z = args['z_channels']
+  module = MultiScaleVQ(
+    encoder=functools.partial(conv.Encoder, z_channels=z, **sizes),
+    decoder=functools.partial(conv.Decoder, **sizes),
+    vocab_size=args['vocab_size'],
+    channels=z,
+    scales=tuple(args['v_patch_nums']),
+    phi_ratio=args['quant_resi'],
+    phi_share=args['share_quant_resi'],
+    normalize=args['using_znorm'],
+    commitment=args['beta'],
+  )
+  return Bound(case, module, table.Tokenizer())
+
+
+def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
+  io, codec = case.io, tokenizer_of(case)
+  image = nhwc(io['image'])
+
+  def encode(codec, image):
+    f = codec.analyse(image)
+    codes, sums, _ = codec.quantize(f)
+    return codec.enc(image), f, jnp.concatenate(codes, 1), jnp.stack(sums, 1)
+
+  out, f, codes, sums = codec(encode, image)
+  yield 'encoder_out', nchw(out)
+  yield 'f', nchw(f)
+  yield 'idx', codes
+  yield 'fhat_per_scale', nchw(sums)
+
+  def decode(codec, values):
+    two = sum(h * w for h, w in codec.spec.grids[:2])
+    total = codec.total(Tokens(values))
+    return {
+      'total': total,
+      'unclamped': codec.synthesise(total),
+      'recon': codec.decode(Tokens(values)),
+      'recon_scale1': codec.decode(Tokens(values[:, :two])),
+      'views': _views(codec, values),
+    }
+
+  made = codec(decode, io['idx'])
+  yield 'decoder_out_unclamped', nchw(made['unclamped'])
+  yield 'recon', nchw(made['recon'])
+  yield 'recon_scale1', nchw(made['recon_scale1'])
+  yield 'var_input', made['views']
+  made = codec(decode, io['rand_idx'])
+  yield 'rand_fhat', nchw(made['total'])
+  yield 'rand_image', nchw(made['recon'])
+  yield 'rand_var_input', made['views']
+  scales, convs = len(io['phi_index']), case.args['share_quant_resi']
+  chosen = [phi_index(s, scales, convs) for s in range(scales)]
+  yield 'phi_index', np.array(chosen)

@@ -1,0 +1,206 @@
+"""Weight files: read without running them, and found however wrapped."""
+
+import io
+import pickle
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from arvision.build import ConfigError
+from arvision.data.base import DataError
+from arvision.importers import files, torch_file
+
+WEIGHTS = {
+  'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3),
+  'b.bias': np.array([1.5, -2.0], np.float16),
+  'c': np.array(7, np.int64),
+  'd': np.array([1.0, 3.0], ml_dtypes.bfloat16),
+  'empty': np.zeros((0, 4), np.float32),
+}
+
+
+@pytest.mark.parametrize('suffix', files.SUFFIXES)
+def test_what_is_written_is_read(tmp_path, suffix):
+  path = tmp_path / f'w{suffix}'
+  files.write(path, WEIGHTS, wrapping='model')
+  _, found = files.find_weights(files.read(path), WEIGHTS)
+  assert {*found} == {*WEIGHTS}
+  for key, w in WEIGHTS.items():
+    assert found[key].dtype == w.dtype
+    np.testing.assert_array_equal(found[key], w)
+  assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_torch_files_keep_what_is_no_array(tmp_path):
+  tree = {'epoch': 3, 'lr': 1e-4, 'args': [None, True, 'x', (1, -300)], 'w': {}}
+  torch_file.write(tmp_path / 'w.pth', tree)
+  assert torch_file.read(tmp_path / 'w.pth') == tree
+
+
+@pytest.mark.slow
+def test_torch_agrees(tmp_path):
+  import torch
+
+  torch_file.write(tmp_path / 'ours.pth', {'model': WEIGHTS})
+  loaded = torch.load(tmp_path / 'ours.pth', weights_only=True)['model']
+  for key, w in WEIGHTS.items():
+    np.testing.assert_array_equal(
+      loaded[key].float().numpy(), w.astype(np.float32)
+    )
+  base = torch.arange(12.0).reshape(3, 4)
+  state = {'t': base.T, 'part': base[1:, 2], 'half': base.half()}
+  for legacy in (False, True):
+    path = tmp_path / f'theirs{legacy}.pth'
+    torch.save(
+      {'model': state, 'args': {'depth': 2}},
+      path,
+      _use_new_zipfile_serialization=not legacy,
+    )
+    found = torch_file.read(path)
+    assert found['args'] == {'depth': 2}
+    for key, value in state.items():
+      np.testing.assert_array_equal(found['model'][key], value.numpy())
+
+
+def legacy(tree_pickle: bytes, keys, data: bytes) -> bytes:
+  """A file of torch before 1.6 around a pickle."""
+  parts = [pickle.dumps(x, 2) for x in (torch_file._MAGIC, 1001, {})]
+  return b''.join(parts) + tree_pickle + pickle.dumps(keys, 2) + data
+
+
+def test_the_format_from_before_zip_files(tmp_path):
+  arrays = []
+  body = b'\x80\x02' + torch_file._pickled({'w': WEIGHTS['a.weight']}, arrays)
+  # The older format has a sixth entry for views of a storage.
+  body = body.replace(b'tQ', b'NtQ') + b'.'
+  data = (6).to_bytes(8, 'little') + arrays[0].tobytes()
+  path = tmp_path / 'old.pth'
+  path.write_bytes(legacy(body, ['0'], data))
+  np.testing.assert_array_equal(torch_file.read(path)['w'], WEIGHTS['a.weight'])
+  path.write_bytes(legacy(body, ['0'], data[:-4]))
+  with pytest.raises(DataError, match='damaged or cut off'):
+    torch_file.read(path)
+
+
+class Evil:
+  def __reduce__(self):
+    return eval, ("open('/tmp/arvision_was_here', 'w')",)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_code_is_refused_by_name_and_not_run(tmp_path, zipped):
+  path = tmp_path / 'evil.pth'
+  body = pickle.dumps({'w': Evil()}, 2)
+  if zipped:
+    with zipfile.ZipFile(path, 'w') as archive:
+      archive.writestr('archive/data.pkl', body)
+  else:
+    path.write_bytes(legacy(body, [], b''))
+  with pytest.raises(DataError, match=r'would call \w+\.eval'):
+    files.read(path)
+
+
+def test_a_file_that_is_cut_off(tmp_path):
+  for suffix in ('.pth', '.safetensors'):
+    path = tmp_path / f'w{suffix}'
+    files.write(path, WEIGHTS)
+    whole = path.read_bytes()
+    for size in (0, 5, 40, len(whole) // 2, len(whole) - 4):
+      path.write_bytes(whole[:size])
+      with pytest.raises(DataError, match='cut off'):
+        files.read(path)
+
+
+def test_an_array_larger_than_its_storage(tmp_path):
+  arrays = []
+  body = b'\x80\x02' + torch_file._pickled(WEIGHTS, arrays) + b'.'
+  path = tmp_path / 'w.pth'
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('archive/data.pkl', body)
+    for i in range(len(arrays)):
+      archive.writestr(f'archive/data/{i}', b'')
+  with pytest.raises(DataError, match='damaged'):
+    files.read(path)
+
+
+@pytest.mark.parametrize(
+  ('content', 'problem'),
+  [
+    (b'<!DOCTYPE html><html>', 'web page'),
+    (b'version https://git-lfs.github.com/spec/v1\noid', 'git-lfs'),
+    (b'\x89PNG\r\n', 'neither a .safetensors file'),
+  ],
+)
+def test_downloads_that_did_not_succeed(tmp_path, content, problem):
+  path = tmp_path / 'w.pth'
+  path.write_bytes(content)
+  with pytest.raises(DataError, match=problem):
+    files.read(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+  with pytest.raises(DataError, match='no file'):
+    files.read(tmp_path / 'w.pth')
+
+
+W = {'x.weight': np.zeros(2), 'y.weight': np.zeros(3)}
+
+
+@pytest.mark.parametrize(
+  ('content', 'place'),
+  [
+    (W, ''),
+    ({'model': W}, 'model'),
+    ({'module': W, 'epoch': 3}, 'module'),
+    ({'state_dict': {f'module.{k}': w for k, w in W.items()}}, 'state_dict'),
+    (
+      {'trainer': {'var_wo_ddp': W, 'vae_local': {'z': W['x.weight']}}},
+      'trainer.var_wo_ddp',
+    ),
+    ({'model': W, 'model_ema': W, 'optimizer': {}}, 'model_ema'),
+    ({'model': W, 'ema': {'x.weight': np.zeros(2)}}, 'model'),
+  ],
+)
+def test_every_wrapping_is_found(content, place):
+  name, found = files.find_weights(content, W)
+  assert name == place
+  assert {*found} == {*W}
+
+
+def test_a_place_that_is_asked_for():
+  content = {'model': W, 'model_ema': W}
+  assert files.find_weights(content, W, 'model')[0] == 'model'
+  with pytest.raises(ConfigError, match="under 'ema'.*model, model_ema"):
+    files.find_weights(content, W, 'ema')
+
+
+def test_nothing_of_the_network_in_the_file():
+  with pytest.raises(DataError, match='it holds q, '):
+    files.find_weights({'q': np.zeros(1)}, W)
+  with pytest.raises(DataError, match='no arrays at all'):
+    files.find_weights([1, 2], W)
+
+
+def test_a_suffix_that_is_not_known(tmp_path):
+  with pytest.raises(ConfigError, match='ends in .safetensors'):
+    files.write(tmp_path / 'w.npz', W)
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+  with pytest.raises(ValueError, match='no dtype like'):
+    torch_file.write(tmp_path / 'w.pth', {'w': np.zeros(2, np.complex64)})
+  assert not [*tmp_path.iterdir()]
+
+
+def test_numpy_scalars_and_namespaces_are_read(tmp_path):
+  import argparse
+
+  body = pickle.dumps(
+    {'lr': np.float64(0.5), 'args': argparse.Namespace(depth=3)}, 2
+  )
+  stream = io.BytesIO(body)
+  read = torch_file._Unpickler(stream, storage=None).load()
+  assert read['lr'] == 0.5
+  assert read['args'].depth == 3

@@ -1,0 +1,89 @@
+"""Tables: official keys in and out, and all differences told at once."""
+
+import jax
+import numpy as np
+import pytest
+
+from arvision.configs import common
+from arvision.data.base import DataError
+from arvision.importers import table
+from arvision.tasks import assemble
+from arvision.training.released import table_of
+from tests.configs import ALL
+
+
+def drawn(shapes, seed=0):
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda x: rng.standard_normal(x.shape, np.float32), shapes
+  )
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_out_and_in_again(name):
+  config = common.shrink(ALL[name]())
+  form = table_of(config)
+  shapes = assemble.trained_shapes(config)
+  params = drawn(shapes)
+  grids = assemble.make_tokenizer(config).spec.grids
+  weights = table.to_weights(form, params, grids)
+  assert all(w.dtype in (np.float32, np.int64) for w in weights.values())
+  back = table.to_params(form, weights, shapes)
+  jax.tree.map(np.testing.assert_array_equal, params, back)
+
+
+@pytest.mark.parametrize('name', ['digits/var', 'digits/tokenizer'])
+def test_all_differences_are_told_at_once(name):
+  config = common.shrink(ALL[name]())
+  form = table_of(config)
+  shapes = assemble.trained_shapes(config)
+  grids = assemble.make_tokenizer(config).spec.grids
+  weights = table.to_weights(form, drawn(shapes), grids)
+  first, second, third, *_ = (k for k in weights if not form.derived(k))
+  del weights[first]
+  weights['surplus.3.key'] = np.zeros(3)
+  weights[second] = weights[second][None]
+  weights[third] = weights[third].astype(np.float16)  # no difference
+  with pytest.raises(DataError) as error:
+    table.to_params(form, weights, shapes)
+  lines = str(error.value).splitlines()
+  assert lines[1] == f'  missing: {first}'
+  assert lines[2] == '  left over: surplus.3.key'
+  assert lines[3].startswith(f'  of another shape: {second} (1, ')
+  assert not any(third in line for line in lines)
+
+
+def var_weights(**changes):
+  config = common.shrink(ALL['digits/var']())
+  with config.unlocked():
+    config.backbone.update(changes)
+  shapes = assemble.trained_shapes(config)
+  grids = assemble.make_tokenizer(config).spec.grids
+  form = table_of(config)
+  return form, shapes, table.to_weights(form, drawn(shapes), grids)
+
+
+def test_another_depth_is_explained():
+  form, shapes, _ = var_weights(depth=2)
+  deeper = var_weights(depth=5)[2]
+  with pytest.raises(DataError, match=r'left over: blocks\.\{2\.\.4\}\.attn'):
+    table.to_params(form, deeper, shapes)
+  with pytest.raises(DataError, match=r'look at config\.backbone\.depth'):
+    table.to_params(form, deeper, shapes)
+
+
+def test_numbers_that_are_not_finite():
+  form, shapes, weights = var_weights()
+  weights['head.bias'][3] = np.nan
+  with pytest.raises(DataError, match='not finite: head/linear/bias'):
+    table.to_params(form, weights, shapes)
+
+
+def test_the_buffers_are_those_of_the_official_file():
+  _, _, weights = var_weights()
+  level = weights['lvl_1L'][0]
+  assert level.tolist() == np.repeat(range(4), [1, 4, 9, 16]).tolist()
+  mask = weights['attn_bias_for_masking'][0, 0]
+  assert mask.dtype == np.float32
+  np.testing.assert_array_equal(mask == 0, level[:, None] >= level)
+  assert not weights['blocks.1.attn.zero_k_bias'].any()
