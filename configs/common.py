@@ -307,6 +307,26 @@ def llamagen(
   )
 
 
+def nar(config: ConfigDict, *, grid: tuple[int, int], **sizes) -> None:
+  """The six parts of NAR (arXiv 2503.10696), next-diagonal prediction.
+
+  LlamaGen with a layer and a map to logits more, for the token below.
+
+  Args:
+    config: to fill.
+    grid: height and width in tokens.
+    **sizes: of `llamagen`.
+  """
+  llamagen(config, grid=grid, **sizes)
+  config.release = block(type='importers.nar.Transformer')
+  config.layout = block(
+    type='layouts.grid.diagonals', height=grid[0], width=grid[1]
+  )
+  config.backbone.type = 'backbones.branches.Branches'
+  config.backbone.branches = 2
+  config.head.branches = 2
+
+
 def locked(config: ConfigDict) -> ConfigDict:
   config.lock()
   return config

@@ -133,26 +133,36 @@ class Decoder(nn.Module):
       modulation = self._modulation('shared_adaln', 6, self.modulation_std)(
         jax.nn.silu(modulation)
       )
-    x, written = self._stack()(
-      x.astype(self.dtype),
-      self._inputs(slots, cond, layout, modulation, cache, train),
-      cache,
-    )
-    x = self.norm(name='norm')(x.astype(jnp.float32))
-    if self.modulated_norm:
-      two = self._modulation('norm_adaln', 2, self.norm_std)(
-        jax.nn.silu(jnp.asarray(cond.modulation, jnp.float32))
-      )
-      x = modulate(x, two[..., 0, :], two[..., 1, :])
-    return x[:, :, None], written if commit else cache
+    inputs = self._inputs(slots, cond, layout, modulation, cache, train)
+    hidden, written = self._layers(x.astype(self.dtype), inputs, cond, cache)
+    return hidden, written if commit else cache
+
+  @property
+  def layers(self) -> int:
+    """How many layers have a cache."""
+    return self.depth
 
   def empty_cache(self, batch: int, layout: Layout) -> tuple[Cache, ...]:
     """A cache for every layer, with a row per slot."""
     head = self.width // self.heads
     shape = (batch, self.heads, layout.slots, head)
-    return tuple(Cache.empty(*shape, self.dtype) for _ in range(self.depth))
+    return tuple(Cache.empty(*shape, self.dtype) for _ in range(self.layers))
 
-  def _stack(self):
+  def _layers(self, x, inputs, cond, cache):
+    """x (b, n, d) -> hidden (b, n, branches, d), and the cache."""
+    x, cache = self._stack('stack', self.depth)(x, inputs, cache)
+    return self._last_norm('norm', x, cond)[:, :, None], cache
+
+  def _last_norm(self, name, x, cond):
+    x = self.norm(name=name)(x.astype(jnp.float32))
+    if self.modulated_norm:
+      two = self._modulation(f'{name}_adaln', 2, self.norm_std)(
+        jax.nn.silu(jnp.asarray(cond.modulation, jnp.float32))
+      )
+      x = modulate(x, two[..., 0, :], two[..., 1, :])
+    return x
+
+  def _stack(self, name, depth):
     def attention(name):
       return self.attention(heads=self.heads, dtype=self.dtype, name=name)
 
@@ -172,11 +182,11 @@ class Decoder(nn.Module):
 
     return Stack(
       block,
-      self.depth,
+      depth,
       self.drop_path,
       self.remat,
-      self.unroll,
-      name='stack',
+      min(self.unroll, depth),
+      name=name,
     )
 
   def _embed(self, slots, cond, layout):

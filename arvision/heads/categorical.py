@@ -19,6 +19,7 @@ class Categorical(nn.Module):
 
   Attributes:
     vocab_size: number of ids.
+    branches: outputs of the backbone; each has a map of its own.
     bias: whether the map has a bias.
     std: standard deviation of the kernel at the start; 0 for zeros.
     label_smoothing: share of the target's mass spread over all ids.
@@ -28,23 +29,31 @@ class Categorical(nn.Module):
   bias: bool = True
   std: float = 0.02
   label_smoothing: float = 0.0
+  branches: int = 1
 
   def setup(self):
-    self.linear = Dense(
-      (self.vocab_size,),
-      ('embed', 'vocab'),
-      bias=self.bias,
-      kernel_init=normal(self.std),
-    )
+    self.maps = [
+      Dense(
+        (self.vocab_size,),
+        ('embed', 'vocab'),
+        bias=self.bias,
+        kernel_init=normal(self.std),
+        name=f'linear_{r}' if r else 'linear',
+      )
+      for r in range(self.branches)
+    ]
 
   def field(self, z: jax.Array, at: Slots) -> jax.Array:
     """z (b, t, r, d) -> (b, t, v) float32 logits."""
-    logits = self.linear(z.astype(jnp.float32))
-    if logits.shape[2] == 1:
-      return logits[:, :, 0]
+    z = z.astype(jnp.float32)
+    logits = [linear(z[:, :, r]) for r, linear in enumerate(self.maps)]
+    if self.branches == 1:
+      return logits[0]
     present = jnp.asarray(at.present)
-    share = present / jnp.sum(present, axis=-1, keepdims=True)
-    return jnp.einsum('btrv,tr->btv', logits, share.astype(jnp.float32))
+    # A padded token has no branch at all.
+    share = present / jnp.maximum(jnp.sum(present, -1, keepdims=True), 1)
+    stacked = jnp.stack(logits, axis=2)
+    return jnp.einsum('btrv,tr->btv', stacked, share.astype(jnp.float32))
 
   def loss(
     self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots

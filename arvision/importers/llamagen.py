@@ -4,14 +4,37 @@ Source: FoundationVision/LlamaGen, autoregressive/models/gpt.py and
 tokenizer/tokenizer_image/vq_model.py.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from arvision.importers import autoencoder
 from arvision.importers.table import Grids, Linear, Row, Weights, dense
 
-_BLOCK = 'backbone/stack/layers/block'
 # Length of the official meter of codebook usage.
 _METER = 65536
+
+
+def blocks(stack: str, first: int = 0) -> Iterator[Row]:
+  """Rows of a stack whose first layer is number `first` of the release."""
+  block = f'{stack}/layers/block'
+  for path, key, inputs in (
+    ('attention/qkv', 'attention.wqkv', 1),
+    ('attention/out', 'attention.wo', 2),
+    ('mlp/w1', 'feed_forward.w1', 1),
+    ('mlp/w2', 'feed_forward.w2', 1),
+    ('mlp/w3', 'feed_forward.w3', 1),
+  ):
+    yield Row(
+      f'{block}/{path}/kernel',
+      f'layers.{{i}}.{key}.weight',
+      Linear(inputs),
+      first=first,
+    )
+  for path, key in (('norm1', 'attention_norm'), ('norm2', 'ffn_norm')):
+    yield Row(
+      f'{block}/{path}/scale', f'layers.{{i}}.{key}.weight', first=first
+    )
 
 
 class Transformer:
@@ -31,34 +54,15 @@ class Transformer:
     (r'^(encoder|decoder|quantize)\.', 'the file: it is a tokenizer'),
   )
 
-  def rows(self, paths):
-    attention = f'{_BLOCK}/attention'
+  def rows(self, ours):
     table = [
       Row('condition/label/table', 'cls_embedding.embedding_table.weight'),
       Row('backbone/input/codes/table', 'tok_embeddings.weight'),
-      Row(f'{_BLOCK}/norm1/scale', 'layers.{i}.attention_norm.weight'),
-      Row(
-        f'{attention}/qkv/kernel', 'layers.{i}.attention.wqkv.weight', Linear()
-      ),
-      Row(
-        f'{attention}/out/kernel',
-        'layers.{i}.attention.wo.weight',
-        Linear(inputs=2),
-      ),
-      Row(f'{_BLOCK}/norm2/scale', 'layers.{i}.ffn_norm.weight'),
-      *(
-        row
-        for name in ('w1', 'w2', 'w3')
-        for row in dense(
-          f'{_BLOCK}/mlp/{name}',
-          f'layers.{{i}}.feed_forward.{name}',
-          bias=False,
-        )
-      ),
+      *blocks('backbone/stack'),
       Row('backbone/norm/scale', 'norm.weight'),
       *dense('head/linear', 'output', bias=False),
     ]
-    return [row for row in table if row.path in paths]
+    return [row for row in table if row.path in ours]
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
     return {}
@@ -83,11 +87,11 @@ class Tokenizer:
     (r'^layers\.', 'the file: it is a transformer'),
   )
 
-  def rows(self, paths):
-    levels = autoencoder.levels(paths)
+  def rows(self, ours):
+    levels = autoencoder.levels(ours)
     return [
       Row('codebook', 'quantize.embedding.weight'),
-      *autoencoder.rows(paths, lambda name: autoencoder.llamagen(name, levels)),
+      *autoencoder.rows(ours, lambda name: autoencoder.llamagen(name, levels)),
     ]
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:

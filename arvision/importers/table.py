@@ -7,7 +7,7 @@ one table serves all its sizes and variants.
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import flax.traverse_util
@@ -101,6 +101,7 @@ class Row:
     path: of the parameter, 'backbone/input/linear/kernel'.
     key: official; '{i}' runs over the layers of a stacked parameter.
     form: how it lies there.
+    first: number of the first layer.
     part, parts: the official tensor is cut into equal parts along its first
       axis, and this is one of them.
   """
@@ -110,12 +111,14 @@ class Row:
   form: Form = Same()
   part: int = 0
   parts: int = 1
+  first: int = 0
 
   def keys(self, ours: Shape) -> list[str]:
     """The official keys of a parameter of our shape."""
     if '{i}' not in self.key:
       return [self.key]
-    return [self.key.replace('{i}', str(i)) for i in range(ours[0])]
+    numbers = range(self.first, self.first + ours[0])
+    return [self.key.replace('{i}', str(i)) for i in numbers]
 
   def official(self, ours: Shape) -> Shape:
     """The shape of every official tensor, of the parameter's."""
@@ -154,8 +157,12 @@ class Table(Protocol):
   wrapping: str
   hints: tuple[tuple[str, str], ...]
 
-  def rows(self, paths: Collection[str]) -> list[Row]:
-    """A row for each of these parameters that the family has."""
+  def rows(self, ours: Mapping[str, Shape]) -> list[Row]:
+    """A row for each of our parameters that the family has.
+
+    Args:
+      ours: path -> shape.
+    """
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
     """What the official file holds besides: derived and counted things.
@@ -203,7 +210,7 @@ def to_weights(table: Table, params: Any, grids: Grids) -> Weights:
   """
   flat = flax.traverse_util.flatten_dict(params, sep='/')
   parts: dict[str, dict[int, np.ndarray]] = {}
-  for row in table.rows(flat):
+  for row in table.rows(paths(params)):
     for key, w in row.outward(np.asarray(flat[row.path])):
       parts.setdefault(key, {})[row.part] = w
   weights = {

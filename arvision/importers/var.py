@@ -28,7 +28,7 @@ class Transformer:
     (r'^(encoder|decoder|quantize)\.', 'the file: it is a tokenizer'),
   )
 
-  def rows(self, paths):
+  def rows(self, ours):
     attention, adaln = f'{_BLOCK}/attention', f'{_BLOCK}/adaln'
     table = [
       Row('condition/label/table', 'class_emb.weight'),
@@ -55,7 +55,7 @@ class Transformer:
       *dense(f'{_BLOCK}/mlp/fc2', 'blocks.{i}.ffn.fc2'),
       *dense('head/linear', 'head'),
     ]
-    return [row for row in table if row.path in paths]
+    return [row for row in table if row.path in ours]
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
     areas = [height * width for height, width in grids]
@@ -93,14 +93,14 @@ class Tokenizer:
     (r'^blocks\.', 'the file: it is a transformer'),
   )
 
-  def rows(self, paths):
+  def rows(self, ours):
     def rename(name):
       name = re.sub(r'^phi_(\d+)', r'quantize.quant_resi.qresi_ls.\1', name)
       return autoencoder.ldm(name)
 
     return [
       Row('codebook', 'quantize.embedding.weight'),
-      *autoencoder.rows(paths, rename, fused_qkv=True),
+      *autoencoder.rows(ours, rename, fused_qkv=True),
     ]
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:

@@ -85,6 +85,10 @@ class Layout:
       Prefix slots stay visible.
     longest: entities a scanned run may hold. Shorter runs see fewer empty
       slots of the cache and compile more programs.
+    pad_to: steps after the first have this many slots and tokens, so that
+      entities of different sizes share a scanned run. A smaller entity takes
+      in the slots beside its own, which it neither sees nor reads if they are
+      later ones; tokens are padded with -1.
   """
 
   prefix: int
@@ -96,6 +100,7 @@ class Layout:
   grids: tuple[tuple[int, int], ...]
   window: int | None = None
   longest: int | None = None
+  pad_to: int | None = None
 
   @property
   def slots(self) -> int:
@@ -157,9 +162,16 @@ class Layout:
     here = self.entity == s if s else self.entity <= 0
     index = np.flatnonzero(here).astype(np.int32)
     tokens = np.flatnonzero(self.entity_of_token == s).astype(np.int32)
+    readout = self.readout[tokens]
+    if self.pad_to and s:
+      first = min(index[0], self.slots - self.pad_to)
+      index = np.arange(first, first + self.pad_to, dtype=np.int32)
+      more = ((0, self.pad_to - len(tokens)),)
+      tokens = np.pad(tokens, more, constant_values=NO_TOKEN)
+      readout = np.pad(readout, (*more, (0, 0)), constant_values=-1)
     row_of = np.full(self.slots + 1, -1, np.int32)
     row_of[index] = np.arange(len(index))
-    return index, tokens, row_of[self.readout[tokens]]
+    return index, tokens, row_of[readout]
 
   def __repr__(self) -> str:
     return (

@@ -87,28 +87,33 @@ def permuted(
 def diagonals(height: int, width: int, prefix: int = 1) -> Layout:
   """Next-diagonal prediction with a right and a down branch (NAR).
 
-  Slots carry tokens; the slot of (i, j) predicts (i, j + 1) in branch 0 and
-  (i + 1, j) in branch 1. The last prefix slot predicts (0, 0). The last token
-  has a slot that predicts nothing, as in the official mask.
+  Slots carry tokens, diagonal after diagonal; the slot of (i, j) predicts
+  (i, j + 1) in branch 0 and (i + 1, j) in branch 1. The last prefix slot
+  predicts (0, 0) in both.
+
+  Differs: the official mask has a slot for the last token too, which predicts
+  nothing.
   """
   tokens = height * width
   y, x = np.divmod(np.arange(tokens, dtype=np.int32), width)
-  slot = prefix + np.arange(tokens, dtype=np.int32)
+  path = np.argsort(y + x, kind='stable').astype(np.int32)
+  slot = np.empty(tokens, np.int32)
+  slot[path] = prefix + np.arange(tokens, dtype=np.int32)
   readout = np.full((tokens, 2), -1, np.int32)
-  readout[x > 0, 0] = slot[x > 0] - 1
-  readout[y > 0, 1] = slot[y > 0] - width
-  readout[0, 0] = prefix - 1
-  entity = np.concatenate([np.arange(1 - prefix, 1), y + x + 1])
+  readout[x > 0, 0] = slot[np.flatnonzero(x > 0) - 1]
+  readout[y > 0, 1] = slot[np.flatnonzero(y > 0) - width]
+  readout[0] = prefix - 1
+  carried = path[:-1]
+  entity = np.concatenate([np.arange(1 - prefix, 1), (y + x + 1)[carried]])
   return Layout(
     prefix=prefix,
     entity=entity.astype(np.int32),
-    stream=np.zeros(prefix + tokens, np.int32),
-    token=np.concatenate(
-      [np.full(prefix, NO_TOKEN, np.int32), np.arange(tokens, dtype=np.int32)]
-    ),
-    coords=_behind_prefix(prefix, _grid_coords(height, width)),
+    stream=np.zeros(len(entity), np.int32),
+    token=np.concatenate([np.full(prefix, NO_TOKEN, np.int32), carried]),
+    coords=_behind_prefix(prefix, _grid_coords(height, width)[carried]),
     readout=readout,
     grids=((height, width),),
+    pad_to=min(height, width),
   )
 
 

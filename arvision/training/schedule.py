@@ -191,6 +191,23 @@ class WarmupLin0(Constant):
     return line(peak, self.final * peak, self.flat * length, length)
 
 
+@dataclasses.dataclass(frozen=True)
+class Stairs(Constant):
+  """Linear warm-up, then the peak, multiplied by a factor at some points.
+
+  Attributes:
+    at: shares of the run after the warm-up, in order.
+    factor: at each of them.
+  """
+
+  at: tuple[float, ...] = ()
+  factor: float = 0.1
+
+  def rest(self, peak: float, length: int) -> optax.Schedule:
+    steps = {round(share * length): self.factor for share in self.at}
+    return optax.piecewise_constant_schedule(peak, steps)
+
+
 def line(start: float, end: float, first: float, last: float) -> optax.Schedule:
   """A straight line from step `first` to step `last`, constant outside.
 

@@ -46,7 +46,7 @@ def recipe(config) -> None:
   config.task = common.block(
     type='tasks.tokenizer.TrainTokenizer', l1=0.5, l2=2.0, restart_after=100
   )
-  config.train = common.block(duration=common.block(epochs=2))
+  config.train = common.block(duration=common.block(epochs=1.25))
   config.evals.every = common.block(fraction=0.5)  # 10,000 pictures take long
   config.optim = common.adamw(
     2e-3,

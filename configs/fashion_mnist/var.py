@@ -16,7 +16,7 @@ def recipe(config, clip: float, exempt: tuple[str, ...] = ()) -> None:
   """How both generators of Fashion-MNIST are trained."""
   config.backbone.unroll = 4  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=2))
+  config.train = common.block(duration=common.block(epochs=1.5))
   config.evals.every = common.block(fraction=0.5)  # 10,000 pictures take long
   config.optim = common.adamw(
     1e-3,

@@ -119,7 +119,8 @@ class Case:
     slots = {}
     for run, (field, values) in zip(self.layout.runs, out):
       for i in range(run.count):
-        fields[:, run.tokens[i]] = field[i]
+        real = run.tokens[i] >= 0
+        fields[:, run.tokens[i][real]] = field[i][:, real]
         slots.update(zip(run.index[i], np.asarray(values[i]).swapaxes(0, 1)))
     return np.asarray(finished), fields, slots
 

@@ -78,6 +78,19 @@ class Case:
     return np.full(entry['shape'], entry.get('constant', np.nan), np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """Our numbers for some entries of a recorded array.
+
+  Attributes:
+    values: ours.
+    index: of the entries that they are.
+  """
+
+  values: Any
+  index: Any
+
+
 def imported(case: Case, form: table.Table, shapes: Any) -> Any:
   """The parameters of a case, through the importer of released files.
 
@@ -127,8 +140,9 @@ def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
     **kwargs: of `apply`, with the method.
 
   Returns:
-    'embed' (b, n, d) what the first block is given, 'blocks' (layers, b, n, d)
-    what every block gives, and 'condition', a `Cond`.
+    'embed' (b, n, d) what the first block is given; 'blocks' (layers, b, n, d)
+    what every block gives, and the same of further stacks under their names;
+    and 'condition', a `Cond`.
   """
 
   def keep(part, method):
@@ -145,11 +159,16 @@ def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
     )[1]['intermediates']
 
   found = run(params)
-  blocks = found['backbone']['stack']['layers']['block']['__call__'][0][0]
+  stacks = {
+    name: part['layers']['block']['__call__'][0][0]
+    for name, part in found['backbone'].items()
+    if name.startswith('stack')
+  }
   return {
     'embed': found['backbone']['_embed'][0],
-    'blocks': blocks,
+    'blocks': stacks.pop('stack'),
     'condition': found['condition']['__call__'][0],
+    **stacks,
   }
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from tests.parity.case import Case
-from tests.parity.systems import llamagen, training, var
+from tests.parity.case import Case, Part
+from tests.parity.systems import llamagen, nar, training, var
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,9 @@ FORWARD = {
   ),
   'tokenizer.tokenizer_image.vq_model.VQModel': System(
     llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
+  ),
+  'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
+    nar.transformer, nar.INPUTS
   ),
 }
 TRAINING = {
@@ -112,18 +115,23 @@ def _share_of_largest(case, name):
 
 
 def compare(name: str, got: Any, wanted: np.ndarray, limit: Any) -> Result:
-  """One array against its recording."""
+  """One array, or a `Part` of it, against its recording."""
+  text = ''
+  if isinstance(got, Part):
+    size, wanted = wanted.size, wanted[got.index]
+    limit = limit[got.index] if np.ndim(limit) else limit
+    text, got = f' ({wanted.size} of {size} entries)', got.values
   got = np.asarray(got)
   if got.shape != wanted.shape:
     return Result(name, 'FAIL', f'shape {got.shape}, recorded {wanted.shape}')
-  if np.issubdtype(wanted.dtype, np.integer):
+  if not np.issubdtype(wanted.dtype, np.floating):
     differ = int((got != wanted).sum())
-    text = f'{differ} of {wanted.size} differ'
+    text = f'{differ} of {wanted.size} differ{text}'
     return Result(name, 'FAIL' if differ else 'ok', text)
   error = np.abs(np.float64(got) - wanted)
   share = error.max() / max(np.abs(wanted).max(), 1e-30)
   good = bool(np.all(error <= limit))  # a NaN is not within any limit
-  text = f'max abs {error.max():.1e}  of the largest {share:.1e}'
+  text = f'max abs {error.max():.1e}  of the largest {share:.1e}{text}'
   return Result(name, 'ok' if good else 'FAIL', text)
 
 

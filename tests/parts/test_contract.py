@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from arvision import model
+from arvision.feeds.shift import Shift
 from arvision.layouts import grid, masks, scales, sequence
 from arvision.layouts.base import take
 from arvision.samplers.entity import EntityAR
@@ -283,43 +284,9 @@ class Branches(nn.Module):
     return guide(self.field(z, at))[..., 0].astype(jnp.int32) + 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Codes:
-  """The slot of a token carries the token (NAR: shift of zero)."""
-
-  sees_own = False
-
-  def train(self, tokens, layout, codec, draw):
-    seen = tokens.values[:, np.maximum(layout.token, 0)]
-    return Slots(
-      values=jnp.where(layout.token >= 0, seen, 0),
-      index=layout.index,
-      extent=layout.slots,
-      present=layout.present,
-      targets=tokens.values,
-      weight=jnp.ones((1, layout.tokens)),
-    )
-
-  def init(self, batch, layout, codec):
-    return jnp.zeros((batch, layout.tokens), jnp.int32)
-
-  def slots(self, state, step, layout, codec):
-    token = take(layout.token, step.index)
-    seen = jnp.where(token >= 0, state[:, token.clip(0)], 0)
-    return Slots(
-      seen, step.index, extent=step.extent, present=step.readout >= 0
-    )
-
-  def push(self, state, step, tokens, layout, codec):
-    return state.at[:, step.tokens].set(tokens)
-
-  def finish(self, state):
-    return Tokens(state)
-
-
 def test_nar_averages_the_branches_that_a_token_has():
   layout = grid.diagonals(3, 3)
-  m = make(layout, Codes(), Branches(), Ones(prefix=1), Identity(branches=2))
+  m = make(layout, Shift(), Branches(), Ones(prefix=1), Identity(branches=2))
   out = model.sample(m, {}, EntityAR(), {}, draw())
   # A token is the mean of its upper and left neighbours plus one; all tokens
   # of a diagonal are equal, and the prefix of ones starts at two.
@@ -331,7 +298,7 @@ def test_nar_averages_the_branches_that_a_token_has():
 
 def test_nar_trains_and_samples_through_the_same_rows():
   layout = grid.diagonals(3, 4)
-  m = make(layout, Codes(), Branches(), Ones(prefix=1), Identity(branches=2))
+  m = make(layout, Shift(), Branches(), Ones(prefix=1), Identity(branches=2))
   y, x = np.mgrid[:3, :4]
   tokens = Tokens(jnp.asarray(np.tile((y + x + 2).ravel(), (BATCH, 1))))
   total, _ = m.apply({}, tokens, {}, draw(), method='loss')
@@ -385,7 +352,7 @@ def test_padded_text_is_seen_by_nobody():
   layout = grid.raster(2, 3, prefix=4)
   condition = Ones(prefix=4)
   valid = jnp.array([[True] * 4, [False, False, True, True]])
-  m = make(layout, Codes(), Branches(), condition)
+  m = make(layout, Shift(), Branches(), condition)
   cond = m.apply(
     {}, {'caption_valid': valid}, jnp.zeros(BATCH, bool), method='conditions'
   )

@@ -6,8 +6,9 @@ import pytest
 from arvision.tasks import assemble
 from tests.configs import ALL
 
-# Published counts, in millions. XL, XXL and 3B are published with two or three
-# digits; theirs are counted from the published layer sizes.
+# Published counts, in millions. LlamaGen's XL, XXL and 3B are published with two
+# or three digits; theirs, and those of NAR (whose XL is published as 816M), are
+# counted from the published layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -18,6 +19,10 @@ GENERATORS = {
   'llamagen/imagenet256:XL': 774.7,
   'llamagen/imagenet256:XXL': 1411.0,
   'llamagen/imagenet256:3B': 3096.7,
+  'nar/imagenet256:B': 130.6,
+  'nar/imagenet256:M': 295.4,
+  'nar/imagenet256:L': 372.5,
+  'nar/imagenet256:XL': 816.0,
 }
 TOKENIZERS = {
   'var/tokenizer': 108.948355,
@@ -39,5 +44,5 @@ def test_parameters(name, count, error):
 
 
 def test_every_published_size_is_counted():
-  published = {n for n in ALL if n.startswith(('var/', 'llamagen/'))}
+  published = {n for n in ALL if n.startswith(('var/', 'llamagen/', 'nar/'))}
   assert published == {*GENERATORS, *TOKENIZERS}

@@ -26,39 +26,33 @@ TOKENIZER_INPUTS = {'image', 'rand_idx'}
 INPUTS = {'idx', 'cond', 'label'}
 
 
-def config_of(args: dict[str, Any], rows: int) -> ConfigDict:
-  """Our config of the official constructor's arguments.
-
-  Args:
-    args: of the constructor.
-    rows: of the official table of classes; without label dropping it has no
-      row for null, and ours takes its last class for it.
-  """
-  config = common.new()
+def sizes_of(args: dict[str, Any], classes: int) -> dict[str, Any]:
+  """The arguments of `common.llamagen` for those of the official class."""
+  if args.get('n_kv_head') not in (None, args['n_head']):
+    raise NotImplementedError('fewer keys than queries')
+  if args['rope_base'] != 10000 or args['norm_eps'] != 1e-5:
+    raise NotImplementedError('another rope_base or norm_eps')
   side = round(args['block_size'] ** 0.5)
-  common.llamagen(
-    config,
-    grid=(side, side),
-    vocab_size=args['vocab_size'],
-    classes=rows - 1,
-    depth=args['n_layer'],
-    width=args['dim'],
-    heads=args['n_head'],
-    hidden=args['ffn_hidden'],
-    dropout=0.0,
-  )
-  config.backbone.rotary.base = float(args['rope_base'])
-  config.backbone.norm.epsilon = args['norm_eps']
-  if args['n_kv_head'] not in (None, args['n_head']):
-    raise NotImplementedError('LlamaGen with fewer keys than queries')
-  return config
+  return {
+    'grid': (side, side),
+    'vocab_size': args['vocab_size'],
+    'classes': classes,
+    'depth': args['n_layer'],
+    'width': args['dim'],
+    'heads': args['n_head'],
+    'hidden': args['ffn_hidden'],
+    'dropout': 0.0,
+  }
 
 
 def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   """Config, model and parameters of a transformer case."""
   table_of_classes = 'cls_embedding.embedding_table.weight'
   rows = case.meta['weights'][table_of_classes]['shape'][0]
-  config = config_of(case.args, rows)
+  # Without label dropping the official table has no row for null, and ours
+  # takes its last class for it.
+  config = common.new()
+  common.llamagen(config, **sizes_of(case.args, rows - 1))
   model = assemble.make_model(config)
   shapes = assemble.model_shapes(model)
   return config, model, imported(case, table.Transformer(), shapes)

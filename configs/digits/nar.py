@@ -1,0 +1,38 @@
+"""NAR on scikit-learn's digits: next-diagonal prediction in CPU minutes.
+
+    arvision train --config=configs/digits/vq.py --workdir=runs/digits/vq
+    arvision train --config=configs/digits/nar.py \\
+      --workdir=runs/digits/nar
+
+Source: arXiv 2503.10696, at a size for 8 × 8 px.
+"""
+
+from arvision.configs import common
+from arvision.configs.digits import vq
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.generator(vq.get_config(), 'runs/digits/vq')
+  common.nar(
+    config,
+    grid=(4, 4),
+    vocab_size=config.tokenizer.vocab_size,
+    classes=10,
+    depth=3,
+    width=96,
+    heads=4,
+    hidden=256,
+    dropout=0.2,
+    guidance=2.0,
+  )
+  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
+  config.data.batch_size = 64
+  config.train = common.block(duration=common.block(epochs=50))
+  config.optim = common.adamw(
+    2e-3,
+    common.cosine(0.05, epochs=5),
+    clip=1.0,
+  )
+  config.ema = (0.99,)
+  return common.locked(config)
