@@ -68,8 +68,9 @@ class Slots:
     level: (b, n) float32 noise level, 0 = data, 1 = noise.
     hole: (b, n) bool, True = hidden from the network.
     valid: (b, n) bool, False = padding, seen by nobody but itself.
-    coords: (b, n, axes) where they differ between examples.
-    aim: (b, n, axes) coordinates of the place that a row predicts.
+    place: (b, n) int32 raster number of what a row carries, -1 nothing; where it
+      differs between examples, and not as the layout says.
+    aim: (b, n) int32 raster number of what a row predicts, likewise.
     present: (t, r) bool, the branches that predict each token; None = all.
     targets: (b, t) int32 or (b, t, c) float, training only.
     weight: (b, t) or (1, t) float32 weight of every token's loss.
@@ -81,7 +82,7 @@ class Slots:
   level: Array | None = None
   hole: Array | None = None
   valid: Array | None = None
-  coords: Array | None = None
+  place: Array | None = None
   aim: Array | None = None
   present: Array | None = None
   targets: Array | None = None
@@ -94,7 +95,8 @@ class Cond:
 
   Attributes:
     prefix: (b, p, d) vectors that fill the prefix slots.
-    modulation: (b, 1 or n, d) vector that adaLN reads.
+    modulation: (b, 1, d) vector that adaLN reads, or (b, n, d) with a row for
+      every slot of the layout.
     memory: (b, m, d) rows for cross attention.
     prefix_valid: (b, p) bool, False = padding of a short caption.
     memory_valid: (b, m) bool.
@@ -135,9 +137,12 @@ class Draw:
 
   Attributes:
     keys: (b,) typed PRNG keys.
+    progress: share of the run that is over, for what is drawn differently late
+      in a run; None outside of training.
   """
 
   keys: jax.Array
+  progress: Any = None
 
   @classmethod
   def create(cls, seed: int | Array, index: Array, step: int | Array = 0):
@@ -152,7 +157,8 @@ class Draw:
 
   def fold(self, i: int | Array) -> 'Draw':
     """The draws of the i-th pass through a loop."""
-    return Draw(jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, i))
+    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, i)
+    return self.replace(keys=keys)
 
   def normal(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
     """(b, *shape) float32 standard normal numbers."""
@@ -190,10 +196,12 @@ class Replay:
 
   Attributes:
     arrays: name -> array; every `fold(i)` takes the i-th row of all of them.
+    progress: see `Draw`.
     size: batch size of the recording.
   """
 
   arrays: dict[str, Array]
+  progress: Any = None
   size: int = flax.struct.field(pytree_node=False, default=1)
 
   @property
@@ -204,7 +212,7 @@ class Replay:
     rows: dict[str, Array] = {
       k: jnp.asarray(v)[i] for k, v in self.arrays.items()
     }
-    return Replay(rows, self.size)
+    return self.replace(arrays=rows)
 
   def _get(self, name, shape):
     if name not in self.arrays:

@@ -26,16 +26,18 @@ class CodeInput(nn.Module):
     width: d.
     vocab_size: number of ids.
     std: standard deviation at the start.
+    extra: rows after those of the ids, for a mask.
   """
 
   width: int
   vocab_size: int
   std: float = 0.02
+  extra: int = 0
 
   @nn.compact
   def __call__(self, values: jax.Array) -> jax.Array:
-    embed = Embed(self.vocab_size, self.width, normal(self.std), name='codes')
-    return embed(values)
+    rows = self.vocab_size + self.extra
+    return Embed(rows, self.width, normal(self.std), name='codes')(values)
 
 
 class VectorInput(nn.Module):
@@ -71,6 +73,7 @@ class Decoder(nn.Module):
     adaln: template of a block's modulation, or None.
     shared_adaln: one set of six modulations for all blocks; `adaln` then adds
       each block's offset (VAR-d36).
+    last_norm: template of the last norm where it is another one.
     modulated_norm: whether the last norm is modulated (VAR's head_nm).
     modulation_std: standard deviation of the modulation layers outside of
       the blocks.
@@ -92,6 +95,7 @@ class Decoder(nn.Module):
   rotary: Callable | None = None
   adaln: Template | None = None
   shared_adaln: bool = False
+  last_norm: Template | None = None
   modulated_norm: bool = False
   modulation_std: float = 0.02
   norm_std: float = 0.02
@@ -128,6 +132,8 @@ class Decoder(nn.Module):
     """
     x = self._embed(slots, cond, layout)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    if cond.modulation is not None and cond.modulation.shape[1] > 1:
+      cond = cond.replace(modulation=cond.modulation[:, slots.index])
     modulation: Any = cond.modulation
     if self.shared_adaln:
       modulation = self._modulation('shared_adaln', 6, self.modulation_std)(
@@ -154,7 +160,8 @@ class Decoder(nn.Module):
     return self._last_norm('norm', x, cond)[:, :, None], cache
 
   def _last_norm(self, name, x, cond):
-    x = self.norm(name=name)(x.astype(jnp.float32))
+    norm = self.last_norm or self.norm
+    x = norm(name=name)(x.astype(jnp.float32))
     if self.modulated_norm:
       two = self._modulation(f'{name}_adaln', 2, self.norm_std)(
         jax.nn.silu(jnp.asarray(cond.modulation, jnp.float32))
@@ -196,7 +203,7 @@ class Decoder(nn.Module):
     if layout.prefix:
       x = self._fill_prefix(x, cond.prefix, index, layout.prefix)
     if self.position is not None:
-      x = x + self.position(width=self.width, name='position')(layout, index)
+      x = x + self.position(width=self.width, name='position')(layout, slots)
     return x
 
   def _fill_prefix(self, x, prefix, index, count):

@@ -45,6 +45,46 @@ class Shift:
     return Tokens(state)
 
 
+@dataclasses.dataclass(frozen=True)
+class Permuted(Shift):
+  """Next token along an order that is drawn for every example (RAR).
+
+  The layout is a raster whose i-th token is the i-th in the example's order;
+  `Slots.place` and `Slots.aim` say where on the grid it is. Orders grow rarer in
+  the course of a run until all are raster; without a run (evaluation, sampling)
+  they are.
+
+  Source: arXiv 2411.00776.
+
+  Attributes:
+    start: share of the run until which every order is random.
+    end: share of the run from which on none is.
+  """
+
+  start: float = 0.5
+  end: float = 0.75
+
+  def train(self, tokens, layout, codec, draw):
+    if draw.progress is None:
+      return super().train(tokens, layout, codec, draw)
+    values = jnp.asarray(tokens.values)
+    raster = jnp.arange(layout.tokens)
+    over = (draw.progress - self.start) / (self.end - self.start)
+    random = draw.uniform('random') < 1 - jnp.clip(over, 0, 1)
+    drawn = draw.permutation('order', layout.tokens)
+    order = jnp.where(random[:, None], drawn, raster)
+    permuted = Tokens(jnp.take_along_axis(values, order, axis=1))
+    slots = super().train(permuted, layout, codec, draw)
+    return slots.replace(
+      place=_of_slots(order, layout.token), aim=_of_slots(order, layout.aim)
+    )
+
+
+def _of_slots(order, token):
+  """Raster numbers (b, n) of the tokens of slots (n,), -1 for none."""
+  return jnp.where(token >= 0, order[:, token.clip(0)], -1)
+
+
 def _carried(values, token):
   """Tokens of (n,) slots; zero where a slot carries none."""
   return jnp.where(token >= 0, values[:, token.clip(0)], 0)

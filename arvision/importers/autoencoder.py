@@ -1,37 +1,40 @@
 """Keys of the convolutional autoencoders that tokenizers are made of."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from arvision.importers.table import Conv, Row, Same
+from arvision.importers.table import Conv, Row, Same, Shape
 
 _FUSED = {'q': 0, 'k': 1, 'v': 2}
 
 
 def rows(
-  paths: Iterable[str], rename: Callable[[str], str], fused_qkv: bool = False
+  ours: Mapping[str, Shape],
+  rename: Callable[[str], str],
+  fused_qkv: bool = False,
 ) -> Iterator[Row]:
   """Rows of all convolutions and norms among some parameters.
 
   Args:
-    paths: of the parameters; others than 'a/b/(kernel|bias|scale)' are passed
+    ours: path -> shape; paths other than 'a/b/(kernel|bias|scale)' are passed
       over.
     rename: path of a module, with dots -> official name.
     fused_qkv: whether attention has one official kernel 'qkv' for three of
       ours.
   """
-  for path in paths:
+  for path, shape in ours.items():
     module, _, leaf = path.rpartition('/')
     if not module or leaf not in ('kernel', 'bias', 'scale'):
       continue
     form = Conv() if leaf == 'kernel' else Same()
-    part, parts = 0, 1
+    start, total = 0, None
     head, _, last = module.rpartition('/')
     if fused_qkv and last in _FUSED:
-      module, part, parts = f'{head}/qkv', _FUSED[last], 3
+      module = f'{head}/qkv'
+      start, total = _FUSED[last] * shape[-1], 3 * shape[-1]
     end = 'bias' if leaf == 'bias' else 'weight'
     name = rename(module.replace('/', '.'))
-    yield Row(path, f'{name}.{end}', form, part, parts)
+    yield Row(path, f'{name}.{end}', form, start, total)
 
 
 def levels(paths: Iterable[str]) -> int:
@@ -70,6 +73,12 @@ def llamagen(name: str, levels: int) -> str:
   )
   order = ('mid_block_1', 'mid_attn_1', 'mid_block_2')
   return re.sub(r'\.(mid_\w+?_\d)', lambda m: f'.mid.{order.index(m[1])}', name)
+
+
+def maskgit(name: str) -> str:
+  """Our name of a module -> that of MaskGIT's code in PyTorch."""
+  name = ldm(name).replace('.mid.block_', '.mid.')
+  return name.replace('.upsample.conv', '.upsample_conv')
 
 
 def _halves(name):

@@ -62,21 +62,27 @@ class Linear:
   """(out, in) of torch -> (*in, *out).
 
   Attributes:
-    inputs: how many of our axes are inputs.
+    inputs: how many of our axes are inputs; 0 for a bias, which is flat there.
+    chunks: number of the official chunk of outputs that each of ours is, along
+      our first output axis; () for the same order.
   """
 
   inputs: int = 1
+  chunks: tuple[int, ...] = ()
 
   def shape(self, ours):
     i = self.inputs
-    return int(np.prod(ours[i:])), int(np.prod(ours[:i]))
+    out = int(np.prod(ours[i:]))
+    return (out, int(np.prod(ours[:i]))) if i else (out,)
 
   def inward(self, w, ours):
-    return w.T.reshape(ours)
+    p = w.T.reshape(ours)
+    return p.take(self.chunks, self.inputs) if self.chunks else p
 
   def outward(self, p):
-    out, inputs = self.shape(p.shape)
-    return p.reshape(inputs, out).T
+    if self.chunks:
+      p = p.take(np.argsort(self.chunks), self.inputs)
+    return p.reshape(self.shape(p.shape)[::-1]).T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +107,17 @@ class Row:
     path: of the parameter, 'backbone/input/linear/kernel'.
     key: official; '{i}' runs over the layers of a stacked parameter.
     form: how it lies there.
+    start, total: where the parameter begins along the first axis of an official
+      tensor that holds others too, and how long that axis is; None where it
+      holds this one alone.
     first: number of the first layer.
-    part, parts: the official tensor is cut into equal parts along its first
-      axis, and this is one of them.
   """
 
   path: str
   key: str
   form: Form = Same()
-  part: int = 0
-  parts: int = 1
+  start: int = 0
+  total: int | None = None
   first: int = 0
 
   def keys(self, ours: Shape) -> list[str]:
@@ -123,7 +130,7 @@ class Row:
   def official(self, ours: Shape) -> Shape:
     """The shape of every official tensor, of the parameter's."""
     first, *rest = self.form.shape(self._layer(ours))
-    return (first * self.parts, *rest)
+    return (self.total or first, *rest)
 
   def _layer(self, ours):
     return ours[1:] if '{i}' in self.key else ours
@@ -132,7 +139,8 @@ class Row:
     """Our parameter, float32, from the official tensors."""
     layers = []
     for key in self.keys(ours):
-      w = np.split(np.asarray(weights[key]), self.parts)[self.part]
+      stop = self.start + self.form.shape(self._layer(ours))[0]
+      w = np.asarray(weights[key])[self.start : stop]
       layers.append(self.form.inward(w, self._layer(ours)))
     p = np.stack(layers) if '{i}' in self.key else layers[0]
     return np.ascontiguousarray(p, np.float32)
@@ -212,7 +220,7 @@ def to_weights(table: Table, params: Any, grids: Grids) -> Weights:
   parts: dict[str, dict[int, np.ndarray]] = {}
   for row in table.rows(paths(params)):
     for key, w in row.outward(np.asarray(flat[row.path])):
-      parts.setdefault(key, {})[row.part] = w
+      parts.setdefault(key, {})[row.start] = w
   weights = {
     key: np.concatenate([w[i] for i in sorted(w)]) if len(w) > 1 else w[0]
     for key, w in parts.items()
@@ -280,12 +288,16 @@ def _span(numbers):
 
 
 def dense(
-  path: str, key: str, inputs: int = 1, bias: bool = True
+  path: str,
+  key: str,
+  inputs: int = 1,
+  bias: bool = True,
+  chunks: tuple[int, ...] = (),
 ) -> Iterator[Row]:
-  """Rows of a linear layer: kernel, and bias."""
-  yield Row(f'{path}/kernel', f'{key}.weight', Linear(inputs))
+  """Rows of a linear layer: kernel, and bias; see `Linear`."""
+  yield Row(f'{path}/kernel', f'{key}.weight', Linear(inputs, chunks))
   if bias:
-    yield Row(f'{path}/bias', f'{key}.bias', Same(flat=True))
+    yield Row(f'{path}/bias', f'{key}.bias', Linear(0, chunks))
 
 
 def norm(path: str, key: str) -> Iterator[Row]:

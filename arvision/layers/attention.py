@@ -40,13 +40,14 @@ class Cache:
     )
 
 
-def attention(q, k, v, mask) -> jax.Array:
+def attention(q, k, v, mask, drop=None) -> jax.Array:
   """softmax(q kᵀ + mask) v with float32 softmax: the dense reference.
 
   Args:
     q: (b, h, n, k), scaled already.
     k, v: (b, h, m, k).
     mask: bool, broadcastable to (b, h, n, m); True = may attend.
+    drop: what is done to the weights of the sum, or None.
 
   Returns:
     (b, h, n, k) in the dtype of v.
@@ -56,6 +57,7 @@ def attention(q, k, v, mask) -> jax.Array:
   )
   logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
   share = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+  share = share if drop is None else drop(share)
   out = jnp.einsum(
     'bhnm,bhmk->bhnk', share, v, preferred_element_type=jnp.float32
   )
@@ -98,6 +100,22 @@ class L2Normed(nn.Module):
     return _unit(q) * scale[:, None, None].astype(q.dtype), _unit(k)
 
 
+class Normed(nn.Module):
+  """q and k normalised over the head, then q · k / sqrt(head size) (RAR).
+
+  Attributes:
+    norm: template of the norm.
+  """
+
+  norm: Template
+
+  @nn.compact
+  def __call__(self, q: jax.Array, k: jax.Array):
+    scale = jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+    q_norm, k_norm = self.norm(name='q_norm'), self.norm(name='k_norm')
+    return q_norm(q).astype(q.dtype) * scale, k_norm(k).astype(k.dtype)
+
+
 def _unit(x):
   x32 = x.astype(jnp.float32)
   norm = jnp.sqrt(jnp.sum(x32 * x32, axis=-1, keepdims=True))
@@ -114,6 +132,7 @@ class Attention(nn.Module):
     std: standard deviation of the input projections.
     out_std: standard deviation of the output projection.
     dropout: rate on the output (LlamaGen's residual dropout).
+    weights_dropout: rate on the weights of the values.
     dtype: compute dtype.
   """
 
@@ -123,6 +142,7 @@ class Attention(nn.Module):
   std: float = 0.02
   out_std: float = 0.02
   dropout: float = 0.0
+  weights_dropout: float = 0.0
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -165,7 +185,10 @@ class Attention(nn.Module):
     if cache is not None:
       cache = cache.write(k, v, start)
       k, v = cache.k[:, :, :extent], cache.v[:, :, :extent]
-    y = attention(q, k.astype(q.dtype), v.astype(q.dtype), mask)
+    drop = None
+    if train and self.weights_dropout:
+      drop = nn.Dropout(self.weights_dropout, deterministic=False)
+    y = attention(q, k.astype(q.dtype), v.astype(q.dtype), mask, drop)
     y = Dense(
       (width,),
       ('heads', 'kv', 'embed'),

@@ -28,6 +28,9 @@ class GELU(nn.Module):
   dropout: float = 0.0
   dtype: Any = jnp.float32
 
+  def activation(self, x):
+    return jax.nn.gelu(x, approximate=True)
+
   @nn.compact
   def __call__(self, x, train=False):
     dense = {'dtype': self.dtype}
@@ -38,7 +41,7 @@ class GELU(nn.Module):
       name='fc1',
       **dense,
     )(x)
-    y = jax.nn.gelu(y, approximate=True)
+    y = self.activation(y)
     y = Dense(
       (x.shape[-1],),
       ('mlp', 'embed'),
@@ -47,6 +50,13 @@ class GELU(nn.Module):
       **dense,
     )(y)
     return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+
+class ExactGELU(GELU):
+  """The same with the error function (RAR, TiTok)."""
+
+  def activation(self, x):
+    return jax.nn.gelu(x, approximate=False)
 
 
 class SwiGLU(nn.Module):

@@ -22,6 +22,9 @@ class ClassLabel(nn.Module):
     modulate: whether the vector is also what adaLN reads.
     start: whether every prefix slot adds a vector of its own (VAR's
       pos_start).
+    tokens: learned vectors before the class in the prefix (RAR's cls_token).
+    steps: rows of a table that is added to the modulation, slot by slot (RAR's
+      timesteps_embeddings); 0 for none.
     drop: share of training examples whose label is replaced by null.
     std: standard deviation at the start.
   """
@@ -31,6 +34,8 @@ class ClassLabel(nn.Module):
   prefix: int = 1
   modulate: bool = False
   start: bool = False
+  tokens: int = 0
+  steps: int = 0
   drop: float = 0.1
   std: float = 0.02
 
@@ -56,5 +61,14 @@ class ClassLabel(nn.Module):
         shape = (self.prefix, self.width)
         own = param(self, 'start', normal(self.std), (None, 'embed'), shape)
         prefix = prefix + own
+    if self.tokens:
+      shape = (self.tokens, self.width)
+      own = param(self, 'tokens', normal(self.std), (None, 'embed'), shape)
+      own = jnp.broadcast_to(own, (len(ids), *shape))
+      prefix = own if prefix is None else jnp.concatenate([own, prefix], 1)
     modulation = vector[:, None] if self.modulate else None
+    if modulation is not None and self.steps:
+      shape = (self.steps, self.width)
+      own = param(self, 'steps', normal(self.std), (None, 'embed'), shape)
+      modulation = modulation + jnp.asarray(own)
     return Cond(prefix=prefix, modulation=modulation)

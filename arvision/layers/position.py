@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.layers.param import normal, param
-from arvision.layouts.base import Layout
+from arvision.layouts.base import Layout, take
+from arvision.structs import Slots
 
 
 class Learned(nn.Module):
@@ -26,8 +27,9 @@ class Learned(nn.Module):
   entities: bool = False
 
   @nn.compact
-  def __call__(self, layout: Layout, index: Any) -> jax.Array:
-    """(e, d) float32 for the slots `index` (e,) of a layout."""
+  def __call__(self, layout: Layout, slots: Slots) -> jax.Array:
+    """(e, d) float32 for the e slots."""
+    index = slots.index
 
     def table(name, rows):
       shape = (rows, self.width)
@@ -39,6 +41,49 @@ class Learned(nn.Module):
       entity = jnp.asarray(np.maximum(layout.entity, 0))[index]
       x = x + table('entity', layout.steps)[entity]
     return x
+
+
+class Aimed(nn.Module):
+  """A vector for the place a slot carries and one for the place it predicts.
+
+  Rows are counted over the prefix, then over the grid in raster order, so that
+  an order of prediction permutes them (RAR's pos_embed and
+  target_aware_pos_embed). A slot that predicts nothing has no second vector.
+
+  Source: arXiv 2411.00776; bytedance/1d-tokenizer, modeling/rar.py.
+
+  Attributes:
+    width: d.
+    rows: of both tables; those after the grid are not used.
+    std: standard deviation at the start.
+  """
+
+  width: int
+  rows: int
+  std: float = 0.02
+
+  @nn.compact
+  def __call__(self, layout: Layout, slots: Slots) -> jax.Array:
+    """(e, d) or (b, e, d) float32 for the e slots."""
+    if self.rows < layout.prefix + layout.tokens:
+      raise ValueError(
+        f'{self.rows} positions for {layout.prefix} prefix slots and '
+        f'{layout.tokens} tokens; change config.backbone.position.rows'
+      )
+
+    def table(name):
+      shape = (self.rows, self.width)
+      init = normal(self.std)
+      return jnp.asarray(param(self, name, init, (None, 'embed'), shape))
+
+    index = slots.index
+    place, aim = slots.place, slots.aim
+    place = take(layout.token, index) if place is None else place
+    aim = take(layout.aim, index) if aim is None else aim
+    place = jnp.where(place < 0, index, layout.prefix + place)
+    own = table('place')[place]
+    aimed = table('aim')[layout.prefix + jnp.maximum(aim, 0)]
+    return own + jnp.where((aim >= 0)[..., None], aimed, 0)
 
 
 def rotations(coords: np.ndarray, dim: int, base: float) -> np.ndarray:

@@ -128,6 +128,15 @@ class Layout:
     return np.where(self.readout >= 0, self.entity[self.readout], -1).max(1)
 
   @functools.cached_property
+  def aim(self) -> np.ndarray:
+    """(n,) int32 token that a slot predicts (in its first branch), -1 none."""
+    aim = np.full(self.slots, NO_TOKEN, np.int32)
+    for branch in self.readout.T[::-1]:
+      there = np.flatnonzero(branch >= 0)
+      aim[branch[there]] = there
+    return aim
+
+  @functools.cached_property
   def order(self) -> np.ndarray:
     """(t,) tokens in order of prediction, raster order inside a step."""
     return np.argsort(self.entity_of_token, kind='stable').astype(np.int32)

@@ -176,6 +176,7 @@ def make_task(
   data: Data,
   tx: optax.GradientTransformation | None = None,
   frozen: dict[str, Any] | None = None,
+  steps: int = 0,
 ) -> Task:
   """The task of a config.
 
@@ -184,6 +185,7 @@ def make_task(
     data: gives the image shape and the number of classes.
     tx: optimizer; None where no step will be taken.
     frozen: weights that no step changes, see `TrainState.frozen`.
+    steps: of the whole run.
 
   Raises:
     ConfigError: parts that do not fit one another or the data.
@@ -206,5 +208,6 @@ def make_task(
       'model': model,
       'sampler': build(config.sampler, 'sampler'),
       'classes': config.condition.get('classes', 0),
+      'steps': steps,
     }
   return build(config.task, 'task', **given)

@@ -39,6 +39,7 @@ class Autoregressive:
     accumulate: pieces that a step is cut into.
     seed: of every draw.
     draws: number of sampled pictures.
+    steps: of the whole run, for draws that change in its course.
   """
 
   model: ARModel
@@ -52,6 +53,7 @@ class Autoregressive:
   accumulate: int = 1
   seed: int = 0
   draws: int = 32
+  steps: int = 0
 
   def init(self, key: jax.Array) -> TrainState:
     # The values of a codec change no parameter of the model, so a fresh one
@@ -93,9 +95,11 @@ class Autoregressive:
       'label': batch['label'],
       'row': jnp.arange(values.shape[0]),
     }
+    progress = state.step / max(self.steps, 1)
 
     def loss(params, part, piece):
       draw = Draw.create(self.seed, part['row'], state.step)
+      draw = draw.replace(progress=progress)
       return self.model.apply(
         {'params': params},
         Tokens(part['values']),

@@ -16,14 +16,17 @@ class Codebook(Tokenizer, kw_only=True):
   """Encoder, codebook and decoder; subclasses say how codes make a latent.
 
   Attributes:
-    encoder: template of `layers.conv.Encoder`.
-    decoder: template of `layers.conv.Decoder`; its `channels` are the image's.
+    encoder: template of `layers.conv.Encoder` or its like.
+    decoder: template of `layers.conv.Decoder` or its like; its `channels` are
+      the image's.
     vocab_size: number of codes.
     channels: width of a code.
     commitment: weight of the pull on the encoder towards its codes; the pull
       on the codes weighs 1.
     normalize: compare directions instead of vectors.
-    quant_kernel: side of the convolutions before and behind the codes.
+    quant_kernel: side of the convolutions before and behind the codes; 0 for
+      none.
+    darkest: what black is to the networks, -1, or 0 (MaskGIT); white is 1.
     codebook_std: codes start as normal numbers; None: uniform within
       1 / vocab_size, as published.
   """
@@ -35,6 +38,7 @@ class Codebook(Tokenizer, kw_only=True):
   commitment: float = 0.25
   normalize: bool = False
   quant_kernel: int = 1
+  darkest: float = -1.0
   codebook_std: float | None = None
 
   # Where a task finds the rows to restart and the last layer of the decoder.
@@ -44,11 +48,16 @@ class Codebook(Tokenizer, kw_only=True):
   def setup(self):
     self.enc = self.encoder()
     self.dec = self.decoder()
-    kernel = self.quant_kernel
-    self.quant_conv = conv(self.channels, kernel, name='quant_conv')
-    self.post_quant_conv = conv(
-      self.enc.z_channels, kernel, name='post_quant_conv'
-    )
+    if kernel := self.quant_kernel:
+      self.quant_conv = conv(self.channels, kernel, name='quant_conv')
+      self.post_quant_conv = conv(
+        self.enc.z_channels, kernel, name='post_quant_conv'
+      )
+    elif self.enc.z_channels != self.channels:
+      raise ValueError(
+        f'config.tokenizer.channels={self.channels}: without quant_kernel it '
+        f'must be encoder.z_channels={self.enc.z_channels}'
+      )
     # Every device holds all codes: a lookup reads all of them.
     init: Any = nn.with_logical_partitioning(self._init_codes, (None, None))
     shape = (self.vocab_size, self.channels)
@@ -66,7 +75,11 @@ class Codebook(Tokenizer, kw_only=True):
     Raises:
       ValueError: the latent's grid is not the last one of `spec.grids`.
     """
-    latent = self.quant_conv(self.enc(image, train).astype(jnp.float32))
+    if self.darkest != -1:
+      image = self.darkest + (1 - self.darkest) * (image + 1) / 2
+    latent = self.enc(image, train).astype(jnp.float32)
+    if self.quant_kernel:
+      latent = self.quant_conv(latent)
     grid = self.spec.grids[-1]
     if latent.shape[1:3] != grid:
       raise ValueError(
@@ -78,8 +91,12 @@ class Codebook(Tokenizer, kw_only=True):
 
   def synthesise(self, latent: jax.Array, train: bool = False) -> jax.Array:
     """Quantised latent (b, h, w, c) -> image (b, H, W, C), not clipped."""
-    image = self.dec(self.post_quant_conv(latent), train)
-    return image.astype(jnp.float32)
+    if self.quant_kernel:
+      latent = self.post_quant_conv(latent)
+    image = self.dec(latent, train).astype(jnp.float32)
+    if self.darkest != -1:
+      image = 2 * (image - self.darkest) / (1 - self.darkest) - 1
+    return image
 
   def nearest(self, z: jax.Array) -> jax.Array:
     """(..., c) vectors -> (...) int32 codes."""

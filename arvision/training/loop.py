@@ -62,7 +62,7 @@ def train(
       and its position in the data.
     stop_at: stops, and saves, after this step of the run.
     make_data: config -> data.
-    make_task: (config, data, optimizer, frozen weights) -> task.
+    make_task: (config, data, optimizer, frozen weights, steps) -> task.
 
   Raises:
     ConfigError: a config that does not fit itself, the devices, the data or
@@ -84,7 +84,7 @@ def train(
   optimizer = build(config.optim, 'optim')
   placement.check_batch(clock.batch_size, optimizer.accumulate)
   frozen = frozen_weights.load(config, workdir)
-  task = make_task(config, data, optimizer.make(clock), frozen)
+  task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
   origin = start.Origin(task, placement, config.seed)
   batches = data.train(
     clock.batch_size, config.seed, jax.process_index(), jax.process_count()

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from tests.parity.case import Case, Part
-from tests.parity.systems import llamagen, nar, training, var
+from tests.parity.systems import llamagen, maskgit, nar, rar, training, var
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,11 @@ FORWARD = {
   ),
   'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
     nar.transformer, nar.INPUTS
+  ),
+  'modeling.rar.RAR': System(rar.transformer, rar.INPUTS),
+  'modeling.titok.PretrainedTokenizer (encoder/decoder/quantize of '
+  'modeling.modules.maskgit_vqgan)': System(
+    maskgit.tokenizer, maskgit.TOKENIZER_INPUTS
   ),
 }
 TRAINING = {

@@ -165,7 +165,7 @@ def make_data(config: Any) -> Data:
   return Data(**config.toy_data)
 
 
-def make_task(config: Any, data: Data, tx=None, frozen=None) -> Task:
+def make_task(config: Any, data: Data, tx=None, frozen=None, steps=0) -> Task:
   del data
   return Task(
     tx=tx,

@@ -1,0 +1,35 @@
+"""The released weights of MaskGIT's tokenizer, as bytedance/1d-tokenizer has it.
+
+Source: bytedance/1d-tokenizer, modeling/modules/maskgit_vqgan.py.
+"""
+
+from arvision.importers import autoencoder
+from arvision.importers.table import Grids, Row, Weights
+
+
+class Tokenizer:
+  """`maskgit-vqgan-imagenet-f16-256.bin`."""
+
+  name = 'MaskGIT tokenizer'
+  wrapping = ''
+  hints = (
+    (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
+    (
+      r'(down|up)\.\d',
+      'config.tokenizer.encoder and decoder: ch_mult, res_blocks',
+    ),
+    (r'conv_(in|out)', 'config.tokenizer.encoder and decoder: ch, channels'),
+    (r'^blocks\.', 'the file: it is a transformer'),
+  )
+
+  def rows(self, ours):
+    return [
+      Row('codebook', 'quantize.embedding.weight'),
+      *autoencoder.rows(ours, autoencoder.maskgit),
+    ]
+
+  def buffers(self, weights: Weights, grids: Grids) -> Weights:
+    return {}
+
+  def derived(self, key: str) -> bool:
+    return False

@@ -1,0 +1,33 @@
+"""MaskGIT's tokenizer on scikit-learn's digits, for RAR.
+
+    arvision train --config=configs/digits/maskgit_vq.py \\
+      --workdir=runs/digits/maskgit_vq
+
+8 × 8 px become 4 × 4 codes of 128.
+
+Source: arXiv 2202.04200. Deviations: squares of 2 × 2 px enter as channels, no
+perceptual loss and no discriminator; dead codes are restarted.
+"""
+
+from arvision.configs import common
+from arvision.configs.digits import tokenizer
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.new()
+  config.release = common.block(type='importers.maskgit.Tokenizer')
+  config.tokenizer = common.maskgit_vq(
+    grid=(4, 4),
+    vocab_size=128,
+    channels=16,
+    ch=32,
+    ch_mult=(1,),
+    res_blocks=1,
+    groups=8,
+    patch=2,
+    image_channels=1,
+    entropy=0.0,
+  )
+  tokenizer.recipe(config, l2=2.0)
+  return common.locked(config)

@@ -1,0 +1,40 @@
+"""RAR on scikit-learn's digits: next token in random orders, in CPU minutes.
+
+    arvision train --config=configs/digits/maskgit_vq.py \\
+      --workdir=runs/digits/maskgit_vq
+    arvision train --config=configs/digits/rar.py --workdir=runs/digits/rar
+
+Source: arXiv 2411.00776, at a size for 8 × 8 px.
+"""
+
+from arvision.configs import common
+from arvision.configs.digits import maskgit_vq
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.generator(maskgit_vq.get_config(), 'runs/digits/maskgit_vq')
+  common.rar(
+    config,
+    grid=(4, 4),
+    vocab_size=config.tokenizer.vocab_size,
+    classes=10,
+    depth=4,
+    width=96,
+    heads=4,
+    hidden=384,
+    dropout=0.1,
+    guidance=4.0,
+    power=1.0,
+  )
+  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
+  config.data.batch_size = 64
+  config.train = common.block(duration=common.block(epochs=50))
+  config.optim = common.adamw(
+    2e-3,
+    common.cosine(0.05, epochs=5),
+    clip=1.0,
+    exempt=common.RAR_NO_DECAY,
+  )
+  config.ema = (0.99,)
+  return common.locked(config)

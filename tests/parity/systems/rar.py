@@ -1,0 +1,113 @@
+"""RAR: next token in random orders."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from arvision.build import build
+from arvision.configs import common
+from arvision.importers import rar as table
+from arvision.model import sample
+from arvision.process.guidance import guide
+from arvision.structs import Draw, Replay, Tokens
+from arvision.tasks import assemble
+from tests.parity.case import Case, Part, captured, imported
+
+INPUTS = {'idx', 'label', 'orders', 'condition_id', 'none_condition_id'}
+
+
+def config_of(case: Case) -> ConfigDict:
+  """Our config of the official constructor's arguments."""
+  args, generation = case.args, case.meta['generation']['function']
+  if not (args['qkv_bias'] and args['qk_norm'] and args['norm_eps'] == 1e-6):
+    raise NotImplementedError('other norms or biases')
+  side = round(args['image_seq_len'] ** 0.5)
+  used = args['image_seq_len'] + 2
+  config = common.new()
+  common.rar(
+    config,
+    grid=(side, side),
+    vocab_size=args['codebook_size'],
+    classes=args['condition_num_classes'],
+    depth=args['num_hidden_layers'],
+    width=args['hidden_size'],
+    heads=args['num_attention_heads'],
+    hidden=args['intermediate_size'],
+    dropout=0.0,
+    guidance=_number(generation, 'guidance_scale'),
+    power=_number(generation, 'guidance_scale_pow'),
+    temperature=0.0,
+    spare_positions=args['pos_embed_rows'] - used,
+    spare_steps=args['timestep_rows'] - used,
+  )
+  return config
+
+
+def _number(text, name):
+  """The value of an argument in 'f(a=1.0, b=2)'."""
+  after = text.split(f'{name}=')[1]
+  return float(after.split(',')[0].split(')')[0])
+
+
+def transformer(case: Case) -> Iterator[tuple[str, Any]]:
+  io, config = case.io, config_of(case)
+  model = assemble.make_model(config)
+  shapes = assemble.model_shapes(model)
+  params = imported(case, table.Transformer(), shapes)
+  layout, batch = model.layout, len(io['label'])
+  inputs = {'label': io['label']}
+  # The official sequence has a row for the last token, which is not used.
+  rows = np.s_[:, : layout.slots]
+  predictions = np.s_[:, : layout.tokens]
+  recorded = {'random': np.zeros(batch), 'order': io['orders']}
+  orders = Replay(recorded, progress=0.0, size=batch)
+
+  def permuted(model, codes, draw, null):
+    slots = model.feed.train(Tokens(codes), layout, None, draw)
+    z, at = model.hidden(slots, inputs, null)
+    return model.head.field(z, at), slots.targets
+
+  def logits(params, codes, draw, null):
+    run = jax.jit(
+      lambda p: model.apply({'params': p}, codes, draw, null, method=permuted)
+    )
+    return run(params)
+
+  none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
+  seen = captured(model, params, io['idx'], orders, none, method=permuted)
+  yield 'embed', Part(seen['embed'], rows)
+  yield 'after_block0', Part(seen['blocks'][0], rows)
+  yield 'after_last_block', Part(seen['blocks'][-1], rows)
+  got, targets = logits(params, io['idx'], orders, none)
+  yield 'logits', Part(got, predictions)
+  yield 'labels_shuffled', targets
+  loss = optax.softmax_cross_entropy_with_integer_labels(got, targets)
+  yield 'loss', loss.mean()
+  yield (
+    'logits_uncond',
+    Part(logits(params, io['idx'], orders, all_)[0], predictions),
+  )
+  raster = Draw.create(0, jnp.arange(batch))
+  got, _ = logits(params, io['idx'], raster, none)
+  yield 'logits_raster', Part(got, predictions)
+
+  sampler = build(config.sampler, 'sampler')
+
+  @jax.jit
+  def generate(params):
+    draw = Draw.create(0, jnp.arange(batch))
+    return sample(model, params, sampler, inputs, draw).values
+
+  codes = generate(params)
+  yield 'gen_idx', codes
+  steps = layout.steps
+  scale = np.array([sampler.guidance(s, steps) for s in range(steps)])
+  yield 'gen_cfg_scale_per_step', scale
+  cond, _ = logits(params, codes, raster, none)
+  null, _ = logits(params, codes, raster, all_)
+  yield 'gen_logits_cfg', guide(cond, null, scale[:, None])
