@@ -232,7 +232,7 @@ def var(
   config.feed = block(type='feeds.residual.Residual')
   adaln = block(type='layers.blocks.AdaLN', std=std, gate=gate, rest=0.5)
   if shared_adaln:
-    adaln = block(type='layers.blocks.SharedAdaLN')
+    adaln = block(type='layers.blocks.SharedAdaLN', gate=gate, rest=0.5)
   config.backbone = block(
     type='backbones.decoder.Decoder',
     width=width,

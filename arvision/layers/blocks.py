@@ -149,18 +149,26 @@ class SharedAdaLN(nn.Module):
 
   Attributes:
     width: d.
+    gate: factor on the gates at the start (VAR's alng).
+    rest: factor on scales and shifts at the start (VAR's aln).
     dtype: compute dtype.
   """
 
   width: int
+  gate: float = 1e-3
+  rest: float = 0.5
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, shared):
     """(b, 1 or n, 6, d) -> the same plus the block's offset."""
-    init = normal(self.width**-0.5)
+    factors = jnp.array([self.gate] * 2 + [self.rest] * 4)[:, None]
+
+    def init(key, shape, dtype=jnp.float32):
+      return factors * normal(self.width**-0.5)(key, shape, dtype)
+
     offset = param(self, 'offset', init, (None, 'embed'), (6, self.width))
-    return shared + offset.astype(shared.dtype)
+    return (shared + offset).astype(self.dtype)
 
 
 class Block(nn.Module):

@@ -28,10 +28,10 @@ SIZES = {
 }
 
 
-def get_config(arg: str = 'd16'):
-  size = common.size(arg or 'd16', SIZES)
+def recipe(size: tuple, tokenizer, workdir: str, shared_adaln: bool = False):
+  """The config of a published size; a row of `SIZES` and its tokenizer."""
   depth, batch, epochs, rate, final, gate, decay_end = size
-  config = common.generator(tokenizer.get_config(), 'runs/var-tokenizer')
+  config = common.generator(tokenizer, workdir)
   common.var(
     config,
     scales=config.tokenizer.scales,
@@ -44,6 +44,7 @@ def get_config(arg: str = 'd16'):
     guidance=1.5,
     top_k=900,
     top_p=0.96,
+    shared_adaln=shared_adaln,
   )
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'
@@ -63,3 +64,8 @@ def get_config(arg: str = 'd16'):
   config.optim.weight_decay_end = decay_end
   config.ema = ()
   return common.locked(config)
+
+
+def get_config(arg: str = 'd16'):
+  size = common.size(arg or 'd16', SIZES)
+  return recipe(size, tokenizer.get_config(), 'runs/var-tokenizer')

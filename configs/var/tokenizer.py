@@ -5,7 +5,7 @@
       --config.data.source.data_dir=DIR \\
       --config.task.perceptual_weights=FILE
 
-The architecture is that of the released `vae_ch160v4096z32` (108.95M
+`tokenizer.py:512` is the same for 512 × 512. The architecture is that of the released `vae_ch160v4096z32` (108.95M
 parameters); the released weights were trained on OpenImages by code that was
 never published. The recipe follows the nearest official trainer: AdamW with
 betas (0.5, 0.9), learning rate 3e-4 at batch 768, weight decay 0.005, clipping
@@ -21,19 +21,22 @@ Source: arXiv 2404.02905; FoundationVision/VAR; FoundationVision/vaex.
 from arvision.configs import common
 
 SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+# The released weights serve 512 px too, with other grids.
+SCALES_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 STEPS_PER_EPOCH = 1_281_167 // 768
 
 
-def get_config(arg: str = ''):
-  del arg
+def get_config(arg: str = '256'):
+  side = int(arg or 256)
   config = common.new()
-  config.data = common.imagenet(size=256, resize=288, batch_size=768)
+  resize = side * 9 // 8
+  config.data = common.imagenet(size=side, resize=resize, batch_size=768)
   config.release = common.block(type='importers.var.Tokenizer')
   config.tokenizer = common.block(
     type='tokenizers.residual.MultiScaleVQ',
     vocab_size=4096,
     channels=32,
-    scales=SCALES,
+    scales=common.size(arg or '256', {'256': SCALES, '512': SCALES_512}),
     **common.autoencoder(ch=160, z_channels=32),
   )
   config.task = common.block(

@@ -15,6 +15,7 @@ GENERATORS = {
   'var/imagenet256:d20': 600.92,
   'var/imagenet256:d24': 1033.40,
   'var/imagenet256:d30': 2010.02,
+  'var/imagenet512:d36': 2353.89,
   'llamagen/imagenet256:B': 110.9,
   'llamagen/imagenet256:L': 342.9,
   'llamagen/imagenet256:XL': 774.7,
