@@ -1,4 +1,4 @@
-"""A single-scale tokenizer of scikit-learn's digits, for LlamaGen.
+"""A single-scale tokenizer of scikit-learn's digits, for LlamaGen and NAR.
 
     arvision train --config=configs/digits/vq.py --workdir=runs/digits/vq
 
