@@ -4,7 +4,7 @@
       --workdir=runs/fashion_mnist/vq
 
 32 × 32 px become 8 × 8 codes of 256. Ten minutes on two cores of an AMD
-EPYC; 23.6 dB on the held-out images (`arvision eval`).
+EPYC; 24.2 dB on the held-out images (`arvision eval`).
 
 Source: arXiv 2406.06525 (quantiser). Deviations: as in `tokenizer.py`.
 """
