@@ -15,6 +15,7 @@ from arvision.model import BoundModel, sample
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from tests.configs import GENERATORS
+from tests.laws.groups import GROUPS
 
 BATCH = 2
 
@@ -130,9 +131,14 @@ def case(name):
   return Case(GENERATORS[name]())
 
 
-@pytest.fixture(params=GENERATORS)
+@pytest.fixture(params=GROUPS.values(), ids=', '.join)
 def law(request):
-  return case(request.param)
+  return case(request.param[0])
+
+
+def test_every_config_is_in_a_group():
+  names = [name for names in GROUPS.values() for name in names]
+  assert sorted(names) == sorted(GENERATORS)
 
 
 def test_causality(law):
