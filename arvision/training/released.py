@@ -97,7 +97,7 @@ def _summary(form, source, place, weights, params):
   if kinds:
     lines.append(f'{", ".join(kinds)} became float32')
   if ignored:
-    lines.append(f'{len(ignored)} derived tensors were ignored ({ignored[0]})')
+    lines.append(f'derived tensors ignored: {len(ignored)} ({ignored[0]}, ...)')
   return '; '.join(lines)
 
 
