@@ -9,7 +9,7 @@ Source: arXiv 2202.04200. Deviations: squares of 2 × 2 px enter as channels, no
 perceptual loss and no discriminator; dead codes are restarted.
 """
 
-from arvision.configs import common
+from arvision.configs import common, papers
 from arvision.configs.digits import tokenizer
 
 
@@ -17,7 +17,7 @@ def get_config(arg: str = ''):
   del arg
   config = common.new()
   config.release = common.block(type='importers.maskgit.Tokenizer')
-  config.tokenizer = common.maskgit_vq(
+  config.tokenizer = papers.maskgit_vq(
     grid=(4, 4),
     vocab_size=128,
     channels=16,

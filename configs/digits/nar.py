@@ -7,14 +7,14 @@
 Source: arXiv 2503.10696, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common
+from arvision.configs import common, papers
 from arvision.configs.digits import vq
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(vq.get_config(), 'runs/digits/vq')
-  common.nar(
+  papers.nar(
     config,
     grid=(4, 4),
     vocab_size=config.tokenizer.vocab_size,

@@ -7,14 +7,14 @@
 Source: arXiv 2411.00776, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common
+from arvision.configs import common, papers
 from arvision.configs.digits import maskgit_vq
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(maskgit_vq.get_config(), 'runs/digits/maskgit_vq')
-  common.rar(
+  papers.rar(
     config,
     grid=(4, 4),
     vocab_size=config.tokenizer.vocab_size,
@@ -34,7 +34,7 @@ def get_config(arg: str = ''):
     2e-3,
     common.cosine(0.05, epochs=5),
     clip=1.0,
-    exempt=common.RAR_NO_DECAY,
+    exempt=papers.RAR_NO_DECAY,
   )
   config.ema = (0.99,)
   return common.locked(config)

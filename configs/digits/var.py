@@ -7,14 +7,14 @@
 Source: arXiv 2404.02905, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common
+from arvision.configs import common, papers
 from arvision.configs.digits import tokenizer
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(tokenizer.get_config(), 'runs/digits/tokenizer')
-  common.var(
+  papers.var(
     config,
     scales=config.tokenizer.scales,
     vocab_size=config.tokenizer.vocab_size,
@@ -33,7 +33,7 @@ def get_config(arg: str = ''):
   config.optim = common.adamw(
     2e-3,
     common.cosine(0.05, epochs=5),
-    exempt=common.VAR_NO_DECAY,
+    exempt=papers.VAR_NO_DECAY,
   )
   config.ema = (0.99,)
   return common.locked(config)

@@ -10,7 +10,7 @@ it.
 Source: arXiv 2404.02905, at a size for two CPU cores.
 """
 
-from arvision.configs import common
+from arvision.configs import common, papers
 from arvision.configs.fashion_mnist import tokenizer
 
 
@@ -34,7 +34,7 @@ def get_config(arg: str = ''):
   config = common.generator(
     tokenizer.get_config(), 'runs/fashion_mnist/tokenizer'
   )
-  common.var(
+  papers.var(
     config,
     scales=config.tokenizer.scales,
     vocab_size=config.tokenizer.vocab_size,
@@ -46,5 +46,5 @@ def get_config(arg: str = ''):
     drop_path=0.0,
     guidance=1.0,
   )
-  recipe(config, clip=2.0, exempt=common.VAR_NO_DECAY)
+  recipe(config, clip=2.0, exempt=papers.VAR_NO_DECAY)
   return common.locked(config)

@@ -13,7 +13,7 @@ Deviations: guidance 2.0 is LlamaGen's; the code names no value of its own.
 Source: arXiv 2503.10696; ThisisBillhe/NAR.
 """
 
-from arvision.configs import common
+from arvision.configs import common, papers
 from arvision.configs.llamagen import tokenizer
 
 # layers before the further branch, heads, width.
@@ -28,7 +28,7 @@ SIZES = {
 def get_config(arg: str = 'B'):
   depth, heads, width = common.size(arg or 'B', SIZES)
   config = common.generator(tokenizer.get_config(), 'runs/llamagen-tokenizer')
-  common.nar(
+  papers.nar(
     config,
     grid=(16, 16),
     vocab_size=config.tokenizer.vocab_size,

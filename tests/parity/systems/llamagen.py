@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from arvision.build import build
-from arvision.configs import common
+from arvision.configs import common, papers
 from arvision.importers import llamagen as table
 from arvision.layers import conv
 from arvision.layers.position import rotations
@@ -27,7 +27,7 @@ INPUTS = {'idx', 'cond', 'label'}
 
 
 def sizes_of(args: dict[str, Any], classes: int) -> dict[str, Any]:
-  """The arguments of `common.llamagen` for those of the official class."""
+  """The arguments of `papers.llamagen` for those of the official class."""
   if args.get('n_kv_head') not in (None, args['n_head']):
     raise NotImplementedError('fewer keys than queries')
   if args['rope_base'] != 10000 or args['norm_eps'] != 1e-5:
@@ -52,7 +52,7 @@ def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   # Without label dropping the official table has no row for null, and ours
   # takes its last class for it.
   config = common.new()
-  common.llamagen(config, **sizes_of(case.args, rows - 1))
+  papers.llamagen(config, **sizes_of(case.args, rows - 1))
   model = assemble.make_model(config)
   shapes = assemble.model_shapes(model)
   return config, model, imported(case, table.Transformer(), shapes)

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from arvision.build import build
-from arvision.configs import common
+from arvision.configs import common, papers
 from arvision.importers import var as table
 from arvision.layers import conv
 from arvision.model import sample
@@ -45,7 +45,7 @@ class Teacher:
 def config_of(args: dict[str, Any]) -> ConfigDict:
   """Our config of the official constructor's arguments."""
   config = common.new()
-  common.var(
+  papers.var(
     config,
     scales=tuple(args['patch_nums']),
     vocab_size=args['vocab'],

@@ -1,0 +1,308 @@
+"""The parts of every paper, as its experiments share them."""
+
+import math
+
+from ml_collections import ConfigDict
+
+from arvision.configs import common
+from arvision.configs.common import block
+
+# Names that the published code keeps free of weight decay (see the recipes).
+RAR_NO_DECAY = ('position/', 'condition/steps', 'table')
+VAR_NO_DECAY = (
+  'position',
+  'condition/start',
+  'log_scale',
+  'adaln/offset',
+  'bias',
+)
+
+
+def maskgit_vq(
+  *,
+  grid: tuple[int, int],
+  vocab_size: int,
+  channels: int,
+  ch: int,
+  ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4),
+  res_blocks: int = 2,
+  groups: int = 32,
+  patch: int = 1,
+  image_channels: int = 3,
+  entropy: float = 0.1,
+) -> ConfigDict:
+  """The tokenizer block of MaskGIT (arXiv 2202.04200)."""
+  shared = {
+    'ch': ch,
+    'ch_mult': ch_mult,
+    'res_blocks': res_blocks,
+    'patch': patch,
+    'groups': groups,
+  }
+  return block(
+    type='tokenizers.vq.VQ',
+    grid=grid,
+    vocab_size=vocab_size,
+    channels=channels,
+    normalize=False,
+    quant_kernel=0,
+    darkest=0.0,
+    commitment=0.25,
+    entropy=entropy,
+    encoder=block(
+      type='layers.maskgit_conv.Encoder', z_channels=channels, **shared
+    ),
+    decoder=block(
+      type='layers.maskgit_conv.Decoder', channels=image_channels, **shared
+    ),
+  )
+
+
+def var(
+  config: ConfigDict,
+  *,
+  scales,
+  vocab_size: int,
+  classes: int | None,
+  depth: int,
+  width: int,
+  heads: int,
+  gate: float = 1e-3,
+  dropout: float = 0.0,
+  drop_path: float | None = None,
+  guidance: float = 1.5,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  shared_adaln: bool = False,
+) -> None:
+  """The six parts of VAR (arXiv 2404.02905), next-scale prediction.
+
+  `guidance` is VAR's cfg: the scale runs linearly from 1 to 1 + cfg. Where
+  `classes` is None, training takes as many as the data has.
+  """
+  std = math.sqrt(1 / (3 * width))
+  out = std / math.sqrt(2 * depth)
+  first = math.prod(common.grids(scales)[0])
+  config.release = block(type='importers.var.Transformer')
+  config.layout = block(type='layouts.scales.scales', scales=tuple(scales))
+  config.feed = block(type='feeds.residual.Residual')
+  adaln = block(type='layers.blocks.AdaLN', std=std, gate=gate, rest=0.5)
+  if shared_adaln:
+    adaln = block(type='layers.blocks.SharedAdaLN', gate=gate, rest=0.5)
+  config.backbone = block(
+    type='backbones.decoder.Decoder',
+    width=width,
+    depth=depth,
+    heads=heads,
+    input=block(type='backbones.decoder.VectorInput', std=std),
+    attention=block(
+      type='layers.attention.Attention',
+      logits=block(type='layers.attention.L2Normed'),
+      biases=('q', 'v', 'out'),
+      std=std,
+      out_std=out,
+    ),
+    mlp=block(
+      type='layers.blocks.GELU',
+      hidden=4 * width,
+      std=std,
+      out_std=out,
+      dropout=dropout,
+    ),
+    norm=block(type='layers.norm.LayerNorm'),
+    position=block(type='layers.position.Learned', std=std, entities=True),
+    adaln=adaln,
+    shared_adaln=shared_adaln,
+    modulated_norm=True,
+    modulation_std=std,
+    norm_std=0.5 * std,
+    drop_path=0.1 * depth / 24 if drop_path is None else drop_path,
+    remat='none',
+    unroll=1,
+  )
+  config.head = block(
+    type='heads.categorical.Categorical',
+    vocab_size=vocab_size,
+    std=0.02 * std,
+    label_smoothing=0.0,
+  )
+  config.condition = block(
+    type='layers.condition.ClassLabel',
+    classes=classes,
+    width=width,
+    prefix=first,
+    modulate=True,
+    start=True,
+    drop=0.1,
+    std=std,
+  )
+  config.sampler = block(
+    type='samplers.entity.EntityAR',
+    guidance=block(type='process.guidance.Linear', end=1 + guidance),
+    choice=block(type='process.choice.Choice', top_k=top_k, top_p=top_p),
+  )
+
+
+def llamagen(
+  config: ConfigDict,
+  *,
+  grid: tuple[int, int],
+  vocab_size: int,
+  classes: int | None,
+  depth: int,
+  width: int,
+  heads: int,
+  hidden: int | None = None,
+  dropout: float = 0.1,
+  guidance: float = 2.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+) -> None:
+  """The six parts of LlamaGen (arXiv 2406.06525), next-token prediction.
+
+  Where `classes` is None, training takes as many as the data has.
+  """
+  if hidden is None:
+    hidden = -(-int(2 * 4 * width / 3) // 256) * 256
+  config.release = block(type='importers.llamagen.Transformer')
+  config.layout = block(
+    type='layouts.grid.raster', height=grid[0], width=grid[1], longest=64
+  )
+  config.feed = block(type='feeds.shift.Shift')
+  config.backbone = block(
+    type='backbones.decoder.Decoder',
+    width=width,
+    depth=depth,
+    heads=heads,
+    input=block(type='backbones.decoder.CodeInput', vocab_size=vocab_size),
+    attention=block(type='layers.attention.Attention', dropout=dropout),
+    mlp=block(type='layers.blocks.SwiGLU', hidden=hidden, dropout=dropout),
+    norm=block(type='layers.norm.RMSNorm'),
+    rotary=block(type='layers.position.Rotary'),
+    dropout=dropout,
+    remat='none',
+    unroll=1,
+  )
+  config.head = block(
+    type='heads.categorical.Categorical',
+    vocab_size=vocab_size,
+    bias=False,
+    std=0.0,
+    label_smoothing=0.0,
+  )
+  config.condition = block(
+    type='layers.condition.ClassLabel',
+    classes=classes,
+    width=width,
+    prefix=1,
+    drop=0.1,
+  )
+  config.sampler = block(
+    type='samplers.entity.EntityAR',
+    guidance=block(type='process.guidance.Constant', scale=guidance),
+    choice=block(type='process.choice.Choice', top_k=top_k, top_p=top_p),
+  )
+
+
+def nar(config: ConfigDict, *, grid: tuple[int, int], **sizes) -> None:
+  """The six parts of NAR (arXiv 2503.10696), next-diagonal prediction.
+
+  LlamaGen with a layer and a map to logits more, for the token below.
+
+  Args:
+    config: to fill.
+    grid: height and width in tokens.
+    **sizes: of `llamagen`.
+  """
+  llamagen(config, grid=grid, **sizes)
+  config.release = block(type='importers.nar.Transformer')
+  config.layout = block(
+    type='layouts.grid.diagonals', height=grid[0], width=grid[1]
+  )
+  config.backbone.type = 'backbones.branches.Branches'
+  config.backbone.branches = 2
+  config.head.branches = 2
+
+
+def rar(
+  config: ConfigDict,
+  *,
+  grid: tuple[int, int],
+  vocab_size: int,
+  classes: int | None,
+  depth: int,
+  width: int,
+  heads: int,
+  hidden: int,
+  dropout: float = 0.1,
+  guidance: float = 4.0,
+  power: float = 1.0,
+  temperature: float = 1.0,
+  spare_positions: int = 0,
+  spare_steps: int = 0,
+) -> None:
+  """The six parts of RAR (arXiv 2411.00776): next token in random orders.
+
+  Published tables of positions and of steps are longer than what is used of
+  them; `spare_positions` and `spare_steps` say by how much.
+  """
+  tokens = grid[0] * grid[1]
+  config.release = block(type='importers.rar.Transformer')
+  config.layout = block(
+    type='layouts.grid.raster',
+    height=grid[0],
+    width=grid[1],
+    prefix=2,
+    longest=64,
+  )
+  config.feed = block(type='feeds.shift.Permuted', start=0.5, end=0.75)
+  affine = block(type='layers.norm.AffineLayerNorm')
+  config.backbone = block(
+    type='backbones.decoder.Decoder',
+    width=width,
+    depth=depth,
+    heads=heads,
+    input=block(
+      type='backbones.decoder.CodeInput', vocab_size=vocab_size, extra=1
+    ),
+    attention=block(
+      type='layers.attention.Attention',
+      logits=block(type='layers.attention.Normed', norm=affine),
+      biases=('q', 'k', 'v', 'out'),
+      dropout=dropout,
+      weights_dropout=dropout,
+    ),
+    mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
+    norm=affine,
+    last_norm=block(type='layers.norm.LayerNorm'),
+    position=block(
+      type='layers.position.Aimed', rows=tokens + 2 + spare_positions
+    ),
+    adaln=block(type='layers.blocks.AdaLN', std=0.0),
+    modulated_norm=True,
+    norm_std=0.0,
+    remat='none',
+    unroll=1,
+  )
+  config.head = block(
+    type='heads.categorical.Categorical',
+    vocab_size=vocab_size,
+    label_smoothing=0.0,
+  )
+  config.condition = block(
+    type='layers.condition.ClassLabel',
+    classes=classes,
+    width=width,
+    prefix=1,
+    tokens=1,
+    steps=tokens + 2 + spare_steps,
+    modulate=True,
+    drop=0.1,
+  )
+  config.sampler = block(
+    type='samplers.entity.EntityAR',
+    guidance=block(
+      type='process.guidance.PowerCosine', scale=guidance, power=power
+    ),
+    choice=block(type='process.choice.Choice', temperature=temperature),
+  )
