@@ -51,6 +51,7 @@ def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
     workdir: where it was trained; `--config.tokenizer_workdir` changes it.
   """
   config = new(tokenizer.seed)
+  tokenizer = tokenizer.copy_and_resolve_references().unlock()
   config.data = tokenizer.data
   config.tokenizer = tokenizer.tokenizer
   config.tokenizer_workdir = workdir
@@ -168,14 +169,24 @@ def shrink(config: ConfigDict) -> ConfigDict:
     small.backbone.update(width=32, depth=2, heads=2, dtype='float32')
     small.backbone.mlp.hidden = 64
     small.condition.width = 32
-    classes = small.condition.classes
-    small.condition.classes = 10 if classes is None else min(classes, 10)
+    _shrink_condition(small)
     small.head.vocab_size = min(small.head.vocab_size, 64)
     if 'vocab_size' in small.backbone.input:
       small.backbone.input.vocab_size = small.head.vocab_size
   _shrink_tokenizer(small, grid)
   small.data.batch_size = 4
   return locked(small)
+
+
+def _shrink_condition(small):
+  condition = small.condition
+  if 'classes' in condition:
+    count = condition.classes
+    condition.classes = 10 if count is None else min(count, 10)
+  else:
+    condition.update(length=4, channels=8)
+    small.data.text.update(length=4, channels=8)
+    small.layout.prefix = 4
 
 
 def _shrink_grids(small):

@@ -204,6 +204,43 @@ def llamagen(
   )
 
 
+def llamagen_t2i(
+  config: ConfigDict,
+  *,
+  length: int,
+  channels: int,
+  width: int,
+  guidance: float = 7.5,
+  guided_steps: int | None = None,
+  top_k: int = 1000,
+  **sizes,
+) -> None:
+  """The six parts of LlamaGen that reads captions.
+
+  Args:
+    config: to fill.
+    length: rows of features of a caption, as in config.data.text.
+    channels: numbers of a row.
+    width: d.
+    guidance: scale.
+    guided_steps: tokens that guidance is used for; None: all.
+    top_k: codes to draw from.
+    **sizes: of `llamagen`.
+  """
+  llamagen(
+    config, width=width, classes=0, guidance=guidance, top_k=top_k, **sizes
+  )
+  config.layout.prefix = length
+  config.sampler.guidance.until = guided_steps
+  config.condition = block(
+    type='layers.condition.Caption',
+    length=length,
+    channels=channels,
+    width=width,
+    drop=0.1,
+  )
+
+
 def nar(config: ConfigDict, *, grid: tuple[int, int], **sizes) -> None:
   """The six parts of NAR (arXiv 2503.10696), next-diagonal prediction.
 

@@ -130,7 +130,9 @@ def classes_of(run: TrainedRun) -> tuple[str, ...]:
 
   They are numbers where the data, which knows the names, is not here.
   """
-  count = run.config.condition.get('classes', 0)
+  if 'classes' not in run.config.condition:
+    return run.data.classes  # by one caption of each
+  count = run.config.condition.classes
   if not count:
     return ()
   try:

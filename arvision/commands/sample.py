@@ -1,4 +1,4 @@
-"""Draws images of chosen classes from a trained generator."""
+"""Draws images of chosen classes or captions from a trained generator."""
 
 import argparse
 import pathlib
@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from arvision.build import ConfigError, suggest
+from arvision.build import ConfigError, build, suggest
 from arvision.commands import runs
 from arvision.evals.generation import Drawn, draw
 from arvision.training import pictures
+from arvision.training.prompts import Prompts, of_captions, of_files
+from arvision.training.trained import TrainedRun
 
 # Classes that are drawn where nobody said which.
 _SHOWN = 16
@@ -30,18 +32,20 @@ def main(argv: list[str]) -> None:
       f'--number={flags.number} --batch_size={flags.batch_size}: wanted 1 or '
       'more'
     )
+  prompts = prompts_of(run, flags.captions, flags.features)
   # An unconditional generator has one nameless class.
-  classes = runs.classes_of(run) or ('image',)
-  chosen = parse_labels(flags.labels, classes)
+  classes = prompts.names if prompts else runs.classes_of(run) or ('image',)
+  chosen = parse_labels('all' if prompts else flags.labels, classes)
   name = flags.name or f'seed{flags.seed}'
   if not re.fullmatch(r'\w[\w.+=-]*', name):
     raise ConfigError(f"--name='{name}': wanted letters, digits, '-' and '_'")
   labels = np.repeat(np.array(chosen, np.int32), flags.number)
-  sample = run.sample_fn(**runs.sampling(flags))
+  sample = run.sample_fn(prompts=prompts, **runs.sampling(flags))
   drawn = list(draw(sample, labels, flags.batch_size))
   folder = pathlib.Path(flags.workdir) / 'samples' / name
   write(drawn, classes, folder, flags.npz)
-  print(f'{len(labels)} images of {len(chosen)} classes: {folder / "grid.png"}')
+  kind = 'captions' if prompts else 'classes'
+  print(f'{len(labels)} images of {len(chosen)} {kind}: {folder / "grid.png"}')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,6 +57,21 @@ def parser() -> argparse.ArgumentParser:
     metavar='LIST',
     help="names or numbers of classes with a comma between, or 'all'; default: "
     f'all, but at most {_SHOWN} of them',
+  )
+  flags.add_argument(
+    '--captions',
+    nargs='+',
+    default=[],
+    metavar='TEXT',
+    help='what to draw, for a generator that reads captions',
+  )
+  flags.add_argument(
+    '--features',
+    nargs='+',
+    default=[],
+    metavar='FILE.npy',
+    help='features of captions, (tokens, channels), by the text encoder that '
+    'made those of the training data',
   )
   flags.add_argument(
     '--number', type=int, default=8, help='images of every class (8)'
@@ -74,6 +93,31 @@ def parser() -> argparse.ArgumentParser:
   )
   runs.add_sampling(flags)
   return flags
+
+
+def prompts_of(
+  run: TrainedRun, captions: Sequence[str], features: Sequence[str]
+) -> Prompts | None:
+  """The captions that a command line asks for, None for none.
+
+  Raises:
+    ConfigError: the generator reads no captions, or both are given.
+    DataError: files that are not features.
+  """
+  if not captions and not features:
+    return None
+  block = run.config.data.get('text')
+  if block is None:
+    raise ConfigError(
+      '--captions and --features are for generators that read captions; this '
+      'one takes --labels'
+    )
+  if captions and features:
+    raise ConfigError('wanted --captions or --features, got both')
+  text = build(block, 'data.text')
+  if captions:
+    return of_captions(text, captions)
+  return of_files(text, features)
 
 
 def parse_labels(text: str, classes: Sequence[str]) -> list[int]:

@@ -64,7 +64,8 @@ class Data(Protocol):
   Batches are dicts of numpy arrays with leading axis b: `image` (H, W, C)
   float32 in [-1, 1], or `tokens` (t,) int32 or (t, c) float32; `label` int32;
   `index` int32, the number of the example in its source; `caption` (b,) object
-  array of str, which stays on the host. Passes (`held_out`, `train_pass`) add
+  array of str, which stays on the host. With features of captions there are
+  `text`, `text_valid` and `weight` too, see `text.Text.batch`. Passes (`held_out`, `train_pass`) add
   `weight` float32, 0 for rows that pad the last batch.
 
   The batch size is always the global one: process p of P gets rows

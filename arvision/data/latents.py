@@ -13,6 +13,7 @@ from arvision.build import ConfigError
 from arvision.data import records, stream
 from arvision.data.base import Batch, DataError
 from arvision.data.split import Broken
+from arvision.data.text import Text
 
 KIND, VERSION = 'tokens', 1
 # Uniform numbers of one visit: which view.
@@ -136,6 +137,7 @@ class CachedTokens:
     conditional: False puts all examples into one class.
     cache: keep all records in memory.
     threads, workers: see `stream.Reading`.
+    text: adds features of the captions to batches; None for none.
   """
 
   path: str
@@ -144,6 +146,7 @@ class CachedTokens:
   cache: bool = False
   threads: int = 2
   workers: int = 0
+  text: Text | None = None
 
   def __post_init__(self):
     _ = self._reading
@@ -217,7 +220,7 @@ class CachedTokens:
     split.warm()
 
     def assemble(ranks: np.ndarray, draws: np.ndarray) -> Batch:
-      return split.batch(ranks, draws[:, 0])
+      return self._batch(split, ranks, draws[:, 0])
 
     return stream.train_stream(
       examples=split.count,
@@ -247,7 +250,7 @@ class CachedTokens:
 
     def assemble(ranks: np.ndarray, weight: np.ndarray) -> Batch:
       first = np.zeros(len(ranks))
-      return {**split.batch(ranks, first), 'weight': weight}
+      return self._batch(split, ranks, first, weight=weight)
 
     return stream.one_pass(
       examples=split.count,
@@ -257,6 +260,10 @@ class CachedTokens:
       process_index=process_index,
       process_count=process_count,
     )
+
+  def _batch(self, split, ranks, draws, **more) -> Batch:
+    batch = {**split.batch(ranks, draws), **more}
+    return self.text.batch(batch) if self.text else batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import grain
 import numpy as np
@@ -12,6 +11,7 @@ from arvision.data import stream, transforms
 from arvision.data.base import Batch, DataError, Source
 from arvision.data.preparation import DRAWS, VIEWS, Preparation
 from arvision.data.split import Broken, Split, hold_out
+from arvision.data.text import Text
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +32,7 @@ class Images:
     threads, workers: see `stream.Reading`.
     broken_share: share of a split's pictures that may be broken. A broken one
       is replaced by the next in order, with weight 0 on passes.
+    text: adds features of the captions to batches; None for none.
   """
 
   source: Source
@@ -48,6 +49,7 @@ class Images:
   threads: int = 2
   workers: int = 0
   broken_share: float = 0.01
+  text: Text | None = None
 
   def __post_init__(self):
     _ = self._preparation, self._reading  # check their fields now
@@ -156,7 +158,7 @@ class Images:
     def assemble(ranks: np.ndarray, draws: np.ndarray) -> Batch:
       examples = [split.load(rank) for rank in ranks]
       views = [view(e['image'], d) for e, d in zip(examples, draws)]
-      return _batch(examples, np.stack(views))
+      return self._batch(examples, np.stack(views))
 
     return stream.train_stream(
       examples=len(split),
@@ -214,9 +216,8 @@ class Images:
         images = [np.stack(get(e['image'], views)) for e in examples]
       else:
         images = [get(e['image'], 'center')[0] for e in examples]
-      batch = _batch(examples, np.stack(images))
       whole = np.array([e['whole'] for e in examples], np.float32)
-      return {**batch, 'weight': weight * whole}
+      return self._batch(examples, np.stack(images), weight=weight * whole)
 
     return stream.one_pass(
       examples=len(split),
@@ -227,11 +228,12 @@ class Images:
       process_count=process_count,
     )
 
-
-def _batch(examples: list[dict[str, Any]], images: np.ndarray) -> Batch:
-  return {
-    'image': transforms.to_float(images),
-    'label': np.array([e['label'] for e in examples], np.int32),
-    'index': np.array([e['index'] for e in examples], np.int32),
-    'caption': np.array([e['caption'] for e in examples], object),
-  }
+  def _batch(self, examples, images, **more) -> Batch:
+    batch = {
+      'image': transforms.to_float(images),
+      'label': np.array([e['label'] for e in examples], np.int32),
+      'index': np.array([e['index'] for e in examples], np.int32),
+      'caption': np.array([e['caption'] for e in examples], object),
+      **more,
+    }
+    return self.text.batch(batch) if self.text else batch

@@ -38,7 +38,7 @@ def blocks(stack: str, first: int = 0) -> Iterator[Row]:
 
 
 class Transformer:
-  """`c2i_B_256.pt` and its like."""
+  """`c2i_B_256.pt`, `t2i_XL_stage1_256.pt` and their like."""
 
   name = 'LlamaGen transformer'
   wrapping = 'model'
@@ -48,7 +48,7 @@ class Transformer:
     (r'^cls_embedding\.embedding_table', 'config.condition.classes'),
     (
       r'^cls_embedding\.(cap_proj|uncond)',
-      'config.condition: it takes captions',
+      'config.condition: it reads captions',
     ),
     (r'^(tok_embeddings|output)\.', 'config.head.vocab_size'),
     (r'^(encoder|decoder|quantize)\.', 'the file: it is a tokenizer'),
@@ -57,6 +57,9 @@ class Transformer:
   def rows(self, ours):
     table = [
       Row('condition/label/table', 'cls_embedding.embedding_table.weight'),
+      Row('condition/null_fixed', 'cls_embedding.uncond_embedding'),
+      *dense('condition/fc1', 'cls_embedding.cap_proj.fc1', bias=False),
+      *dense('condition/fc2', 'cls_embedding.cap_proj.fc2', bias=False),
       Row('backbone/input/codes/table', 'tok_embeddings.weight'),
       *blocks('backbone/stack'),
       Row('backbone/norm/scale', 'norm.weight'),

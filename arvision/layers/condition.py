@@ -1,11 +1,15 @@
-"""Conditions: what an image shall show, as prefix and modulation."""
+"""Conditions: what an image shall show, as prefix and modulation.
+
+`blank(b)` of a condition gives the arrays that it reads of a batch, as zeros.
+"""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from arvision.layers.dense import Embed
-from arvision.layers.param import normal, param
+from arvision.layers.dense import Dense, Embed
+from arvision.layers.param import fixed, normal, param
 from arvision.structs import Cond
 
 
@@ -38,6 +42,9 @@ class ClassLabel(nn.Module):
   steps: int = 0
   drop: float = 0.1
   std: float = 0.02
+
+  def blank(self, batch: int) -> dict:
+    return {'label': np.zeros(batch, np.int32)}
 
   @nn.compact
   def __call__(self, inputs: dict, slots=None, *, null: jax.Array) -> Cond:
@@ -72,3 +79,54 @@ class ClassLabel(nn.Module):
       own = param(self, 'steps', normal(self.std), (None, 'embed'), shape)
       modulation = modulation + jnp.asarray(own)
     return Cond(prefix=prefix, modulation=modulation)
+
+
+class Caption(nn.Module):
+  """Features of a caption, or nothing, as prefix vectors.
+
+  fc2(gelu(fc1 x)), tanh form, without biases. In place of the features of a
+  null caption stand fixed random numbers; its padding stays that of the caption.
+
+  Source: FoundationVision/LlamaGen, CaptionEmbedder.
+
+  Attributes:
+    length: rows of features, and prefix slots.
+    channels: numbers of a row.
+    width: d.
+    drop: share of training examples whose caption is replaced by null.
+    std: standard deviation of the kernels at the start.
+  """
+
+  length: int
+  channels: int
+  width: int
+  drop: float = 0.1
+  std: float = 0.02
+
+  def blank(self, batch: int) -> dict:
+    shape = (batch, self.length)
+    text = np.zeros((*shape, self.channels), np.float32)
+    return {'text': text, 'text_valid': np.ones(shape, bool)}
+
+  @nn.compact
+  def __call__(self, inputs: dict, slots=None, *, null: jax.Array) -> Cond:
+    """The condition of a batch.
+
+    Args:
+      inputs: 'text' (b, length, channels) float32, padded on the left, and
+        'text_valid' (b, length) bool, False where padded.
+      slots: not read.
+      null: (b,) bool, True where the caption is hidden.
+    """
+    shape = (self.length, self.channels)
+    init = normal(self.channels**-0.5)
+    nothing = fixed(self, 'null', init, (None, None), shape)
+    x = jnp.where(null[:, None, None], nothing, inputs['text'])
+
+    def linear(name, axes):
+      init = normal(self.std)
+      return Dense((self.width,), axes, bias=False, kernel_init=init, name=name)
+
+    x = jax.nn.gelu(linear('fc1', (None, 'mlp'))(x), approximate=True)
+    x = linear('fc2', ('mlp', 'embed'))(x)
+    return Cond(prefix=x, prefix_valid=inputs['text_valid'])

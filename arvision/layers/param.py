@@ -31,6 +31,25 @@ def param(
   return cast(jax.Array, module.param(name, boxed, shape))
 
 
+# Ends the names of numbers that come with a model and are not trained.
+FIXED = '_fixed'
+
+
+def fixed(
+  module: nn.Module,
+  name: str,
+  init: Init,
+  names: tuple[str | None, ...],
+  shape: tuple[int, ...],
+) -> jax.Array:
+  """Numbers that are stored with the parameters but never change.
+
+  No gradient reaches them, and no optimizer lets them decay. Their path ends
+  on '<name>_fixed'; see `param` for the arguments.
+  """
+  return jax.lax.stop_gradient(param(module, name + FIXED, init, names, shape))
+
+
 def normal(std: float) -> Init:
   """Plain normal numbers of the given standard deviation; zeros for 0."""
   return nn.initializers.normal(std) if std else nn.initializers.zeros

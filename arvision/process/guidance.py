@@ -34,19 +34,27 @@ class Schedule(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-  """One scale for all steps (LlamaGen)."""
+  """One scale for all steps, or for the first ones (LlamaGen's cfg_interval).
+
+  Attributes:
+    scale: of the steps that are guided.
+    until: first step that is not guided any more; None: all are.
+  """
 
   scale: float = 1.0
+  until: int | None = None
 
   @property
   def active(self) -> bool:
     return self.scale != 1.0
 
   def __call__(self, s, steps):
-    return self.scale
+    if self.until is None:
+      return self.scale
+    return jnp.where(s < self.until, self.scale, 1.0)
 
   def scaled_to(self, scale):
-    return Constant(scale)
+    return dataclasses.replace(self, scale=scale)
 
 
 @dataclasses.dataclass(frozen=True)

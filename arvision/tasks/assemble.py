@@ -104,7 +104,7 @@ def model_shapes(
 
   def init(key):
     tokens = Tokens(jnp.zeros((1, model.layout.tokens), jnp.int32))
-    inputs = {'label': jnp.zeros((1,), jnp.int32)}
+    inputs = model.condition.blank(1)
     draw = Draw.create(0, jnp.arange(1))
     return model.init(
       key, tokens, inputs, draw, make_codec(), train=False, method='loss'
@@ -152,6 +152,7 @@ def check_data(config: Any, data: Data, tokenizer: Any) -> None:
         f'{data.num_classes} classes; set config.condition.classes='
         f'{data.num_classes}, or 0 for an unconditional model'
       )
+    check_text(config, data)
   image = jax.ShapeDtypeStruct((1, *data.shape), np.float32)
   try:
     out = jax.eval_shape(
@@ -169,6 +170,30 @@ def check_data(config: Any, data: Data, tokenizer: Any) -> None:
       f'{data.shape}; change config.data.size, config.data.channels or '
       'config.tokenizer'
     )
+
+
+def check_text(config: Any, data: Data) -> None:
+  """Refuses captions of another shape than the condition reads.
+
+  Raises:
+    ConfigError: with both and the keys to change.
+  """
+  keys = ('length', 'channels')
+  if not all(key in config.condition for key in keys):
+    return
+  text = getattr(data, 'text', None)
+  if text is None:
+    raise ConfigError(
+      'config.condition reads features of captions, but config.data.text is '
+      "None; set it to a block, {'type': 'data.text.Stored', 'path': ...}"
+    )
+  for key in keys:
+    wanted, got = config.condition[key], getattr(text, key)
+    if wanted != got:
+      raise ConfigError(
+        f'config.data.text.{key}={got}, but config.condition.{key}={wanted}; '
+        'make them agree'
+      )
 
 
 def make_task(

@@ -61,7 +61,7 @@ class Autoregressive:
     image = jnp.zeros((1, *self.image_shape), jnp.float32)
     codec = self.tokenizer.bind(self.tokenizer.init(key, image))
     tokens = Tokens(jnp.zeros((1, self.tokenizer.spec.length), jnp.int32))
-    inputs = {'label': jnp.zeros((1,), jnp.int32)}
+    inputs = self.model.condition.blank(1)
     draw = Draw.create(self.seed, jnp.arange(1))
     params = self.model.init(
       {'params': key, 'dropout': key},
@@ -88,13 +88,19 @@ class Autoregressive:
       return Tokens(batch['tokens'])
     return self.codec(frozen).encode(batch['image'])
 
+  def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+    """What the condition reads of a batch."""
+    return {key: batch[key] for key in self.model.condition.blank(1)}
+
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     values = self.tokens(state.frozen, batch).values
     rows = {
       'values': values,
-      'label': batch['label'],
+      'inputs': self.inputs(batch),
       'row': jnp.arange(values.shape[0]),
     }
+    if 'weight' in batch:
+      rows['weight'] = batch['weight']
     progress = state.step / max(self.steps, 1)
 
     def loss(params, part, piece):
@@ -103,9 +109,10 @@ class Autoregressive:
       return self.model.apply(
         {'params': params},
         Tokens(part['values']),
-        {'label': part['label']},
+        part['inputs'],
         draw,
         self.codec(state.frozen),
+        weight=part.get('weight'),
         rngs={'dropout': draw.key('dropout')},
         method='loss',
       )
@@ -128,7 +135,7 @@ class Autoregressive:
     out: Any = self.model.apply(
       {'params': params},
       tokens,
-      {'label': batch['label']},
+      self.inputs(batch),
       Draw.create(self.seed, rows),
       self.codec(state.frozen),
       weight=batch.get('weight'),
@@ -147,10 +154,13 @@ class Autoregressive:
     return {'images': batch['image'], 'decoded': decoded}
 
   def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
-    """Samples of the classes in turn."""
+    """Samples of the classes in turn, or of the captions of a batch."""
     rows = jnp.arange(self.draws)
     draw = Draw.create(self.seed + _SAMPLE_SEED, rows)
     inputs = {'label': rows % max(self.classes, 1)}
+    if 'label' not in self.model.condition.blank(1):
+      some = self.inputs(batch)
+      inputs = {k: x[rows % len(x)] for k, x in some.items()}
     codec = self.codec(state.frozen)
     tokens = sample(self.model, params, self.sampler, inputs, draw, codec)
     return {'samples': codec.decode(tokens)}

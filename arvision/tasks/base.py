@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -104,8 +103,16 @@ def start_ema(params: Any, decays: tuple[float, ...]) -> dict[str, Any]:
 
 
 def update_ema(ema: dict[str, Any], params: Any) -> dict[str, Any]:
-  """avg <- d * avg + (1 - d) * params, in float32."""
+  """avg <- avg + (1 - d) (params - avg), in float32.
+
+  In this form, and not as `optax.incremental_update` has it, the average of what
+  does not change does not change either.
+  """
+
+  def towards(average, p, share):
+    return average + share * (p - average)
+
   return {
-    d: optax.incremental_update(params, average, 1.0 - float(d))
-    for d, average in ema.items()
+    d: jax.tree.map(lambda a, p, d=d: towards(a, p, 1 - float(d)), a, params)
+    for d, a in ema.items()
   }

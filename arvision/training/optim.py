@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from arvision.build import ConfigError
+from arvision.layers.param import FIXED
 from arvision.layers.stack import LAYERS
 from arvision.training.schedule import Clock, Constant
 
@@ -21,7 +22,8 @@ class DecayRule:
 
   The axis of stacked layers is not counted, and neither are the axes of a
   bias: it has the axes of its layer's output, (heads, head size) for example,
-  where published code has a flat vector.
+  where published code has a flat vector. What `layers.param.fixed` made never
+  decays.
 
   Attributes:
     min_ndim: parameters with fewer axes are exempt.
@@ -42,6 +44,8 @@ class DecayRule:
     if keys and (keys[-1] == 'bias' or keys[-1].endswith('_bias')):
       ndim = min(ndim, 1)
     where = '/'.join(map(str, keys))
+    if where.endswith(FIXED):
+      return False
     return ndim >= self.min_ndim and not any(e in where for e in self.exempt)
 
 

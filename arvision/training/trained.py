@@ -21,6 +21,7 @@ from arvision.model import ARModel, sample
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.training import checkpoint, frozen
+from arvision.training.prompts import Prompts, of_classes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +48,13 @@ class TrainedRun:
   def data(self) -> Data:
     """The data that the run learnt from."""
     return assemble.make_data(self.config)
+
+  @functools.cached_property
+  def prompts(self) -> Prompts | None:
+    """What stands for a class number; None where the number itself does."""
+    if self.model is None or 'label' in self.model.condition.blank(1):
+      return None
+    return of_classes(self.data)
 
   @functools.cached_property
   def _encode(self):
@@ -85,12 +93,14 @@ class TrainedRun:
     return dataclasses.replace(sampler, choice=choice)
 
   def sample_fn(
-    self, seed: int = 0, **sampling: Any
+    self, seed: int = 0, prompts: Prompts | None = None, **sampling: Any
   ) -> Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]:
     """A function that draws images; one program per batch size.
 
     Args:
       seed: with it and its number, an image is always the same.
+      prompts: captions that labels are numbers of. Without them a model that
+        reads captions gets one of each class of its data.
       **sampling: see `sampler`.
 
     Returns:
@@ -105,15 +115,18 @@ class TrainedRun:
       raise ConfigError('a tokenizer draws nothing by itself')
 
     @jax.jit
-    def draw(params, variables, labels, index):
+    def draw(params, variables, inputs, index):
       codec = self.tokenizer.bind(variables)
       keys = Draw.create(seed, index)
-      tokens = sample(model, params, sampler, {'label': labels}, keys, codec)
+      tokens = sample(model, params, sampler, inputs, keys, codec)
       return codec.decode(tokens), tokens.values
+
+    prompts = prompts or self.prompts
 
     def call(labels, index):
       labels, index = (jnp.asarray(x, jnp.int32) for x in (labels, index))
-      out = draw(self.params, self.variables, labels, index)
+      inputs = prompts.take(labels) if prompts else {'label': labels}
+      out = draw(self.params, self.variables, inputs, index)
       return jax.device_get(out)
 
     return call

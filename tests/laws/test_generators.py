@@ -47,8 +47,7 @@ class Case:
     vocab = self.tokenizer.spec.size
     shape = (BATCH, self.layout.tokens)
     self.codes = rng.integers(0, vocab, shape).astype(np.int32)
-    classes = max(self.config.condition.classes, 1)
-    self.inputs = {'label': jnp.arange(BATCH, dtype=jnp.int32) % classes}
+    self.inputs = self.some_inputs(np.arange(BATCH))
 
   @functools.cached_property
   def data(self):
@@ -58,10 +57,24 @@ class Case:
       classes: tuple
       num_classes: int
       examples: int = 100
+      text: object = None
 
     config = self.config
     shape = (*config.data.size, config.data.channels)
-    return Shape(shape, (), config.condition.classes)
+    text = config.data.get('text')
+    text = text and build(text, 'data.text')
+    return Shape(shape, (), config.condition.get('classes', 0), text=text)
+
+  def some_inputs(self, numbers):
+    """Inputs of the condition that differ between numbers."""
+    blank = self.model.condition.blank(len(numbers))
+    if 'label' in blank:
+      label = numbers % max(self.config.condition.classes, 1)
+      return {'label': jnp.asarray(label, jnp.int32)}
+    shape = blank['text'].shape[1:]
+    text = [np.random.default_rng(i).normal(size=shape) for i in numbers]
+    padding = np.arange(shape[0]) < (numbers % 3)[:, None]
+    return {'text': jnp.float32(np.stack(text)), 'text_valid': ~padding}
 
   def codec(self, frozen):
     return self.tokenizer.bind(frozen)
@@ -163,9 +176,9 @@ def test_causality(law):
 
 def test_the_condition_is_seen_everywhere(law):
   base = law.logits(law.codes)
-  classes = law.config.condition.classes
+  classes = law.config.condition.get('classes', 2)
   assert classes > 1, 'unconditional configs want a law of their own'
-  other = {'label': (law.inputs['label'] + 1) % classes}
+  other = law.some_inputs(np.arange(BATCH) + 1)
   logits = law.model.apply(
     {'params': law.params},
     Tokens(law.codes),
@@ -218,22 +231,21 @@ def test_sampling_depends_on_seed_and_example_alone(law):
   sampler = build(law.config.sampler, 'sampler')
 
   @jax.jit
-  def draw(params, frozen, index, label):
+  def draw(params, frozen, index, inputs):
     tokens = sample(
       law.model,
       params,
       sampler,
-      {'label': label},
+      inputs,
       Draw.create(0, index),
       law.codec(frozen),
     )
     return tokens.values, law.codec(frozen).decode(tokens)
 
-  classes = max(law.config.condition.classes, 1)
   index = np.arange(4)
 
   def pixels(rows):
-    codes, image = draw(law.params, law.frozen, rows, rows % classes)
+    codes, image = draw(law.params, law.frozen, rows, law.some_inputs(rows))
     return np.asarray(codes), np.asarray((image + 1) * 127.5).round()
 
   codes, image = pixels(index)

@@ -37,6 +37,12 @@ def test_power_cosine_starts_at_one_and_rises():
   assert values == sorted(values)
 
 
+def test_a_constant_scale_may_end_early():
+  schedule = guidance.Constant(7.5, until=3)
+  assert [float(schedule(s, 9)) for s in range(5)] == [7.5, 7.5, 7.5, 1, 1]
+  assert guidance.Constant(7.5)(8, 9) == 7.5
+
+
 @pytest.mark.parametrize(
   'schedule',
   [guidance.Constant(1.0), guidance.Linear(1.0), guidance.PowerCosine(1.0)],

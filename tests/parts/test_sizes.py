@@ -7,7 +7,7 @@ from arvision.tasks import assemble
 from tests.configs import ALL
 
 # Published counts, in millions. Those of LlamaGen's XL, XXL and 3B are published
-# with two or three digits, those of RAR as whole millions, rounded or cut, and of
+# with two or three digits (775M for its t2i model too), those of RAR as whole millions, rounded or cut, and of
 # NAR and MaskGIT's tokenizer only 816M and 54M are; theirs are counted from the
 # published layer sizes.
 GENERATORS = {
@@ -21,6 +21,8 @@ GENERATORS = {
   'llamagen/imagenet256:XL': 774.7,
   'llamagen/imagenet256:XXL': 1411.0,
   'llamagen/imagenet256:3B': 3096.7,
+  'llamagen/t2i:256': 777.92,
+  'llamagen/t2i:512': 777.92,
   'nar/imagenet256:B': 130.6,
   'nar/imagenet256:M': 295.4,
   'nar/imagenet256:L': 372.5,

@@ -23,7 +23,7 @@ from arvision.tokenizers.vq import VQ
 from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
-INPUTS = {'idx', 'cond', 'label'}
+INPUTS = {'idx', 'cond', 'label', 'emb_mask', 'valid'}
 
 
 def sizes_of(args: dict[str, Any], classes: int) -> dict[str, Any]:
@@ -47,12 +47,22 @@ def sizes_of(args: dict[str, Any], classes: int) -> dict[str, Any]:
 
 def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   """Config, model and parameters of a transformer case."""
-  table_of_classes = 'cls_embedding.embedding_table.weight'
-  rows = case.meta['weights'][table_of_classes]['shape'][0]
-  # Without label dropping the official table has no row for null, and ours
-  # takes its last class for it.
-  config = common.new()
-  papers.llamagen(config, **sizes_of(case.args, rows - 1))
+  args, config = case.args, common.new()
+  if args['model_type'] == 't2i':
+    sizes = sizes_of(args, 0)
+    sizes.pop('classes')
+    papers.llamagen_t2i(
+      config,
+      length=args['cls_token_num'],
+      channels=args['caption_dim'],
+      **sizes,
+    )
+  else:
+    # Without label dropping the official table has no row for null, and ours
+    # takes its last class for it.
+    table_of_classes = 'cls_embedding.embedding_table.weight'
+    rows = case.meta['weights'][table_of_classes]['shape'][0]
+    papers.llamagen(config, **sizes_of(args, rows - 1))
   model = assemble.make_model(config)
   shapes = assemble.model_shapes(model)
   return config, model, imported(case, table.Transformer(), shapes)
@@ -63,12 +73,19 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   config, model, params = loaded(case)
   batch = len(io['cond'])
   inputs = {'label': io['cond']}
+  if 'emb_mask' in io:
+    whole = np.ones_like(io['emb_mask'], bool)
+    inputs = {'text': io['cond'], 'text_valid': whole}
+    padded = {**inputs, 'text_valid': io['emb_mask'] > 0}
 
   @jax.jit
-  def logits(params, codes, null):
+  def logits(params, inputs, codes, null):
     return model.apply(
       {'params': params}, Tokens(codes), inputs, None, null, method='logits'
     )
+
+  def losses(logits):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, io['idx'])
 
   none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
   seen = captured(model, params, Tokens(io['idx']), inputs, method='logits')
@@ -76,14 +93,22 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'embed', seen['embed']
   yield 'after_block0', seen['blocks'][0]
   yield 'after_last_block', seen['blocks'][-1]
-  got = logits(params, io['idx'], none)
+  got = logits(params, inputs, io['idx'], none)
   yield 'logits', got
-  loss = optax.softmax_cross_entropy_with_integer_labels(got, io['idx'])
-  yield 'loss', loss.mean()
+  yield 'loss', losses(got).mean()
   yield 'freqs_cis', _rotations(case.args)
+  if 'emb_mask' in io:
+    yield 'logits_masked', logits(params, padded, io['idx'], none)
+    yield 'loss_masked_valid', _weighted(model, params, padded, io)
+    inputs = padded
 
-  config.sampler.guidance.scale = case.meta['generation']['cfg_scale']
+  generation = case.meta['generation']
+  last = generation.get('cfg_interval', -1)
+  config.sampler.guidance.scale = generation['cfg_scale']
+  # The official number counts the tokens after the first.
+  config.sampler.guidance.until = last + 2 if last > -1 else None
   config.sampler.choice.temperature = 0.0
+  config.sampler.choice.top_k = 0
   sampler = build(config.sampler, 'sampler')
 
   @jax.jit
@@ -93,8 +118,24 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
   codes = generate(params)
   yield 'gen_idx', codes
-  cond, null = logits(params, codes, none), logits(params, codes, all_)
-  yield 'gen_logits_cfg', guide(cond, null, sampler.guidance(0, 1))
+  cond, null = (logits(params, inputs, codes, n) for n in (none, all_))
+  steps = np.arange(codes.shape[1])
+  scale = jnp.broadcast_to(sampler.guidance(steps, len(steps)), steps.shape)
+  yield 'gen_logits_cfg', guide(cond, null, scale[:, None])
+
+
+def _weighted(model, params, inputs, io):
+  """The mean loss over the examples that count."""
+  total, (weight, _) = model.apply(
+    {'params': params},
+    Tokens(io['idx']),
+    inputs,
+    Draw.create(0, np.arange(len(io['idx']))),
+    weight=io['valid'],
+    train=False,
+    method='loss',
+  )
+  return total / weight
 
 
 def _rotations(args):

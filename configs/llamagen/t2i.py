@@ -1,0 +1,54 @@
+"""LlamaGen that reads captions, XL at 256 and 512 px, as published.
+
+    arvision train --config=configs/llamagen/t2i.py:256 \\
+      --workdir=runs/llamagen-t2i \\
+      --config.data.source.path=IMAGES --config.data.text.path=FEATURES
+
+The conditions are features of flan-t5-xl, computed beforehand, of at most 120
+tokens for each picture; FEATURES/<number of the picture>.npy holds (tokens,
+2048). Pictures are encoded in the course of training.
+
+As published: 775 million parameters; stage 1 at 256 px on 50 million pictures,
+stage 2 at 512 px from its weights (`--init_from`) on 10 million; batch 256,
+AdamW, constant learning rate 1e-4, no running average. Guidance 7.5 and the
+1,000 best codes are the published sampler's defaults.
+
+Source: arXiv 2406.06525; FoundationVision/LlamaGen, train_t2i.py. Deviations:
+captions are not exchanged for short ones at random.
+"""
+
+from arvision.configs import common, papers
+from arvision.configs.llamagen import tokenizer
+
+# Side in pixels, batch size is the same.
+SIZES = {'256': 256, '512': 512}
+
+
+def get_config(arg: str = '256'):
+  side = common.size(arg or '256', SIZES)
+  config = common.generator(tokenizer.get_config(), 'runs/llamagen-tokenizer')
+  config.tokenizer.grid = (side // 16, side // 16)
+  config.data.size = (side, side)
+  config.data.update(crop='center', flip=False, batch_size=256)
+  config.data.source = common.block(type='data.folder.Folder', path='')
+  config.data.text = common.block(
+    type='data.text.Stored', path='', length=120, channels=2048
+  )
+  papers.llamagen_t2i(
+    config,
+    length=120,
+    channels=2048,
+    grid=config.tokenizer.grid,
+    vocab_size=config.tokenizer.vocab_size,
+    depth=36,
+    width=1280,
+    heads=20,
+  )
+  config.backbone.dtype = 'bfloat16'
+  config.backbone.remat = 'dots'
+  config.train = common.block(duration=common.block(epochs=1))
+  config.optim = common.adamw(
+    1e-4, common.block(type='training.schedule.Constant'), clip=1.0
+  )
+  config.ema = ()
+  return common.locked(config)
