@@ -65,7 +65,7 @@ class ARModel(nn.Module):
 
   def _by_entity(self, loss, w):
     """Losses of every scale, scaled so that the caller's division fits."""
-    if not 1 < self.layout.steps <= 16:
+    if not 1 < self.layout.steps <= 16 or loss.shape[1] != self.layout.tokens:
       return {}
     out = {}
     for s in range(self.layout.steps):
@@ -79,7 +79,9 @@ class ARModel(nn.Module):
     """z (b, t, r, d) of all tokens, and the rows it was read from."""
     cond = self.condition(inputs, slots, null=null)
     h, _ = self.backbone(slots, cond, self.layout, train=train)
-    return gather(h, self.layout.readout), rows_at(slots, self.layout.readout)
+    readout = slots.readout
+    readout = self.layout.readout if readout is None else readout
+    return gather(h, readout), rows_at(slots, readout)
 
   def logits(
     self, tokens: Tokens, inputs: dict, codec: Any = None, null=None
@@ -214,5 +216,7 @@ def sample(
     draw: keys of the b examples.
     codec: the bound tokenizer.
   """
+  if sampler.layout is not None:
+    module = module.clone(layout=sampler.layout)
   bound = BoundModel(module, {'params': unstack(params)}, codec)
   return sampler(bound, inputs, draw, draw.batch)

@@ -63,7 +63,8 @@ class Slots:
 
   Attributes:
     values: (b, n) int32 or (b, n, c) float.
-    index: (n,) int32 position of every row in the layout.
+    index: (n,) int32 position of every row in the layout. Without a cache the
+      rows see one another, and the first are those of the prefix.
     extent: static; no row may see slots of the layout at or after it.
     level: (b, n) float32 noise level, 0 = data, 1 = noise.
     hole: (b, n) bool, True = hidden from the network.
@@ -71,6 +72,8 @@ class Slots:
     place: (b, n) int32 raster number of what a row carries, -1 nothing; where it
       differs between examples, and not as the layout says.
     aim: (b, n) int32 raster number of what a row predicts, likewise.
+    readout: (t, r) int32 row that each target is read from; None: the slot that
+      the layout says.
     present: (t, r) bool, the branches that predict each token; None = all.
     targets: (b, t) int32 or (b, t, c) float, training only.
     weight: (b, t) or (1, t) float32 weight of every token's loss.
@@ -84,6 +87,7 @@ class Slots:
   valid: Array | None = None
   place: Array | None = None
   aim: Array | None = None
+  readout: Array | None = None
   present: Array | None = None
   targets: Array | None = None
   weight: Array | None = None

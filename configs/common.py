@@ -208,7 +208,19 @@ def _shrink_grids(small):
   small.tokenizer.scales = cut
   if 'layout' in small:
     small.layout.scales = cut
+    _shrink_lists(small, cut)
   return height, width
+
+
+def _shrink_lists(small, cut):
+  """Lists of scales, for models that change theirs."""
+  if 'groups' in small.feed:
+    small.feed.groups = ((cut[:1], 1), (cut[1:-1], 1), (cut[-1:], 1))
+    small.feed.update(usual=cut, budget=sum(h * w for h, w in cut) - 1)
+  if 'layout' in small.sampler:
+    small.sampler.layout.scales = cut
+    small.sampler.best = (len(cut) - 2,)
+    small.sampler.guidance.shares = (0.0, *(1.0 for _ in cut[1:]))
 
 
 def _shrink_tokenizer(small, grid):

@@ -119,7 +119,7 @@ class Decoder(nn.Module):
     """Hidden vectors of some slots.
 
     Args:
-      slots: rows of one step (with a cache) or of the whole layout.
+      slots: rows of one step (with a cache), or rows that see one another.
       cond: its prefix fills the slots before `layout.prefix`.
       layout: static.
       cache: one `Cache` per layer, or None. Slots see what it holds.
@@ -130,7 +130,7 @@ class Decoder(nn.Module):
     Returns:
       hidden (b, n, 1, d) in the compute dtype, and the new cache.
     """
-    x = self._embed(slots, cond, layout)
+    x = self._embed(slots, cond, layout, cache)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     if cond.modulation is not None and cond.modulation.shape[1] > 1:
       cond = cond.replace(modulation=cond.modulation[:, slots.index])
@@ -196,12 +196,13 @@ class Decoder(nn.Module):
       name=name,
     )
 
-  def _embed(self, slots, cond, layout):
+  def _embed(self, slots, cond, layout, cache):
     """Input vectors of the slots, (b, n, d) float32."""
     index = slots.index
     x = self.input(width=self.width, name='input')(slots.values)
     if layout.prefix:
-      x = self._fill_prefix(x, cond.prefix, index, layout.prefix)
+      first = np.arange(len(index)) if cache is None else index
+      x = self._fill_prefix(x, cond.prefix, first, layout.prefix)
     if self.position is not None:
       x = x + self.position(width=self.width, name='position')(layout, slots)
     return x
@@ -225,15 +226,20 @@ class Decoder(nn.Module):
 
   def _inputs(self, slots, cond, layout, modulation, cache, train):
     index, extent = slots.index, slots.extent
-    traced = not isinstance(index, np.ndarray)
-    valid: Any = True
+    if cache is None:
+      extent = len(index)
+    valid: Any = True if slots.valid is None else slots.valid
     if cond.prefix_valid is not None:
       rest = extent - layout.prefix
-      valid = jnp.pad(
+      valid &= jnp.pad(
         cond.prefix_valid, ((0, 0), (0, rest)), constant_values=True
       )
+    traced = not isinstance(index, np.ndarray)
     xp = jnp if traced or valid is not True else np
-    mask = masks.step(layout, index, extent, xp, valid)
+    if cache is None:
+      mask = masks.among(layout, index, xp, valid)
+    else:
+      mask = masks.step(layout, index, extent, xp, valid)
     rotation = None
     if self.rotary is not None:
       rotation = self.rotary(layout, index, self.width // self.heads)

@@ -131,7 +131,7 @@ def evaluate(
       data,
       run.sample_fn(**(sampling or {})),
       classifier,
-      run.encode if codes else None,
+      run.as_drawn.encode if codes else None,
     )
   return metrics
 

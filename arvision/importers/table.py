@@ -100,6 +100,20 @@ class Conv:
 
 
 @dataclasses.dataclass(frozen=True)
+class Map:
+  """(1, channels, height, width) of torch -> (height, width, channels)."""
+
+  def shape(self, ours):
+    return 1, ours[2], ours[0], ours[1]
+
+  def inward(self, w, ours):
+    return w[0].transpose(1, 2, 0)
+
+  def outward(self, p):
+    return p.transpose(2, 0, 1)[None]
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
   """One of our parameters and the official tensor or tensors that hold it.
 

@@ -18,7 +18,7 @@ class Transformer:
 
   name = 'VAR transformer'
   wrapping = ''
-  hints = (
+  hints: tuple[tuple[str, str], ...] = (
     (r'shared_ada_lin|ada_gss', 'config.backbone.shared_adaln'),
     (r'^blocks\.', 'config.backbone.depth, width and heads'),
     (r'^class_emb', 'config.condition.classes'),
@@ -82,7 +82,7 @@ class Tokenizer:
 
   name = 'VAR tokenizer'
   wrapping = ''
-  hints = (
+  hints: tuple[tuple[str, str], ...] = (
     (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
     (r'^quantize\.quant_resi', 'config.tokenizer.phi_share'),
     (

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.layers.param import normal, param
+from arvision.layers.resize import resize
 from arvision.layouts.base import Layout, take
 from arvision.structs import Slots
 
@@ -41,6 +42,43 @@ class Learned(nn.Module):
       entity = jnp.asarray(np.maximum(layout.entity, 0))[index]
       x = x + table('entity', layout.steps)[entity]
     return x
+
+
+class Resized(nn.Module):
+  """One learned map of positions, averaged down to the grid of every scale.
+
+  It starts as waves: sin(y w) in even channels, cos(x w) in odd ones, with
+  w = 10000^(-2 i / d) of the i-th pair.
+
+  Source: arXiv 2502.20313; jiaosiyu1999/FlexVAR, models/flexvar.py.
+
+  Attributes:
+    width: d.
+    side: of the map; scales may be larger.
+  """
+
+  width: int
+  side: int = 32
+
+  @nn.compact
+  def __call__(self, layout: Layout, slots: Slots) -> jax.Array:
+    """(e, d) float32 for the e slots of a layout of scales."""
+    shape = (self.side, self.side, self.width)
+    map_ = param(self, 'map', _waves, (None, None, 'embed'), shape)
+    rows = [
+      resize(jnp.asarray(map_)[None], grid, 'area').reshape(-1, self.width)
+      for grid in layout.grids
+    ]
+    return jnp.concatenate(rows)[slots.index]
+
+
+def _waves(key, shape, dtype=jnp.float32):
+  del key
+  height, width, d = shape
+  frequency = 10000.0 ** (-np.arange(0, d, 2) / d)
+  y, x = np.mgrid[:height, :width, :1][:2]
+  waves = np.stack([np.sin(y * frequency), np.cos(x * frequency)], -1)
+  return jnp.asarray(waves.reshape(height, width, -1)[..., :d], dtype)
 
 
 class Aimed(nn.Module):

@@ -73,6 +73,24 @@ def dense(layout: Layout) -> np.ndarray:
   return attend(query(r), key(r), layout.window)
 
 
+def among(layout: Layout, index: Any, xp: Any = np, valid: Any = True) -> Any:
+  """Mask of some slots of a layout that see one another.
+
+  Args:
+    layout: static.
+    index: (e,) slots; may be traced where xp is jax.numpy.
+    xp: numpy or jax.numpy.
+    valid: True or (b, e) bool, slots that are not padding.
+
+  Returns:
+    (e, e) bool, or (b, e, e) where `valid` is given.
+  """
+  r = rows(layout, index, xp, valid)
+  # Rows that only pad have the index of some slot: count rows instead.
+  r = r._replace(index=xp.arange(len(index)))
+  return attend(query(r), key(r), layout.window)
+
+
 def step(
   layout: Layout, index: Any, extent: int, xp: Any = np, valid: Any = True
 ) -> Any:

@@ -76,6 +76,34 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
+class Listed:
+  """1 + (scale - 1) shares[s], a share for every step (FlexVAR).
+
+  Attributes:
+    scale: where the share is 1.
+    shares: of all steps.
+  """
+
+  scale: float
+  shares: tuple[float, ...]
+
+  @property
+  def active(self) -> bool:
+    return self.scale != 1.0 and any(self.shares)
+
+  def __call__(self, s, steps):
+    if steps != len(self.shares):
+      raise ValueError(
+        f'config.sampler.guidance.shares has {len(self.shares)} entries for '
+        f'{steps} steps'
+      )
+    return 1 + (self.scale - 1) * jnp.asarray(self.shares)[s]
+
+  def scaled_to(self, scale):
+    return dataclasses.replace(self, scale=scale)
+
+
+@dataclasses.dataclass(frozen=True)
 class PowerCosine:
   """1 + (scale - 1) (1 - cos(pi (s / steps)^power)) / 2 (RAR, MaskDiT)."""
 

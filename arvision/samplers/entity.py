@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from arvision.layouts.base import Step
+from arvision.layouts.base import Layout, Step
 from arvision.process.choice import Choice
 from arvision.process.guidance import Constant, Schedule, guide
 from arvision.structs import Draw, Tokens
@@ -22,10 +22,22 @@ class EntityAR:
   Attributes:
     guidance: schedule of the guidance scale.
     choice: how an id is chosen.
+    best: steps at which the best id is taken instead (FlexVAR's odd scales);
+      of a layout that is not scanned.
+    layout: another one than in training, for a model that can have any (its
+      positions are resized); the tokens that come out are its own.
   """
 
   guidance: Schedule = Constant()
   choice: Choice = Choice()
+  best: tuple[int, ...] = ()
+  layout: Layout | None = None
+
+  def tokenizer(self, tokenizer: Any) -> Any:
+    """The tokenizer of the tokens that this sampler draws."""
+    if self.layout is None:
+      return tokenizer
+    return tokenizer.clone(scales=self.layout.grids)
 
   def __call__(
     self, model: Any, inputs: dict, draw: Draw, batch: int
@@ -55,7 +67,10 @@ class EntityAR:
         scale = self.guidance(step.s, layout.steps)
         return guide(*jnp.split(field, 2), scale)
 
-      tokens = model.draw(z, draw.fold(step.s), merge, self.choice, slots)
+      choice = self.choice
+      if self.best and int(step.s) in self.best:
+        choice = dataclasses.replace(choice, temperature=0.0)
+      tokens = model.draw(z, draw.fold(step.s), merge, choice, slots)
       return model.push(state, step, tokens), cache
 
     carry = model.start(batch), model.empty_cache(halves * batch)

@@ -161,6 +161,7 @@ class Autoregressive:
     if 'label' not in self.model.condition.blank(1):
       some = self.inputs(batch)
       inputs = {k: x[rows % len(x)] for k, x in some.items()}
-    codec = self.codec(state.frozen)
+    tokenizer = self.sampler.tokenizer(self.tokenizer)
+    codec = tokenizer.bind(state.frozen['tokenizer'])
     tokens = sample(self.model, params, self.sampler, inputs, draw, codec)
     return {'samples': codec.decode(tokens)}

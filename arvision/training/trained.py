@@ -61,6 +61,12 @@ class TrainedRun:
     return jax.jit(lambda v, x: self.tokenizer.bind(v).encode(x).values)
 
   @functools.cached_property
+  def as_drawn(self) -> 'TrainedRun':
+    """The same with the tokenizer of the tokens that `sample_fn` gives."""
+    tokenizer = self.sampler().tokenizer(self.tokenizer)
+    return dataclasses.replace(self, tokenizer=tokenizer)
+
+  @functools.cached_property
   def _decode(self):
     return jax.jit(lambda v, t: self.tokenizer.bind(v).decode(Tokens(t)))
 
@@ -114,9 +120,11 @@ class TrainedRun:
     if model is None:
       raise ConfigError('a tokenizer draws nothing by itself')
 
+    tokenizer = sampler.tokenizer(self.tokenizer)
+
     @jax.jit
     def draw(params, variables, inputs, index):
-      codec = self.tokenizer.bind(variables)
+      codec = tokenizer.bind(variables)
       keys = Draw.create(seed, index)
       tokens = sample(model, params, sampler, inputs, keys, codec)
       return codec.decode(tokens), tokens.values

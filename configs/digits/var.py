@@ -27,6 +27,12 @@ def get_config(arg: str = ''):
     drop_path=0.1,
     guidance=1.0,
   )
+  recipe(config)
+  return common.locked(config)
+
+
+def recipe(config):
+  """How next-scale models of the digits are trained."""
   config.backbone.unroll = 4  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
   config.train = common.block(duration=common.block(epochs=30))
@@ -36,4 +42,3 @@ def get_config(arg: str = ''):
     exempt=papers.VAR_NO_DECAY,
   )
   config.ema = (0.99,)
-  return common.locked(config)

@@ -91,11 +91,11 @@ class Part:
   index: Any
 
 
-def imported(case: Case, form: table.Table, shapes: Any) -> Any:
+def imported(case: Any, form: table.Table, shapes: Any) -> Any:
   """The parameters of a case, through the importer of released files.
 
   Args:
-    case: whose weights are drawn.
+    case: a `Case`, whose weights are drawn.
     form: of the family.
     shapes: of our parameters.
   """

@@ -20,7 +20,15 @@ import jax
 import numpy as np
 
 from tests.parity.case import Case, Part
-from tests.parity.systems import llamagen, maskgit, nar, rar, training, var
+from tests.parity.systems import (
+  flexvar,
+  llamagen,
+  maskgit,
+  nar,
+  rar,
+  training,
+  var,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +62,7 @@ FORWARD = {
   'tokenizer.tokenizer_image.vq_model.VQModel': System(
     llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
   ),
+  'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),
   'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
     nar.transformer, nar.INPUTS
   ),

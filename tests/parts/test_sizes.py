@@ -6,16 +6,21 @@ import pytest
 from arvision.tasks import assemble
 from tests.configs import ALL
 
-# Published counts, in millions. Those of LlamaGen's XL, XXL and 3B are published
-# with two or three digits (775M for its t2i model too), those of RAR as whole millions, rounded or cut, and of
-# NAR and MaskGIT's tokenizer only 816M and 54M are; theirs are counted from the
-# published layer sizes.
+# Published counts, in millions. LlamaGen's XL, XXL, 3B and its model of captions
+# (775M) are published with two or three digits, RAR's in whole millions, rounded
+# or cut; of NAR and MaskGIT's tokenizer only 816M and 54M are published, and none
+# of FlexVAR's transformers. Those are counted from the published layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
   'var/imagenet256:d24': 1033.40,
   'var/imagenet256:d30': 2010.02,
   'var/imagenet512:d36': 2353.89,
+  'flexvar/imagenet256:d16': 315.56,
+  'flexvar/imagenet256:d20': 607.51,
+  'flexvar/imagenet256:d24': 1041.31,
+  'flexvar/imagenet256:d24_13': 1041.31,
+  'flexvar/imagenet256:d24_512': 1041.31,
   'llamagen/imagenet256:B': 110.9,
   'llamagen/imagenet256:L': 342.9,
   'llamagen/imagenet256:XL': 774.7,
@@ -37,6 +42,7 @@ OWN = ('digits/', 'fashion_mnist/', 'folder/', 'emoji/')
 TOKENIZERS = {
   'var/tokenizer': 108.948355,
   'llamagen/tokenizer': 71.883,
+  'flexvar/tokenizer': 72.049827,
   'maskgit/tokenizer': 54.516,
 }
 

@@ -1,0 +1,204 @@
+"""Next scale: every scale is shown the one before it, resampled."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.layers.resize import matrix, resize
+from arvision.layouts.base import Layout, take
+from arvision.layouts.scales import as_grids
+from arvision.structs import Slots, Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Resample:
+  """The vectors of the scale before, and of no other (FlexVAR, FlowAR).
+
+  The first scale is shown nothing.
+
+  Source: jiaosiyu1999/FlexVAR (arXiv 2502.20313).
+
+  Attributes:
+    kind: how it is resampled, see `layers.resize`.
+  """
+
+  kind: str = 'bicubic'
+  sees_own = False
+
+  def train(self, tokens, layout, codec, draw):
+    values = jnp.asarray(tokens.values)
+    rows = [self._blank(codec, values, len(layout.runs[0].step(0).index))]
+    for s in range(1, layout.steps):
+      rows.append(self._of_previous(values, s, layout, codec))
+    return Slots(
+      values=jnp.concatenate(rows, axis=1),
+      index=layout.index,
+      extent=layout.slots,
+      present=layout.present,
+      targets=values,
+      weight=jnp.ones((1, layout.tokens), jnp.float32),
+    )
+
+  def init(self, batch, layout, codec):
+    return jnp.zeros((batch, layout.tokens), jnp.int32)
+
+  def slots(self, state, step, layout, codec):
+    if step.s == 0:
+      values = self._blank(codec, state, len(step.index))
+    else:
+      values = self._of_previous(state, step.s, layout, codec)
+    return Slots(
+      values=values,
+      index=step.index,
+      extent=step.extent,
+      present=step.readout >= 0,
+    )
+
+  def push(self, state, step, tokens, layout, codec):
+    return state.at[:, step.tokens].set(tokens)
+
+  def finish(self, state):
+    return Tokens(state)
+
+  def _blank(self, codec, values, count):
+    channels = codec.embed(values[:, :1]).shape[-1]
+    return jnp.zeros((len(values), count, channels), jnp.float32)
+
+  def _of_previous(self, values, s, layout, codec):
+    """(b, e, c) what scale s is shown."""
+    before = codec.embed(values[:, layout.entity_of_token == s - 1])
+    before = before.reshape(len(values), *layout.grids[s - 1], -1)
+    shown = resize(before, layout.grids[s], self.kind)
+    return shown.reshape(len(values), -1, shown.shape[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomScales(Resample):
+  """The same over scales that are drawn at every step of training.
+
+  The layout has all scales that there may be. Of every group of them some are
+  drawn, some of these dropped, and the rows of the others do not enter: the
+  program is compiled for `budget` rows, whatever was drawn. Without a run
+  (evaluation, sampling) all scales of the layout enter.
+
+  Source: jiaosiyu1999/FlexVAR, trainer.py.
+  Differs: one list for a step of all devices, not one for each device.
+
+  Attributes:
+    groups: (sides or (height, width) of scales, how many of them are drawn).
+    usual: scales that are taken instead with probability `usual_share`.
+    usual_share: see there.
+    thin: with a number x in [0, 1) drawn, one scale is dropped for every entry
+      that x exceeds, but not the last.
+    kept: the smallest scales that are never dropped.
+    budget: rows; while the scales have more tokens, one of the largest four
+      is dropped.
+  """
+
+  groups: tuple[tuple[tuple, int], ...] = ()
+  usual: tuple = ()
+  usual_share: float = 0.05
+  thin: tuple[float, ...] = (0.9, 0.95, 0.98, 0.99)
+  kept: int = 2
+  budget: int = 680
+
+  def train(self, tokens, layout, codec, draw):
+    if draw.progress is None:
+      return super().train(tokens, layout, codec, draw)
+    values = jnp.asarray(tokens.values)
+    chosen = self.draw_scales(draw.key('scales'), layout)
+    index, valid = self._rows(chosen, layout)
+    shown = self._shown(values, chosen, layout, codec)
+    first = take(layout.entity, index) == 0
+    return Slots(
+      values=jnp.where(first[:, None], 0, shown[:, index]),
+      index=index,
+      extent=layout.slots,
+      valid=valid[None],
+      readout=np.arange(self.budget)[:, None],
+      targets=values[:, index],
+      weight=valid[None].astype(jnp.float32),
+    )
+
+  def draw_scales(self, key: jax.Array, layout: Layout) -> jax.Array:
+    """(scales,) bool: which scales of the layout are in the list."""
+    number = {grid: s for s, grid in enumerate(layout.grids)}
+    count = len(number)
+    numbers = lambda sides: np.array([number[g] for g in as_grids(sides)], int)
+    area = jnp.array([h * w for h, w in layout.grids])
+    keys = iter(jax.random.split(key, 4 + len(self.thin) + count))
+    order = jax.random.uniform(next(keys), (count,))
+    chosen = jnp.zeros(count, bool)
+    for sides, wanted in self.groups:
+      some = numbers(sides)
+      ranks = jnp.argsort(jnp.argsort(order[some]))
+      chosen = chosen.at[some].set(ranks < wanted)
+    usual = jnp.zeros(count, bool).at[numbers(self.usual)].set(True)
+    taken = jax.random.uniform(next(keys)) < self.usual_share
+    chosen = jnp.where(taken, usual, chosen)
+    x = jax.random.uniform(next(keys))
+    for limit in self.thin:
+      rank = jnp.cumsum(chosen)
+      inner = chosen & (rank > self.kept) & (rank < rank[-1])
+      chosen = _without_one(next(keys), chosen, inner & (x > limit))
+    for _ in range(count):  # no more can be dropped than there are
+      rank = jnp.cumsum(chosen)
+      over = jnp.sum(area * chosen) > self.budget
+      largest = chosen & (rank > self.kept) & (rank > rank[-1] - 4)
+      chosen = _without_one(next(keys), chosen, largest & over)
+    return chosen
+
+  def _rows(self, chosen, layout):
+    """Slots (budget,) of the chosen scales in order, and which are real."""
+    area = np.array([h * w for h, w in layout.grids])
+    start = np.cumsum(area) - area
+    ends = jnp.cumsum(area * chosen)
+    row = jnp.arange(self.budget)
+    scale = jnp.searchsorted(ends, row, side='right')
+    scale = jnp.minimum(scale, len(area) - 1)
+    place = row - (ends - area * chosen)[scale]
+    valid = row < ends[-1]
+    return jnp.where(valid, jnp.asarray(start)[scale] + place, 0), valid
+
+  def _shown(self, values, chosen, layout, codec):
+    """(b, slots, c) what every scale is shown if it is in the list."""
+    grids, batch = layout.grids, len(values)
+    side = max(max(grid) for grid in grids)
+    vectors = codec.embed(values)
+    maps = []
+    for s, (h, w) in enumerate(grids):
+      own = vectors[:, layout.entity_of_token == s].reshape(batch, h, w, -1)
+      maps.append(jnp.pad(own, ((0, 0), (0, side - h), (0, side - w), (0, 0))))
+    # The nearest smaller scale in the list, the first one for itself.
+    number = jnp.arange(len(grids))
+    latest = jax.lax.cummax(jnp.where(chosen, number, 0))
+    before = jnp.concatenate([latest[:1], latest[:-1]])
+    source = jnp.stack(maps, 1)[:, before]  # (b, scales, side, side, c)
+    ways = [[g[axis] for g in grids] for axis in (0, 1)]
+    rows, columns = (_matrices(self.kind, way, side) for way in ways)
+    rows, columns = rows[number, before], columns[number, before]
+    product = lambda form, m, x: jnp.einsum(form, m, x, precision='highest')
+    out = product('sHh,bshwc->bsHwc', rows, source)
+    out = product('sWw,bshwc->bshWc', columns, out)
+    parts = [
+      out[:, s, :h, :w].reshape(batch, h * w, -1)
+      for s, (h, w) in enumerate(grids)
+    ]
+    return jnp.concatenate(parts, 1)
+
+
+def _without_one(key, chosen, droppable):
+  """Drops one of the droppable, if there is any."""
+  luck = jnp.where(droppable, jax.random.uniform(key, chosen.shape), -1)
+  return chosen & ~(droppable & (jnp.arange(len(chosen)) == jnp.argmax(luck)))
+
+
+def _matrices(kind, sides, side):
+  """(to, from, side, side) the matrices between all sides, padded."""
+  out = np.zeros((len(sides), len(sides), side, side), np.float32)
+  for i, to in enumerate(sides):
+    for j, into in enumerate(sides[: i + 1]):
+      out[i, j, :to, :into] = matrix(kind, to, into)
+  return jnp.asarray(out)

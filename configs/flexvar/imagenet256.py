@@ -1,0 +1,82 @@
+"""FlexVAR on ImageNet 256 × 256, as published: d16, d20, d24.
+
+    arvision train --config=configs/flexvar/imagenet256.py:d16 \\
+      --workdir=runs/flexvar-d16
+
+VAR without residuals: a scale is shown the one before it alone, positions are
+resized, and every step of training has another list of scales, of at most 680
+tokens. A sample may go through lists that training never had:
+`:d24_13` draws in 13 steps, `:d24_512` at 512 px. Their weights are those of
+`:d24`; give the config with --config to `arvision sample`.
+
+Published figures (not obtained here): FID 3.05 / 2.41 / 2.21 in 10 steps; d24 2.08
+in 13 steps and 4.43 at 512 px; cfg 2.5 (3.0 at 512 px), top-k 900, top-p 0.95.
+
+Deviations: bfloat16 where the published runs used float16 with a loss scale; one
+list of scales for a step of all devices.
+
+Source: arXiv 2502.20313; jiaosiyu1999/FlexVAR.
+"""
+
+from arvision.configs import common, papers
+from arvision.configs.flexvar import tokenizer
+
+STEPS_10 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+STEPS_13 = (*range(1, 11), 12, 14, 16)
+# Other sides are drawn without luck.
+SAMPLED = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 23, 24, 32)
+
+# depth, epochs, learning rate per 256 examples, final learning rate ratio, gate
+# factor of adaLN, sides of a sample, cfg.
+SIZES = {
+  'd16': (16, 180, 1e-4, 0.1, 1e-3, STEPS_10, 2.5),
+  'd20': (20, 250, 1e-4, 0.1, 1e-3, STEPS_10, 2.5),
+  'd24': (24, 350, 8e-5, 0.01, 1e-4, STEPS_10, 2.5),
+  'd24_13': (24, 350, 8e-5, 0.01, 1e-4, STEPS_13, 2.5),
+  'd24_512': (24, 350, 8e-5, 0.01, 1e-4, (*STEPS_13, 23, 32), 3.0),
+}
+BATCH = 768
+
+
+def get_config(arg: str = 'd16'):
+  size = common.size(arg or 'd16', SIZES)
+  depth, epochs, rate, final, gate, drawn, guidance = size
+  config = common.generator(tokenizer.get_config(), 'runs/flexvar-tokenizer')
+  papers.flexvar(
+    config,
+    scales=config.tokenizer.scales,
+    drawn=drawn,
+    groups=(
+      ((1, 2), 2),
+      (tuple(range(3, 11)), 5),
+      (tuple(range(11, 16)), 2),
+      ((16,), 1),
+    ),
+    best=tuple(side for side in drawn if side not in SAMPLED or side > 16),
+    guidance=guidance,
+    vocab_size=config.tokenizer.vocab_size,
+    classes=1000,
+    depth=depth,
+    width=64 * depth,
+    heads=depth,
+    gate=gate,
+  )
+  config.feed.usual = STEPS_10
+  config.backbone.dtype = 'bfloat16'
+  config.backbone.remat = 'dots'
+  config.data.batch_size = BATCH
+  config.train = common.block(duration=common.block(epochs=epochs))
+  config.optim = common.adamw(
+    rate * BATCH / 256,
+    common.block(
+      type='training.schedule.WarmupLin0',
+      warmup=common.block(epochs=epochs // 50),
+      start=0.005,
+      flat=0.05,
+      final=final,
+    ),
+    exempt=papers.VAR_NO_DECAY,
+  )
+  config.optim.weight_decay_end = 0.05
+  config.ema = ()
+  return common.locked(config)

@@ -1,0 +1,186 @@
+"""FlexVAR: transformer, and the codes of its tokenizer's scales."""
+
+import ast
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from arvision.build import build
+from arvision.configs import common, papers
+from arvision.importers import flexvar as table
+from arvision.importers import llamagen
+from arvision.model import sample
+from arvision.process.guidance import guide
+from arvision.structs import Draw, Tokens
+from arvision.tasks import assemble
+from arvision.tokenizers.pyramid import PyramidVQ
+from tests.parity.case import Case, captured, imported, nchw, nhwc
+
+INPUTS = {'label', 'encoder_features'}
+
+
+class Given(nn.Module):
+  """In the place of an encoder: images are the features already."""
+
+  z_channels: int
+
+  def __call__(self, features, train=False):
+    return features
+
+
+def transformer(case: Case) -> Iterator[tuple[str, Any]]:
+  io, scales = case.io, tuple(case.args['patch_nums'])
+  batch, inputs = len(io['label']), {'label': io['label']}
+  none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
+
+  codec, variables = _codec(case, scales)
+  bound = codec.bind(variables)
+  tokens = bound.encode(nhwc(io['encoder_features']))
+  yield 'ms_idx', tokens.values
+  yield 'ms_quant', bound.embed(tokens.values)
+
+  config, model, params = _loaded(case, scales, codec)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def logits(model, params, codes, null):
+    return model.apply(
+      {'params': params}, Tokens(codes), inputs, bound, null, method='logits'
+    )
+
+  draw = Draw.create(0, np.arange(batch))
+  slots = model.feed.train(tokens, model.layout, bound, draw)
+  yield 'teacher_input', slots.values[:, scales[0] ** 2 :]
+  seen = captured(model, params, tokens, inputs, bound, method='logits')
+  yield 'embed', seen['embed']
+  yield 'after_block0', seen['blocks'][0]
+  yield 'after_last_block', seen['blocks'][-1]
+  got = logits(model, params, tokens.values, none)
+  yield 'logits', got
+  loss = optax.softmax_cross_entropy_with_integer_labels(got, tokens.values)
+  yield 'loss', loss.mean()
+
+  alt = case.meta.get('alt_patch_nums')
+  if alt:
+    codec, variables = _codec(case, alt)
+    other = _loaded(case, alt, codec)[1]
+    own = codec.bind(variables)
+    tokens = own.encode(nhwc(io['encoder_features']))
+    slots = other.feed.train(tokens, other.layout, own, draw)
+    yield 'alt_teacher_input', slots.values[:, alt[0] ** 2 :]
+    yield 'alt_logits', logits(other, params, tokens.values, none)
+
+  sampler = _sampler(case)
+  drawing = model.clone(layout=sampler.layout)
+
+  @jax.jit
+  def generate(params):
+    return sample(model, params, sampler, inputs, draw, bound).values
+
+  codes = generate(params)
+  yield 'gen_idx', codes
+  steps = sampler.layout.steps
+  scale = np.array([sampler.guidance(s, steps) for s in range(steps)])
+  scale = scale[sampler.layout.entity_of_token][:, None]
+  cond, null = (logits(drawing, params, codes, n) for n in (none, all_))
+  yield 'gen_logits_cfg', guide(cond, null, scale)
+  height, width = sampler.layout.grids[-1]
+  last = bound.embed(codes[:, -height * width :])
+  yield 'gen_latent', nchw(last.reshape(batch, height, width, -1))
+
+
+def _config(case, scales, **more):
+  """Our config of the official constructor's arguments."""
+  args, config = case.args, common.new()
+  if not args['attn_l2_norm']:
+    raise NotImplementedError('FlexVAR without L2-normalised attention')
+  options: dict[str, Any] = {'drawn': scales, 'top_k': 0, 'top_p': 1.0, **more}
+  papers.flexvar(
+    config,
+    scales=scales,
+    groups=(),
+    vocab_size=args['vocab'],
+    classes=args['num_classes'],
+    depth=args['depth'],
+    width=args['embed_dim'],
+    heads=args['num_heads'],
+    shared_adaln=args['shared_aln'],
+    drop_path=0.0,
+    **options,
+  )
+  config.backbone.mlp.hidden = round(args['embed_dim'] * args['mlp_ratio'])
+  config.backbone.norm.epsilon = args['norm_eps']
+  config.backbone.position.side = int(args['pos_grid'].split('x')[0])
+  return config
+
+
+def _sampler(case):
+  """The sampler of the recorded call, whose arguments are in its text."""
+  text, args = case.meta['generation']['function'], case.args
+  given = dict(re.findall(r'(\w+)=(\([^)]*\)|[^,()]+)', text))
+  drawn = ast.literal_eval(given.get('infer_patch_nums', 'None'))
+  drawn = tuple(drawn or args['patch_nums'])
+  config = _config(
+    case,
+    tuple(args['patch_nums']),
+    drawn=drawn,
+    guidance=case.meta['generation']['cfg'],
+    largest=int(given.get('max_pn', 16)),
+  )
+  guidance = config.sampler.guidance
+  if given.get('used_llamagen_cfg') == 'True':
+    guidance.update(scale=guidance.scale - 1, shares=(1.0,) * len(drawn))
+  config.sampler.choice.temperature = 0.0
+  return build(config.sampler, 'sampler')
+
+
+def _loaded(case, scales, codec):
+  """Config, model and parameters for one list of scales."""
+  config = _config(case, tuple(scales))
+  model = assemble.make_model(config)
+  image = jnp.zeros((1, *nhwc(case.io['encoder_features']).shape[1:]))
+
+  def bound():
+    return codec.bind(codec.init(jax.random.key(0), image, method='encode'))
+
+  shapes = assemble.model_shapes(model, bound)
+  own = _Part(case, lambda key: not key.startswith('vae.'))
+  return config, model, imported(own, table.Transformer(), shapes)
+
+
+def _codec(case, scales):
+  """The tokenizer of a list of scales behind its encoder, and its weights."""
+  features = nhwc(case.io['encoder_features'])
+  form = llamagen.Tokenizer()
+  module = PyramidVQ(
+    encoder=functools.partial(Given, z_channels=features.shape[-1]),
+    decoder=functools.partial(Given, z_channels=features.shape[-1]),
+    vocab_size=case.args['vocab'],
+    channels=case.args['Cvae'],
+    scales=tuple(scales),
+  )
+  init = functools.partial(module.init, method='encode')
+  shapes = jax.eval_shape(init, jax.random.key(0), features[:1])['params']
+  own = _Part(case, lambda key: key.startswith('vae.'))
+  return module, {'params': imported(own, form, nn.unbox(shapes))}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """A case of which some weights are taken, 'vae.' left out of their names."""
+
+  case: Case
+  takes: Callable[[str], bool]
+
+  def file(self):
+    weights = self.case.weights()
+    return {
+      k.removeprefix('vae.'): w for k, w in weights.items() if self.takes(k)
+    }
