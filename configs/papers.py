@@ -58,6 +58,89 @@ def maskgit_vq(
   )
 
 
+# Width, layers and heads of TiTok's transformers.
+TITOK_SIZES = {
+  'small': (512, 8, 8),
+  'base': (768, 12, 12),
+  'large': (1024, 24, 16),
+}
+
+
+def titok(
+  *,
+  length: int,
+  vocab_size: int,
+  channels: int,
+  encoder: tuple[int, int, int],
+  decoder: tuple[int, int, int],
+  grid: tuple[int, int],
+  patch: int,
+  image_channels: int = 3,
+  normalize: bool = False,
+) -> ConfigDict:
+  """The tokenizer block of TiTok (arXiv 2406.07550).
+
+  Args:
+    length: codes of an image.
+    vocab_size, channels: of the codebook.
+    encoder, decoder: width, layers and heads.
+    grid: (height, width) in patches.
+    patch: side of a patch in pixels.
+    image_channels: 3, or 1 for grey.
+    normalize: codes on the unit sphere.
+  """
+
+  def vit(type, size, **more):
+    width, depth, heads = size
+    return block(
+      type=f'layers.vit.{type}',
+      width=width,
+      depth=depth,
+      heads=heads,
+      patch=patch,
+      length=length,
+      **more,
+    )
+
+  return block(
+    type='tokenizers.vq.VQ',
+    grid=(1, length),
+    vocab_size=vocab_size,
+    channels=channels,
+    normalize=normalize,
+    quant_kernel=0,
+    darkest=0.0,
+    commitment=0.25,
+    encoder=vit('Encoder', encoder, z_channels=channels),
+    decoder=vit('Decoder', decoder, grid=grid, channels=image_channels),
+  )
+
+
+def legacy_titok(
+  *,
+  pixel_codes: int,
+  pixel_channels: int,
+  pixel_decoder: ConfigDict,
+  **sizes,
+) -> ConfigDict:
+  """The tokenizer block of TiTok-L-32, B-64 and S-128.
+
+  Args:
+    pixel_codes, pixel_channels: of the codebook of the second tokenizer.
+    pixel_decoder: block of its decoder.
+    **sizes: of `titok`.
+  """
+  config = titok(normalize=True, **sizes)
+  config.type = 'tokenizers.titok.LegacyTiTok'
+  config.encoder.type = 'layers.vit.LegacyEncoder'
+  config.decoder.type = 'layers.vit.CodesDecoder'
+  config.decoder.codes = pixel_codes
+  config.pixel_codes = pixel_codes
+  config.pixel_channels = pixel_channels
+  config.pixel_decoder = pixel_decoder
+  return config
+
+
 def var(
   config: ConfigDict,
   *,

@@ -10,6 +10,7 @@ from arvision.importers.table import (
   Same,
   Weights,
   dense,
+  in_thirds,
   norm,
 )
 
@@ -51,7 +52,7 @@ class Transformer:
       *norm(f'{_BLOCK}/norm1', 'blocks.{i}.norm1'),
       *norm(f'{_BLOCK}/norm2', 'blocks.{i}.norm2'),
       Row(f'{attention}/qkv/kernel', f'{theirs}.qkv.weight', Linear()),
-      *self._biases(ours, attention, f'{theirs}.qkv.bias'),
+      *in_thirds(ours, attention, f'{theirs}.qkv.bias'),
       *norm(f'{attention}/logits/q_norm', f'{theirs}.q_norm'),
       *norm(f'{attention}/logits/k_norm', f'{theirs}.k_norm'),
       *dense(f'{attention}/out', f'{theirs}.proj', inputs=2),
@@ -66,13 +67,6 @@ class Transformer:
       *dense('head/linear', 'lm_head'),
     ]
     return [row for row in table if row.path in ours]
-
-  def _biases(self, ours, attention, key):
-    for i, name in enumerate('qkv'):
-      path = f'{attention}/{name}_bias'
-      _, heads, head = ours.get(path, (0, 0, 0))
-      width = heads * head
-      yield Row(path, key, Same(flat=True), start=i * width, total=3 * width)
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
     return {}

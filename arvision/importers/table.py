@@ -65,24 +65,29 @@ class Linear:
     inputs: how many of our axes are inputs; 0 for a bias, which is flat there.
     chunks: number of the official chunk of outputs that each of ours is, along
       our first output axis; () for the same order.
+    after: axes of length 1 that follow there (2 for a 1 x 1 convolution).
   """
 
   inputs: int = 1
   chunks: tuple[int, ...] = ()
+  after: int = 0
 
   def shape(self, ours):
     i = self.inputs
     out = int(np.prod(ours[i:]))
-    return (out, int(np.prod(ours[:i]))) if i else (out,)
+    flat = (out, int(np.prod(ours[:i]))) if i else (out,)
+    return flat + (1,) * self.after
 
   def inward(self, w, ours):
-    p = w.T.reshape(ours)
+    p = w.reshape(w.shape[: w.ndim - self.after]).T.reshape(ours)
     return p.take(self.chunks, self.inputs) if self.chunks else p
 
   def outward(self, p):
     if self.chunks:
       p = p.take(np.argsort(self.chunks), self.inputs)
-    return p.reshape(self.shape(p.shape)[::-1]).T
+    shape = self.shape(p.shape)
+    flat = shape[: len(shape) - self.after]
+    return p.reshape(flat[::-1]).T.reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,3 +323,14 @@ def norm(path: str, key: str) -> Iterator[Row]:
   """Rows of a norm: scale and bias."""
   yield Row(f'{path}/scale', f'{key}.weight')
   yield Row(f'{path}/bias', f'{key}.bias')
+
+
+def in_thirds(
+  ours: Mapping[str, Shape], attention: str, key: str
+) -> Iterator[Row]:
+  """Rows of the biases of q, k, v, which one official vector holds."""
+  for i, name in enumerate('qkv'):
+    path = f'{attention}/{name}_bias'
+    _, heads, head = ours.get(path, (0, 0, 0))
+    width = heads * head
+    yield Row(path, key, Same(flat=True), start=i * width, total=3 * width)

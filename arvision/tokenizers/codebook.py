@@ -93,7 +93,11 @@ class Codebook(Tokenizer, kw_only=True):
     """Quantised latent (b, h, w, c) -> image (b, H, W, C), not clipped."""
     if self.quant_kernel:
       latent = self.post_quant_conv(latent)
-    image = self.dec(latent, train).astype(jnp.float32)
+    return self.brightened(self.dec(latent, train))
+
+  def brightened(self, image: jax.Array) -> jax.Array:
+    """What a decoder gives, in [`darkest`, 1], as float32 in [-1, 1]."""
+    image = image.astype(jnp.float32)
     if self.darkest != -1:
       image = 2 * (image - self.darkest) / (1 - self.darkest) - 1
     return image

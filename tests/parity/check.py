@@ -26,6 +26,7 @@ from tests.parity.systems import (
   maskgit,
   nar,
   rar,
+  titok,
   training,
   var,
 )
@@ -67,6 +68,7 @@ FORWARD = {
     nar.transformer, nar.INPUTS
   ),
   'modeling.rar.RAR': System(rar.transformer, rar.INPUTS),
+  'modeling.titok.TiTok': System(titok.tokenizer, titok.TOKENIZER_INPUTS),
   'modeling.titok.PretrainedTokenizer (encoder/decoder/quantize of '
   'modeling.modules.maskgit_vqgan)': System(
     maskgit.tokenizer, maskgit.TOKENIZER_INPUTS

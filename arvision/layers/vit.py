@@ -1,0 +1,184 @@
+"""Vision transformers that turn an image into a few vectors, and back (TiTok).
+
+Source: arXiv 2406.07550; bytedance/1d-tokenizer, modeling/modules/blocks.py.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from arvision.layers.attention import Attention
+from arvision.layers.blocks import Block, ExactGELU
+from arvision.layers.conv import conv
+from arvision.layers.dense import Dense
+from arvision.layers.norm import AffineLayerNorm
+from arvision.layers.param import normal, param
+from arvision.layers.stack import BlockInputs, Stack
+
+
+class _ViT(nn.Module):
+  """What both halves have: positions, blocks, and norms around them.
+
+  Attributes:
+    width: d.
+    depth: number of layers.
+    heads: attention heads.
+    patch: side of the square patches, in pixels.
+    length: how many vectors stand for an image.
+    unroll: layers in one round of the scan, see `layers.stack.Stack`.
+    dtype: compute dtype of the blocks.
+  """
+
+  width: int
+  depth: int
+  heads: int
+  patch: int
+  length: int
+  unroll: int = 1
+  dtype: Any = jnp.float32
+
+  def _run(self, places: jax.Array, latents: jax.Array, train: bool):
+    """All rows after the blocks.
+
+    Args:
+      places: (b or 1, patches, d).
+      latents: (b or 1, length, d).
+      train: not used; nothing is dropped.
+
+    Returns:
+      [class row, places, latents] (b, 1 + patches + length, d).
+    """
+    batch = max(len(places), len(latents))
+    own = self._table('class_embedding', 1)[None]
+    own = jnp.broadcast_to(own, (batch, 1, self.width))
+    places = jnp.broadcast_to(places, (batch, *places.shape[1:]))
+    latents = latents + self._table('latent_position', self.length)
+    latents = jnp.broadcast_to(latents, (batch, *latents.shape[1:]))
+    x = jnp.concatenate([own, places], 1)
+    x = jnp.concatenate([x + self._table('position', x.shape[1]), latents], 1)
+    x = _norm(name='norm_pre')(x)
+    stack = Stack(
+      _block(self.width, self.heads, self.dtype),
+      self.depth,
+      unroll=min(self.unroll, self.depth),
+      name='stack',
+    )
+    inputs = BlockInputs(mask=jnp.ones((1, 1, 1, 1), bool), train=train)
+    x, _ = stack(x.astype(self.dtype), inputs)
+    return x.astype(jnp.float32)
+
+  def _table(self, name, rows):
+    init = normal(self.width**-0.5)
+    return jnp.asarray(
+      param(self, name, init, (None, 'embed'), (rows, self.width))
+    )
+
+
+def _block(width, heads, dtype):
+  """Template of a block."""
+  part = functools.partial
+  return part(
+    Block,
+    part(Attention, heads, biases=('q', 'k', 'v', 'out'), dtype=dtype),
+    part(ExactGELU, 4 * width, dtype=dtype),
+    part(_norm, dtype=dtype),
+  )
+
+
+def _norm(**kwargs):
+  return AffineLayerNorm(epsilon=1e-5, **kwargs)
+
+
+class Encoder(_ViT):
+  """An image as `length` vectors.
+
+  Attributes:
+    z_channels: width of a vector.
+  """
+
+  z_channels: int = 12
+
+  @nn.compact
+  def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+    """(b, H, W, C) -> (b, 1, length, z_channels) float32."""
+    x = conv(
+      self.width,
+      self.patch,
+      stride=self.patch,
+      padding=((0, 0),) * 2,
+      init=normal(0.02),
+      name='patches',
+    )(image)
+    x = x.reshape(x.shape[0], -1, self.width)
+    latents = self._table('latents', self.length)[None]
+    x = self._run(x, latents, train)[:, -self.length :]
+    x = _norm(name='norm_post')(x)
+    return Dense((self.z_channels,), ('embed', None), name='out')(
+      self._arranged(x)
+    )[:, None]
+
+  def _arranged(self, x):
+    """Rows (b, length, d) as the last linear map is given them."""
+    return x
+
+
+class LegacyEncoder(Encoder):
+  """The encoder of TiTok-L-32, B-64 and S-128.
+
+  Its rows (length, d) are read as columns (d, length) of the same memory before
+  the last linear map, which its weights depend on.
+  """
+
+  def _arranged(self, x):
+    return x.reshape(len(x), self.width, self.length).swapaxes(1, 2)
+
+
+class Decoder(_ViT):
+  """Vectors as an image, patch by patch.
+
+  Attributes:
+    grid: (height, width) in patches.
+    channels: of the image.
+  """
+
+  grid: tuple[int, int] = (16, 16)
+  channels: int = 3
+
+  @nn.compact
+  def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
+    """(b, 1, length, c) -> (b, H, W, channels) float32."""
+    return self._pixels(self._places(z, train), train)
+
+  def _places(self, z, train):
+    """(b, h, w, d) what the blocks say of every patch."""
+    latents = Dense((self.width,), (None, 'embed'), name='embed')(z[:, 0])
+    empty = self._table('mask', 1)[None]
+    count = self.grid[0] * self.grid[1]
+    places = jnp.broadcast_to(empty, (1, count, self.width))
+    x = self._run(places, latents, train)[:, 1 : 1 + count]
+    return _norm(name='norm_post')(x).reshape(len(z), *self.grid, self.width)
+
+  def _pixels(self, x, train):
+    p, (height, width) = self.patch, self.grid
+    x = Dense((p * p * self.channels,), ('embed', None), name='pixels')(x)
+    x = x.reshape(-1, height, width, p, p, self.channels).swapaxes(2, 3)
+    x = x.reshape(-1, height * p, width * p, self.channels)
+    return conv(self.channels, init=normal(0.02), name='conv_out')(x)
+
+
+class CodesDecoder(Decoder):
+  """Vectors as logits over the codes of another tokenizer, patch by patch.
+
+  Attributes:
+    codes: number of codes of the other tokenizer.
+  """
+
+  codes: int = 1024
+
+  def _pixels(self, x, train):
+    """(b, h, w, d) -> (b, h, w, codes) float32."""
+    x = Dense((2 * self.width,), ('embed', 'mlp'), name='ffn_in')(x)
+    return Dense((self.codes,), ('mlp', None), name='ffn_out')(jnp.tanh(x))
