@@ -98,7 +98,10 @@ class ARModel(nn.Module):
     return self.condition(inputs, null=null)
 
   def read(self, slots, cond, cache, readout, commit=True):
-    """One decoding step: z (b, t, r, d) of its tokens, and the new cache."""
+    """One decoding step: z (b, t, r, d) of its tokens, and the new cache.
+
+    Without a cache the rows see one another alone.
+    """
     h, cache = self.backbone(
       slots, cond, self.layout, cache=cache, commit=commit
     )
@@ -155,7 +158,8 @@ class BoundModel:
 
   Attributes:
     module: static.
-    variables: {'params': ...}; unstacked, so that decoding loops do not slice.
+    variables: {'params': ...}; unstacked for samplers with a cache, so that
+      decoding loops do not slice.
     codec: the bound tokenizer.
   """
 
@@ -184,6 +188,9 @@ class BoundModel:
 
   def feed_slots(self, state, step):
     return self.module.feed.slots(state, step, self.layout, self.codec)
+
+  def shown(self, values, hole):
+    return self.module.feed.shown(values, hole, self.layout)
 
   def push(self, state, step, tokens):
     return self.module.feed.push(state, step, tokens, self.layout, self.codec)
@@ -218,5 +225,6 @@ def sample(
   """
   if sampler.layout is not None:
     module = module.clone(layout=sampler.layout)
-  bound = BoundModel(module, {'params': unstack(params)}, codec)
+  params = unstack(params) if sampler.cached else params
+  bound = BoundModel(module, {'params': params}, codec)
   return sampler(bound, inputs, draw, draw.batch)

@@ -168,6 +168,10 @@ def shrink(config: ConfigDict) -> ConfigDict:
   if 'backbone' in small:
     small.backbone.update(width=32, depth=2, heads=2, dtype='float32')
     small.backbone.mlp.hidden = 64
+    if 'width' in small.head:
+      small.head.width = 32
+    if 'steps' in small.sampler:
+      small.sampler.steps = 3
     small.condition.width = 32
     _shrink_condition(small)
     small.head.vocab_size = min(small.head.vocab_size, 64)
@@ -227,9 +231,32 @@ def _shrink_tokenizer(small, grid):
   tokenizer = small.tokenizer
   tokenizer.vocab_size = min(tokenizer.vocab_size, 64)
   tokenizer.channels = min(tokenizer.channels, 8)
+  if 'patch' in tokenizer.encoder and 'length' in tokenizer.encoder:
+    _shrink_vit(small)
+    return
   for half in (tokenizer.encoder, tokenizer.decoder):
     half.update(ch=8, ch_mult=half.ch_mult[:2], res_blocks=1)
   tokenizer.encoder.z_channels = 8
   factor = tokenizer.encoder.get('patch', 1)
   factor *= 2 ** (len(tokenizer.encoder.ch_mult) - 1)
   small.data.size = (factor * grid[0], factor * grid[1])
+
+
+def _shrink_vit(small):
+  """A tokenizer of codes in a line: 4 x 4 patches of at most 4 px."""
+  tokenizer = small.tokenizer
+  patch = min(tokenizer.encoder.patch, 4)
+  for half in (tokenizer.encoder, tokenizer.decoder):
+    half.update(width=32, depth=2, heads=2, patch=patch)
+    half.length = tokenizer.grid[1]
+  tokenizer.encoder.z_channels = tokenizer.channels
+  tokenizer.decoder.grid = (4, 4)
+  if 'pixel_decoder' in tokenizer:
+    tokenizer.update(pixel_codes=16, pixel_channels=8)
+    tokenizer.decoder.codes = 16
+    pixel = tokenizer.pixel_decoder
+    pixel.update(ch=8, ch_mult=pixel.ch_mult[:2], res_blocks=1)
+    patch = pixel.get('patch', 1) * 2 ** (len(pixel.ch_mult) - 1)
+    for half in (tokenizer.encoder, tokenizer.decoder):
+      half.patch = patch
+  small.data.size = (4 * patch, 4 * patch)

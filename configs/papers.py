@@ -141,6 +141,23 @@ def legacy_titok(
   return config
 
 
+# What the second stage of a legacy TiTok does not train.
+TITOK_WARMED_UP = ('enc', 'codebook')
+
+
+def titok_warmup(config: ConfigDict, teacher: ConfigDict, workdir: str) -> None:
+  """The task of the first stage of a legacy TiTok.
+
+  Args:
+    config: to fill.
+    teacher: the tokenizer block whose codes are predicted.
+    workdir: where it was trained; `--config.task.teacher_workdir` changes it.
+  """
+  config.task = block(
+    type='tasks.proxy.TrainProxy', teacher=teacher, teacher_workdir=workdir
+  )
+
+
 def var(
   config: ConfigDict,
   *,
@@ -479,3 +496,121 @@ def rar(
     ),
     choice=block(type='process.choice.Choice', temperature=temperature),
   )
+
+
+def uvit(
+  config: ConfigDict,
+  *,
+  grid: tuple[int, int],
+  vocab_size: int,
+  classes: int | None,
+  depth: int,
+  width: int,
+  heads: int,
+  hidden: int,
+  steps: int,
+  temperature: float,
+  guidance: ConfigDict,
+  dropout: float = 0.0,
+) -> None:
+  """The six parts of TiTok-S-128's generator: a masked U-ViT.
+
+  Args:
+    config: to fill.
+    grid: height and width in tokens, (1, length) of a 1D tokenizer.
+    vocab_size, classes, depth, width, heads: as usual; `depth` is even.
+    hidden: of the MLP.
+    steps: of the sampler.
+    temperature: of its noise.
+    guidance: block of its schedule.
+    dropout: on attention and MLP.
+  """
+  config.release = block(type='importers.titok.Generator')
+  config.layout = block(
+    type='layouts.grid.whole', height=grid[0], width=grid[1]
+  )
+  config.feed = block(type='feeds.mask.Mask', schedule='arccos')
+  config.backbone = block(
+    type='backbones.skips.Skips',
+    width=width,
+    depth=depth,
+    heads=heads,
+    input=block(
+      type='backbones.decoder.CodeInput', vocab_size=vocab_size, extra=1
+    ),
+    attention=block(
+      type='layers.attention.Attention', biases=('out',), dropout=dropout
+    ),
+    mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
+    norm=block(type='layers.norm.AffineLayerNorm', epsilon=1e-5),
+    position=block(type='layers.position.Learned'),
+    remat='none',
+    unroll=1,
+  )
+  config.head = block(
+    type='heads.categorical.Categorical',
+    vocab_size=vocab_size,
+    label_smoothing=0.1,
+  )
+  config.condition = block(
+    type='layers.condition.ClassLabel',
+    classes=classes,
+    width=width,
+    prefix=1,
+    drop=0.1,
+  )
+  config.sampler = block(
+    type='samplers.masked.Masked',
+    steps=steps,
+    schedule='arccos',
+    policy=block(type='process.masking.NoisyLogits', temperature=temperature),
+    guidance=guidance,
+    choice=block(type='process.choice.Choice', temperature=1.0),
+  )
+
+
+def bert(config: ConfigDict, *, dropout: float = 0.1, **sizes) -> None:
+  """The six parts of TiTok-L-32's and B-64's generator: a masked BERT.
+
+  Args:
+    config: to fill.
+    dropout: on embeddings, attention, its weights and MLP.
+    **sizes: of `uvit`.
+  """
+  uvit(config, dropout=dropout, **sizes)
+  norm = block(type='layers.norm.AffineLayerNorm', epsilon=1e-12)
+  config.backbone.type = 'backbones.decoder.Decoder'
+  config.backbone.update(
+    block=block(type='layers.blocks.PostNormBlock'),
+    norm=norm,
+    embedding_norm=norm,
+    last_norm=block(type='layers.norm.NoNorm'),
+    dropout=dropout,
+  )
+  config.backbone.attention.update(
+    biases=('q', 'k', 'v', 'out'), weights_dropout=dropout
+  )
+
+
+def maskgit(config: ConfigDict, *, temperature: float = 4.5, **sizes) -> None:
+  """The six parts of MaskGIT (arXiv 2202.04200).
+
+  Args:
+    config: to fill.
+    temperature: of the sampler's noise.
+    **sizes: of `uvit`.
+  """
+  bert(
+    config,
+    temperature=temperature,
+    guidance=block(type='process.guidance.Constant', scale=1.0),
+    **sizes,
+  )
+  del config.release
+  config.feed.update(schedule='cosine', lowest=0.5, shown_weight=0.0)
+  config.backbone.mlp.type = 'layers.blocks.GELU'
+  config.head.type = 'heads.categorical.Transformed'
+  config.head.width = config.backbone.width
+  config.condition.drop = 0.0
+  config.sampler.schedule = 'cosine'
+  config.sampler.policy.type = 'process.masking.LikelyFirst'

@@ -26,7 +26,7 @@ class CodeInput(nn.Module):
     width: d.
     vocab_size: number of ids.
     std: standard deviation at the start.
-    extra: rows after those of the ids, for a mask.
+    extra: rows after those of the ids; the first is that of hidden tokens.
   """
 
   width: int
@@ -35,7 +35,9 @@ class CodeInput(nn.Module):
   extra: int = 0
 
   @nn.compact
-  def __call__(self, values: jax.Array) -> jax.Array:
+  def __call__(self, values: jax.Array, hole=None) -> jax.Array:
+    if hole is not None:
+      values = jnp.where(hole, self.vocab_size, values)
     rows = self.vocab_size + self.extra
     return Embed(rows, self.width, normal(self.std), name='codes')(values)
 
@@ -52,7 +54,8 @@ class VectorInput(nn.Module):
   std: float = 0.02
 
   @nn.compact
-  def __call__(self, values: jax.Array) -> jax.Array:
+  def __call__(self, values: jax.Array, hole=None) -> jax.Array:
+    del hole
     init = normal(self.std)
     return Dense(
       (self.width,), (None, 'embed'), kernel_init=init, name='linear'
@@ -73,6 +76,8 @@ class Decoder(nn.Module):
     adaln: template of a block's modulation, or None.
     shared_adaln: one set of six modulations for all blocks; `adaln` then adds
       each block's offset (VAR-d36).
+    block: template of a block, which these parts are given.
+    embedding_norm: template of a norm on the embedded slots, or None (BERT).
     last_norm: template of the last norm where it is another one.
     modulated_norm: whether the last norm is modulated (VAR's head_nm).
     modulation_std: standard deviation of the modulation layers outside of
@@ -95,6 +100,8 @@ class Decoder(nn.Module):
   rotary: Callable | None = None
   adaln: Template | None = None
   shared_adaln: bool = False
+  block: Template = Block
+  embedding_norm: Template | None = None
   last_norm: Template | None = None
   modulated_norm: bool = False
   modulation_std: float = 0.02
@@ -169,7 +176,7 @@ class Decoder(nn.Module):
       x = modulate(x, two[..., 0, :], two[..., 1, :])
     return x
 
-  def _stack(self, name, depth):
+  def _stack(self, name, depth, keep=False):
     def attention(name):
       return self.attention(heads=self.heads, dtype=self.dtype, name=name)
 
@@ -183,7 +190,7 @@ class Decoder(nn.Module):
       return self.adaln(width=self.width, dtype=self.dtype, name=name)
 
     def block(**kwargs):
-      return Block(
+      return self.block(
         attention, mlp, norm, adaln if self.adaln else None, **kwargs
       )
 
@@ -193,18 +200,21 @@ class Decoder(nn.Module):
       self.drop_path,
       self.remat,
       min(self.unroll, depth),
+      keep,
       name=name,
     )
 
   def _embed(self, slots, cond, layout, cache):
     """Input vectors of the slots, (b, n, d) float32."""
     index = slots.index
-    x = self.input(width=self.width, name='input')(slots.values)
+    x = self.input(width=self.width, name='input')(slots.values, slots.hole)
     if layout.prefix:
       first = np.arange(len(index)) if cache is None else index
       x = self._fill_prefix(x, cond.prefix, first, layout.prefix)
     if self.position is not None:
       x = x + self.position(width=self.width, name='position')(layout, slots)
+    if self.embedding_norm is not None:
+      x = self.embedding_norm(name='embedding_norm')(x)
     return x
 
   def _fill_prefix(self, x, prefix, index, count):

@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+import jax.numpy as jnp
+
 from arvision.layouts.base import Layout, Step
 from arvision.structs import Draw, Slots, Tokens
 
@@ -37,3 +39,13 @@ class Feed(Protocol):
 
   def finish(self, state: Any) -> Tokens:
     """The tokens in raster order."""
+
+
+def carried(values: Any, token: Any) -> Any:
+  """(b, n) the tokens that slots carry, 0 for none.
+
+  Args:
+    values: (b, t) int32.
+    token: (n,) int32 raster index of a slot's token, -1 for none.
+  """
+  return jnp.where(token >= 0, values[:, token.clip(0)], 0)

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from arvision.feeds.base import carried
 from arvision.layouts.base import take
 from arvision.structs import Slots, Tokens
 
@@ -17,7 +18,7 @@ class Shift:
   def train(self, tokens, layout, codec, draw):
     values = jnp.asarray(tokens.values)
     return Slots(
-      values=_carried(values, layout.token),
+      values=carried(values, layout.token),
       index=layout.index,
       extent=layout.slots,
       present=layout.present,
@@ -30,7 +31,7 @@ class Shift:
 
   def slots(self, state, step, layout, codec):
     return Slots(
-      values=_carried(state, take(layout.token, step.index)),
+      values=carried(state, take(layout.token, step.index)),
       index=step.index,
       extent=step.extent,
       present=step.readout >= 0,
@@ -83,8 +84,3 @@ class Permuted(Shift):
 def _of_slots(order, token):
   """Raster numbers (b, n) of the tokens of slots (n,), -1 for none."""
   return jnp.where(token >= 0, order[:, token.clip(0)], -1)
-
-
-def _carried(values, token):
-  """Tokens of (n,) slots; zero where a slot carries none."""
-  return jnp.where(token >= 0, values[:, token.clip(0)], 0)

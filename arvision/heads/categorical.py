@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from arvision.layers.dense import Dense
+from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal
 from arvision.structs import Draw, Slots
 
@@ -98,3 +99,26 @@ class Categorical(nn.Module):
       at: rows of the slots.
     """
     return choose(guide(self.field(z, at)), draw)
+
+
+class Transformed(Categorical):
+  """The same behind norm(gelu(linear)), tanh form (MaskGIT's MlmLayer).
+
+  Attributes:
+    width: d.
+    epsilon: of the norm.
+  """
+
+  width: int = 768
+  epsilon: float = 1e-12
+
+  def setup(self):
+    super().setup()
+    self.transform = Dense(
+      (self.width,), ('embed', 'mlp'), kernel_init=normal(0.02)
+    )
+    self.norm = AffineLayerNorm(epsilon=self.epsilon)
+
+  def field(self, z: jax.Array, at: Slots) -> jax.Array:
+    y = jax.nn.gelu(self.transform(z.astype(jnp.float32)), approximate=True)
+    return super().field(self.norm(y), at)

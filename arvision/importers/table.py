@@ -7,7 +7,7 @@ one table serves all its sizes and variants.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import flax.traverse_util
@@ -129,7 +129,9 @@ class Row:
     start, total: where the parameter begins along the first axis of an official
       tensor that holds others too, and how long that axis is; None where it
       holds this one alone.
-    first: number of the first layer.
+    first: number of the first layer; None where the only layer has none.
+    parts: what '{part}' runs over in the key: tensors that, put together along
+      their first axis, hold the parameter.
   """
 
   path: str
@@ -137,19 +139,31 @@ class Row:
   form: Form = Same()
   start: int = 0
   total: int | None = None
-  first: int = 0
+  first: int | None = 0
+  parts: tuple[str, ...] = ('',)
+  added: str = ''
 
   def keys(self, ours: Shape) -> list[str]:
     """The official keys of a parameter of our shape."""
-    if '{i}' not in self.key:
-      return [self.key]
-    numbers = range(self.first, self.first + ours[0])
-    return [self.key.replace('{i}', str(i)) for i in numbers]
+    return [key for keys in self._keys(ours) for key in keys]
+
+  def _keys(self, ours):
+    """Keys of every layer."""
+    layers: Iterable = ('',)
+    if '{i}' in self.key and self.first is not None:
+      layers = range(self.first, self.first + ours[0])
+    return [
+      [
+        self.key.replace('{i}', str(i)).replace('{part}', part)
+        for part in self.parts
+      ]
+      for i in layers
+    ]
 
   def official(self, ours: Shape) -> Shape:
     """The shape of every official tensor, of the parameter's."""
     first, *rest = self.form.shape(self._layer(ours))
-    return (self.total or first, *rest)
+    return ((self.total or first) // len(self.parts), *rest)
 
   def _layer(self, ours):
     return ours[1:] if '{i}' in self.key else ours
@@ -157,18 +171,20 @@ class Row:
   def inward(self, weights: Mapping[str, np.ndarray], ours: Shape):
     """Our parameter, float32, from the official tensors."""
     layers = []
-    for key in self.keys(ours):
+    for keys in self._keys(ours):
       stop = self.start + self.form.shape(self._layer(ours))[0]
-      w = np.asarray(weights[key])[self.start : stop]
-      layers.append(self.form.inward(w, self._layer(ours)))
+      w = np.concatenate([np.asarray(weights[key]) for key in keys])
+      if self.added in weights:
+        w = w + np.asarray(weights[self.added])[:1]
+      layers.append(self.form.inward(w[self.start : stop], self._layer(ours)))
     p = np.stack(layers) if '{i}' in self.key else layers[0]
     return np.ascontiguousarray(p, np.float32)
 
   def outward(self, p: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """(official key, this row's part of it) of our parameter."""
     layers = p if '{i}' in self.key else [p]
-    for key, layer in zip(self.keys(p.shape), layers):
-      yield key, self.form.outward(layer)
+    for keys, layer in zip(self._keys(p.shape), layers):
+      yield from zip(keys, np.split(self.form.outward(layer), len(keys)))
 
 
 class Table(Protocol):
@@ -257,7 +273,8 @@ def check(
     for key in row.keys(ours[row.path])
   }
   missing = [key for key in wanted if key not in weights]
-  over = [k for k in weights if k not in wanted and not table.derived(k)]
+  known = {*wanted, *(row.added for row in rows)}
+  over = [k for k in weights if k not in known and not table.derived(k)]
   shaped = [
     key
     for key, shape in wanted.items()

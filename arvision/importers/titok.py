@@ -4,6 +4,10 @@ Source: bytedance/1d-tokenizer, modeling/titok.py, modeling/modules/blocks.py an
 modeling/maskgit.py.
 """
 
+import dataclasses
+
+import numpy as np
+
 from arvision.importers import autoencoder
 from arvision.importers.table import (
   Conv,
@@ -97,3 +101,101 @@ def _vit(ours, path, key):
   yield from dense(f'{attention}/out', f'{theirs}.attn.out_proj', inputs=2)
   yield from dense(f'{block}/mlp/fc1', f'{theirs}.mlp.c_fc')
   yield from dense(f'{block}/mlp/fc2', f'{theirs}.mlp.c_proj')
+
+
+_CODES = 'backbone/input/codes/table'
+_LABELS = 'condition/label/table'
+
+
+class Generator:
+  """`generator_titok_s128.bin` (U-ViT), `..._l32.bin` and `..._b64.bin` (BERT).
+
+  The vector that BERT adds to all tokens is part of its positions here; an
+  exported file has it there, and zeros in its own place.
+  """
+
+  name = 'TiTok generator'
+  wrapping = ''
+  hints = (
+    (r'^(in_blocks|mid_block|out_blocks)', 'config.backbone: this is a U-ViT'),
+    (r'^model\.', 'config.backbone: this is a BERT'),
+    (r'embeddings\.weight', 'config.condition.classes, config.head.vocab_size'),
+    (r'lm_head', 'config.head.vocab_size'),
+    (r'pos_embed|position_embeddings', 'config.layout'),
+    (r'^(encoder|decoder|quantize)\.', 'the file: it is a tokenizer'),
+  )
+
+  def rows(self, ours):
+    # One official table holds codes, a mask, classes, and no class.
+    codes, labels = ours.get(_CODES, (0,))[0], ours.get(_LABELS, (0,))[0]
+    is_bert = 'backbone/embedding_norm/scale' in ours
+    table = 'model.embeddings.word_embeddings' if is_bert else 'embeddings'
+    both = [
+      Row(_CODES, f'{table}.weight', total=codes + labels),
+      Row(_LABELS, f'{table}.weight', start=codes, total=codes + labels),
+      *(_bert(ours) if is_bert else _uvit(ours)),
+    ]
+    return [row for row in both if row.path in ours]
+
+  def buffers(self, weights: Weights, grids: Grids) -> Weights:
+    if 'lm_head.weight' in weights:
+      return {}
+    width = weights[_PLACES].shape[1]
+    return {_TYPES: np.zeros((2, width), np.float32)}
+
+  def derived(self, key: str) -> bool:
+    return key == 'model.embeddings.position_ids'
+
+
+_PLACES = 'model.embeddings.position_embeddings.weight'
+_TYPES = 'model.embeddings.token_type_embeddings.weight'
+
+
+def _bert(ours):
+  block = 'backbone/stack/layers/block'
+  attention, layer = f'{block}/attention', 'model.encoder.layer.{i}'
+  own = f'{layer}.attention.self.{{part}}'
+  parts = ('query', 'key', 'value')
+  yield Row('backbone/position/slot', _PLACES, added=_TYPES)
+  yield from norm('backbone/embedding_norm', 'model.embeddings.LayerNorm')
+  yield Row(f'{attention}/qkv/kernel', f'{own}.weight', Linear(), parts=parts)
+  for name, part in zip('qkv', parts):
+    yield Row(
+      f'{attention}/{name}_bias',
+      f'{layer}.attention.self.{part}.bias',
+      Same(flat=True),
+    )
+  yield from dense(
+    f'{attention}/out', f'{layer}.attention.output.dense', inputs=2
+  )
+  yield from norm(f'{block}/norm1', f'{layer}.attention.output.LayerNorm')
+  yield from dense(f'{block}/mlp/fc1', f'{layer}.intermediate.dense')
+  yield from dense(f'{block}/mlp/fc2', f'{layer}.output.dense')
+  yield from norm(f'{block}/norm2', f'{layer}.output.LayerNorm')
+  yield from dense('head/linear', 'model.lm_head')
+
+
+def _uvit(ours):
+  yield Row('backbone/position/slot', 'pos_embed', Same(before=1))
+  for stack, theirs in (
+    ('stack', 'in_blocks.{i}'),
+    ('stack_mid', 'mid_block{i}'),
+    ('stack_out', 'out_blocks.{i}'),
+  ):
+    first = None if stack == 'stack_mid' else 0
+    layers = f'backbone/{stack}/layers'
+    block = f'{layers}/block'
+    rows = [
+      *norm(f'{block}/norm1', f'{theirs}.norm1'),
+      *norm(f'{block}/norm2', f'{theirs}.norm2'),
+      Row(
+        f'{block}/attention/qkv/kernel', f'{theirs}.attn.qkv.weight', Linear()
+      ),
+      *dense(f'{block}/attention/out', f'{theirs}.attn.proj', inputs=2),
+      *dense(f'{block}/mlp/fc1', f'{theirs}.mlp.fc1'),
+      *dense(f'{block}/mlp/fc2', f'{theirs}.mlp.fc2'),
+      *dense(f'{layers}/skip', f'{theirs}.skip_linear'),
+    ]
+    yield from (dataclasses.replace(row, first=first) for row in rows)
+  yield from norm('backbone/norm', 'norm')
+  yield from dense('head/linear', 'lm_head')

@@ -226,3 +226,23 @@ class Block(nn.Module):
     shape = (y.shape[0],) + (1,) * (y.ndim - 1)
     keep = jax.random.bernoulli(self.make_rng('dropout'), 1 - rate, shape)
     return jnp.where(keep, y / (1 - rate), 0).astype(y.dtype)
+
+
+class PostNormBlock(Block):
+  """A transformer block with norms after the sums (BERT), not modulated."""
+
+  @nn.compact
+  def __call__(self, x, drop, rest, cache=None):
+    y, cache = self.attention(name='attention')(
+      x,
+      rest.mask,
+      rest.rotation,
+      cache,
+      rest.start,
+      rest.extent,
+      rest.train,
+    )
+    x = self.norm(name='norm1')(x + self._drop(y, drop, rest.train))
+    y = self.mlp(name='mlp')(x, rest.train)
+    x = self.norm(name='norm2')(x + self._drop(y, drop, rest.train))
+    return x, cache

@@ -34,6 +34,15 @@ class AffineLayerNorm(LayerNorm):
   bias_init: nn.initializers.Initializer = _bias
 
 
+class NoNorm(nn.Module):
+  """Nothing, where a config wants no norm."""
+
+  dtype: Any = None
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return x
+
+
 def modulate(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
   """adaLN's x (1 + scale) + shift."""
   return x * (1 + scale) + shift

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.layers.dense import Dense
 from arvision.structs import Template
 
 LAYERS = 'layers'
@@ -44,11 +45,18 @@ class _Scanned(nn.Module):
   """One layer in the form that `nn.scan` wants."""
 
   block: Template
+  keep: bool = False
 
   @nn.compact
-  def __call__(self, x, drop, rest):
+  def __call__(self, x, drop, skip, rest):
+    if skip is not None:
+      both = jnp.concatenate([x, skip], -1)
+      linear = Dense(
+        (x.shape[-1],), ('mlp', 'embed'), dtype=x.dtype, name='skip'
+      )
+      x = linear(both)
     x, _ = self.block(name='block')(x, drop, rest)
-    return x, None
+    return x, x if self.keep else None
 
 
 class Stack(nn.Module):
@@ -69,10 +77,16 @@ class Stack(nn.Module):
   drop_path: float = 0.0
   remat: str = 'none'
   unroll: int = 1
+  keep: bool = False
 
   @nn.compact
-  def __call__(self, x, rest: BlockInputs, caches=None):
-    """x (b, n, d) -> (x, caches); caches is a tuple of a `Cache` per layer."""
+  def __call__(self, x, rest: BlockInputs, caches=None, skips=None):
+    """x (b, n, d) -> (x, caches); caches is a tuple of a `Cache` per layer.
+
+    With `skips` (layers, b, n, d) every layer is given a linear map of x and its
+    row of them. With `keep` what every layer gave (layers, b, n, d) comes back
+    in the place of caches.
+    """
     if caches is not None and not self.is_initializing():
       return self._decode(x, rest, caches)
     body = _Scanned
@@ -89,12 +103,17 @@ class Stack(nn.Module):
       body,
       variable_axes={'params': 0, 'intermediates': 0},
       split_rngs={'params': True, 'dropout': True},
-      in_axes=(0 if drop is not None else nn.broadcast, nn.broadcast),
+      in_axes=(
+        0 if drop is not None else nn.broadcast,
+        0 if skips is not None else nn.broadcast,
+        nn.broadcast,
+      ),
       length=self.depth,
       unroll=self.unroll,
       metadata_params={nn.PARTITION_NAME: 'layers'},
-    )(self.block, name=LAYERS)
-    return layers(x, drop, rest)[0], caches
+    )(self.block, self.keep, name=LAYERS)
+    x, kept = layers(x, drop, skips, rest)
+    return x, kept if self.keep else caches
 
   def _decode(self, x, rest, caches):
     """Against caches: layers one by one, or scanned where that is cheap."""

@@ -163,3 +163,24 @@ def subsample(height: int, width: int, stride: tuple[int, int]) -> Layout:
     )
   y, x = np.divmod(np.arange(height * width), width)
   return _own_slots(height, width, y % stride[0] * stride[1] + x % stride[1])
+
+
+@functools.cache
+def whole(height: int, width: int, prefix: int = 1) -> Layout:
+  """The whole grid as one entity that sees all of itself (MaskGIT).
+
+  Every token has its slot, and the condition's slots are of the same entity. A
+  feed hides tokens; what order they are drawn in, the sampler says.
+  """
+  tokens = height * width
+  token = np.arange(tokens, dtype=np.int32)
+  none = np.full(prefix, NO_TOKEN, np.int32)
+  return Layout(
+    prefix=prefix,
+    entity=np.zeros(prefix + tokens, np.int32),
+    stream=np.zeros(prefix + tokens, np.int32),
+    token=np.concatenate([none, token]),
+    coords=_behind_prefix(prefix, _grid_coords(height, width)),
+    readout=(prefix + token)[:, None],
+    grids=((height, width),),
+  )

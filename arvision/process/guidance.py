@@ -59,17 +59,26 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-  """From `start` at the first step to `end` at the last (VAR)."""
+  """From `start` at the first step to `end` at the last (VAR).
+
+  Attributes:
+    end: scale at the end.
+    start: scale at the first step.
+    over: steps until `end` is reached; None: it is at the last. As many as there
+      are steps in all: not quite at the last (TiTok).
+  """
 
   end: float
   start: float = 1.0
+  over: int | None = None
 
   @property
   def active(self) -> bool:
     return not self.start == self.end == 1.0
 
   def __call__(self, s, steps):
-    return self.start + (self.end - self.start) * s / max(steps - 1, 1)
+    over = self.over or max(steps - 1, 1)
+    return self.start + (self.end - self.start) * s / over
 
   def scaled_to(self, scale):
     return dataclasses.replace(self, end=scale)

@@ -6,38 +6,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from arvision.layouts.base import Layout, Step
-from arvision.process.choice import Choice
-from arvision.process.guidance import Constant, Schedule, guide
+from arvision.layouts.base import Step
+from arvision.process.guidance import guide
+from arvision.samplers.base import Sampler, tile
 from arvision.structs import Draw, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class EntityAR:
+class EntityAR(Sampler):
   """Steps of a layout in order: one forward per entity, one draw per token.
 
   Runs of equal entities are scanned, others unrolled, so the whole loop is one
   compiled program.
 
   Attributes:
-    guidance: schedule of the guidance scale.
-    choice: how an id is chosen.
     best: steps at which the best id is taken instead (FlexVAR's odd scales);
       of a layout that is not scanned.
-    layout: another one than in training, for a model that can have any (its
-      positions are resized); the tokens that come out are its own.
   """
 
-  guidance: Schedule = Constant()
-  choice: Choice = Choice()
   best: tuple[int, ...] = ()
-  layout: Layout | None = None
-
-  def tokenizer(self, tokenizer: Any) -> Any:
-    """The tokenizer of the tokens that this sampler draws."""
-    if self.layout is None:
-      return tokenizer
-    return tokenizer.clone(scales=self.layout.grids)
 
   def __call__(
     self, model: Any, inputs: dict, draw: Draw, batch: int
@@ -84,10 +71,3 @@ class EntityAR:
           jnp.arange(run.count),
         )
     return model.finish(carry[0])
-
-
-def tile(tree: Any, times: int) -> Any:
-  """Repeats the leading axis of every array, whole batches after another."""
-  if times == 1:
-    return tree
-  return jax.tree.map(lambda x: jnp.concatenate([x] * times), tree)

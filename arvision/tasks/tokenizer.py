@@ -56,6 +56,8 @@ class TrainTokenizer:
       multiplied by the ratio of the gradients at the decoder's last layer,
       clipped to these limits.
     restart_after: steps without use until a code is restarted; 0 is never.
+    fixed: parts of the tokenizer that are not trained, as their parameters are
+      called; exempt them from weight decay too.
     ema: decays of the running averages.
     accumulate: pieces that a step is cut into.
     seed: of every draw.
@@ -78,6 +80,7 @@ class TrainTokenizer:
   adversarial_start: int = 0
   adaptive_limits: tuple[float, float] | None = None
   restart_after: int = 0
+  fixed: tuple[str, ...] = ()
   ema: tuple[float, ...] = (0.999,)
   accumulate: int = 1
   seed: int = 0
@@ -106,7 +109,7 @@ class TrainTokenizer:
 
   def init(self, key: jax.Array) -> TrainState:
     image = jnp.zeros((1, *self.image_shape), jnp.float32)
-    params = {'tokenizer': self.tokenizer.init(key, image)['params']}
+    params = {'tokenizer': self._fresh(key, image)}
     if self.discriminator is not None:
       other = jax.random.fold_in(key, 1)
       net = self.discriminator()
@@ -119,6 +122,10 @@ class TrainTokenizer:
       extra=self._no_usage(),
       frozen=self.frozen,
     )
+
+  def _fresh(self, key, image):
+    """The tokenizer's parameters at the start."""
+    return self.tokenizer.init(key, image)['params']
 
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     rows = {
@@ -189,11 +196,13 @@ class TrainTokenizer:
     if out.codes is not None:
       metrics['counts'] = self._counts(out.codes)
       if self.restart_after:
-        metrics['fresh'] = _pick(out.features, chosen, piece)
+        metrics['fresh'] = pick(out.features, chosen, piece)
     return total + hinge, (jnp.float32(size), metrics)
 
   def _reconstruct(self, params, image, draw):
     """The image, and the whole `Reconstruction` beside it."""
+    still = {k: jax.lax.stop_gradient(params[k]) for k in self.fixed}
+    params = {**params, **still}
     out: Reconstruction = self.tokenizer.apply(
       {'params': params},
       image,
@@ -354,7 +363,7 @@ class TrainTokenizer:
     }
 
 
-def _pick(features, chosen, piece):
+def pick(features, chosen, piece):
   """(v, c) latents of the chosen places, zero where in another piece."""
   owner, place = chosen
   rows = jax.lax.stop_gradient(features).reshape(-1, features.shape[-1])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.layers.param import normal
-from arvision.structs import Template
+from arvision.structs import Reconstruction, Template
 from arvision.tokenizers.vq import VQ
 
 
@@ -49,3 +49,10 @@ class LegacyTiTok(VQ, kw_only=True):
   def pixel_logits(self, latent: jax.Array, train: bool = False) -> jax.Array:
     """(b, 1, length, c) -> (b, h, w, pixel_codes) float32."""
     return self.dec(latent, train).astype(jnp.float32)
+
+  def proxy(
+    self, image: jax.Array, train: bool = False
+  ) -> tuple[jax.Array, Reconstruction]:
+    """Logits (b, h, w, pixel_codes) of an image, and what quantising it cost."""
+    latent, out = self.quantized(image, train)
+    return self.pixel_logits(latent, train), out

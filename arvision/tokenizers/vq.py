@@ -38,6 +38,13 @@ class VQ(Codebook, kw_only=True):
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False
   ) -> Reconstruction:
+    latent, out = self.quantized(image, train)
+    return out.replace(image=self.synthesise(latent, train))
+
+  def quantized(
+    self, image: jax.Array, train: bool = False
+  ) -> tuple[jax.Array, Reconstruction]:
+    """The latent (b, h, w, c) made of codes, and all but the decoded image."""
     z = self.analyse(image, train)
     z = normalized(z) if self.normalize else z
     codes = self.nearest(z)
@@ -50,12 +57,13 @@ class VQ(Codebook, kw_only=True):
     if self.entropy:
       far = distances(z.reshape(-1, self.channels), self._codes())
       losses['entropy'] = self.entropy * entropy_loss(far)
-    return Reconstruction(
-      image=self.synthesise(straight_through(z, quantized), train),
+    out = Reconstruction(
+      image=image,
       losses=losses,
       codes=codes.reshape(codes.shape[0], -1),
       features=z,
     )
+    return straight_through(z, quantized), out
 
   def encode(self, image: jax.Array) -> Tokens:
     codes = self.nearest(self.analyse(image))

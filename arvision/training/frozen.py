@@ -1,4 +1,4 @@
-"""The weights that a run uses and does not train: its tokenizer."""
+"""The weights that a run uses and does not train: its tokenizer or teacher."""
 
 import os
 import pathlib
@@ -17,24 +17,28 @@ FOLDER = 'frozen'
 
 
 def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-  """The tokenizer of a generator, {} for the config of a tokenizer.
+  """The tokenizer of a generator, the teacher of a tokenizer that has one.
 
   A run keeps a copy in `frozen/`, so that its codes go on to mean the same
   when the tokenizer is trained further, moved or deleted.
 
   Args:
-    config: of the generator; `tokenizer_workdir` is where the tokenizer was
-      trained.
-    workdir: of the generator.
+    config: of the run; `tokenizer_workdir` or `task.teacher_workdir` is where
+      they were trained.
+    workdir: of the run.
 
   Returns:
-    {'tokenizer': variables}, numpy arrays.
+    {'tokenizer': variables}, {'teacher': variables} or {}, numpy arrays.
 
   Raises:
     ConfigError: no tokenizer there, or one of another config.
     DataError: no checkpoint of it can be read.
   """
-  source = config.get('tokenizer_workdir')
+  name, key, block = 'tokenizer', 'tokenizer_workdir', config.tokenizer
+  source = config.get(key)
+  if 'teacher_workdir' in config.get('task', {}):
+    name, key, block = 'teacher', 'task.teacher_workdir', config.task.teacher
+    source = config.task.teacher_workdir
   if not source:
     return {}
   kept = pathlib.Path(workdir) / FOLDER
@@ -44,22 +48,21 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     return checkpoint.load_tree(kept)
   if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
     raise ConfigError(
-      f"config.tokenizer_workdir='{source}' holds no tokenizer. Train it "
+      f"config.{key}='{source}' holds no tokenizer. Train it "
       f'first (arvision train --config=<its config> --workdir={source}), '
       'bring released weights in (arvision import), or point this key at its '
       'folder'
     )
   theirs = workdirs.load_config(source)
-  differ = workdirs.differences(
-    theirs.tokenizer, config.tokenizer, 'config.tokenizer'
-  )
+  where = 'config.tokenizer' if name == 'tokenizer' else 'config.task.teacher'
+  differ = workdirs.differences(theirs.tokenizer, block, where)
   if differ:
     raise ConfigError(
-      f"the tokenizer in '{source}' (config.tokenizer_workdir) is not the one "
+      f"the tokenizer in '{source}' (config.{key}) is not the one "
       'of this config:\n' + '\n'.join(differ)
     )
   params = checkpoint.load_params(source)[1]
-  return {'tokenizer': {'params': params['tokenizer']}}
+  return {name: {'params': params['tokenizer']}}
 
 
 def claim(
@@ -67,8 +70,8 @@ def claim(
 ) -> None:
   """Makes a folder the run of a config, in all processes together.
 
-  The tokenizer is copied first and the config is written last, so that a
-  folder with a config has its tokenizer.
+  What is frozen is copied first and the config is written last, so that a
+  folder with a config has it.
   """
   folder = pathlib.Path(workdir)
   claimed = (folder / workdirs.CONFIG).exists()
@@ -78,8 +81,8 @@ def claim(
     if not claimed and (folder / FOLDER).exists():
       shutil.rmtree(folder / FOLDER)
   host.barrier('folder')
-  if 'tokenizer' in frozen and not claimed:
-    tree = {'tokenizer': frozen['tokenizer']}
+  tree = {k: frozen[k] for k in ('tokenizer', 'teacher') if k in frozen}
+  if tree and not claimed:
     checkpoint.save_tree(folder / FOLDER, tree)
   if jax.process_index() == 0:
     workdirs.save_config(folder, config)

@@ -28,7 +28,7 @@ def get_config(arg: str = ''):
   )
   config.backbone.unroll = 4  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=50))
+  config.train = common.block(duration=common.block(epochs=30))
   config.optim = common.adamw(
     2e-3,
     common.cosine(0.05, epochs=5),

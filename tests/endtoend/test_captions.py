@@ -8,26 +8,23 @@ from arvision.commands.main import main
 from arvision.training import checkpoint
 from arvision.training.prompts import of_captions
 from arvision.training.trained import load_run
-
-SHORT = (
-  '--config.train.duration.steps=3',
-  '--config.optim.schedule.warmup.steps=1',
-  '--config.pictures.count=4',
-)
+from tests.endtoend.conftest import SHORT
 
 
 @pytest.fixture(scope='module')
-def workdir(tmp_path_factory):
+def tokenizer(random_tokenizer):
+  return random_tokenizer('digits/vq')
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory, tokenizer):
   folder = tmp_path_factory.mktemp('runs')
-  assert not main(
-    ['train', '--config=digits/vq', f'--workdir={folder}/vq', *SHORT]
-  )
   assert not main(
     [
       'train',
       '--config=digits/llamagen_t2i',
       f'--workdir={folder}/t2i',
-      f'--config.tokenizer_workdir={folder}/vq',
+      f'--config.tokenizer_workdir={tokenizer}',
       '--config.backbone.depth=1',
       '--config.optim.weight_decay=0.5',
       *SHORT,
@@ -85,7 +82,7 @@ def test_a_class_is_asked_for_by_its_caption(workdir):
   np.testing.assert_array_equal(by_class, by_text)
 
 
-def test_what_cannot_be_asked_for(workdir, tmp_path, capsys):
+def test_what_cannot_be_asked_for(workdir, tokenizer, tmp_path, capsys):
   np.save(tmp_path / 'a.npy', np.zeros((3, 5), np.float32))
   flags = ['sample', f'--workdir={workdir}']
   assert main([*flags, f'--features={tmp_path}/a.npy']) == 2
@@ -99,7 +96,7 @@ def test_what_cannot_be_asked_for(workdir, tmp_path, capsys):
         'train',
         '--config=digits/llamagen_t2i',
         f'--workdir={tmp_path}/run',
-        f'--config.tokenizer_workdir={workdir.parent}/vq',
+        f'--config.tokenizer_workdir={tokenizer}',
         '--config.data.text.length=5',
       ]
     )

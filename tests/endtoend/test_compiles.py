@@ -4,10 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.configs.common import shrink
-from arvision.training.loop import train
 from arvision.training.trained import load_run
-from tests.configs import ALL
 
 
 class Compiles:
@@ -25,17 +22,8 @@ COMPILES = Compiles()
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
-  """A digits VAR that took two steps, over a tokenizer that took two."""
-  folder = tmp_path_factory.mktemp('runs')
-  for name in ('tokenizer', 'var'):
-    config = shrink(ALL[f'digits/{name}']()).unlock()
-    config.train.duration = {'steps': 2}
-    config.optim.schedule.warmup = None
-    if name == 'var':
-      config.tokenizer_workdir = str(folder / 'tokenizer')
-    train(config.lock(), folder / name)
-  return load_run(folder / 'var')
+def run(digits_runs):
+  return load_run(digits_runs / 'var')
 
 
 def test_sampling_compiles_once(run):

@@ -10,33 +10,8 @@ from arvision.commands.main import main
 from arvision.importers import files
 from arvision.training import checkpoint
 from arvision.training.trained import load_run
+from tests.endtoend.conftest import SHORT
 from tests.parity.case import CASES, Case
-
-SHORT = (
-  '--config.train.duration.steps=4',
-  '--config.optim.schedule.warmup.steps=1',
-  '--config.pictures.count=4',
-)
-
-
-@pytest.fixture(scope='module')
-def runs(tmp_path_factory):
-  """A tokenizer and a VAR after a few steps."""
-  folder = tmp_path_factory.mktemp('runs')
-  assert not main(
-    ['train', '--config=digits/tokenizer', f'--workdir={folder}/tok', *SHORT]
-  )
-  assert not main(
-    [
-      'train',
-      '--config=digits/var',
-      f'--workdir={folder}/var',
-      f'--config.tokenizer_workdir={folder}/tok',
-      '--config.backbone.depth=2',
-      *SHORT,
-    ]
-  )
-  return folder
 
 
 def same(a, b):
@@ -44,11 +19,11 @@ def same(a, b):
 
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
-def test_out_and_in_again_is_the_same_run(runs, tmp_path, suffix):
+def test_out_and_in_again_is_the_same_run(digits_runs, tmp_path, suffix):
   tok, var = tmp_path / f'vae{suffix}', tmp_path / f'var{suffix}'
   for workdir, file in (('tok', tok), ('var', var)):
     assert not main(
-      ['export', f'--workdir={runs}/{workdir}', f'--output={file}']
+      ['export', f'--workdir={digits_runs}/{workdir}', f'--output={file}']
     )
   assert not main(
     [
@@ -68,7 +43,7 @@ def test_out_and_in_again_is_the_same_run(runs, tmp_path, suffix):
       '--config.backbone.depth=2',
     ]
   )
-  before, after = load_run(runs / 'var'), load_run(tmp_path / 'var')
+  before, after = load_run(digits_runs / 'var'), load_run(tmp_path / 'var')
   same(before.params, after.params)
   same(before.variables, after.variables)
   labels, index = np.arange(3), np.arange(3)
@@ -108,30 +83,32 @@ def test_the_file_has_the_official_keys_and_shapes(tmp_path):
   same(dict(found), weights)
 
 
-def test_training_goes_on_from_imported_weights(runs, tmp_path, capsys):
+def test_training_goes_on_from_imported_weights(digits_runs, tmp_path, capsys):
   file = tmp_path / 'vae.safetensors'
-  main(['export', f'--workdir={runs}/tok', '--ema=raw', f'--output={file}'])
+  main(
+    ['export', f'--workdir={digits_runs}/tok', '--ema=raw', f'--output={file}']
+  )
   flags = ['--config=digits/tokenizer', f'--workdir={tmp_path}/run', *SHORT]
   assert not main(['import', f'--source={file}', *flags])
   assert not main(['train', '--stop_at=2', *flags])
   assert 'imported weights' in capsys.readouterr().out
-  start = checkpoint.load_params(runs / 'tok', 'raw')[1]
+  start = checkpoint.load_params(digits_runs / 'tok', 'raw')[1]
   step = checkpoint.load_params(tmp_path / 'run', 'raw')[1]
   change = jax.tree.map(lambda a, b: np.abs(a - b).max(), start, step)
   # The first rate is 0, and a step of Adam moves numbers by about the rate.
   assert 0 < max(jax.tree.leaves(change)) < 4e-3
 
 
-def test_errors_are_told(runs, tmp_path, capsys):
+def test_errors_are_told(digits_runs, tmp_path, capsys):
   def fails(*argv):
     assert main([*argv]) == 2
     return capsys.readouterr().err
 
   file = tmp_path / 'vae.pth'
-  main(['export', f'--workdir={runs}/tok', f'--output={file}'])
+  main(['export', f'--workdir={digits_runs}/tok', f'--output={file}'])
   into = f'--workdir={tmp_path}/new'
   config, source = '--config=digits/var', f'--source={file}'
-  tokenizer = f'--config.tokenizer_workdir={runs}/tok'
+  tokenizer = f'--config.tokenizer_workdir={digits_runs}/tok'
   text = fails('import', config, source, into, tokenizer)
   assert 'none of the keys of this network' in text
   text = fails('import', '--config=digits/vq', source, into)
@@ -141,7 +118,10 @@ def test_errors_are_told(runs, tmp_path, capsys):
   )
   assert "no weights under 'ema'" in text
   text = fails(
-    'import', '--config=digits/tokenizer', source, f'--workdir={runs}/tok'
+    'import',
+    '--config=digits/tokenizer',
+    source,
+    f'--workdir={digits_runs}/tok',
   )
   assert 'holds a run already' in text
   assert not (tmp_path / 'new').exists()

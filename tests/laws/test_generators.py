@@ -12,6 +12,7 @@ import pytest
 from arvision.build import build
 from arvision.configs.common import shrink
 from arvision.model import BoundModel, sample
+from arvision.process.masking import hidden_counts
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from tests.configs import GENERATORS
@@ -144,27 +145,53 @@ def case(name):
   return Case(GENERATORS[name]())
 
 
+def _drawn_by(sampler):
+  """Groups of configs whose sampler this is."""
+  return [
+    names
+    for names in GROUPS.values()
+    if GENERATORS[names[0]]().sampler.type == sampler
+  ]
+
+
+ENTITIES = _drawn_by('samplers.entity.EntityAR')
+MASKED = _drawn_by('samplers.masked.Masked')
+
+
 @pytest.fixture(params=GROUPS.values(), ids=', '.join)
 def law(request):
+  return case(request.param[0])
+
+
+@pytest.fixture(params=ENTITIES, ids=', '.join)
+def causal(request):
+  """A law of models that draw one entity after another."""
+  return case(request.param[0])
+
+
+@pytest.fixture(params=MASKED, ids=', '.join)
+def masked(request):
+  """A law of models that fill holes."""
   return case(request.param[0])
 
 
 def test_every_config_is_in_a_group():
   names = [name for names in GROUPS.values() for name in names]
   assert sorted(names) == sorted(GENERATORS)
+  assert len(ENTITIES) + len(MASKED) == len(GROUPS)
 
 
-def test_causality(law):
+def test_causality(causal):
   """Tokens of this step and later change nothing; earlier ones do."""
-  base = law.logits(law.codes)
-  entity = law.layout.entity_of_token
+  base = causal.logits(causal.codes)
+  entity = causal.layout.entity_of_token
   first_seen = 0
-  for s in sorted({1, law.layout.steps // 2, law.layout.steps - 1}):
+  for s in sorted({1, causal.layout.steps // 2, causal.layout.steps - 1}):
     later = entity >= s
     codes = np.where(
-      later, (law.codes + 7) % law.tokenizer.spec.size, law.codes
+      later, (causal.codes + 7) % causal.tokenizer.spec.size, causal.codes
     )
-    changed = law.logits(codes)
+    changed = causal.logits(codes)
     np.testing.assert_allclose(
       changed[:, entity <= s], base[:, entity <= s], atol=1e-4
     )
@@ -189,26 +216,69 @@ def test_the_condition_is_seen_everywhere(law):
   assert (np.abs(logits - base).max(axis=(0, 2)) > 1e-4).all()
 
 
-def test_feed_trains_on_what_it_samples_with(law):
+def test_feed_trains_on_what_it_samples_with(causal):
   slots = jax.jit(
     lambda frozen, codes: (
-      law.feed.train(
+      causal.feed.train(
         Tokens(codes),
-        law.layout,
-        law.codec(frozen),
+        causal.layout,
+        causal.codec(frozen),
         Draw.create(0, jnp.arange(BATCH)),
       ).values
     )
-  )(law.frozen, law.codes)
-  _, _, unrolled = law.decoded
-  assert len(unrolled) == law.layout.slots
+  )(causal.frozen, causal.codes)
+  _, _, unrolled = causal.decoded
+  assert len(unrolled) == causal.layout.slots
   for i, values in unrolled.items():
     np.testing.assert_allclose(slots[:, i], values, atol=1e-4)
 
 
-def test_cached_decoding_equals_the_masked_pass(law):
-  _, fields, _ = law.decoded
-  np.testing.assert_allclose(fields, law.logits(law.codes), atol=1e-4)
+def test_cached_decoding_equals_the_masked_pass(causal):
+  _, fields, _ = causal.decoded
+  np.testing.assert_allclose(fields, causal.logits(causal.codes), atol=1e-4)
+
+
+def test_hidden_tokens_are_not_seen(masked):
+  """What is behind a hole changes nothing; what is shown changes all."""
+  hole = np.random.default_rng(2).random(masked.codes.shape) < 0.5
+  hole[:, :2] = [True, False]  # one of each at least
+
+  @jax.jit
+  def logits(params, codes):
+    bound = BoundModel(masked.model, {'params': params})
+    slots = bound.shown(codes, hole)
+    cond = bound.condition(masked.inputs, jnp.zeros(BATCH, bool))
+    z, _ = bound.read(slots, cond, None, masked.layout.readout)
+    return bound.field(z, slots)
+
+  other = (masked.codes + 7) % masked.tokenizer.spec.size
+  base = logits(masked.params, masked.codes)
+  behind = logits(masked.params, np.where(hole, other, masked.codes))
+  np.testing.assert_array_equal(base, behind)
+  shown = logits(masked.params, np.where(hole, masked.codes, other))
+  assert (np.abs(shown - base).max(-1) > 1e-4).all()
+
+
+def test_kept_tokens_never_change(masked):
+  sampler = build(masked.config.sampler, 'sampler')
+  layout = masked.layout
+
+  @jax.jit
+  def run(params):
+    bound = BoundModel(masked.model, {'params': params})
+    draw = Draw.create(0, jnp.arange(BATCH))
+    return sampler.run(bound, masked.inputs, draw, BATCH)
+
+  tokens, shown = run(masked.params)
+  states = [*np.asarray(shown), np.asarray(tokens.values)]
+  assert (states[0] == -1).all()
+  assert (states[-1] >= 0).all()
+  for before, after in zip(states, states[1:]):
+    kept = before >= 0
+    np.testing.assert_array_equal(before[kept], after[kept])
+  hidden = [(state == -1).sum(1) for state in states[1:]]
+  wanted = hidden_counts(sampler.schedule, sampler.steps, layout.tokens)
+  np.testing.assert_array_equal(hidden, np.repeat(wanted, BATCH).reshape(-1, 2))
 
 
 def test_readout_is_the_step_that_samples(law):
@@ -220,11 +290,13 @@ def test_readout_is_the_step_that_samples(law):
   assert same[there].all()
 
 
-def test_finish_returns_what_was_pushed(law):
-  finished, _, _ = law.decoded
-  np.testing.assert_array_equal(finished, law.codes)
-  order, unorder = law.layout.order, law.layout.unorder
-  np.testing.assert_array_equal(law.codes[:, order][:, unorder], law.codes)
+def test_finish_returns_what_was_pushed(causal):
+  finished, _, _ = causal.decoded
+  np.testing.assert_array_equal(finished, causal.codes)
+  order, unorder = causal.layout.order, causal.layout.unorder
+  np.testing.assert_array_equal(
+    causal.codes[:, order][:, unorder], causal.codes
+  )
 
 
 def test_sampling_depends_on_seed_and_example_alone(law):

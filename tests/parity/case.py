@@ -1,9 +1,11 @@
 """Recorded numbers of an official implementation, and its weights."""
 
+import ast
 import dataclasses
 import functools
 import json
 import pathlib
+import re
 import zlib
 from typing import Any
 
@@ -40,6 +42,13 @@ class Case:
   def args(self) -> dict[str, Any]:
     """The arguments of the official constructor."""
     return self.meta['constructor']
+
+  @property
+  def call(self) -> dict[str, Any]:
+    """The keyword arguments of the recorded generation, from its text."""
+    text = self.meta['generation']['function']
+    found = re.findall(r'(\w+)=(\([^)]*\)|"[^"]*"|[^,()]+)', text)
+    return {name: ast.literal_eval(value) for name, value in found}
 
   def sibling(self, name: str) -> 'Case':
     """Another case, beside this one or among those of the repository."""

@@ -28,6 +28,7 @@ from tests.parity.systems import (
   rar,
   titok,
   training,
+  uvit,
   var,
 )
 
@@ -68,6 +69,7 @@ FORWARD = {
     nar.transformer, nar.INPUTS
   ),
   'modeling.rar.RAR': System(rar.transformer, rar.INPUTS),
+  'modeling.maskgit.UViTBert': System(uvit.transformer, uvit.INPUTS),
   'modeling.titok.TiTok': System(titok.tokenizer, titok.TOKENIZER_INPUTS),
   'modeling.titok.PretrainedTokenizer (encoder/decoder/quantize of '
   'modeling.modules.maskgit_vqgan)': System(

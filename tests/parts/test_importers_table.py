@@ -19,7 +19,19 @@ def drawn(shapes, seed=0):
   )
 
 
-@pytest.mark.parametrize('name', ALL)
+def _of_each_structure():
+  """Names of configs with a release, one of those that shrink to the same."""
+  found = {}
+  for name, make in ALL.items():
+    config = common.shrink(make())
+    if 'release' in config:
+      parts = ('release', 'tokenizer', 'layout', 'backbone', 'condition')
+      text = '\n'.join(str(config.get(part)) for part in parts)
+      found.setdefault(text, name)
+  return list(found.values())
+
+
+@pytest.mark.parametrize('name', _of_each_structure())
 def test_out_and_in_again(name):
   config = common.shrink(ALL[name]())
   form = table_of(config)

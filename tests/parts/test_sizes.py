@@ -28,6 +28,10 @@ GENERATORS = {
   'llamagen/imagenet256:3B': 3096.7,
   'llamagen/t2i:256': 777.92,
   'llamagen/t2i:512': 777.92,
+  'maskgit/imagenet256': 173.24,
+  'titok/imagenet256:L-32': 177.20,
+  'titok/imagenet256:B-64': 177.23,
+  'titok/imagenet256:S-128': 294.99,
   'nar/imagenet256:B': 130.6,
   'nar/imagenet256:M': 295.4,
   'nar/imagenet256:L': 372.5,
@@ -44,6 +48,15 @@ TOKENIZERS = {
   'llamagen/tokenizer': 71.883,
   'flexvar/tokenizer': 72.049827,
   'maskgit/tokenizer': 54.516,
+  'titok/tokenizer:L-32': 641.055,
+  'titok/tokenizer:B-64': 204.814,
+  'titok/tokenizer:S-128': 83.675,
+  'titok/tokenizer:L-32_warmup': 641.055,
+  'titok/tokenizer:B-64_warmup': 204.814,
+  'titok/tokenizer:S-128_warmup': 83.675,
+  'titok/tokenizer:BL-64': 390.016,
+  'titok/tokenizer:BL-128': 390.180,
+  'titok/tokenizer:SL-256': 330.261,
 }
 
 

@@ -1,9 +1,7 @@
 """FlexVAR: transformer, and the codes of its tokenizer's scales."""
 
-import ast
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -122,20 +120,18 @@ def _config(case, scales, **more):
 
 
 def _sampler(case):
-  """The sampler of the recorded call, whose arguments are in its text."""
-  text, args = case.meta['generation']['function'], case.args
-  given = dict(re.findall(r'(\w+)=(\([^)]*\)|[^,()]+)', text))
-  drawn = ast.literal_eval(given.get('infer_patch_nums', 'None'))
-  drawn = tuple(drawn or args['patch_nums'])
+  """The sampler of the recorded call."""
+  given, args = case.call, case.args
+  drawn = tuple(given.get('infer_patch_nums') or args['patch_nums'])
   config = _config(
     case,
     tuple(args['patch_nums']),
     drawn=drawn,
     guidance=case.meta['generation']['cfg'],
-    largest=int(given.get('max_pn', 16)),
+    largest=given.get('max_pn', 16),
   )
   guidance = config.sampler.guidance
-  if given.get('used_llamagen_cfg') == 'True':
+  if given.get('used_llamagen_cfg'):
     guidance.update(scale=guidance.scale - 1, shares=(1.0,) * len(drawn))
   config.sampler.choice.temperature = 0.0
   return build(config.sampler, 'sampler')

@@ -1,0 +1,29 @@
+"""A transformer whose late layers are given what early ones gave (U-ViT)."""
+
+from arvision.backbones.decoder import Decoder
+
+
+class Skips(Decoder):
+  """`depth` // 2 layers, one in the middle, and as many again.
+
+  Every layer after the middle is given a linear map of its input and of what
+  the layer gave that lies as far before the middle. Nothing is cached.
+
+  Source: arXiv 2209.12152; bytedance/1d-tokenizer, UViTBert.
+  """
+
+  @property
+  def layers(self):
+    return 2 * (self.depth // 2) + 1
+
+  def _layers(self, x, inputs, cond, cache):
+    if cache is not None:
+      raise ValueError(
+        'config.backbone: a backbone with skips has no cache; '
+        "config.sampler.type='samplers.masked.Masked' needs none"
+      )
+    half = self.depth // 2
+    x, kept = self._stack('stack', half, keep=True)(x, inputs)
+    x, _ = self._stack('stack_mid', 1)(x, inputs)
+    x, _ = self._stack('stack_out', half)(x, inputs, skips=kept[::-1])
+    return self._last_norm('norm', x, cond)[:, :, None], None

@@ -1,0 +1,115 @@
+"""How many tokens are hidden, and which of those drawn are kept.
+
+Source: arXiv 2202.04200 (MaskGIT); bytedance/1d-tokenizer, modeling/maskgit.py.
+"""
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from arvision.structs import Draw
+
+# Share of the tokens that is hidden after a share of the steps.
+SCHEDULES = ('arccos', 'cosine')
+
+
+def hidden_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
+  """From 1 at progress 0 to 0 at progress 1.
+
+  Args:
+    schedule: of `SCHEDULES`.
+    progress: in [0, 1].
+    xp: jax.numpy, or math for Python numbers.
+
+  Raises:
+    ValueError: unknown schedule.
+  """
+  if schedule == 'arccos':
+    return xp.acos(progress) / (math.pi / 2)
+  if schedule == 'cosine':
+    return xp.cos(math.pi / 2 * progress)
+  raise ValueError(f"schedule='{schedule}': wanted one of {SCHEDULES}")
+
+
+def hidden_counts(schedule: str, steps: int, tokens: int) -> list[int]:
+  """How many of `tokens` are hidden after each of `steps`.
+
+  At least one token is drawn at every step, as long as there are any, and one
+  is left for the last step, which leaves none.
+  """
+  counts, left = [], tokens
+  for i in range(1, steps):
+    share = hidden_share(schedule, i / steps, math)
+    left = max(1, min(left - 1, math.floor(tokens * share)))
+    counts.append(left)
+  return [*counts, 0]
+
+
+class Policy(Protocol):
+  """Which ids are drawn, and how sure they are."""
+
+  def __call__(
+    self, logits: jax.Array, draw: Draw, noise: Any
+  ) -> tuple[jax.Array, jax.Array]:
+    """Ids (b, t) int32 and what they are ranked by (b, t) float32.
+
+    Args:
+      logits: (b, t, v).
+      draw: of this step.
+      noise: share of the noise that is left, from 1 to 0; None for none at
+        all, and the best ids.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class NoisyLogits:
+  """Gumbel noise on the logits, for drawing and for ranking (TiTok).
+
+  Attributes:
+    temperature: of the noise at the start.
+  """
+
+  temperature: float
+
+  def __call__(self, logits, draw, noise):
+    if noise is None:
+      ids = jnp.argmax(logits, -1)
+      return ids.astype(jnp.int32), _at(logits, ids)
+    scale = self.temperature * noise
+    ids = jnp.argmax(logits + scale * _gumbel(draw, 'ids', logits), -1)
+    chosen = _at(logits, ids)
+    sure = chosen + scale * _gumbel(draw, 'confidence', chosen)
+    return ids.astype(jnp.int32), sure
+
+
+@dataclasses.dataclass(frozen=True)
+class LikelyFirst:
+  """Draws ids as they are likely, ranks log p with Gumbel noise (MaskGIT).
+
+  Attributes:
+    temperature: of the noise at the start.
+  """
+
+  temperature: float
+
+  def __call__(self, logits, draw, noise):
+    log_p = jax.nn.log_softmax(logits, -1)
+    if noise is None:
+      ids = jnp.argmax(logits, -1)
+      return ids.astype(jnp.int32), _at(log_p, ids)
+    ids = draw.categorical('ids', logits)
+    chosen = _at(log_p, ids)
+    scale = self.temperature * noise
+    return ids, chosen + scale * _gumbel(draw, 'confidence', chosen)
+
+
+def _at(x, ids):
+  return jnp.take_along_axis(x, ids[..., None], -1)[..., 0]
+
+
+def _gumbel(draw, name, like):
+  u = jnp.maximum(draw.uniform(name, like.shape[1:]), 1e-20)
+  return -jnp.log(jnp.maximum(-jnp.log(u), 1e-20))

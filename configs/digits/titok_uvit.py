@@ -1,0 +1,53 @@
+"""TiTok's masked generator on scikit-learn's digits, in CPU minutes.
+
+    arvision train --config=configs/digits/titok.py --workdir=runs/digits/titok
+    arvision train --config=configs/digits/titok_uvit.py \\
+      --workdir=runs/digits/titok_uvit
+
+A U-ViT sees all eight codes at once, some of them hidden, and draws them in four
+steps.
+
+Source: arXiv 2406.07550, at a size for 8 × 8 px.
+"""
+
+from arvision.configs import common, papers
+from arvision.configs.digits import titok, titok_legacy
+
+# Whose codes are drawn.
+SIZES = {'': (titok, 'titok'), 'legacy': (titok_legacy, 'titok_legacy')}
+
+
+def get_config(arg: str = ''):
+  tokenizer, name = common.size(arg, SIZES)
+  config = common.generator(tokenizer.get_config(), f'runs/digits/{name}')
+  papers.uvit(
+    config,
+    grid=config.tokenizer.grid,
+    vocab_size=config.tokenizer.vocab_size,
+    classes=10,
+    depth=4,
+    width=96,
+    heads=4,
+    hidden=384,
+    steps=4,
+    temperature=2.0,
+    guidance=common.block(type='process.guidance.Linear', end=2.0, over=4),
+    dropout=0.1,
+  )
+  recipe(config)
+  return common.locked(config)
+
+
+def recipe(config):
+  """How masked generators of the digits are trained."""
+  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
+  config.data.batch_size = 64
+  config.train = common.block(duration=common.block(epochs=60))
+  config.optim = common.adamw(
+    2e-3,
+    common.cosine(0.05, epochs=5),
+    weight_decay=0.03,
+    b2=0.96,
+    clip=1.0,
+  )
+  config.ema = (0.99,)

@@ -1,0 +1,41 @@
+"""First stage of a legacy TiTok of scikit-learn's digits: codes for pixels.
+
+    arvision train --config=configs/digits/maskgit_vq.py \\
+      --workdir=runs/digits/maskgit_vq
+    arvision train --config=configs/digits/titok_warmup.py \\
+      --workdir=runs/digits/titok_warmup
+
+Source: arXiv 2406.07550. Deviations: as in `titok.py` beside this file.
+"""
+
+from arvision.configs import common, papers
+from arvision.configs.digits import maskgit_vq, tokenizer
+
+
+def get_config(arg: str = ''):
+  del arg
+  pixels = maskgit_vq.get_config().tokenizer
+  config = common.new()
+  config.release = common.block(type='importers.titok.Tokenizer')
+  config.tokenizer = papers.legacy_titok(
+    length=8,
+    vocab_size=128,
+    channels=12,
+    encoder=(64, 3, 4),
+    decoder=(64, 3, 4),
+    grid=(4, 4),
+    patch=2,
+    image_channels=1,
+    pixel_codes=pixels.vocab_size,
+    pixel_channels=pixels.channels,
+    pixel_decoder=pixels.decoder,
+  )
+  for half in (config.tokenizer.encoder, config.tokenizer.decoder):
+    half.unroll = 3  # all layers, see layers.stack.Stack
+  tokenizer.recipe(config, l2=0.0)
+  papers.titok_warmup(config, pixels, 'runs/digits/maskgit_vq')
+  config.task.restart_after = 50
+  config.optim.learning_rate = 2e-3
+  config.optim.decay.exempt = ('pixel_',)
+  config.train.duration = common.block(epochs=40)
+  return common.locked(config)

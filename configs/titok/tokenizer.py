@@ -1,0 +1,101 @@
+"""TiTok's tokenizers on ImageNet 256 × 256: an image as 32 to 256 codes.
+
+The first models, L-32, B-64 and S-128, are trained in two stages. In the first
+they predict the codes of MaskGIT's tokenizer (`configs/maskgit/tokenizer.py`);
+the second trains the way from these codes to pixels, all else at rest:
+
+    arvision train --config=configs/titok/tokenizer.py:L-32_warmup \\
+      --workdir=runs/titok-l32-warmup \\
+      --config.task.teacher_workdir=runs/maskgit-tokenizer
+    arvision train --config=configs/titok/tokenizer.py:L-32 \\
+      --workdir=runs/titok-l32 --init_from=runs/titok-l32-warmup \\
+      --config.task.perceptual_weights=FILE
+
+The later ones, BL-64, BL-128 and SL-256, give pixels and need one:
+
+    arvision train --config=configs/titok/tokenizer.py:BL-128 \\
+      --workdir=runs/titok-bl128 --config.task.perceptual_weights=FILE
+
+As published: warm-up 1M steps of batch 256, AdamW, learning rate 1e-4, cosine to
+1e-5; second stage 500k steps, discriminator from step 20k on with weight 0.01.
+Published figures (not obtained here): rFID 2.21 (L-32), 1.70 (B-64), 1.71
+(S-128), 2.06 (BL-64), 1.49 (BL-128), 1.03 (SL-256).
+
+Source: arXiv 2406.07550; bytedance/1d-tokenizer. Deviations: LPIPS where the
+published perceptual loss compares logits of a ConvNeXt; no LeCam term; the patch
+discriminator has no blur.
+"""
+
+from arvision.configs import common, papers
+from arvision.configs.maskgit import tokenizer as maskgit
+
+# Codes, encoder, decoder.
+LEGACY = {
+  'L-32': (32, 'large', 'large'),
+  'B-64': (64, 'base', 'base'),
+  'S-128': (128, 'small', 'small'),
+}
+LATER = {
+  'BL-64': (64, 'base', 'large'),
+  'BL-128': (128, 'base', 'large'),
+  'SL-256': (256, 'small', 'large'),
+}
+WARMUP = '_warmup'
+SIZES = {**LEGACY, **{f'{k}{WARMUP}': v for k, v in LEGACY.items()}, **LATER}
+
+
+def get_config(arg: str = 'L-32'):
+  arg = arg or 'L-32'
+  length, encoder, decoder = common.size(arg, SIZES)
+  sizes = {
+    'length': length,
+    'encoder': papers.TITOK_SIZES[encoder],
+    'decoder': papers.TITOK_SIZES[decoder],
+    'grid': (16, 16),
+    'patch': 16,
+  }
+  config = common.new()
+  config.data = common.imagenet(size=256, resize=None, batch_size=256)
+  config.data.flip = True
+  config.release = common.block(type='importers.titok.Tokenizer')
+  if arg in LATER:
+    config.tokenizer = papers.titok(vocab_size=8192, channels=64, **sizes)
+  else:
+    pixels = maskgit.get_config().tokenizer
+    config.tokenizer = papers.legacy_titok(
+      vocab_size=4096,
+      channels=12,
+      pixel_codes=pixels.vocab_size,
+      pixel_channels=pixels.channels,
+      pixel_decoder=pixels.decoder,
+      **sizes,
+    )
+  if arg.endswith(WARMUP):
+    papers.titok_warmup(config, pixels, 'runs/maskgit-tokenizer')
+  else:
+    config.task = common.block(
+      type='tasks.tokenizer.TrainTokenizer',
+      l1=0.0,
+      l2=1.0,
+      perceptual=0.1 if arg in LEGACY else 1.1,
+      perceptual_weights='',
+      discriminator=common.block(
+        type='tokenizers.adversarial.PatchDiscriminator'
+      ),
+      adversarial=0.01 if arg in LEGACY else 0.1,
+      adversarial_start=20_000 if arg in LEGACY else 200_000,
+      fixed=papers.TITOK_WARMED_UP if arg in LEGACY else (),
+    )
+  second = arg in LEGACY
+  steps = 500_000 if second else 650_000 if arg in LATER else 1_000_000
+  config.train = common.block(duration=common.block(steps=steps))
+  config.optim = common.adamw(
+    1e-4,
+    common.cosine(0.1, steps=5_000 if second else 10_000),
+    weight_decay=1e-4,
+    b2=0.999 if second else 0.99,
+    clip=1.0,
+    exempt=(*papers.TITOK_WARMED_UP, 'pixel_') if arg not in LATER else (),
+  )
+  config.ema = (0.999,)
+  return common.locked(config)
