@@ -50,6 +50,7 @@ setuptools.setup(
       'mypy>=1.11',
       'nbclient>=0.10',
       'pytest>=8',
+      'pytest-xdist>=3.6',
       'ruff>=0.9',
     ],
     'torch': ['torch>=2.4'],

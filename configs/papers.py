@@ -121,6 +121,7 @@ def legacy_titok(
   pixel_codes: int,
   pixel_channels: int,
   pixel_decoder: ConfigDict,
+  normalize: bool = True,
   **sizes,
 ) -> ConfigDict:
   """The tokenizer block of TiTok-L-32, B-64 and S-128.
@@ -128,9 +129,10 @@ def legacy_titok(
   Args:
     pixel_codes, pixel_channels: of the codebook of the second tokenizer.
     pixel_decoder: block of its decoder.
+    normalize: codes on the unit sphere, as published.
     **sizes: of `titok`.
   """
-  config = titok(normalize=True, **sizes)
+  config = titok(normalize=normalize, **sizes)
   config.type = 'tokenizers.titok.LegacyTiTok'
   config.encoder.type = 'layers.vit.LegacyEncoder'
   config.decoder.type = 'layers.vit.CodesDecoder'

@@ -196,6 +196,22 @@ def check_text(config: Any, data: Data) -> None:
       )
 
 
+def check_sampler(model: ARModel, sampler: Any) -> None:
+  """Refuses a sampler that cannot draw what the feed trains on.
+
+  Raises:
+    ConfigError: with both and the key to change.
+  """
+  fills_holes = hasattr(model.feed, 'shown')
+  if fills_holes == sampler.cached:
+    names = [type(part).__name__ for part in (model.feed, sampler)]
+    wanted = 'samplers.masked.Masked' if fills_holes else 'one that draws steps'
+    raise ConfigError(
+      f'config.feed ({names[0]}) and config.sampler ({names[1]}) do not fit: '
+      f'wanted {wanted}'
+    )
+
+
 def make_task(
   config: Any,
   data: Data,
@@ -229,9 +245,11 @@ def make_task(
   if is_generator(config):
     model = make_model(config)
     check_fit(config, model, tokenizer)
+    sampler = build(config.sampler, 'sampler')
+    check_sampler(model, sampler)
     given |= {
       'model': model,
-      'sampler': build(config.sampler, 'sampler'),
+      'sampler': sampler,
       'classes': config.condition.get('classes', 0),
       'steps': steps,
     }

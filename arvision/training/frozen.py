@@ -34,13 +34,13 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     ConfigError: no tokenizer there, or one of another config.
     DataError: no checkpoint of it can be read.
   """
-  name, key, block = 'tokenizer', 'tokenizer_workdir', config.tokenizer
-  source = config.get(key)
-  if 'teacher_workdir' in config.get('task', {}):
-    name, key, block = 'teacher', 'task.teacher_workdir', config.task.teacher
-    source = config.task.teacher_workdir
-  if not source:
+  if config.get('tokenizer_workdir'):
+    name, key, block = 'tokenizer', 'tokenizer_workdir', 'tokenizer'
+  elif config.get('task', {}).get('teacher_workdir'):
+    name, key, block = 'teacher', 'task.teacher_workdir', 'task.teacher'
+  else:
     return {}
+  source = config[key]
   kept = pathlib.Path(workdir) / FOLDER
   # The copy is written before the config, so without one it may be of a start
   # with another tokenizer that failed.
@@ -54,8 +54,9 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       'folder'
     )
   theirs = workdirs.load_config(source)
-  where = 'config.tokenizer' if name == 'tokenizer' else 'config.task.teacher'
-  differ = workdirs.differences(theirs.tokenizer, block, where)
+  differ = workdirs.differences(
+    theirs.tokenizer, config[block], f'config.{block}'
+  )
   if differ:
     raise ConfigError(
       f"the tokenizer in '{source}' (config.{key}) is not the one "

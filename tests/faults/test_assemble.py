@@ -19,6 +19,17 @@ from arvision.training.loop import train
     ('tokenizer', ['data.size=(9, 9)'], 'change config.data.size'),
     ('vq', ['data.channels=3'], 'config.data.channels'),
     ('tokenizer', ['tokenizer.scales=(1, 2, 3)'], 'config.tokenizer'),
+    ('llamagen_t2i', ['data.text.channels=5'], 'config.condition.channels=32'),
+    (
+      'maskgit',
+      ['sampler.type=samplers.entity.EntityAR'],
+      'config.feed (Mask) and config.sampler (EntityAR) do not fit',
+    ),
+    (
+      'var',
+      ['sampler.type=samplers.masked.Masked'],
+      'config.feed (Residual) and config.sampler (Masked) do not fit',
+    ),
   ],
 )
 def test_what_does_not_fit(name, overrides, said):

@@ -103,15 +103,34 @@ class Part:
 def imported(case: Any, form: table.Table, shapes: Any) -> Any:
   """The parameters of a case, through the importer of released files.
 
+  What export makes of them must be what came in.
+
   Args:
     case: a `Case`, whose weights are drawn.
     form: of the family.
     shapes: of our parameters.
+
+  Raises:
+    ValueError: export gives other keys or other numbers.
   """
   ours = table.paths(shapes)
   wanted = [k for row in form.rows(ours) for k in row.keys(ours[row.path])]
   _, weights = files.find_weights(case.file(), wanted)
-  return table.to_params(form, weights, shapes)
+  params = table.to_params(form, weights, shapes)
+  # Buffers depend on the grids, their keys do not.
+  back = table.to_weights(form, params, ((1, 1),))
+  lost = [key for key in weights if key not in back]
+  more = [k for k in back if k not in weights and not form.derived(k)]
+  other = [
+    key
+    for key in weights
+    if key in back
+    and not form.derived(key)
+    and not np.array_equal(weights[key], back[key])
+  ]
+  if lost or more or other:
+    raise ValueError(f'export loses {lost}, invents {more} and changes {other}')
+  return params
 
 
 class Bound:

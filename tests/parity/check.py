@@ -102,10 +102,13 @@ class Result:
 def results(case: Case) -> Iterator[Result]:
   """Compares all outputs of a case, from shallow to deep."""
   kinds = TRAINING if 'optimizer' in case.meta else FORWARD
-  official = case.args['cls']
+  official = case.meta.get('constructor', {}).get('cls')
   if official not in kinds:
+    reason = f'{official} is not supported'
+    if official is None:
+      reason = 'meta.json states no constructor'
     for name in case.io:
-      yield Result(name, 'not compared', f'{official} is not supported')
+      yield Result(name, 'not compared', reason)
     return
   system = kinds[official]
   limits = system.limits or _share_of_largest

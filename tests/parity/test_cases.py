@@ -10,11 +10,9 @@ from tests.parity import check
 from tests.parity.case import CASES, Case
 
 NAMES = sorted(p.parent.name for p in CASES.glob('*/meta.json'))
-# Masks have no weights; `tests/parts/test_layouts.py` holds layouts to them.
-COMPARED = [name for name in NAMES if name != 'masks']
 
 
-@pytest.mark.parametrize('name', COMPARED)
+@pytest.mark.parametrize('name', NAMES)
 def test_numbers_are_the_official_ones(name):
   found = list(check.results(Case(CASES / name)))
   failed = [r for r in found if r.verdict == 'FAIL']
@@ -58,6 +56,13 @@ def test_a_network_that_is_not_known_is_not_compared(tmp_path, capsys):
   out = capsys.readouterr().out
   assert 'some.Thing is not supported' in out
   assert out.endswith('1 arrays, 0 failed, 1 not compared\n')
+
+
+def test_a_case_of_no_network_is_not_compared(tmp_path, capsys):
+  (tmp_path / 'meta.json').write_text('{}')
+  np.savez(tmp_path / 'io.npz', mask=np.zeros(3))
+  assert check.main([str(tmp_path)]) == 0
+  assert 'states no constructor' in capsys.readouterr().out
 
 
 def test_a_folder_without_a_case_is_refused(tmp_path, capsys):

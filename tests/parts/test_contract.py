@@ -18,6 +18,7 @@ from arvision import model
 from arvision.feeds.shift import Shift
 from arvision.layouts import grid, masks, scales, sequence
 from arvision.layouts.base import take
+from arvision.samplers.base import Sampler
 from arvision.samplers.entity import EntityAR
 from arvision.structs import Cond, Draw, Replay, Slots, Tokens
 
@@ -190,7 +191,7 @@ def test_xar_replays_recorded_noise_and_levels():
 
 
 @dataclasses.dataclass(frozen=True)
-class Refine:
+class Refine(Sampler):
   """Euler steps against a frozen cache, one commit per entity at level 0."""
 
   steps: int = 4

@@ -8,7 +8,8 @@ import pytest
 
 from arvision.layouts import grid, masks, scales, sequence
 
-CASES = pathlib.Path(__file__).parents[1] / 'parity' / 'cases' / 'masks'
+# Masks of the official implementations.
+MASKS = pathlib.Path(__file__).parent / 'masks'
 
 OFFICIAL = {
   'llamagen_n17': grid.raster(1, 17),
@@ -46,7 +47,7 @@ def layout(request):
 
 @pytest.mark.parametrize('name', OFFICIAL)
 def test_mask_equals_the_official_one(name):
-  recorded = np.load(CASES / 'io.npz')[name].astype(bool)
+  recorded = np.load(MASKS / 'io.npz')[name].astype(bool)
   if name.startswith('nar'):
     recorded = _by_diagonal(OFFICIAL[name], recorded)
   np.testing.assert_array_equal(masks.dense(OFFICIAL[name]), recorded)
@@ -60,7 +61,7 @@ def _by_diagonal(layout, mask):
 
 
 def test_every_recorded_mask_is_compared():
-  meta = json.loads((CASES / 'meta.json').read_text())
+  meta = json.loads((MASKS / 'meta.json').read_text())
   assert set(meta['arrays']) == set(OFFICIAL)
 
 

@@ -27,10 +27,11 @@ def _block(args):
     'decoder': vit,
     'grid': (side, side),
     'patch': args['patch_size'],
+    'normalize': args['use_l2_norm'],
   }
   if not args['is_legacy']:
-    return papers.titok(normalize=args['use_l2_norm'], **sizes)
-  if not args.get('finetune_decoder', True) or not args['use_l2_norm']:
+    return papers.titok(**sizes)
+  if not args.get('finetune_decoder', True):
     raise NotImplementedError('a legacy TiTok without its pixel decoder')
   pixel = args['pixel_decoder']
   other = papers.maskgit_vq(
