@@ -10,6 +10,7 @@ curves beside it in docs/images/families; `--docs` names another folder.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from arvision.evals import chart
 
@@ -76,15 +78,20 @@ class Runs:
     if spent.get('done'):
       return
     begin = time.time()
-    done = False
-    try:
-      arvision(
-        'train', f'--config=digits/{config}', f'--workdir={folder}', *flags
-      )
-      done = True
-    finally:
+
+    def keep(done):
       seconds = spent['seconds'] + time.time() - begin
       note.write_text(json.dumps({'seconds': seconds, 'done': done}))
+
+    # Noted as it goes, so that the time of a run that is killed counts.
+    arvision(
+      'train',
+      f'--config=digits/{config}',
+      f'--workdir={folder}',
+      *flags,
+      meanwhile=lambda: keep(False),
+    )
+    keep(True)
 
   def seconds(self, config: str) -> float:
     note = self.folder(config).with_suffix('.seconds.json')
@@ -115,15 +122,28 @@ class Runs:
       arvision('eval', f'--workdir={folder}', f'--samples={SAMPLES}')
 
 
-def arvision(*args: str) -> None:
-  """Runs a command of this installation."""
+def arvision(*args: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+  """Runs a command of this installation.
+
+  Args:
+    *args: of the command.
+    meanwhile: called every few seconds.
+
+  Raises:
+    subprocess.CalledProcessError: the command failed.
+  """
   command = [sys.executable, '-m', 'arvision', *args]
   print('\n== arvision', *args, flush=True)
   # See launch/experiment.sh.
   tunables = os.environ.get('GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1')
-  subprocess.run(
-    command, check=True, env={**os.environ, 'GLIBC_TUNABLES': tunables}
-  )
+  environment = {**os.environ, 'GLIBC_TUNABLES': tunables}
+  with subprocess.Popen(command, env=environment) as process:
+    while process.returncode is None:
+      meanwhile()
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
+  if process.returncode:
+    raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def parameters(folder: pathlib.Path) -> int:

@@ -4,8 +4,8 @@
     arvision train --config=configs/digits/llamagen.py \\
       --workdir=runs/digits/llamagen
 
-On two cores of an AMD EPYC the tokenizer takes one minute and LlamaGen two; the
-README has what `arvision eval` says of it.
+On two cores of an AMD EPYC the tokenizer takes one minute and LlamaGen two;
+docs/families.md has what `arvision eval` says of it.
 
 Source: arXiv 2406.06525, at a size for 8 × 8 px.
 """
