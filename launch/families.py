@@ -42,7 +42,7 @@ class Family:
   tokenizers: tuple[str, ...]
 
 
-LEGACY = ('maskgit_vq', 'titok_warmup', 'titok_legacy')
+LEGACY = ('maskgit_vq:few', 'titok_warmup', 'titok_legacy')
 FAMILIES = (
   Family('VAR', 'var', ('tokenizer',)),
   Family('FlexVAR', 'flexvar', ('pyramid_vq',)),

@@ -22,4 +22,5 @@ echo '== lint'
 echo '== types'
 "$VENV/bin/mypy"
 echo '== tests'
-"$VENV/bin/python" -m pytest -m 'not slow' "$@" tests
+# Two at a time; a file stays with one process, which shares what it trains.
+"$VENV/bin/python" -m pytest -n 2 --dist loadfile -m 'not slow' "$@" tests

@@ -29,6 +29,8 @@ class _ViT(nn.Module):
     patch: side of the square patches, in pixels.
     length: how many vectors stand for an image.
     unroll: layers in one round of the scan, see `layers.stack.Stack`.
+    std: standard deviation of every linear map at the start; as published it
+      suits widths of 512 and more, narrow ones learn faster from width**-0.5.
     dtype: compute dtype of the blocks.
   """
 
@@ -38,6 +40,7 @@ class _ViT(nn.Module):
   patch: int
   length: int
   unroll: int = 1
+  std: float = 0.02
   dtype: Any = jnp.float32
 
   def _run(self, places: jax.Array, latents: jax.Array, train: bool):
@@ -61,7 +64,7 @@ class _ViT(nn.Module):
     x = jnp.concatenate([x + self._table('position', x.shape[1]), latents], 1)
     x = _norm(name='norm_pre')(x)
     stack = Stack(
-      _block(self.width, self.heads, self.dtype),
+      self._block(),
       self.depth,
       unroll=min(self.unroll, self.depth),
       name='stack',
@@ -70,22 +73,27 @@ class _ViT(nn.Module):
     x, _ = stack(x.astype(self.dtype), inputs)
     return x.astype(jnp.float32)
 
+  def _block(self):
+    """Template of a block."""
+    part = functools.partial
+    std = {'std': self.std, 'out_std': self.std, 'dtype': self.dtype}
+    biases = ('q', 'k', 'v', 'out')
+    return part(
+      Block,
+      part(Attention, self.heads, biases=biases, **std),
+      part(ExactGELU, 4 * self.width, **std),
+      part(_norm, dtype=self.dtype),
+    )
+
+  def _linear(self, features, names, name):
+    init = normal(self.std)
+    return Dense((features,), names, kernel_init=init, name=name)
+
   def _table(self, name, rows):
     init = normal(self.width**-0.5)
     return jnp.asarray(
       param(self, name, init, (None, 'embed'), (rows, self.width))
     )
-
-
-def _block(width, heads, dtype):
-  """Template of a block."""
-  part = functools.partial
-  return part(
-    Block,
-    part(Attention, heads, biases=('q', 'k', 'v', 'out'), dtype=dtype),
-    part(ExactGELU, 4 * width, dtype=dtype),
-    part(_norm, dtype=dtype),
-  )
 
 
 def _norm(**kwargs):
@@ -109,16 +117,15 @@ class Encoder(_ViT):
       self.patch,
       stride=self.patch,
       padding=((0, 0),) * 2,
-      init=normal(0.02),
+      init=normal(self.std),
       name='patches',
     )(image)
     x = x.reshape(x.shape[0], -1, self.width)
     latents = self._table('latents', self.length)[None]
     x = self._run(x, latents, train)[:, -self.length :]
     x = _norm(name='norm_post')(x)
-    return Dense((self.z_channels,), ('embed', None), name='out')(
-      self._arranged(x)
-    )[:, None]
+    out = self._linear(self.z_channels, ('embed', None), 'out')
+    return out(self._arranged(x))[:, None]
 
   def _arranged(self, x):
     """Rows (b, length, d) as the last linear map is given them."""
@@ -154,7 +161,7 @@ class Decoder(_ViT):
 
   def _places(self, z, train):
     """(b, h, w, d) what the blocks say of every patch."""
-    latents = Dense((self.width,), (None, 'embed'), name='embed')(z[:, 0])
+    latents = self._linear(self.width, (None, 'embed'), 'embed')(z[:, 0])
     empty = self._table('mask', 1)[None]
     count = self.grid[0] * self.grid[1]
     places = jnp.broadcast_to(empty, (1, count, self.width))
@@ -163,10 +170,10 @@ class Decoder(_ViT):
 
   def _pixels(self, x, train):
     p, (height, width) = self.patch, self.grid
-    x = Dense((p * p * self.channels,), ('embed', None), name='pixels')(x)
+    x = self._linear(p * p * self.channels, ('embed', None), 'pixels')(x)
     x = x.reshape(-1, height, width, p, p, self.channels).swapaxes(2, 3)
     x = x.reshape(-1, height * p, width * p, self.channels)
-    return conv(self.channels, init=normal(0.02), name='conv_out')(x)
+    return conv(self.channels, init=normal(self.std), name='conv_out')(x)
 
 
 class CodesDecoder(Decoder):
@@ -180,5 +187,5 @@ class CodesDecoder(Decoder):
 
   def _pixels(self, x, train):
     """(b, h, w, d) -> (b, h, w, codes) float32."""
-    x = Dense((2 * self.width,), ('embed', 'mlp'), name='ffn_in')(x)
-    return Dense((self.codes,), ('mlp', None), name='ffn_out')(jnp.tanh(x))
+    x = self._linear(2 * self.width, ('embed', 'mlp'), 'ffn_in')(x)
+    return self._linear(self.codes, ('mlp', None), 'ffn_out')(jnp.tanh(x))

@@ -1,9 +1,10 @@
-"""MaskGIT's tokenizer on scikit-learn's digits, for RAR.
+"""MaskGIT's tokenizer on scikit-learn's digits, for RAR, MaskGIT and TiTok.
 
     arvision train --config=configs/digits/maskgit_vq.py \\
       --workdir=runs/digits/maskgit_vq
 
-8 × 8 px become 4 × 4 codes of 128.
+8 × 8 px become 4 × 4 codes of 128; `:few` gives codes of 16, which a legacy TiTok
+can predict from an image (`titok_warmup.py` beside this file).
 
 Source: arXiv 2202.04200. Deviations: squares of 2 × 2 px enter as channels, no
 perceptual loss and no discriminator; dead codes are restarted.
@@ -12,14 +13,16 @@ perceptual loss and no discriminator; dead codes are restarted.
 from arvision.configs import common, papers
 from arvision.configs.digits import tokenizer
 
+SIZES = {'': 128, 'few': 16}
+
 
 def get_config(arg: str = ''):
-  del arg
+  vocab_size = common.size(arg, SIZES)
   config = common.new()
   config.release = common.block(type='importers.maskgit.Tokenizer')
   config.tokenizer = papers.maskgit_vq(
     grid=(4, 4),
-    vocab_size=128,
+    vocab_size=vocab_size,
     channels=16,
     ch=32,
     ch_mult=(1,),

@@ -30,6 +30,7 @@ def get_config(arg: str = ''):
   )
   for half in (config.tokenizer.encoder, config.tokenizer.decoder):
     half.unroll = 3  # all layers, see layers.stack.Stack
+    half.std = half.width**-0.5
   tokenizer.recipe(config, l2=1.0)
   config.optim.learning_rate = 2e-3
   config.train.duration = common.block(epochs=60)

@@ -24,5 +24,5 @@ def get_config(arg: str = ''):
   config.task.fixed = papers.TITOK_WARMED_UP
   config.optim.learning_rate = 1e-3
   config.optim.decay.exempt = papers.TITOK_WARMED_UP
-  config.train.duration = common.block(epochs=20)
+  config.train.duration = common.block(epochs=16)
   return common.locked(config)

@@ -1,7 +1,7 @@
 """First stage of a legacy TiTok of scikit-learn's digits: codes for pixels.
 
     arvision train --config=configs/digits/maskgit_vq.py \\
-      --workdir=runs/digits/maskgit_vq
+      --workdir=runs/digits/maskgit_vq_few
     arvision train --config=configs/digits/titok_warmup.py \\
       --workdir=runs/digits/titok_warmup
 
@@ -14,7 +14,7 @@ from arvision.configs.digits import maskgit_vq, tokenizer
 
 def get_config(arg: str = ''):
   del arg
-  pixels = maskgit_vq.get_config().tokenizer
+  pixels = maskgit_vq.get_config('few').tokenizer
   config = common.new()
   config.release = common.block(type='importers.titok.Tokenizer')
   config.tokenizer = papers.legacy_titok(
@@ -32,10 +32,11 @@ def get_config(arg: str = ''):
   )
   for half in (config.tokenizer.encoder, config.tokenizer.decoder):
     half.unroll = 3  # all layers, see layers.stack.Stack
+    half.std = half.width**-0.5
   tokenizer.recipe(config, l2=0.0)
-  papers.titok_warmup(config, pixels, 'runs/digits/maskgit_vq')
+  papers.titok_warmup(config, pixels, 'runs/digits/maskgit_vq_few')
   config.task.restart_after = 50
-  config.optim.learning_rate = 2e-3
+  config.optim.learning_rate = 4e-3
   config.optim.decay.exempt = ('pixel_',)
-  config.train.duration = common.block(epochs=40)
+  config.train.duration = common.block(epochs=22)
   return common.locked(config)

@@ -15,7 +15,7 @@ def test_notebook(path, tmp_path):
   nbformat.validate(notebook)
   assert not any(cell.get('outputs') for cell in notebook.cells)
   where = {'metadata': {'path': str(tmp_path)}}
-  NotebookClient(notebook, timeout=300, resources=where).execute()
+  NotebookClient(notebook, timeout=600, resources=where).execute()
   pictures = [
     data
     for cell in notebook.cells
