@@ -26,7 +26,7 @@ def changed(a, b):
 
 
 def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
-  teacher = random_tokenizer('digits/maskgit_vq')
+  teacher = random_tokenizer('digits/maskgit_vq:few')
   first, second = tmp_path / 'first', tmp_path / 'second'
   assert not main(
     [
