@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.layers.stack import unstack
-from arvision.layouts.base import Layout
+from arvision.layouts.base import Layout, take
 from arvision.structs import Cond, Draw, Slots, Tokens
 
 
@@ -81,21 +81,32 @@ class ARModel(nn.Module):
     h, _ = self.backbone(slots, cond, self.layout, train=train)
     readout = slots.readout
     readout = self.layout.readout if readout is None else readout
-    return gather(h, readout), rows_at(slots, readout)
+    return gather(h, readout), rows_at(slots, readout, self.layout)
+
+  def taught(
+    self, tokens: Tokens, inputs: dict, codec: Any = None, null=None, draw=None
+  ) -> tuple[jax.Array, Slots]:
+    """z (b, t, r, d) of all tokens in one masked pass, without dropout.
+
+    Returns:
+      z, and the rows it was read from.
+    """
+    batch = tokens.values.shape[0]
+    draw = Draw.create(0, jnp.arange(batch)) if draw is None else draw
+    slots = self.feed.train(tokens, self.layout, codec, draw)
+    null = jnp.zeros((batch,), bool) if null is None else null
+    return self.hidden(slots, inputs, null)
 
   def logits(
     self, tokens: Tokens, inputs: dict, codec: Any = None, null=None
   ) -> jax.Array:
-    """The field of all tokens in one masked pass, without dropout."""
-    batch = tokens.values.shape[0]
-    draw = Draw.create(0, jnp.arange(batch))
-    slots = self.feed.train(tokens, self.layout, codec, draw)
-    null = jnp.zeros((batch,), bool) if null is None else null
-    z, at = self.hidden(slots, inputs, null)
-    return self.head.field(z, at)
+    """The logits (b, t, v) of all tokens, see `taught`."""
+    return self.head.field(*self.taught(tokens, inputs, codec, null))
 
-  def conditions(self, inputs: dict, null: jax.Array) -> Cond:
-    return self.condition(inputs, null=null)
+  def conditions(
+    self, inputs: dict, null: jax.Array, slots: Slots | None = None
+  ) -> Cond:
+    return self.condition(inputs, slots, null=null)
 
   def read(self, slots, cond, cache, readout, commit=True):
     """One decoding step: z (b, t, r, d) of its tokens, and the new cache.
@@ -136,19 +147,25 @@ def gather(hidden: jax.Array, readout: Any) -> jax.Array:
   return jnp.where((readout >= 0)[..., None], z, 0)
 
 
-def rows_at(slots: Slots, readout: Any) -> Slots:
-  """The rows of Slots that tokens are read from (their first branch)."""
-  first = np.where(readout >= 0, readout, readout.max(1, keepdims=True))[:, 0]
+def rows_at(slots: Slots, readout: Any, layout: Layout) -> Slots:
+  """The rows of Slots that tokens are read from, as heads are given them.
 
-  def pick(x):
-    return None if x is None else x[:, first]
+  Of a token with several branches it is the row of the first.
 
+  Args:
+    slots: what the backbone was given.
+    readout: (t, r) row of every token and branch, -1 absent.
+    layout: says the entities and the coordinates of the tokens.
+  """
+  xp = readout.__array_namespace__()
+  first = xp.where(readout >= 0, readout, readout.max(1, keepdims=True))[:, 0]
+  index = slots.index[first]
   return dataclasses.replace(
     slots,
-    values=slots.values,
-    index=slots.index[first],
-    level=pick(slots.level),
-    hole=pick(slots.hole),
+    index=index,
+    entity=take(layout.entity, index),
+    coords=take(layout.coords, index),
+    hole=None if slots.hole is None else slots.hole[:, first],
   )
 
 
@@ -171,8 +188,8 @@ class BoundModel:
   def layout(self) -> Layout:
     return self.module.layout
 
-  def condition(self, inputs, null) -> Cond:
-    return self._apply('conditions', inputs, null)
+  def condition(self, inputs, null, slots=None) -> Cond:
+    return self._apply('conditions', inputs, null, slots)
 
   def empty_cache(self, batch: int):
     return self.module.backbone.empty_cache(batch, self.layout)
@@ -180,7 +197,9 @@ class BoundModel:
   def read(self, slots, cond, cache, readout, commit=True):
     return self._apply('read', slots, cond, cache, readout, commit)
 
-  def draw(self, z, draw, guide, choose, at):
+  def draw(self, z, draw, guide, choose, slots, readout):
+    """Tokens of an entity whose z was read from the rows `readout` of slots."""
+    at = rows_at(slots, readout, self.layout)
     return self._apply('draw', z, draw, guide, choose, at)
 
   def start(self, batch: int):

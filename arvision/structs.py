@@ -54,6 +54,14 @@ class Tokens:
   values: Array
 
 
+def blank_tokens(spec: TokenSpec, batch: int = 1) -> Tokens:
+  """Zeros in the place of tokens, for shapes."""
+  if spec.kind == 'codes':
+    return Tokens(jnp.zeros((batch, spec.length), jnp.int32))
+  shape = (batch, spec.length, spec.size)
+  return Tokens(jnp.zeros(shape, jnp.float32))
+
+
 @flax.struct.dataclass
 class Slots:
   """What enters the backbone: the rows of one step, or of all steps.
@@ -66,7 +74,8 @@ class Slots:
     index: (n,) int32 position of every row in the layout. Without a cache the
       rows see one another, and the first are those of the prefix.
     extent: static; no row may see slots of the layout at or after it.
-    level: (b, n) float32 noise level, 0 = data, 1 = noise.
+    level: (b, s) float32 noise level, 0 = data, 1 = noise, of every entity of
+      the layout; (b, 1) where all rows have the same.
     hole: (b, n) bool, True = hidden from the network.
     valid: (b, n) bool, False = padding, seen by nobody but itself.
     place: (b, n) int32 raster number of what a row carries, -1 nothing; where it
@@ -75,6 +84,9 @@ class Slots:
     readout: (t, r) int32 row that each target is read from; None: the slot that
       the layout says.
     present: (t, r) bool, the branches that predict each token; None = all.
+    entity: (t,) int32 step at which every token is predicted; like `coords`
+      given to heads, see `model.rows_at`.
+    coords: (t, axes) float32 where the tokens lie.
     targets: (b, t) int32 or (b, t, c) float, training only.
     weight: (b, t) or (1, t) float32 weight of every token's loss.
   """
@@ -89,6 +101,8 @@ class Slots:
   aim: Array | None = None
   readout: Array | None = None
   present: Array | None = None
+  entity: Array | None = None
+  coords: Array | None = None
   targets: Array | None = None
   weight: Array | None = None
 
@@ -99,8 +113,9 @@ class Cond:
 
   Attributes:
     prefix: (b, p, d) vectors that fill the prefix slots.
-    modulation: (b, 1, d) vector that adaLN reads, or (b, n, d) with a row for
-      every slot of the layout.
+    modulation: (b, 1, d) vector that adaLN reads, (b, n, d) with a row for every
+      slot of the layout, or (b, s, d) with one for every entity.
+    per: static; 'slot' or 'entity', what rows of `modulation` are of.
     memory: (b, m, d) rows for cross attention.
     prefix_valid: (b, p) bool, False = padding of a short caption.
     memory_valid: (b, m) bool.
@@ -111,6 +126,7 @@ class Cond:
   memory: Array | None = None
   prefix_valid: Array | None = None
   memory_valid: Array | None = None
+  per: str = flax.struct.field(pytree_node=False, default='slot')
 
 
 @flax.struct.dataclass

@@ -172,14 +172,25 @@ def shrink(config: ConfigDict) -> ConfigDict:
       small.head.width = 32
     if 'steps' in small.sampler:
       small.sampler.steps = 3
+    if 'second_depth' in small.backbone:
+      small.backbone.second_depth = 1
     small.condition.width = 32
     _shrink_condition(small)
-    small.head.vocab_size = min(small.head.vocab_size, 64)
+    _shrink_head(small.head)
     if 'vocab_size' in small.backbone.input:
       small.backbone.input.vocab_size = small.head.vocab_size
   _shrink_tokenizer(small, grid)
   small.data.batch_size = 4
   return locked(small)
+
+
+def _shrink_head(head):
+  if 'vocab_size' in head:
+    head.vocab_size = min(head.vocab_size, 64)
+  if 'channels' in head:
+    head.channels = min(head.channels, 4)
+  if 'depth' in head:
+    head.depth = 2
 
 
 def _shrink_condition(small):
@@ -229,14 +240,16 @@ def _shrink_lists(small, cut):
 
 def _shrink_tokenizer(small, grid):
   tokenizer = small.tokenizer
-  tokenizer.vocab_size = min(tokenizer.vocab_size, 64)
-  tokenizer.channels = min(tokenizer.channels, 8)
+  codes = 'vocab_size' in tokenizer
+  if codes:
+    tokenizer.vocab_size = min(tokenizer.vocab_size, 64)
+  tokenizer.channels = min(tokenizer.channels, 8 if codes else 4)
   if 'patch' in tokenizer.encoder and 'length' in tokenizer.encoder:
     _shrink_vit(small)
     return
   for half in (tokenizer.encoder, tokenizer.decoder):
     half.update(ch=8, ch_mult=half.ch_mult[:2], res_blocks=1)
-  tokenizer.encoder.z_channels = 8
+  tokenizer.encoder.z_channels = 8 if codes else 2 * tokenizer.channels
   factor = tokenizer.encoder.get('patch', 1)
   factor *= 2 ** (len(tokenizer.encoder.ch_mult) - 1)
   small.data.size = (factor * grid[0], factor * grid[1])

@@ -26,7 +26,7 @@ class Branches(Decoder):
   def layers(self):
     return self.depth + (self.branches - 1) * self.extra
 
-  def _layers(self, x, inputs, cond, cache):
+  def _layers(self, x, inputs, cond, cache, layout, slots):
     hidden, written, start = [], (), 0
     for r in range(self.branches):
       end = f'_{r}' if r else ''

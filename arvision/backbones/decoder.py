@@ -15,7 +15,7 @@ from arvision.layers.norm import modulate
 from arvision.layers.param import normal
 from arvision.layers.stack import BlockInputs, Stack
 from arvision.layouts import masks
-from arvision.layouts.base import Layout
+from arvision.layouts.base import Layout, take
 from arvision.structs import Cond, Slots, Template
 
 
@@ -47,11 +47,11 @@ class VectorInput(nn.Module):
 
   Attributes:
     width: d.
-    std: standard deviation at the start.
+    std: standard deviation at the start; None: Xavier's.
   """
 
   width: int
-  std: float = 0.02
+  std: float | None = 0.02
 
   @nn.compact
   def __call__(self, values: jax.Array, hole=None) -> jax.Array:
@@ -139,15 +139,23 @@ class Decoder(nn.Module):
     """
     x = self._embed(slots, cond, layout, cache)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    if cond.modulation is not None and cond.modulation.shape[1] > 1:
-      cond = cond.replace(modulation=cond.modulation[:, slots.index])
     modulation: Any = cond.modulation
+    rows = None
+    if modulation is not None and modulation.shape[1] > 1:
+      if cond.per == 'slot':
+        modulation = modulation[:, slots.index]
+        cond = cond.replace(modulation=modulation)
+      else:
+        # A few vectors for many slots: they are mapped first, then dealt out.
+        rows = take(layout.entity, slots.index)
     if self.shared_adaln:
       modulation = self._modulation('shared_adaln', 6, self.modulation_std)(
         jax.nn.silu(modulation)
       )
     inputs = self._inputs(slots, cond, layout, modulation, cache, train)
-    hidden, written = self._layers(x.astype(self.dtype), inputs, cond, cache)
+    inputs = inputs.replace(rows=rows)
+    x = x.astype(self.dtype)
+    hidden, written = self._layers(x, inputs, cond, cache, layout, slots)
     return hidden, written if commit else cache
 
   @property
@@ -161,7 +169,7 @@ class Decoder(nn.Module):
     shape = (batch, self.heads, layout.slots, head)
     return tuple(Cache.empty(*shape, self.dtype) for _ in range(self.layers))
 
-  def _layers(self, x, inputs, cond, cache):
+  def _layers(self, x, inputs, cond, cache, layout, slots):
     """x (b, n, d) -> hidden (b, n, branches, d), and the cache."""
     x, cache = self._stack('stack', self.depth)(x, inputs, cache)
     return self._last_norm('norm', x, cond)[:, :, None], cache

@@ -16,7 +16,7 @@ class Skips(Decoder):
   def layers(self):
     return 2 * (self.depth // 2) + 1
 
-  def _layers(self, x, inputs, cond, cache):
+  def _layers(self, x, inputs, cond, cache, layout, slots):
     if cache is not None:
       raise ValueError(
         'config.backbone: a backbone with skips has no cache; '

@@ -115,7 +115,7 @@ def _examples(run, batches, held_out, total) -> Iterator[dict[str, Any]]:
   for batch in batches:
     image = batch['image']
     b, views = image.shape[:2]
-    values = run.encode(image.reshape(b * views, *image.shape[2:]))
+    values = run.store(image.reshape(b * views, *image.shape[2:]))
     values = np.asarray(values)
     values = values.reshape(b, views, *values.shape[1:])
     for i in np.flatnonzero(batch['weight'] > 0):

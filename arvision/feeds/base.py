@@ -41,11 +41,21 @@ class Feed(Protocol):
     """The tokens in raster order."""
 
 
+def unknown(batch: int, layout: Layout, codec: Any) -> Any:
+  """Zeros in the place of tokens: codes, or latents where the codec has them."""
+  if codec is None or codec.spec.kind == 'codes':
+    return jnp.zeros((batch, layout.tokens), jnp.int32)
+  return jnp.zeros((batch, layout.tokens, codec.spec.size), jnp.float32)
+
+
 def carried(values: Any, token: Any) -> Any:
-  """(b, n) the tokens that slots carry, 0 for none.
+  """(b, n) or (b, n, c) the tokens that slots carry, 0 for none.
 
   Args:
-    values: (b, t) int32.
+    values: (b, t) or (b, t, c).
     token: (n,) int32 raster index of a slot's token, -1 for none.
   """
-  return jnp.where(token >= 0, values[:, token.clip(0)], 0)
+  there = token >= 0
+  if values.ndim == 3:
+    there = there[:, None]
+  return jnp.where(there, values[:, token.clip(0)], 0)

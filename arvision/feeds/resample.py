@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.feeds.base import unknown
 from arvision.layers.resize import matrix, resize
 from arvision.layouts.base import Layout, take
 from arvision.layouts.scales import as_grids
@@ -42,7 +43,7 @@ class Resample:
     )
 
   def init(self, batch, layout, codec):
-    return jnp.zeros((batch, layout.tokens), jnp.int32)
+    return unknown(batch, layout, codec)
 
   def slots(self, state, step, layout, codec):
     if step.s == 0:

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from arvision.feeds.base import carried
+from arvision.feeds.base import carried, unknown
 from arvision.layouts.base import take
 from arvision.structs import Slots, Tokens
 
@@ -27,7 +27,7 @@ class Shift:
     )
 
   def init(self, batch, layout, codec):
-    return jnp.zeros((batch, layout.tokens), jnp.int32)
+    return unknown(batch, layout, codec)
 
   def slots(self, state, step, layout, codec):
     return Slots(

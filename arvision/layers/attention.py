@@ -129,8 +129,8 @@ class Attention(nn.Module):
     heads: number of heads; they divide the width.
     logits: template of what is done to q and k before their product.
     biases: which of 'q', 'k', 'v', 'out' have a bias.
-    std: standard deviation of the input projections.
-    out_std: standard deviation of the output projection.
+    std: standard deviation of the input projections; None: Xavier's.
+    out_std: standard deviation of the output projection, likewise.
     dropout: rate on the output (LlamaGen's residual dropout).
     weights_dropout: rate on the weights of the values.
     dtype: compute dtype.
@@ -139,8 +139,8 @@ class Attention(nn.Module):
   heads: int
   logits: Template = Scaled
   biases: tuple[str, ...] = ()
-  std: float = 0.02
-  out_std: float = 0.02
+  std: float | None = 0.02
+  out_std: float | None = 0.02
   dropout: float = 0.0
   weights_dropout: float = 0.0
   dtype: Any = jnp.float32

@@ -17,14 +17,14 @@ class GELU(nn.Module):
 
   Attributes:
     hidden: inner width.
-    std, out_std: standard deviations of the two kernels.
+    std, out_std: standard deviations of the two kernels; None: Xavier's.
     dropout: rate on the output.
     dtype: compute dtype.
   """
 
   hidden: int
-  std: float = 0.02
-  out_std: float = 0.02
+  std: float | None = 0.02
+  out_std: float | None = 0.02
   dropout: float = 0.0
   dtype: Any = jnp.float32
 
@@ -64,16 +64,22 @@ class SwiGLU(nn.Module):
 
   Attributes:
     hidden: inner width.
-    std, out_std: standard deviations of the inner and the outer kernels.
+    std, out_std: standard deviations of the inner and the outer kernels; None:
+      Xavier's.
     dropout: rate on the output.
     dtype: compute dtype.
   """
 
   hidden: int
-  std: float = 0.02
-  out_std: float = 0.02
+  std: float | None = 0.02
+  out_std: float | None = 0.02
   dropout: float = 0.0
   dtype: Any = jnp.float32
+
+  bias = False
+
+  def activation(self, x):
+    return jax.nn.silu(x)
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -81,7 +87,7 @@ class SwiGLU(nn.Module):
       Dense(
         (self.hidden,),
         ('embed', 'mlp'),
-        bias=False,
+        bias=self.bias,
         kernel_init=normal(self.std),
         dtype=self.dtype,
         name=name,
@@ -91,12 +97,25 @@ class SwiGLU(nn.Module):
     y = Dense(
       (x.shape[-1],),
       ('mlp', 'embed'),
-      bias=False,
+      bias=self.bias,
       kernel_init=normal(self.out_std),
       dtype=self.dtype,
       name='w2',
-    )(jax.nn.silu(gate) * up)
+    )(self.activation(gate) * up)
     return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+
+class GeGLU(SwiGLU):
+  """w2(gelu(w1 x) * w3 x) with biases, the error function's gelu.
+
+  What timm's SwiGLU computes where a block hands it its own activation, as xAR
+  and FlowAR do.
+  """
+
+  bias = True
+
+  def activation(self, x):
+    return jax.nn.gelu(x, approximate=False)
 
 
 def gated_init(std: float, gate: float, rest: float, gates: int):
@@ -119,14 +138,15 @@ class AdaLN(nn.Module):
 
   Attributes:
     width: d.
-    std: standard deviation of the kernel before the factors below.
+    std: standard deviation of the kernel before the factors below; None: Xavier's
+      numbers, without factors.
     gate: factor on the columns of the gates (VAR's alng).
     rest: factor on all other columns (VAR's aln).
     dtype: compute dtype.
   """
 
   width: int
-  std: float = 0.02
+  std: float | None = 0.02
   gate: float = 1e-3
   rest: float = 0.5
   dtype: Any = jnp.float32
@@ -134,7 +154,9 @@ class AdaLN(nn.Module):
   @nn.compact
   def __call__(self, modulation):
     """(b, 1 or n, d) -> (b, 1 or n, 6, d)."""
-    init = gated_init(self.std, self.gate, self.rest, 2)
+    init = normal(None)
+    if self.std is not None:
+      init = gated_init(self.std, self.gate, self.rest, 2)
     return Dense(
       (6, self.width),
       ('embed', None, 'mlp'),
@@ -199,6 +221,8 @@ class Block(nn.Module):
     norms = (first, second)
     if self.adaln is not None:
       six = self.adaln(name='adaln')(rest.modulation)
+      if rest.rows is not None:
+        six = six[:, rest.rows]
       g1, g2, s1, s2, t1, t2 = (six[..., i, :] for i in range(6))
       gates = (g1, g2)
       norms = (

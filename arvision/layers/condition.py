@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.layers.dense import Dense, Embed
+from arvision.layers.level import LevelEmbedding, as_time
 from arvision.layers.param import fixed, normal, param
-from arvision.structs import Cond
+from arvision.structs import Cond, Slots
 
 
 class ClassLabel(nn.Module):
@@ -79,6 +80,49 @@ class ClassLabel(nn.Module):
       own = param(self, 'steps', normal(self.std), (None, 'embed'), shape)
       modulation = modulation + jnp.asarray(own)
     return Cond(prefix=prefix, modulation=modulation)
+
+
+class ClassAndLevel(nn.Module):
+  """A class label, or nothing, and the noise level of every entity.
+
+  The sum of both vectors is what adaLN reads, a row for every entity. The last
+  row of the table of classes is that of null, see `ClassLabel`.
+
+  Source: OliverRensu/xAR (arXiv 2502.20388).
+
+  Attributes:
+    classes: number of classes.
+    width: d.
+    drop: share of training examples whose label is replaced by null.
+    std: standard deviation of the table at the start.
+    level_std: of the kernels of `LevelEmbedding`; None: Xavier's.
+  """
+
+  classes: int
+  width: int
+  drop: float = 0.1
+  std: float = 0.02
+  level_std: float | None = None
+
+  def blank(self, batch: int) -> dict:
+    return {'label': np.zeros(batch, np.int32)}
+
+  @nn.compact
+  def __call__(self, inputs: dict, slots: Slots, *, null: jax.Array) -> Cond:
+    """The condition of a batch.
+
+    Args:
+      inputs: 'label' (b,) int32 in [0, classes); not read where classes = 0.
+      slots: their `level` (b or 1, s).
+      null: (b,) bool, True where the label is hidden.
+    """
+    ids = jnp.full(null.shape, self.classes, jnp.int32)
+    if self.classes:
+      ids = jnp.where(null, self.classes, inputs['label'])
+    table = Embed(self.classes + 1, self.width, normal(self.std), name='label')
+    embed = LevelEmbedding(self.width, std=self.level_std, name='level')
+    level = embed(as_time(jnp.asarray(slots.level)))
+    return Cond(modulation=table(ids)[:, None] + level, per='entity')
 
 
 class Caption(nn.Module):

@@ -50,8 +50,13 @@ def fixed(
   return jax.lax.stop_gradient(param(module, name + FIXED, init, names, shape))
 
 
-def normal(std: float) -> Init:
-  """Plain normal numbers of the given standard deviation; zeros for 0."""
+def normal(std: float | None) -> Init:
+  """Plain normal numbers of the given standard deviation; zeros for 0.
+
+  None stands for Xavier's uniform numbers, which the size of the kernel scales.
+  """
+  if std is None:
+    return nn.initializers.xavier_uniform()
   return nn.initializers.normal(std) if std else nn.initializers.zeros
 
 

@@ -27,6 +27,7 @@ class BlockInputs:
   Attributes:
     mask: bool, broadcastable to (b, h, n, m).
     modulation: (b, 1 or n, d), or (b, 1 or n, 6, d) where layers share it.
+    rows: (n,) row of `modulation` that every slot takes; None: as they come.
     rotation: (2, n, k / 2) or None.
     start: first slot in the cache; traced or not.
     extent: static; slots of the cache that are read.
@@ -35,6 +36,7 @@ class BlockInputs:
 
   mask: Any
   modulation: Any = None
+  rows: Any = None
   rotation: Any = None
   start: Any = None
   extent: int | None = flax.struct.field(pytree_node=False, default=None)

@@ -25,8 +25,15 @@ class Schedule(Protocol):
   def active(self) -> bool:
     """False where the scale is always 1: the null half is not computed."""
 
-  def __call__(self, s: Any, steps: int) -> Any:
-    """The scale at step s of `steps`."""
+  def __call__(self, s: Any, steps: int, level: Any = None) -> Any:
+    """The scale at step s of `steps`.
+
+    Args:
+      s: step of the decode loop.
+      steps: of it.
+      level: noise level of what is guided, for heads that take noise away in
+        steps of their own.
+    """
 
   def scaled_to(self, scale: float) -> 'Schedule':
     """The same shape with another largest scale."""
@@ -48,7 +55,7 @@ class Constant:
   def active(self) -> bool:
     return self.scale != 1.0
 
-  def __call__(self, s, steps):
+  def __call__(self, s, steps, level=None):
     if self.until is None:
       return self.scale
     return jnp.where(s < self.until, self.scale, 1.0)
@@ -76,7 +83,7 @@ class Linear:
   def active(self) -> bool:
     return not self.start == self.end == 1.0
 
-  def __call__(self, s, steps):
+  def __call__(self, s, steps, level=None):
     over = self.over or max(steps - 1, 1)
     return self.start + (self.end - self.start) * s / over
 
@@ -100,7 +107,7 @@ class Listed:
   def active(self) -> bool:
     return self.scale != 1.0 and any(self.shares)
 
-  def __call__(self, s, steps):
+  def __call__(self, s, steps, level=None):
     if steps != len(self.shares):
       raise ValueError(
         f'config.sampler.guidance.shares has {len(self.shares)} entries for '
@@ -123,9 +130,35 @@ class PowerCosine:
   def active(self) -> bool:
     return self.scale != 1.0
 
-  def __call__(self, s, steps):
+  def __call__(self, s, steps, level=None):
     progress = (s / steps) ** self.power
     return 1 + (self.scale - 1) * (1 - jnp.cos(jnp.pi * progress)) / 2
 
   def scaled_to(self, scale):
     return dataclasses.replace(self, scale=scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Below:
+  """A schedule that holds up to a noise level; above it, nothing is guided.
+
+  Source: arXiv 2404.07724 (guidance in a limited interval); FlowAR.
+
+  Attributes:
+    schedule: the scale where there is guidance.
+    level: highest noise level with guidance.
+  """
+
+  schedule: Schedule
+  level: float
+
+  @property
+  def active(self) -> bool:
+    return self.schedule.active
+
+  def __call__(self, s, steps, level=None):
+    scale = self.schedule(s, steps, level)
+    return jnp.where(level <= self.level, scale, 1.0)
+
+  def scaled_to(self, scale):
+    return dataclasses.replace(self, schedule=self.schedule.scaled_to(scale))

@@ -48,16 +48,18 @@ class EntityAR(Sampler):
       rows = dataclasses.replace(slots, values=tile(slots.values, halves))
       z, cache = model.read(rows, cond, cache, step.readout)
 
-      def merge(field):
+      def merge(field, level=None):
         if halves == 1:
           return field
-        scale = self.guidance(step.s, layout.steps)
+        scale = self.guidance(step.s, layout.steps, level)
         return guide(*jnp.split(field, 2), scale)
 
       choice = self.choice
       if self.best and int(step.s) in self.best:
         choice = dataclasses.replace(choice, temperature=0.0)
-      tokens = model.draw(z, draw.fold(step.s), merge, choice, slots)
+      tokens = model.draw(
+        z, draw.fold(step.s), merge, choice, slots, step.readout
+      )
       return model.push(state, step, tokens), cache
 
     carry = model.start(batch), model.empty_cache(halves * batch)

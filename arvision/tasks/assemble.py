@@ -12,7 +12,7 @@ import optax
 from arvision.build import ConfigError, build
 from arvision.data.base import Data
 from arvision.model import ARModel
-from arvision.structs import Draw, Tokens
+from arvision.structs import Draw, Tokens, blank_tokens
 from arvision.tasks.base import Task
 
 
@@ -82,28 +82,35 @@ def trained_shapes(config: Any) -> Any:
   """
   tokenizer = make_tokenizer(config)
   image = jnp.zeros((1, *config.data.size, config.data.channels), jnp.float32)
-
   key = jax.random.key(0)
   if not is_generator(config):
     variables = jax.eval_shape(tokenizer.init, key, image)
     return nn.unbox(variables['params'])
   model = make_model(config)
   check_fit(config, model, tokenizer)
-  return model_shapes(model, lambda: tokenizer.bind(tokenizer.init(key, image)))
+  return model_shapes(
+    model,
+    lambda: tokenizer.bind(tokenizer.init(key, image)),
+    blank_tokens(tokenizer.spec),
+  )
 
 
 def model_shapes(
-  model: ARModel, make_codec: Callable[[], Any] = lambda: None
+  model: ARModel,
+  make_codec: Callable[[], Any] = lambda: None,
+  tokens: Tokens | None = None,
 ) -> Any:
   """Shapes of the parameters of a model.
 
   Args:
     model: the trained parts.
     make_codec: gives the bound tokenizer; nothing of it is computed.
+    tokens: of one image; None: codes.
   """
+  if tokens is None:
+    tokens = Tokens(jnp.zeros((1, model.layout.tokens), jnp.int32))
 
   def init(key):
-    tokens = Tokens(jnp.zeros((1, model.layout.tokens), jnp.int32))
     inputs = model.condition.blank(1)
     draw = Draw.create(0, jnp.arange(1))
     return model.init(
@@ -131,10 +138,12 @@ def check_fit(config: Any, model: ARModel, tokenizer: Any) -> None:
       f'the tokenizer emits grids {spec.grids} but config.layout holds '
       f'{model.layout.grids}; change config.layout or config.tokenizer'
     )
-  size = config.head.get('vocab_size', spec.size)
+  key = 'vocab_size' if spec.kind == 'codes' else 'channels'
+  size = config.head.get(key, spec.size)
   if size != spec.size:
+    has = {'codes': 'codes', 'latents': 'channels'}[spec.kind]
     raise ConfigError(
-      f'config.head.vocab_size={size} but the tokenizer has {spec.size} codes'
+      f'config.head.{key}={size} but the tokenizer has {spec.size} {has}'
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from arvision.model import ARModel, sample
-from arvision.structs import Draw, Tokens
+from arvision.structs import Draw, Tokens, blank_tokens
 from arvision.tasks.base import (
   Batch,
   Metrics,
@@ -60,7 +60,7 @@ class Autoregressive:
     # serves, and shapes are known before any tokenizer is trained.
     image = jnp.zeros((1, *self.image_shape), jnp.float32)
     codec = self.tokenizer.bind(self.tokenizer.init(key, image))
-    tokens = Tokens(jnp.zeros((1, self.tokenizer.spec.length), jnp.int32))
+    tokens = blank_tokens(self.tokenizer.spec)
     inputs = self.model.condition.blank(1)
     draw = Draw.create(self.seed, jnp.arange(1))
     params = self.model.init(
@@ -82,22 +82,28 @@ class Autoregressive:
     """The tokenizer bound to its frozen variables."""
     return self.tokenizer.bind(frozen['tokenizer'])
 
-  def tokens(self, frozen: dict[str, Any], batch: Batch) -> Tokens:
-    """Tokens of a batch: as cached, or encoded from its images."""
+  def stored(self, frozen: dict[str, Any], batch: Batch) -> jax.Array:
+    """What the tokens of a batch are made of: as cached, or from its images."""
     if 'tokens' in batch:
-      return Tokens(batch['tokens'])
-    return self.codec(frozen).encode(batch['image'])
+      return batch['tokens']
+    return self.codec(frozen).store(batch['image'])
+
+  def tokens(self, frozen: dict[str, Any], batch: Batch) -> Tokens:
+    """Tokens of a batch, the same at every call."""
+    stored = self.stored(frozen, batch)
+    draw = Draw.create(self.seed, jnp.arange(stored.shape[0]))
+    return self.codec(frozen).visit(stored, draw)
 
   def inputs(self, batch: Batch) -> dict[str, jax.Array]:
     """What the condition reads of a batch."""
     return {key: batch[key] for key in self.model.condition.blank(1)}
 
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    values = self.tokens(state.frozen, batch).values
+    stored = self.stored(state.frozen, batch)
     rows = {
-      'values': values,
+      'stored': stored,
       'inputs': self.inputs(batch),
-      'row': jnp.arange(values.shape[0]),
+      'row': jnp.arange(stored.shape[0]),
     }
     if 'weight' in batch:
       rows['weight'] = batch['weight']
@@ -106,12 +112,13 @@ class Autoregressive:
     def loss(params, part, piece):
       draw = Draw.create(self.seed, part['row'], state.step)
       draw = draw.replace(progress=progress)
+      codec = self.codec(state.frozen)
       return self.model.apply(
         {'params': params},
-        Tokens(part['values']),
+        codec.visit(part['stored'], draw),
         part['inputs'],
         draw,
-        self.codec(state.frozen),
+        codec,
         weight=part.get('weight'),
         rngs={'dropout': draw.key('dropout')},
         method='loss',

@@ -1,7 +1,10 @@
 """The tokenizer's signature and the codec protocol that feeds may use."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from arvision.structs import Draw, Reconstruction, Tokens, TokenSpec
 
@@ -12,7 +15,13 @@ class Tokenizer(nn.Module):
   Besides training (`__call__`) and `encode`/`decode`, a tokenizer is the codec
   of a feed: `embed` gives the vectors that stand for tokens, and multi-scale
   tokenizers build the pyramid with `merge` and `view`.
+
+  Attributes:
+    adjustable: fields that change what tokens mean to a generator and no
+      parameter, so that a generator's config may set them otherwise.
   """
+
+  adjustable: ClassVar[tuple[str, ...]] = ()
 
   @property
   def spec(self) -> TokenSpec:
@@ -28,6 +37,15 @@ class Tokenizer(nn.Module):
     """(b, H, W, C) float32 in [-1, 1] -> Tokens."""
     raise AttributeError(f'{type(self).__name__} cannot encode')
 
+  def store(self, image: jax.Array) -> jax.Array:
+    """What is kept of an image, so that `visit` can make its tokens."""
+    return jnp.asarray(self.encode(image).values)
+
+  def visit(self, stored: jax.Array, draw: Draw) -> Tokens:
+    """The tokens of stored images, as one visit of training sees them."""
+    del draw  # tokens that are not random are the same at every visit
+    return Tokens(stored)
+
   def decode(self, tokens: Tokens) -> jax.Array:
     """Tokens -> (b, H, W, C) float32, clipped to [-1, 1]."""
     raise AttributeError(f'{type(self).__name__} cannot decode')
@@ -35,7 +53,7 @@ class Tokenizer(nn.Module):
   # The codec protocol. `s` is a scale index (a Python int).
 
   def embed(self, values: jax.Array) -> jax.Array:
-    """(b, e) codes of any one scale -> (b, e, c) vectors."""
+    """(b, e) codes of any one scale -> (b, e, c) vectors; latents as they are."""
     raise AttributeError(f'{type(self).__name__} has no embed')
 
   def canvas(self, batch: int) -> jax.Array:

@@ -61,6 +61,10 @@ class TrainedRun:
     return jax.jit(lambda v, x: self.tokenizer.bind(v).encode(x).values)
 
   @functools.cached_property
+  def _store(self):
+    return jax.jit(lambda v, x: self.tokenizer.bind(v).store(x))
+
+  @functools.cached_property
   def as_drawn(self) -> 'TrainedRun':
     """The same with the tokenizer of the tokens that `sample_fn` gives."""
     tokenizer = self.sampler().tokenizer(self.tokenizer)
@@ -71,11 +75,15 @@ class TrainedRun:
     return jax.jit(lambda v, t: self.tokenizer.bind(v).decode(Tokens(t)))
 
   def encode(self, image: Any) -> jax.Array:
-    """(b, H, W, C) in [-1, 1] -> (b, t) int32."""
+    """(b, H, W, C) in [-1, 1] -> (b, t) int32 or (b, t, c) float32."""
     return self._encode(self.variables, jnp.asarray(image))
 
+  def store(self, image: Any) -> jax.Array:
+    """(b, H, W, C) in [-1, 1] -> what `arvision encode` keeps of it."""
+    return self._store(self.variables, jnp.asarray(image))
+
   def decode(self, values: Any) -> jax.Array:
-    """(b, t) int32 -> (b, H, W, C) float32 in [-1, 1]."""
+    """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1]."""
     return self._decode(self.variables, jnp.asarray(values))
 
   def sampler(
@@ -111,7 +119,7 @@ class TrainedRun:
 
     Returns:
       (labels (b,) int32, index (b,) int32 numbers of the images) ->
-      images (b, H, W, C) float32 in [-1, 1], tokens (b, t) int32.
+      images (b, H, W, C) float32 in [-1, 1], tokens (b, t) int32 or (b, t, c).
 
     Raises:
       ConfigError: the run is a tokenizer, or values out of their range.

@@ -44,10 +44,7 @@ class Case:
     image = jnp.zeros((1, *self.data.shape))
     shapes = jax.eval_shape(self.tokenizer.init, jax.random.key(0), image)
     self.frozen = scrambled(nn.unbox(shapes))
-    rng = np.random.default_rng(1)
-    vocab = self.tokenizer.spec.size
-    shape = (BATCH, self.layout.tokens)
-    self.codes = rng.integers(0, vocab, shape).astype(np.int32)
+    self.tokens = self.some_tokens(1)
     self.inputs = self.some_inputs(np.arange(BATCH))
 
   @functools.cached_property
@@ -66,6 +63,22 @@ class Case:
     text = text and build(text, 'data.text')
     return Shape(shape, (), config.condition.get('classes', 0), text=text)
 
+  def some_tokens(self, seed):
+    """Codes or latents of a batch."""
+    rng, spec = np.random.default_rng(seed), self.tokenizer.spec
+    shape = (BATCH, self.layout.tokens)
+    if spec.kind == 'codes':
+      return rng.integers(0, spec.size, shape).astype(np.int32)
+    return rng.normal(size=(*shape, spec.size)).astype(np.float32)
+
+  def others(self, where):
+    """The tokens, but others at some places (b or 1, t) of the grid."""
+    other = self.some_tokens(2)
+    if self.tokens.dtype == np.int32:
+      other = (self.tokens + 7) % self.tokenizer.spec.size
+    where = where.reshape(*where.shape, *[1] * (self.tokens.ndim - 2))
+    return np.where(where, other, self.tokens)
+
   def some_inputs(self, numbers):
     """Inputs of the condition that differ between numbers."""
     blank = self.model.condition.blank(len(numbers))
@@ -81,27 +94,31 @@ class Case:
     return self.tokenizer.bind(frozen)
 
   @functools.cached_property
-  def logits(self):
-    """Jitted: codes -> (b, t, v)."""
+  def z(self):
+    """Jitted: tokens, inputs -> (b, t, r, d)."""
 
     @jax.jit
-    def logits(params, frozen, codes):
+    def z(params, frozen, tokens, inputs):
       return self.model.apply(
         {'params': params},
-        Tokens(codes),
-        self.inputs,
+        Tokens(tokens),
+        inputs,
         self.codec(frozen),
-        method='logits',
-      )
+        method='taught',
+      )[0]
 
-    return lambda codes: np.asarray(logits(self.params, self.frozen, codes))
+    def call(tokens, inputs=None):
+      inputs = self.inputs if inputs is None else inputs
+      return np.asarray(z(self.params, self.frozen, tokens, inputs))
+
+    return call
 
   @functools.cached_property
   def decoded(self):
-    """Logits of the cached decode loop that is fed the true tokens."""
+    """z of the cached decode loop that is fed the true tokens."""
 
     @jax.jit
-    def decode(params, frozen, codes):
+    def decode(params, frozen, tokens):
       bound = BoundModel(self.model, {'params': params}, self.codec(frozen))
       cond = bound.condition(self.inputs, jnp.zeros(BATCH, bool))
       state, cache = bound.start(BATCH), bound.empty_cache(BATCH)
@@ -110,14 +127,14 @@ class Case:
         state, cache = carry
         slots = bound.feed_slots(state, step)
         z, cache = bound.read(slots, cond, cache, step.readout)
-        carry = bound.push(state, step, codes[:, step.tokens]), cache
-        return carry, (bound.field(z, slots), slots.values)
+        carry = bound.push(state, step, tokens[:, step.tokens]), cache
+        return carry, (z, slots.values)
 
       out, carry = [], (state, cache)
       for run in self.layout.runs:
         if run.count == 1:
-          carry, (field, values) = advance(carry, run.step(0))
-          out.append((field[None], values[None]))
+          carry, (z, values) = advance(carry, run.step(0))
+          out.append((z[None], values[None]))
         else:
           carry, rows = jax.lax.scan(
             lambda c, i, run=run: advance(c, run.step(i, jnp)),
@@ -127,17 +144,16 @@ class Case:
           out.append(rows)
       return bound.finish(carry[0]).values, out
 
-    finished, out = decode(self.params, self.frozen, self.codes)
-    fields = np.zeros(
-      (BATCH, self.layout.tokens, self.tokenizer.spec.size), np.float32
-    )
+    finished, out = decode(self.params, self.frozen, self.tokens)
+    shape = (self.layout.tokens, self.layout.branches, out[0][0].shape[-1])
+    found = np.zeros((BATCH, *shape), np.float32)
     slots = {}
-    for run, (field, values) in zip(self.layout.runs, out):
+    for run, (z, values) in zip(self.layout.runs, out):
       for i in range(run.count):
         real = run.tokens[i] >= 0
-        fields[:, run.tokens[i][real]] = field[i][:, real]
+        found[:, run.tokens[i][real]] = z[i][:, real]
         slots.update(zip(run.index[i], np.asarray(values[i]).swapaxes(0, 1)))
-    return np.asarray(finished), fields, slots
+    return np.asarray(finished), found, slots
 
 
 @functools.cache
@@ -183,15 +199,11 @@ def test_every_config_is_in_a_group():
 
 def test_causality(causal):
   """Tokens of this step and later change nothing; earlier ones do."""
-  base = causal.logits(causal.codes)
+  base = causal.z(causal.tokens)
   entity = causal.layout.entity_of_token
   first_seen = 0
   for s in sorted({1, causal.layout.steps // 2, causal.layout.steps - 1}):
-    later = entity >= s
-    codes = np.where(
-      later, (causal.codes + 7) % causal.tokenizer.spec.size, causal.codes
-    )
-    changed = causal.logits(codes)
+    changed = causal.z(causal.others(entity[None] >= s))
     np.testing.assert_allclose(
       changed[:, entity <= s], base[:, entity <= s], atol=1e-4
     )
@@ -202,31 +214,24 @@ def test_causality(causal):
 
 
 def test_the_condition_is_seen_everywhere(law):
-  base = law.logits(law.codes)
+  base = law.z(law.tokens)
   classes = law.config.condition.get('classes', 2)
   assert classes > 1, 'unconditional configs want a law of their own'
-  other = law.some_inputs(np.arange(BATCH) + 1)
-  logits = law.model.apply(
-    {'params': law.params},
-    Tokens(law.codes),
-    other,
-    law.codec(law.frozen),
-    method='logits',
-  )
-  assert (np.abs(logits - base).max(axis=(0, 2)) > 1e-4).all()
+  other = law.z(law.tokens, law.some_inputs(np.arange(BATCH) + 1))
+  assert (np.abs(other - base).max(axis=(0, 2, 3)) > 1e-4).all()
 
 
 def test_feed_trains_on_what_it_samples_with(causal):
   slots = jax.jit(
-    lambda frozen, codes: (
+    lambda frozen, tokens: (
       causal.feed.train(
-        Tokens(codes),
+        Tokens(tokens),
         causal.layout,
         causal.codec(frozen),
         Draw.create(0, jnp.arange(BATCH)),
       ).values
     )
-  )(causal.frozen, causal.codes)
+  )(causal.frozen, causal.tokens)
   _, _, unrolled = causal.decoded
   assert len(unrolled) == causal.layout.slots
   for i, values in unrolled.items():
@@ -234,29 +239,27 @@ def test_feed_trains_on_what_it_samples_with(causal):
 
 
 def test_cached_decoding_equals_the_masked_pass(causal):
-  _, fields, _ = causal.decoded
-  np.testing.assert_allclose(fields, causal.logits(causal.codes), atol=1e-4)
+  _, z, _ = causal.decoded
+  np.testing.assert_allclose(z, causal.z(causal.tokens), atol=1e-4)
 
 
 def test_hidden_tokens_are_not_seen(masked):
   """What is behind a hole changes nothing; what is shown changes all."""
-  hole = np.random.default_rng(2).random(masked.codes.shape) < 0.5
+  hole = np.random.default_rng(2).random(masked.tokens.shape[:2]) < 0.5
   hole[:, :2] = [True, False]  # one of each at least
 
   @jax.jit
-  def logits(params, codes):
+  def read(params, tokens):
     bound = BoundModel(masked.model, {'params': params})
-    slots = bound.shown(codes, hole)
+    slots = bound.shown(tokens, hole)
     cond = bound.condition(masked.inputs, jnp.zeros(BATCH, bool))
-    z, _ = bound.read(slots, cond, None, masked.layout.readout)
-    return bound.field(z, slots)
+    return bound.read(slots, cond, None, masked.layout.readout)[0]
 
-  other = (masked.codes + 7) % masked.tokenizer.spec.size
-  base = logits(masked.params, masked.codes)
-  behind = logits(masked.params, np.where(hole, other, masked.codes))
+  base = read(masked.params, masked.tokens)
+  behind = read(masked.params, masked.others(hole))
   np.testing.assert_array_equal(base, behind)
-  shown = logits(masked.params, np.where(hole, masked.codes, other))
-  assert (np.abs(shown - base).max(-1) > 1e-4).all()
+  shown = read(masked.params, masked.others(~hole))
+  assert (np.abs(shown - base).max((2, 3)) > 1e-4).all()
 
 
 def test_kept_tokens_never_change(masked):
@@ -292,10 +295,10 @@ def test_readout_is_the_step_that_samples(law):
 
 def test_finish_returns_what_was_pushed(causal):
   finished, _, _ = causal.decoded
-  np.testing.assert_array_equal(finished, causal.codes)
+  np.testing.assert_array_equal(finished, causal.tokens)
   order, unorder = causal.layout.order, causal.layout.unorder
   np.testing.assert_array_equal(
-    causal.codes[:, order][:, unorder], causal.codes
+    causal.tokens[:, order][:, unorder], causal.tokens
   )
 
 
@@ -317,14 +320,14 @@ def test_sampling_depends_on_seed_and_example_alone(law):
   index = np.arange(4)
 
   def pixels(rows):
-    codes, image = draw(law.params, law.frozen, rows, law.some_inputs(rows))
-    return np.asarray(codes), np.asarray((image + 1) * 127.5).round()
+    tokens, image = draw(law.params, law.frozen, rows, law.some_inputs(rows))
+    return np.asarray(tokens), np.asarray((image + 1) * 127.5).round()
 
-  codes, image = pixels(index)
+  tokens, image = pixels(index)
   again = pixels(index)
-  np.testing.assert_array_equal(codes, again[0])
+  np.testing.assert_array_equal(tokens, again[0])
   np.testing.assert_array_equal(image, again[1])
   halves = [pixels(index[:2]), pixels(index[2:])]
-  np.testing.assert_array_equal(codes, np.concatenate([h[0] for h in halves]))
+  np.testing.assert_array_equal(tokens, np.concatenate([h[0] for h in halves]))
   np.testing.assert_array_equal(image, np.concatenate([h[1] for h in halves]))
-  assert (codes[0] != codes[1]).any()
+  assert (tokens[0] != tokens[1]).any()

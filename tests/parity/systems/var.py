@@ -30,6 +30,9 @@ class Teacher:
   def __init__(self, rows: Any, scales: tuple[int, ...]):
     self.rows, self.scales = rows, scales
 
+  def visit(self, stored, draw):
+    return Tokens(stored)
+
   def canvas(self, batch):
     return jnp.zeros((batch, 1, 1, self.rows.shape[-1]))
 

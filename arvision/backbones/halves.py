@@ -1,0 +1,57 @@
+"""A decoder in two halves, each with positions of its own (xAR, FlowAR)."""
+
+from arvision.backbones.decoder import Decoder
+from arvision.layers.dense import Dense
+from arvision.layers.param import normal
+
+
+class Halves(Decoder):
+  """`depth` layers, a norm and a linear map, and `second_depth` layers.
+
+  Both halves have the same mask and condition. The official code calls them
+  encoder and decoder.
+
+  Source: OliverRensu/xAR (arXiv 2502.20388); LTH14/mar, whose halves MAR's
+  backbone shares.
+
+  Attributes:
+    second_depth: layers of the second half; `depth` are those of the first.
+    out_position: whether positions are added to what comes out (FlowAR, MAR).
+    std: standard deviation of the map between the halves; None: Xavier's.
+  """
+
+  second_depth: int = 1
+  out_position: bool = False
+  std: float | None = None
+
+  @property
+  def layers(self):
+    return self.depth + self.second_depth
+
+  def _layers(self, x, inputs, cond, cache, layout, slots):
+    first = None if cache is None else cache[: self.depth]
+    second = None if cache is None else cache[self.depth :]
+    x, first = self._stack('stack', self.depth)(x, inputs, first)
+    x = self._between(self._last_norm('norm_first', x, cond), layout, slots)
+    x = x.astype(self.dtype)
+    x, second = self._stack('stack_second', self.second_depth)(
+      x, inputs, second
+    )
+    x = self._last_norm('norm', x, cond)
+    if self.out_position:
+      x = x + self._positions('position_out', layout, slots)
+    written = None if cache is None else first + second
+    return x[:, :, None], written
+
+  def _between(self, x, layout, slots):
+    """From what the first half gives to what the second is given."""
+    linear = Dense(
+      (self.width,),
+      ('embed', 'mlp'),
+      kernel_init=normal(self.std),
+      name='between',
+    )
+    return linear(x) + self._positions('position_second', layout, slots)
+
+  def _positions(self, name, layout, slots):
+    return self.position(width=self.width, name=name)(layout, slots)

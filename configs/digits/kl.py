@@ -1,0 +1,26 @@
+"""A continuous tokenizer of scikit-learn's digits, for MAR, xAR and FlowAR.
+
+    arvision train --config=configs/digits/kl.py --workdir=runs/digits/kl
+
+8 × 8 px become 4 × 4 latents of 4 channels. About a minute on two CPU cores.
+
+Source: arXiv 2112.10752 (kl-f16), as MAR uses it. Deviations: as in
+`tokenizer.py` beside this file, and a weight of the KL divergence that leaves
+latents with a standard deviation near 1.
+"""
+
+from arvision.configs import common
+from arvision.configs.digits import tokenizer
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.new()
+  parts = tokenizer.autoencoder()
+  parts['encoder'].z_channels = 8
+  config.tokenizer = common.block(
+    type='tokenizers.kl.KL', grid=(4, 4), channels=4, kl=1e-4, **parts
+  )
+  tokenizer.recipe(config, l2=1.0)
+  config.task.restart_after = 0
+  return common.locked(config)
