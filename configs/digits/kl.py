@@ -16,6 +16,7 @@ from arvision.configs.digits import tokenizer
 def get_config(arg: str = ''):
   del arg
   config = common.new()
+  config.release = common.block(type='importers.kl.Tokenizer')
   parts = tokenizer.autoencoder()
   parts['encoder'].z_channels = 8
   config.tokenizer = common.block(
