@@ -80,7 +80,7 @@ def measure(
     index = jnp.asarray(batch['index'])
     latent = draw(run.variables, batch['image'][:, 0], index)
     kept = np.flatnonzero(batch['weight'] > 0)[:left]
-    rows = np.float64(latent)[kept].reshape(-1, latent.shape[-1])
+    rows = np.asarray(latent, np.float64)[kept].reshape(-1, latent.shape[-1])
     total, squares = total + rows.sum(0), squares + (rows**2).sum(0)
     count, left = count + len(kept), left - len(kept)
     if not left:
