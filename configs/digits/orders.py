@@ -11,9 +11,10 @@ guidance and the tokenizer's weights are the same; of the four layers of `diagon
 the last is that of its second branch. `launch/ablations.py` compares them.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.common import block
 from arvision.configs.digits import llamagen, vq
+from arvision.configs.llamagen import parts
 
 SIZES = ('token', 'diagonal', 'scale', 'masked')
 _SCALES = (1, 2, 3, 4)
@@ -31,7 +32,7 @@ def get_config(arg: str = 'token'):
     },
   )
   config = common.generator(vq.get_config(), 'runs/digits/vq')
-  papers.llamagen(
+  parts.llamagen(
     config,
     grid=(4, 4),
     vocab_size=config.tokenizer.vocab_size,
