@@ -22,6 +22,7 @@ import numpy as np
 from tests.parity.case import Case, Part
 from tests.parity.systems import (
   flexvar,
+  kl,
   llamagen,
   maskgit,
   nar,
@@ -66,6 +67,7 @@ FORWARD = {
     llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
   ),
   'models.xar.xAR': System(xar.transformer, xar.INPUTS),
+  'models.vae.AutoencoderKL': System(kl.tokenizer, kl.INPUTS),
   'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),
   'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
     nar.transformer, nar.INPUTS
