@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from arvision.build import ConfigError
 from arvision.layouts.base import Layout, Run, Step
+from arvision.process.choice import Choice
 from arvision.process.counts import Counts, Same
-from arvision.process.flow import EulerMaruyama, Solver
+from arvision.process.flow import EulerMaruyama, Solver, mix
 from arvision.process.guidance import guide
-from arvision.samplers.base import Sampler, tile
+from arvision.samplers.base import Known, Sampler, tile
 from arvision.structs import Draw, Tokens
 
 
@@ -41,10 +43,26 @@ class Refine(Sampler):
 
   refines = True
 
+  def __post_init__(self):
+    if self.choice != Choice():
+      raise ConfigError(
+        f'config.sampler.choice={self.choice}: a refined entity is not chosen '
+        'from anything; leave temperature, top_k and top_p as they are'
+      )
+
   def __call__(
-    self, model: Any, inputs: dict, draw: Draw, batch: int
+    self,
+    model: Any,
+    inputs: dict,
+    draw: Draw,
+    batch: int,
+    known: Known | None = None,
   ) -> Tokens:
-    """Draws the tokens of a batch, see `EntityAR`."""
+    """Draws the tokens of a batch, see `EntityAR`.
+
+    Known tokens are shown at the level of their entity, mixed with the noise
+    that they would have started from.
+    """
     layout = model.layout
     halves = 2 if self.guidance.active else 1
     null = jnp.repeat(jnp.arange(halves) > 0, batch)
@@ -69,17 +87,27 @@ class Refine(Sampler):
     def advance(carry, step: Step, count: int):
       state, cache = carry
       own = draw.fold(step.s)
+      start = own.normal('start', (len(step.tokens), model.codec.spec.size))
+
+      def at(x, level):
+        """The entity at a level, with what is known of it."""
+        if known is None:
+          return x
+        values, keep = (
+          jnp.asarray(a)[:, step.tokens] for a in (known.values, known.keep)
+        )
+        return jnp.where(keep[..., None], mix(values, start, level), x)
 
       def solve(x, now):
         i, level, to = now
         there = model.push(state, step, x)
         velocity, _ = look(there, cache, step, level, commit=False)
-        return self.solver(x, velocity, level, to, own.fold(i)), None
+        x = self.solver(x, velocity, level, to, own.fold(i))
+        return at(x, to), None
 
       levels = jnp.asarray(self.solver.levels(count))
-      x = own.normal('start', (len(step.tokens), model.codec.spec.size))
       numbers = jnp.arange(count), levels[:-1], levels[1:]
-      x, _ = jax.lax.scan(solve, x, numbers)
+      x, _ = jax.lax.scan(solve, start, numbers)
       state = model.push(state, step, x)
       if isinstance(step.s, int) and step.s == layout.steps - 1:
         return state, cache  # nobody comes after it

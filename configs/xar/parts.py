@@ -109,7 +109,7 @@ def xar(
   config.sampler = block(
     type='samplers.refine.Refine',
     guidance=schedule,
-    counts=block(type='process.counts.Same', count=steps),
+    counts=block(type='process.counts.Falling', first=steps, last=steps),
     solver=block(type='process.flow.EulerMaruyama', lowest=0.04),
   )
 

@@ -141,7 +141,8 @@ def _generation(case, config, model, params):
   io, generation = case.io, case.meta['generation']
   batch, layout, codec = len(io['label']), model.layout, _codec(model)
   inputs = {'label': jnp.asarray(io['label'])}
-  config.sampler.counts.count = generation['num_steps']
+  count = generation['num_steps']
+  config.sampler.counts.update(first=count, last=count)
   config.sampler.guidance.end = generation['cfg']
   sde = build(config.sampler, 'sampler')
   config.sampler.solver = common.block(type='process.flow.Euler')
