@@ -168,10 +168,11 @@ def shrink(config: ConfigDict) -> ConfigDict:
   if 'backbone' in small:
     small.backbone.update(width=32, depth=2, heads=2, dtype='float32')
     small.backbone.mlp.hidden = 64
+    if 'heads' in small.get('release', {}):
+      small.release.heads = 2
     if 'width' in small.head:
       small.head.width = 32
-    if 'steps' in small.sampler:
-      small.sampler.steps = 3
+    _shrink_sampler(small.sampler)
     if 'second_depth' in small.backbone:
       small.backbone.second_depth = 1
     small.condition.width = 32
@@ -182,6 +183,13 @@ def shrink(config: ConfigDict) -> ConfigDict:
   _shrink_tokenizer(small, grid)
   small.data.batch_size = 4
   return locked(small)
+
+
+def _shrink_sampler(sampler):
+  if 'steps' in sampler:
+    sampler.steps = 3
+  if 'counts' in sampler:
+    sampler.counts.update({k: 3 for k in sampler.counts if k != 'type'})
 
 
 def _shrink_head(head):
@@ -214,6 +222,10 @@ def _shrink_grids(small):
     small.tokenizer.grid = (height, width)
     if 'layout' in small:
       small.layout.update(height=height, width=width)
+      if 'cell' in small.layout:
+        small.layout.cell = tuple(
+          max(1, 4 * n // side) for n in small.layout.cell
+        )
     return height, width
   count = min(len(scales), 4)
   cut = tuple(

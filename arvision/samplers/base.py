@@ -56,6 +56,8 @@ class Sampler:
 
   # Whether it reads the layers one by one, against a cache.
   cached = True
+  # Whether it takes the noise away by the backbone itself.
+  refines = False
 
   def tokenizer(self, tokenizer: Any) -> Any:
     """The tokenizer of the tokens that this sampler draws."""

@@ -14,7 +14,7 @@ from arvision.configs.common import shrink
 from arvision.model import BoundModel, sample
 from arvision.process.masking import hidden_counts
 from arvision.samplers.base import Known
-from arvision.structs import Draw, Tokens
+from arvision.structs import Draw, Replay, Tokens
 from arvision.tasks import assemble
 from tests.configs import GENERATORS
 from tests.laws.groups import GROUPS
@@ -96,23 +96,33 @@ class Case:
 
   @functools.cached_property
   def z(self):
-    """Jitted: tokens, inputs -> (b, t, r, d)."""
+    """Jitted: tokens, inputs, draw -> (b, t, r, d)."""
 
     @jax.jit
-    def z(params, frozen, tokens, inputs):
+    def z(params, frozen, tokens, inputs, draw):
       return self.model.apply(
         {'params': params},
         Tokens(tokens),
         inputs,
         self.codec(frozen),
+        draw=draw,
         method='taught',
       )[0]
 
-    def call(tokens, inputs=None):
+    def call(tokens, inputs=None, draw=None):
       inputs = self.inputs if inputs is None else inputs
-      return np.asarray(z(self.params, self.frozen, tokens, inputs))
+      return np.asarray(z(self.params, self.frozen, tokens, inputs, draw))
 
     return call
+
+  @property
+  def plain(self):
+    """Draws of training at which a feed shows tokens as sampling does."""
+    if not self.feed.sees_own:
+      return Draw.create(0, jnp.arange(BATCH))
+    noise = np.ones((BATCH, self.layout.slots, self.tokens.shape[-1]))
+    level = np.full((BATCH, self.layout.steps), -np.inf)  # of its law, for 0
+    return Replay({'noise': noise, 'level': level}, size=BATCH)
 
   @functools.cached_property
   def decoded(self):
@@ -121,15 +131,15 @@ class Case:
     @jax.jit
     def decode(params, frozen, tokens):
       bound = BoundModel(self.model, {'params': params}, self.codec(frozen))
-      cond = bound.condition(self.inputs, jnp.zeros(BATCH, bool))
       state, cache = bound.start(BATCH), bound.empty_cache(BATCH)
 
       def advance(carry, step):
         state, cache = carry
-        slots = bound.feed_slots(state, step)
+        after = bound.push(state, step, tokens[:, step.tokens])
+        slots = bound.feed_slots(after if self.feed.sees_own else state, step)
+        cond = bound.condition(self.inputs, jnp.zeros(BATCH, bool), slots)
         z, cache = bound.read(slots, cond, cache, step.readout)
-        carry = bound.push(state, step, tokens[:, step.tokens]), cache
-        return carry, (z, slots.values)
+        return (after, cache), (z, slots.values)
 
       out, carry = [], (state, cache)
       for run in self.layout.runs:
@@ -190,6 +200,7 @@ def _drawn_by(sampler):
 
 
 ENTITIES = _drawn_by('samplers.entity.EntityAR')
+REFINED = _drawn_by('samplers.refine.Refine')
 MASKED = _drawn_by('samplers.masked.Masked')
 
 
@@ -198,7 +209,7 @@ def law(request):
   return case(request.param[0])
 
 
-@pytest.fixture(params=ENTITIES, ids=', '.join)
+@pytest.fixture(params=ENTITIES + REFINED, ids=', '.join)
 def causal(request):
   """A law of models that draw one entity after another."""
   return case(request.param[0])
@@ -213,16 +224,20 @@ def masked(request):
 def test_every_config_is_in_a_group():
   names = [name for names in GROUPS.values() for name in names]
   assert sorted(names) == sorted(GENERATORS)
-  assert len(ENTITIES) + len(MASKED) == len(GROUPS)
+  assert len(ENTITIES + REFINED + MASKED) == len(GROUPS)
 
 
 def test_causality(causal):
-  """Tokens of this step and later change nothing; earlier ones do."""
+  """Tokens of this step and later change nothing; earlier ones do.
+
+  Feeds that show an entity something of its own: of later ones.
+  """
   base = causal.z(causal.tokens)
-  entity = causal.layout.entity_of_token
-  first_seen = 0
-  for s in sorted({1, causal.layout.steps // 2, causal.layout.steps - 1}):
-    changed = causal.z(causal.others(entity[None] >= s))
+  entity, steps = causal.layout.entity_of_token, causal.layout.steps
+  first_seen = steps == 1
+  for s in sorted({1, steps // 2, steps - 1}):
+    unseen = entity >= s + causal.feed.sees_own
+    changed = causal.z(causal.others(unseen[None]))
     np.testing.assert_allclose(
       changed[:, entity <= s], base[:, entity <= s], atol=1e-4
     )
@@ -247,7 +262,7 @@ def test_feed_trains_on_what_it_samples_with(causal):
         Tokens(tokens),
         causal.layout,
         causal.codec(frozen),
-        Draw.create(0, jnp.arange(BATCH)),
+        causal.plain,
       ).values
     )
   )(causal.frozen, causal.tokens)
@@ -259,7 +274,8 @@ def test_feed_trains_on_what_it_samples_with(causal):
 
 def test_cached_decoding_equals_the_masked_pass(causal):
   _, z, _ = causal.decoded
-  np.testing.assert_allclose(z, causal.z(causal.tokens), atol=1e-4)
+  masked = causal.z(causal.tokens, draw=causal.plain)
+  np.testing.assert_allclose(z, masked, atol=1e-4)
 
 
 def test_hidden_tokens_are_not_seen(masked):

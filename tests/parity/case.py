@@ -59,7 +59,7 @@ class Case:
     """Largest difference of an array, as a share of its largest number."""
     limits = self.meta['suggested']
     strict = limits['strict_rel_to_max']
-    if name.startswith('gen_'):
+    if name.split('_')[0] == 'gen':
       return limits.get('strict_rel_to_max_generation', strict)
     return strict
 
@@ -170,7 +170,7 @@ def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
   Returns:
     'embed' (b, n, d) what the first block is given; 'blocks' (layers, b, n, d)
     what every block gives, and the same of further stacks under their names;
-    and 'condition', a `Cond`.
+    'condition', a `Cond`; and 'modules', all of it by the modules' names.
   """
 
   def keep(part, method):
@@ -196,6 +196,7 @@ def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
     'embed': found['backbone']['_embed'][0],
     'blocks': stacks.pop('stack'),
     'condition': found['condition']['__call__'][0],
+    'modules': found,
     **stacks,
   }
 

@@ -31,6 +31,7 @@ from tests.parity.systems import (
   training,
   uvit,
   var,
+  xar,
 )
 
 
@@ -65,6 +66,7 @@ FORWARD = {
   'tokenizer.tokenizer_image.vq_model.VQModel': System(
     llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
   ),
+  'models.xar.xAR': System(xar.transformer, xar.INPUTS),
   'models.vae.AutoencoderKL': System(kl.tokenizer, kl.INPUTS),
   'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),
   'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
@@ -83,6 +85,7 @@ TRAINING = {
   'autoregressive.models.gpt.Transformer(ModelArgs)': _steps(
     training.llamagen_steps
   ),
+  'models.xar.xAR': _steps(training.xar_steps),
 }
 
 

@@ -40,6 +40,9 @@ GENERATORS = {
   'rar/imagenet256:L': 461.67,
   'rar/imagenet256:XL': 955.43,
   'rar/imagenet256:XXL': 1498.52,
+  'xar/imagenet256:B': 172.64,
+  'xar/imagenet256:L': 608.40,
+  'xar/imagenet256:H': 1186.0,
 }
 # Configs of sizes that nobody published.
 OWN = ('digits/', 'fashion_mnist/', 'folder/', 'emoji/')
