@@ -77,6 +77,8 @@ class Slots:
     level: (b, s) float32 noise level, 0 = data, 1 = noise, of every entity of
       the layout; (b, 1) where all rows have the same.
     hole: (b, n) bool, True = hidden from the network.
+    visible: static; at most so many rows, those of the prefix included, are not
+      hidden; None: no telling.
     valid: (b, n) bool, False = padding, seen by nobody but itself.
     place: (b, n) int32 raster number of what a row carries, -1 nothing; where it
       differs between examples, and not as the layout says.
@@ -89,6 +91,9 @@ class Slots:
     coords: (t, axes) float32 where the tokens lie.
     targets: (b, t) int32 or (b, t, c) float, training only.
     weight: (b, t) or (1, t) float32 weight of every token's loss.
+    step: of the sampler's loop, for heads with a loop of their own; traced or
+      not, None in training.
+    steps: static; of the sampler's loop.
   """
 
   values: Array
@@ -96,6 +101,7 @@ class Slots:
   extent: int = flax.struct.field(pytree_node=False, default=0)
   level: Array | None = None
   hole: Array | None = None
+  visible: int | None = flax.struct.field(pytree_node=False, default=None)
   valid: Array | None = None
   place: Array | None = None
   aim: Array | None = None
@@ -105,6 +111,8 @@ class Slots:
   coords: Array | None = None
   targets: Array | None = None
   weight: Array | None = None
+  step: Any = None
+  steps: int = flax.struct.field(pytree_node=False, default=0)
 
 
 @flax.struct.dataclass
@@ -256,3 +264,36 @@ class Replay:
 
   def permutation(self, name: str, n: int) -> jax.Array:
     return self._get(name, (n,))
+
+
+@flax.struct.dataclass
+class Picked:
+  """Draws for some tokens of every example, as they are drawn for all.
+
+  What is drawn for a token then depends on where it lies and not on the others
+  that are drawn with it.
+
+  Attributes:
+    draw: a `Draw` or a `Replay`; what is drawn has a row for every token.
+    place: (b, m) int32 raster numbers of the tokens.
+    tokens: static; of an example.
+  """
+
+  draw: Any
+  place: Array
+  tokens: int = flax.struct.field(pytree_node=False)
+
+  @property
+  def batch(self) -> int:
+    return self.draw.batch
+
+  def fold(self, i: int | Array) -> 'Picked':
+    return self.replace(draw=self.draw.fold(i))
+
+  def normal(self, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """(b, m, ...) float32, given a shape (m, ...)."""
+    drawn = self.draw.normal(name, (self.tokens, *shape[1:]))
+    place = jnp.asarray(self.place).reshape(
+      *self.place.shape, *[1] * (len(shape) - 1)
+    )
+    return jnp.take_along_axis(drawn, place, 1)

@@ -24,6 +24,7 @@ from tests.parity.systems import (
   flexvar,
   kl,
   llamagen,
+  mar,
   maskgit,
   nar,
   rar,
@@ -68,6 +69,7 @@ FORWARD = {
   ),
   'models.xar.xAR': System(xar.transformer, xar.INPUTS),
   'models.vae.AutoencoderKL': System(kl.tokenizer, kl.INPUTS),
+  'models.mar.MAR': System(mar.transformer, mar.INPUTS),
   'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),
   'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
     nar.transformer, nar.INPUTS
@@ -86,6 +88,7 @@ TRAINING = {
     training.llamagen_steps
   ),
   'models.xar.xAR': _steps(training.xar_steps),
+  'models.mar.MAR': _steps(training.mar_steps),
 }
 
 
