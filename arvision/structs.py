@@ -75,7 +75,8 @@ class Slots:
       rows see one another, and the first are those of the prefix.
     extent: static; no row may see slots of the layout at or after it.
     level: (b, s) float32 noise level, 0 = data, 1 = noise, of every entity of
-      the layout; (b, 1) where all rows have the same.
+      the layout, those of a second stream behind those of the first; (b, 1)
+      where all rows have the same.
     hole: (b, n) bool, True = hidden from the network.
     visible: static; at most so many rows, those of the prefix included, are not
       hidden; None: no telling.

@@ -221,11 +221,7 @@ def _shrink_grids(small):
   if not scales:
     small.tokenizer.grid = (height, width)
     if 'layout' in small:
-      small.layout.update(height=height, width=width)
-      if 'cell' in small.layout:
-        small.layout.cell = tuple(
-          max(1, 4 * n // side) for n in small.layout.cell
-        )
+      _shrink_rasters(small, height, width, side)
     return height, width
   count = min(len(scales), 4)
   cut = tuple(
@@ -237,6 +233,17 @@ def _shrink_grids(small):
     small.layout.scales = cut
     _shrink_lists(small, cut)
   return height, width
+
+
+def _shrink_rasters(small, height, width, side):
+  """The layout, or the one that it doubles, and that of the sampler."""
+  layouts = [small.layout.get('layout', small.layout)]
+  if 'layout' in small.sampler:
+    layouts.append(small.sampler.layout)
+  for layout in layouts:
+    layout.update(height=height, width=width)
+    if 'cell' in layout:
+      layout.cell = tuple(max(1, 4 * n // side) for n in layout.cell)
 
 
 def _shrink_lists(small, cut):

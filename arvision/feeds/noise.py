@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.feeds.base import carried, unknown
-from arvision.layouts.base import take
+from arvision.layouts.base import Layout, take
 from arvision.process.flow import draw_levels, mix
 from arvision.structs import Draw, Slots, Tokens
 
@@ -31,10 +31,10 @@ class Noise:
 
   def train(self, tokens, layout, codec, draw):
     clean = carried(jnp.asarray(tokens.values), layout.token)
-    level = self.level(draw, layout.steps)
+    level = self.level(draw, layout)
     noise = draw.normal('noise', clean.shape[1:])
     return Slots(
-      values=mix(clean, noise, level[:, layout.entity]),
+      values=mix(clean, noise, level[:, layout.group]),
       index=layout.index,
       extent=layout.slots,
       level=level,
@@ -43,9 +43,18 @@ class Noise:
       weight=jnp.ones((1, layout.tokens), jnp.float32),
     )
 
-  def level(self, draw: Draw, steps: int) -> jax.Array:
-    """(b, steps) levels of all entities of the examples."""
-    return draw_levels(self.levels, draw, (steps,))
+  def level(self, draw: Draw, layout: Layout) -> jax.Array:
+    """(b, s) levels of all entities, see `Slots.level`.
+
+    Raises:
+      ValueError: a layout with a copy of every slot that is not noisy.
+    """
+    if layout.stream.any():
+      raise ValueError(
+        f'config.feed ({type(self).__name__}) has one level for an entity, '
+        'but config.layout has two streams; take feeds.noise.CleanPast'
+      )
+    return draw_levels(self.levels, draw, (layout.steps,))
 
   def init(self, batch, layout, codec):
     return unknown(batch, layout, codec)
@@ -65,3 +74,34 @@ class Noise:
 
   def finish(self, state):
     return Tokens(state)
+
+
+class Rising(Noise):
+  """The later an entity, the noisier: the levels drawn are put in order."""
+
+  def level(self, draw, layout):
+    return jnp.sort(super().level(draw, layout), axis=1)
+
+
+class Falling(Noise):
+  """The later an entity, the less noisy."""
+
+  def level(self, draw, layout):
+    return jnp.flip(jnp.sort(super().level(draw, layout), axis=1), axis=1)
+
+
+class CleanPast(Noise):
+  """Every entity is noisy and sees a clean past (teacher forcing).
+
+  The layout is `sequence.two_stream` of another one, whose clean copies have
+  level 0; samplers have the other one.
+  """
+
+  def level(self, draw, layout):
+    if not layout.stream.any():
+      raise ValueError(
+        'config.feed (CleanPast) shows a clean and a noisy copy of every '
+        'token; make config.layout a layouts.sequence.two_stream'
+      )
+    level = draw_levels(self.levels, draw, (layout.steps,))
+    return jnp.concatenate([jnp.zeros_like(level), level], axis=1)

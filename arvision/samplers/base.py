@@ -61,7 +61,7 @@ class Sampler:
 
   def tokenizer(self, tokenizer: Any) -> Any:
     """The tokenizer of the tokens that this sampler draws."""
-    if self.layout is None:
+    if self.layout is None or self.layout.grids == tokenizer.spec.grids:
       return tokenizer
     return tokenizer.clone(scales=self.layout.grids)
 

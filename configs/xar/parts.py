@@ -5,6 +5,13 @@ from ml_collections import ConfigDict
 from arvision.configs.common import block
 
 ENTITIES = ('cell', 'token', 'subsample', 'scale', 'image')
+# What an entity sees of its past in training -> the feed that shows it.
+CONTEXTS = {
+  'independent': 'Noise',
+  'clean': 'CleanPast',
+  'rising': 'Rising',
+  'falling': 'Falling',
+}
 
 
 def xar(
@@ -20,6 +27,7 @@ def xar(
   entity: str = 'cell',
   side: int = 8,
   scales: tuple[int, ...] = (),
+  context: str = 'independent',
   steps: int = 50,
   guidance: float = 1.0,
   dropout: float = 0.1,
@@ -40,6 +48,8 @@ def xar(
       the grid; the latent at several sizes; the whole latent.
     side: of a cell in tokens. A phase has as many tokens as a cell.
     scales: sides of the latent at its sizes, small to large.
+    context: one of `CONTEXTS`: the past of an entity is as noisy as it happens to
+      be, clean, less noisy, or noisier.
     steps: of the solver, per entity.
     guidance: scale at the last entity; it grows linearly from 1 at the first.
       An entity without others has it from the start.
@@ -54,7 +64,8 @@ def xar(
     config.tokenizer.update(
       type='tokenizers.kl.PyramidKL', scales=scales, kind='nearest'
     )
-  config.feed = block(type='feeds.noise.Noise', levels='logit_normal')
+  feed = f'feeds.noise.{CONTEXTS[context]}'
+  config.feed = block(type=feed, levels='logit_normal')
   weighted = block(type='layers.norm.RMSNorm', epsilon=1e-6)
   config.backbone = block(
     type='backbones.halves.Halves',
@@ -89,7 +100,7 @@ def xar(
     remat='none',
     unroll=1,
   )
-  if entity == 'cell':
+  if entity == 'cell' and context != 'clean':
     # What is released are cells; `heads` is written once, in the backbone.
     config.release = block(
       type='importers.xar.Transformer', heads=config.backbone.get_ref('heads')
@@ -112,6 +123,14 @@ def xar(
     counts=block(type='process.counts.Falling', first=steps, last=steps),
     solver=block(type='process.flow.EulerMaruyama', lowest=0.04),
   )
+  if context == 'clean':
+    # Two copies of every token in training, one in sampling.
+    config.sampler.layout = config.layout
+    config.layout = block(
+      type='layouts.sequence.two_stream',
+      layout=config.layout.copy_and_resolve_references(),
+    )
+    config.backbone.position = block(type='layers.position.PerToken')
 
 
 def _layout(grid, entity, side, scales):
