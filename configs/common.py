@@ -188,8 +188,12 @@ def shrink(config: ConfigDict) -> ConfigDict:
 def _shrink_sampler(sampler):
   if 'steps' in sampler:
     sampler.steps = 3
-  if 'counts' in sampler:
-    sampler.counts.update({k: 3 for k in sampler.counts if k != 'type'})
+  _shrink_counts(sampler)
+
+
+def _shrink_counts(part):
+  if 'counts' in part:
+    part.counts.update({k: 3 for k in part.counts if k != 'type'})
 
 
 def _shrink_head(head):
@@ -199,6 +203,7 @@ def _shrink_head(head):
     head.channels = min(head.channels, 4)
   if 'depth' in head:
     head.depth = 2
+  _shrink_counts(head)
 
 
 def _shrink_condition(small):
@@ -206,6 +211,8 @@ def _shrink_condition(small):
   if 'classes' in condition:
     count = condition.classes
     condition.classes = 10 if count is None else min(count, 10)
+    if small.layout.get('prefix', 0) > 4:
+      small.layout.prefix = condition.prefix = 4
   else:
     condition.update(length=4, channels=8)
     small.data.text.update(length=4, channels=8)

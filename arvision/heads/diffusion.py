@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -79,6 +79,8 @@ class Diffusion(nn.Module):
   remat: str = 'none'
   unroll: int = 1
   dtype: Any = jnp.float32
+
+  adjustable: ClassVar[tuple[str, ...]] = ('counts', 'remat', 'unroll')
 
   def setup(self):
     def linear(features, names, std=None):
