@@ -24,8 +24,12 @@ def sinusoid(times: jax.Array, channels: int, longest: float = 1e4):
     longest: period of the last frequency, in units of 2 pi.
   """
   half = channels // 2
-  frequency = np.exp(-np.log(longest) * np.arange(half) / half)
-  angle = times.astype(jnp.float32)[..., None] * jnp.float32(frequency)
+  # In float32 as in the models that were trained: a time of 1000 multiplies what
+  # the exponent was rounded by.
+  log = np.float32(-np.log(longest))
+  exponent = log * np.arange(half, dtype=np.float32) / np.float32(half)
+  frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)
+  angle = times.astype(jnp.float32)[..., None] * frequency
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], -1)
 
 

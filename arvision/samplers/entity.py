@@ -44,7 +44,9 @@ class EntityAR(Sampler):
 
     def advance(carry, step: Step):
       state, cache = carry
-      slots = model.feed_slots(state, step)
+      slots = dataclasses.replace(
+        model.feed_slots(state, step), step=step.s, steps=layout.steps
+      )
       rows = dataclasses.replace(slots, values=tile(slots.values, halves))
       z, cache = model.read(rows, cond, cache, step.readout)
 

@@ -22,6 +22,7 @@ import numpy as np
 from tests.parity.case import Case, Part
 from tests.parity.systems import (
   flexvar,
+  flowar,
   llamagen,
   maskgit,
   nar,
@@ -64,6 +65,7 @@ FORWARD = {
   'tokenizer.tokenizer_image.vq_model.VQModel': System(
     llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
   ),
+  'models.flowar.FlowAR': System(flowar.transformer, flowar.INPUTS),
   'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),
   'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
     nar.transformer, nar.INPUTS
