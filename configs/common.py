@@ -174,6 +174,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
       small.sampler.steps = 3
     if 'second_depth' in small.backbone:
       small.backbone.second_depth = 1
+    if 'heads' in small.get('release', {}):
+      small.release.heads = 2
     small.condition.width = 32
     _shrink_condition(small)
     _shrink_head(small.head)
@@ -191,6 +193,14 @@ def _shrink_head(head):
     head.channels = min(head.channels, 4)
   if 'depth' in head:
     head.depth = 2
+  if 'attention' in head:
+    head.heads = 2
+    head.mlp.hidden = 64
+    if 'cross' in head.block:
+      head.block.cross.heads = 2
+  if 'counts' in head:
+    few = {'count': 3, 'first': 3, 'last': 2}
+    head.counts.update({k: few[k] for k in few if k in head.counts})
 
 
 def _shrink_condition(small):

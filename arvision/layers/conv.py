@@ -5,7 +5,7 @@ Names follow the official state dicts with dots replaced by underscores:
 
 Source: Esser et al., arXiv 2012.09841, as used by FoundationVision/VAR and
 FoundationVision/LlamaGen: GroupNorm of 32 groups with epsilon 1e-6, swish,
-attention after every block of the lowest level.
+attention in the middle and after the blocks of some levels.
 """
 
 from typing import Any
@@ -175,7 +175,9 @@ class Encoder(nn.Module):
       between levels.
     res_blocks: per level.
     z_channels: channels of the latent.
-    attention: whether the lowest level and the middle attend.
+    attention: whether the net attends at all: in the middle always.
+    attention_levels: numbers of the levels whose blocks attend too, 0 for that
+      of the image; None: the lowest level, () for the middle alone.
     patch: side of the squares of pixels that become channels before the first
       convolution (1 in all published models; more is cheap on a CPU).
     groups: of the norms.
@@ -188,6 +190,7 @@ class Encoder(nn.Module):
   res_blocks: int = 2
   z_channels: int = 256
   attention: bool = True
+  attention_levels: tuple[int, ...] | None = None
   patch: int = 1
   groups: int = 32
   dropout: float = 0.0
@@ -207,13 +210,14 @@ class Encoder(nn.Module):
         'change config.data.size or config.tokenizer.encoder'
       )
     block, attend = _parts(self)
+    attending = _attending(self)
     lowest = len(self.ch_mult) - 1
     h = space_to_depth(x, self.patch)
     h = conv(self.ch, name='conv_in', dtype=self.dtype)(h)
     for i, mult in enumerate(self.ch_mult):
       for j in range(self.res_blocks):
         h = block(self.ch * mult, f'down_{i}_block_{j}')(h, train)
-        if self.attention and i == lowest:
+        if i in attending:
           h = attend(f'down_{i}_attn_{j}')(h)
       if i != lowest:
         h = Down(self.dtype, name=f'down_{i}_downsample')(h)
@@ -230,7 +234,8 @@ class Decoder(nn.Module):
 
   Attributes:
     channels: of the image.
-    ch, ch_mult, attention, patch, groups, dropout, dtype: see `Encoder`.
+    ch, ch_mult, attention, attention_levels, patch, groups, dropout, dtype: see
+      `Encoder`.
     res_blocks: of the encoder; a level has one more here.
   """
 
@@ -239,6 +244,7 @@ class Decoder(nn.Module):
   ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
   res_blocks: int = 2
   attention: bool = True
+  attention_levels: tuple[int, ...] | None = None
   patch: int = 1
   groups: int = 32
   dropout: float = 0.0
@@ -247,13 +253,13 @@ class Decoder(nn.Module):
   @nn.compact
   def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
     block, attend = _parts(self)
-    lowest = len(self.ch_mult) - 1
+    attending = _attending(self)
     h = conv(self.ch * self.ch_mult[-1], name='conv_in', dtype=self.dtype)(z)
     h = _middle(self, h, train)
     for i in reversed(range(len(self.ch_mult))):
       for j in range(self.res_blocks + 1):
         h = block(self.ch * self.ch_mult[i], f'up_{i}_block_{j}')(h, train)
-        if self.attention and i == lowest:
+        if i in attending:
           h = attend(f'up_{i}_attn_{j}')(h)
       if i:
         h = Up(self.dtype, name=f'up_{i}_upsample')(h)
@@ -273,6 +279,23 @@ def _parts(net):
     return Attention(net.groups, net.dtype, name=name)
 
   return block, attend
+
+
+def _attending(net):
+  """Numbers of the levels whose blocks attend."""
+  lowest = len(net.ch_mult) - 1
+  if not net.attention:
+    return ()
+  if net.attention_levels is None:
+    return (lowest,)
+  wrong = [i for i in net.attention_levels if not 0 <= i <= lowest]
+  if wrong:
+    raise ValueError(
+      f'attention_levels={net.attention_levels}: no level {wrong[0]}, ch_mult='
+      f'{net.ch_mult} has levels 0 to {lowest}; change config.tokenizer.'
+      'encoder.attention_levels and decoder.attention_levels'
+    )
+  return net.attention_levels
 
 
 def _middle(net, h, train):

@@ -136,9 +136,12 @@ class KL(Tokenizer, kw_only=True):
     return Tokens(self.scaled(Gaussian.of(self.store(image)).mean))
 
   def decode(self, tokens: Tokens) -> jax.Array:
+    return jnp.clip(self.synthesise(self.latent(tokens)), -1, 1)
+
+  def latent(self, tokens: Tokens) -> jax.Array:
+    """Tokens (b, t, c) -> what the decoder takes, (b, h, w, c)."""
     latent = jnp.asarray(tokens.values) / self.scale + jnp.asarray(self.shift)
-    latent = latent.reshape(len(latent), *self.spec.grids[-1], self.channels)
-    return jnp.clip(self.synthesise(latent), -1, 1)
+    return latent.reshape(len(latent), *self.spec.grids[-1], self.channels)
 
   def scaled(self, latent: jax.Array) -> jax.Array:
     """(b, t, c) as the decoder takes it -> as a generator does."""
@@ -190,6 +193,6 @@ class PyramidKL(KL, kw_only=True):
     ]
     return jnp.concatenate(scales, 1)
 
-  def decode(self, tokens: Tokens) -> jax.Array:
+  def latent(self, tokens: Tokens) -> jax.Array:
     height, width = self.spec.grids[-1]
-    return super().decode(Tokens(tokens.values[:, -height * width :]))
+    return super().latent(Tokens(tokens.values[:, -height * width :]))

@@ -23,6 +23,7 @@ from tests.parity.case import Case, Part
 from tests.parity.systems import (
   flexvar,
   flowar,
+  kl,
   llamagen,
   maskgit,
   nar,
@@ -66,6 +67,7 @@ FORWARD = {
     llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
   ),
   'models.flowar.FlowAR': System(flowar.transformer, flowar.INPUTS),
+  'models.vae.AutoencoderKL': System(kl.tokenizer, kl.INPUTS),
   'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),
   'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
     nar.transformer, nar.INPUTS

@@ -9,7 +9,7 @@ from tests.configs import ALL
 # Published counts, in millions. LlamaGen's XL, XXL, 3B and its model of captions
 # (775M) are published with two or three digits, RAR's in whole millions, rounded
 # or cut; of NAR and MaskGIT's tokenizer only 816M and 54M are published, and none
-# of FlexVAR's transformers. Those are counted from the published layer sizes.
+# of MAR's tokenizer and of FlexVAR's transformers. Those are counted from the published layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -21,6 +21,12 @@ GENERATORS = {
   'flexvar/imagenet256:d24': 1041.31,
   'flexvar/imagenet256:d24_13': 1041.31,
   'flexvar/imagenet256:d24_512': 1041.31,
+  'flowar/imagenet256:S': 171.7,
+  'flowar/imagenet256:L': 586.9,
+  'flowar/imagenet256:H': 1913.3,
+  'flowar/imagenet256:S_disa': 171.7,
+  'flowar/imagenet256:L_disa': 586.9,
+  'flowar/imagenet256:H_disa': 1913.3,
   'llamagen/imagenet256:B': 110.9,
   'llamagen/imagenet256:L': 342.9,
   'llamagen/imagenet256:XL': 774.7,
@@ -48,6 +54,7 @@ TOKENIZERS = {
   'llamagen/tokenizer': 71.883,
   'flexvar/tokenizer': 72.049827,
   'maskgit/tokenizer': 54.516,
+  'mar/tokenizer': 66.456019,
   'titok/tokenizer:L-32': 641.055,
   'titok/tokenizer:B-64': 204.814,
   'titok/tokenizer:S-128': 83.675,
