@@ -38,6 +38,9 @@ class ARModel(nn.Module):
   ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
     """Weighted sums over a batch: loss = Σ w l / Σ w, divided by the caller.
 
+    Where the feed says what tokens count (FlowAR), the divisor of the loss is
+    Σ counted; other metrics stay means over the weights.
+
     Args:
       tokens: of b examples.
       inputs: of the condition.
@@ -47,7 +50,7 @@ class ARModel(nn.Module):
       train: dropout, drop path and null dropping.
 
     Returns:
-      Σ w l, and (Σ w, name -> Σ w metric), float32 scalars.
+      Σ w l, and (divisor, name -> metric times the divisor), float32 scalars.
     """
     batch = draw.batch
     null = jnp.zeros((batch,), bool)
@@ -57,13 +60,21 @@ class ARModel(nn.Module):
     z, at = self.hidden(slots, inputs, null, train)
     loss, metrics = self.head.loss(z, slots.targets, draw, at)
     w = jnp.broadcast_to(slots.weight, loss.shape).astype(jnp.float32)
+    counted = w
+    if slots.counted is not None:
+      counted = jnp.broadcast_to(slots.counted, loss.shape)
     if weight is not None:
-      w = w * weight[:, None]
-    metrics = {'loss': loss, **self._by_entity(loss, w), **metrics}
-    sums = {k: v if v.ndim == 0 else jnp.sum(w * v) for k, v in metrics.items()}
-    return sums['loss'], (jnp.sum(w), sums)
+      w, counted = w * weight[:, None], counted * weight[:, None]
+    divisor = jnp.sum(counted)
+    share = divisor / jnp.maximum(jnp.sum(w), 1e-9)
+    sums = {
+      'loss': jnp.sum(w * loss),
+      **self._by_entity(loss, w, divisor),
+      **{k: share * jnp.sum(w * v) for k, v in metrics.items()},
+    }
+    return sums['loss'], (divisor, sums)
 
-  def _by_entity(self, loss, w):
+  def _by_entity(self, loss, w, divisor):
     """Losses of every scale, scaled so that the caller's division fits."""
     if not 1 < self.layout.steps <= 16 or loss.shape[1] != self.layout.tokens:
       return {}
@@ -72,7 +83,7 @@ class ARModel(nn.Module):
       here = self.layout.entity_of_token == s
       share = jnp.sum(w[:, here])
       mean = jnp.sum(w[:, here] * loss[:, here]) / jnp.maximum(share, 1e-9)
-      out[f'loss/step_{s}'] = mean * jnp.sum(w)
+      out[f'loss/step_{s}'] = mean * divisor
     return out
 
   def hidden(self, slots: Slots, inputs: dict, null: jax.Array, train=False):

@@ -92,6 +92,8 @@ class Slots:
     coords: (t, axes) float32 where the tokens lie.
     targets: (b, t) int32 or (b, t, c) float, training only.
     weight: (b, t) or (1, t) float32 weight of every token's loss.
+    counted: (b, t) or (1, t) float32 what every token counts in the divisor of
+      the mean loss; None: its weight.
     step: of the sampler's loop, for heads with a loop of their own; traced or
       not, None in training.
     steps: static; of the sampler's loop.
@@ -112,6 +114,7 @@ class Slots:
   coords: Array | None = None
   targets: Array | None = None
   weight: Array | None = None
+  counted: Array | None = None
   step: Any = None
   steps: int = flax.struct.field(pytree_node=False, default=0)
 
@@ -224,12 +227,13 @@ class Replay:
   """A `Draw` that returns recorded arrays.
 
   Attributes:
-    arrays: name -> array; every `fold(i)` takes the i-th row of all of them.
+    arrays: name -> array, or a tuple of arrays where their shapes differ; every
+      `fold(i)` takes the i-th row of all of them.
     progress: see `Draw`.
     size: batch size of the recording.
   """
 
-  arrays: dict[str, Array]
+  arrays: dict[str, Any]
   progress: Any = None
   size: int = flax.struct.field(pytree_node=False, default=1)
 
@@ -238,8 +242,9 @@ class Replay:
     return self.size
 
   def fold(self, i: int | Array) -> 'Replay':
-    rows: dict[str, Array] = {
-      k: jnp.asarray(v)[i] for k, v in self.arrays.items()
+    rows = {
+      k: v[i] if isinstance(v, tuple) else jnp.asarray(v)[i]
+      for k, v in self.arrays.items()
     }
     return self.replace(arrays=rows)
 

@@ -204,6 +204,11 @@ def _shrink_head(head):
   if 'depth' in head:
     head.depth = 2
   _shrink_counts(head)
+  if 'attention' in head:
+    head.heads = 2
+    head.mlp.hidden = 64
+    if 'cross' in head.block:
+      head.block.cross.heads = 2
 
 
 def _shrink_condition(small):

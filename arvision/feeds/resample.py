@@ -15,7 +15,7 @@ from arvision.structs import Slots, Tokens
 
 @dataclasses.dataclass(frozen=True)
 class Resample:
-  """The vectors of the scale before, and of no other (FlexVAR, FlowAR).
+  """The vectors of the scale before, and of no other (FlexVAR).
 
   The first scale is shown nothing.
 
@@ -71,8 +71,38 @@ class Resample:
     """(b, e, c) what scale s is shown."""
     before = codec.embed(values[:, layout.entity_of_token == s - 1])
     before = before.reshape(len(values), *layout.grids[s - 1], -1)
-    shown = resize(before, layout.grids[s], self.kind)
+    shown = self._resized(before, layout.grids[s], layout)
     return shown.reshape(len(values), -1, shown.shape[-1])
+
+  def _resized(self, before, grid, layout):
+    """(b, h, w, c) of one scale -> (b, *grid, c) as the next is shown it."""
+    return resize(before, grid, self.kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class UpAndDown(Resample):
+  """The scale before, brought to the largest grid, then down to its own (FlowAR).
+
+  The loss of an image is the sum over its tokens, divided by those of the last
+  scale: FlowAR's sum over scales of area / largest area times the mean of the
+  scale.
+
+  Source: arXiv 2412.15205; OliverRensu/FlowAR.
+
+  Attributes:
+    kind: how it is brought up, see `layers.resize`.
+    down: how it is brought down.
+  """
+
+  down: str = 'area'
+
+  def train(self, tokens, layout, codec, draw):
+    slots = super().train(tokens, layout, codec, draw)
+    last = layout.entity_of_token == layout.steps - 1
+    return dataclasses.replace(slots, counted=last[None].astype(np.float32))
+
+  def _resized(self, before, grid, layout):
+    return resize(resize(before, layout.grids[-1], self.kind), grid, self.down)
 
 
 @dataclasses.dataclass(frozen=True)

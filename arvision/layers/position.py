@@ -143,7 +143,7 @@ class Aimed(nn.Module):
     return own + jnp.where((aim >= 0)[..., None], aimed, 0)
 
 
-def rotations(coords: np.ndarray, dim: int, base: float) -> np.ndarray:
+def rotations(coords: Any, dim: int, base: float) -> Any:
   """Rotary table of slots with coordinates on several axes.
 
   The dim / 2 frequencies are dealt to the axes in equal parts, the first axis
@@ -152,7 +152,7 @@ def rotations(coords: np.ndarray, dim: int, base: float) -> np.ndarray:
   what LlamaGen's released weights were trained with, not the identity.
 
   Args:
-    coords: (n, axes) float32.
+    coords: (n, axes) float32, numpy or JAX; so is the table.
     dim: size of a head, a multiple of 2 * axes.
     base: 10000 in the published models.
 
@@ -174,8 +174,9 @@ def rotations(coords: np.ndarray, dim: int, base: float) -> np.ndarray:
   part = dim // axes
   frequency = base ** (-np.arange(0, part, 2, dtype=np.float32) / part)
   angle = (coords[:, :, None] * frequency).reshape(len(coords), dim // 2)
-  table = np.stack([np.cos(angle), np.sin(angle)])
-  return np.where(np.isnan(table), 0.0, table).astype(np.float32)
+  xp = coords.__array_namespace__()
+  table = xp.stack([xp.cos(angle), xp.sin(angle)])
+  return xp.where(xp.isnan(table), 0.0, table).astype(np.float32)
 
 
 def rotate(x: jax.Array, table: jax.Array) -> jax.Array:
@@ -189,7 +190,7 @@ def rotate(x: jax.Array, table: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Rotary:
-  """Rotary positions of a backbone, from the coordinates of its layout.
+  """Rotary positions, from the coordinates of a layout.
 
   Attributes:
     base: frequency base.
@@ -200,3 +201,7 @@ class Rotary:
   def __call__(self, layout: Layout, index: Any, dim: int) -> jax.Array:
     """(2, e, dim / 2) for the slots `index` (e,)."""
     return jnp.asarray(rotations(layout.coords, dim, self.base))[:, index]
+
+  def at(self, coords: Any, dim: int) -> jax.Array:
+    """(2, t, dim / 2) for tokens with coordinates (t, axes)."""
+    return jnp.asarray(rotations(coords, dim, self.base))

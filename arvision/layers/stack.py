@@ -28,6 +28,9 @@ class BlockInputs:
     mask: bool, broadcastable to (b, h, n, m).
     modulation: (b, 1 or n, d), or (b, 1 or n, 6, d) where layers share it.
     rows: (n,) row of `modulation` that every slot takes; None: as they come.
+    level: (b, 1 or n, d) the share of noise levels alone in it, for blocks that
+      tell them apart.
+    memory: (b, m, c) what cross attention reads.
     rotation: (2, n, k / 2) or None.
     start: first slot in the cache; traced or not.
     extent: static; slots of the cache that are read.
@@ -37,6 +40,8 @@ class BlockInputs:
   mask: Any
   modulation: Any = None
   rows: Any = None
+  level: Any = None
+  memory: Any = None
   rotation: Any = None
   start: Any = None
   extent: int | None = flax.struct.field(pytree_node=False, default=None)
@@ -89,7 +94,8 @@ class Stack(nn.Module):
     row of them. With `keep` what every layer gave (layers, b, n, d) comes back
     in the place of caches.
     """
-    if caches is not None and not self.is_initializing():
+    unstacked = isinstance(self._params(), Layers)
+    if unstacked or (caches is not None and not self.is_initializing()):
       return self._decode(x, rest, caches)
     body = _Scanned
     if self.remat not in REMAT:
@@ -117,9 +123,12 @@ class Stack(nn.Module):
     x, kept = layers(x, drop, skips, rest)
     return x, kept if self.keep else caches
 
+  def _params(self):
+    return self.variables.get('params', {}).get(LAYERS)
+
   def _decode(self, x, rest, caches):
-    """Against caches: layers one by one, or scanned where that is cheap."""
-    params = self.variables['params'][LAYERS]
+    """While sampling: layers one by one, or scanned where that is cheap."""
+    params = self._params()
     if not isinstance(params, Layers):
       params = Layers.of(params)
     block = self.block(parent=None)
@@ -131,10 +140,10 @@ class Stack(nn.Module):
     if not in_loop and x.shape[0] * x.shape[1] >= _SCANNED_ROWS:
       return _scan_layers(layer, x, params.stacked, caches)
     new = []
-    for own, cache in zip(params.single, caches):
-      x, cache = layer(x, own, cache)
+    for i, own in enumerate(params.single):
+      x, cache = layer(x, own, None if caches is None else caches[i])
       new.append(cache)
-    return x, tuple(new)
+    return x, None if caches is None else tuple(new)
 
 
 # A scan over layers copies the weights and the cache of every layer, which
@@ -144,6 +153,8 @@ _SCANNED_ROWS = 128
 
 
 def _scan_layers(layer, x, params, caches):
+  if caches is None:
+    return jax.lax.scan(lambda x, own: layer(x, own, None), x, params)
   stacked = jax.tree.map(lambda *c: jnp.stack(c), *caches)
   x, stacked = jax.lax.scan(lambda x, own: layer(x, *own), x, (params, stacked))
   return x, tuple(_take(stacked, i) for i in range(len(caches)))

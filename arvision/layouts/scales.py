@@ -8,6 +8,8 @@ import numpy as np
 from arvision.layouts.base import NO_TOKEN, Layout
 
 Grids = tuple[int | tuple[int, int], ...]
+# Where in a token the point lies that its coordinates are of.
+ANCHORS = {'centre': 0.5, 'corner': 0.0}
 
 
 def as_grids(scales: Grids) -> tuple[tuple[int, int], ...]:
@@ -19,7 +21,7 @@ def as_grids(scales: Grids) -> tuple[tuple[int, int], ...]:
 
 
 @functools.cache
-def scales(scales: Grids, start: bool = True) -> Layout:
+def scales(scales: Grids, start: bool = True, anchor: str = 'centre') -> Layout:
   """Next-scale prediction (VAR, FlexVAR, FlowAR).
 
   Slot i stands for token i of the concatenated pyramid, small to large.
@@ -28,21 +30,25 @@ def scales(scales: Grids, start: bool = True) -> Layout:
     scales: sides or (height, width) of every scale.
     start: the slots of the first scale are prefix slots that the condition
       fills (VAR); otherwise the feed fills them.
+    anchor: the point of a token that its coordinates are of, in units of the
+      largest scale: 'centre', or the upper left 'corner' (FlowAR).
 
   Raises:
-    ValueError: no scales.
+    ValueError: no scales, or an unknown anchor.
   """
   grids = as_grids(scales)
   if not grids:
     raise ValueError('scales is empty')
+  if anchor not in ANCHORS:
+    raise ValueError(f"anchor='{anchor}': wanted one of {tuple(ANCHORS)}")
   sizes = [math.prod(grid) for grid in grids]
   tokens, prefix = sum(sizes), sizes[0] if start else 0
-  # Centres of all scales in the units of the largest, so that equal places
-  # have equal coordinates.
+  # In the units of the largest scale equal places have equal coordinates.
   height, width = grids[-1]
+  inside = ANCHORS[anchor]
   coords = []
   for h, w in grids:
-    y, x = np.mgrid[:h, :w] + 0.5
+    y, x = np.mgrid[:h, :w] + inside
     coords.append(np.stack([y * height / h, x * width / w], -1).reshape(-1, 2))
   token = np.arange(tokens, dtype=np.int32)
   return Layout(
@@ -50,7 +56,7 @@ def scales(scales: Grids, start: bool = True) -> Layout:
     entity=np.repeat(np.arange(len(grids), dtype=np.int32), sizes),
     stream=np.zeros(tokens, np.int32),
     token=np.where(token < prefix, NO_TOKEN, token).astype(np.int32),
-    coords=np.concatenate(coords).astype(np.float32) - 0.5,
+    coords=np.concatenate(coords).astype(np.float32) - np.float32(inside),
     readout=token[:, None],
     grids=grids,
   )

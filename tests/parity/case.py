@@ -158,19 +158,16 @@ def nchw(x: Any) -> np.ndarray:
   return np.moveaxis(np.asarray(x), -1, -3)
 
 
-def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
-  """What the parts of a decoder gave out on the way.
+def intermediates(
+  module: nn.Module, params: Any, *args: Any, **kwargs: Any
+) -> dict:
+  """The tree of what all parts of a model gave out on the way.
 
   Args:
-    module: an `ARModel` with a `Decoder`.
+    module: an `ARModel`.
     params: of it.
     *args: of the method.
     **kwargs: of `apply`, with the method.
-
-  Returns:
-    'embed' (b, n, d) what the first block is given; 'blocks' (layers, b, n, d)
-    what every block gives, and the same of further stacks under their names;
-    'condition', a `Cond`; and 'modules', all of it by the modules' names.
   """
 
   def keep(part, method):
@@ -186,7 +183,18 @@ def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
       **kwargs,
     )[1]['intermediates']
 
-  found = run(params)
+  return run(params)
+
+
+def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
+  """What the parts of a decoder gave out on the way, see `intermediates`.
+
+  Returns:
+    'embed' (b, n, d) what the first block is given; 'blocks' (layers, b, n, d)
+    what every block gives, and the same of further stacks under their names;
+    'condition', a `Cond`; and 'modules', all of it by the modules' names.
+  """
+  found = intermediates(module, params, *args, **kwargs)
   stacks = {
     name: part['layers']['block']['__call__'][0][0]
     for name, part in found['backbone'].items()

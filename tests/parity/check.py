@@ -22,6 +22,7 @@ import numpy as np
 from tests.parity.case import Case, Part
 from tests.parity.systems import (
   flexvar,
+  flowar,
   kl,
   llamagen,
   mar,
@@ -68,6 +69,7 @@ FORWARD = {
     llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
   ),
   'models.xar.xAR': System(xar.transformer, xar.INPUTS),
+  'models.flowar.FlowAR': System(flowar.transformer, flowar.INPUTS),
   'models.vae.AutoencoderKL': System(kl.tokenizer, kl.INPUTS),
   'models.mar.MAR': System(mar.transformer, mar.INPUTS),
   'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),

@@ -1,0 +1,192 @@
+"""A velocity field by a transformer over the tokens of one entity."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.layers.blocks import Block
+from arvision.layers.dense import Dense
+from arvision.layers.level import LevelEmbedding, as_time
+from arvision.layers.norm import modulate
+from arvision.layers.param import normal
+from arvision.layers.position import Rotary
+from arvision.layers.stack import BlockInputs, Stack
+from arvision.process.counts import Counts, Same
+from arvision.process.flow import draw_levels, mix
+from arvision.process.levels import Even, Levels
+from arvision.structs import Draw, Slots, Template
+
+
+class Flow(nn.Module):
+  """Flow matching of all tokens of an entity together, given z (FlowAR).
+
+  Tokens of an entity see one another and no others. In training the tokens of
+  all entities go through in one pass, each entity at a level of its own.
+
+  Source: arXiv 2412.15205; OliverRensu/FlowAR, whose flow goes from noise to
+    data in falling levels.
+
+  Attributes:
+    channels: of a token.
+    width: of the transformer.
+    depth: number of layers.
+    heads: attention heads.
+    attention, mlp, norm: templates of the blocks' parts.
+    adaln: template of a block's modulation by condition and level, token by
+      token; None for blocks that make it themselves.
+    block: template of a block: `layers.blocks.Block`, or
+      `layers.cross.CrossBlock`, which reads z again.
+    rotary: rotations by coordinates, or None.
+    levels: law of the level of an image and entity, see
+      `process.flow.draw_levels`.
+    counts: solver steps at every step of the sampler.
+    spacing: the levels of so many steps.
+    std: standard deviation of the maps outside of the blocks; None: Xavier's.
+    remat, unroll: see `Stack`.
+    dtype: compute dtype of the blocks.
+  """
+
+  channels: int
+  width: int
+  depth: int
+  heads: int
+  attention: Template
+  mlp: Template
+  norm: Template
+  adaln: Template | None = None
+  block: Template = Block
+  rotary: Rotary | None = None
+  levels: str = 'uniform'
+  counts: Counts = Same(25)
+  spacing: Levels = Even()
+  std: float | None = None
+  remat: str = 'none'
+  unroll: int = 1
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    def linear(features, names):
+      return Dense(features, names, kernel_init=normal(self.std))
+
+    def attention(name):
+      return self.attention(heads=self.heads, dtype=self.dtype, name=name)
+
+    def mlp(name):
+      return self.mlp(dtype=self.dtype, name=name)
+
+    def norm(name):
+      return self.norm(dtype=self.dtype, name=name)
+
+    def adaln(name):
+      return self.adaln(width=self.width, dtype=self.dtype, name=name)
+
+    def block(**kwargs):
+      return self.block(
+        attention, mlp, norm, adaln if self.adaln else None, **kwargs
+      )
+
+    self.input = linear((self.width,), (None, 'embed'))
+    self.cond = linear((self.width,), ('embed', 'mlp'))
+    self.level = LevelEmbedding(self.width, std=self.std)
+    self.stack = Stack(
+      block,
+      self.depth,
+      remat=self.remat,
+      unroll=min(self.unroll, self.depth),
+    )
+    self.last_norm = self.norm()
+    self.last_adaln = linear((2, self.width), ('embed', None, 'mlp'))
+    self.linear = linear((self.channels,), ('embed', None))
+
+  def field(
+    self, z: jax.Array, x: jax.Array, level: jax.Array, at: Slots
+  ) -> jax.Array:
+    """The velocity, noise - data.
+
+    Args:
+      z: (b, t, 1, d).
+      x: (b, t, c) float32 tokens at their noise levels.
+      level: (b, s) of every entity, or (b or 1, 1) where all have the same.
+      at: rows of the slots that z was read from.
+
+    Returns:
+      (b, t, c) float32.
+    """
+    z = z[:, :, 0]
+    level = self.level(as_time(level))
+    if level.shape[1] > 1:
+      level = level[:, at.entity]
+    cond = self.cond(z.astype(jnp.float32)) + level
+    entity, rotation = jnp.asarray(at.entity), None
+    if self.rotary is not None:
+      rotation = self.rotary.at(at.coords, self.width // self.heads)
+    inputs = BlockInputs(
+      mask=(entity[:, None] == entity)[None],
+      modulation=cond,
+      level=level,
+      memory=z,
+      rotation=rotation,
+    )
+    h, _ = self.stack(self.input(x).astype(self.dtype), inputs)
+    two = self.last_adaln(jax.nn.silu(cond))
+    h = self.last_norm(h.astype(jnp.float32))
+    return self.linear(modulate(h, two[..., 1, :], two[..., 0, :]))
+
+  def loss(
+    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean squared error of the velocity.
+
+    Args:
+      z: (b, t, 1, d).
+      targets: (b, t, c) float32 tokens.
+      draw: 'level' (s,) of every entity and 'noise' (t, c) of an example.
+      at: rows of the slots that z was read from; all entities of the layout.
+
+    Returns:
+      (b, t) float32 losses, and no metrics.
+    """
+    entities = 1 + int(np.max(np.asarray(at.entity)))
+    level = draw_levels(self.levels, draw, (entities,))
+    noise = draw.normal('noise', targets.shape[1:])
+    x = mix(targets, noise, level[:, at.entity])
+    error = self.field(z, x, level, at) - (noise - targets)
+    return jnp.mean(error**2, -1), {}
+
+  def sample(
+    self,
+    z: jax.Array,
+    draw: Draw,
+    guide: Callable[..., jax.Array],
+    choose: Any,
+    at: Slots,
+  ) -> jax.Array:
+    """Tokens (b, t, c) float32 of an entity, by Euler's method.
+
+    Both halves of a guided velocity are those of the conditional half's x.
+
+    Args:
+      z: (b or 2b, t, 1, d); conditional rows, then null rows.
+      draw: 'noise' (t, c) of an example.
+      guide: merges the two halves of the velocity at a level.
+      choose: not used.
+      at: rows of the slots, with the step of the sampler.
+    """
+    levels = self.spacing(self.counts(at.step, at.steps))
+    x = draw.normal('noise', (z.shape[1], self.channels))
+    halves = len(z) // len(x)
+    head, variables = self.unbind()
+
+    def advance(x, step):
+      now, after = step
+      both = jnp.concatenate([x] * halves)
+      velocity = head.apply(
+        variables, z, both, now[None, None], at, method='field'
+      )
+      return x + (after - now) * guide(velocity, now), None
+
+    return jax.lax.scan(advance, x, (levels[:-1], levels[1:]))[0]
