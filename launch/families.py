@@ -48,6 +48,10 @@ FAMILIES = (
   Family('MaskGIT', 'maskgit', ('maskgit_vq',)),
   Family('TiTok', 'titok_uvit', ('titok',)),
   Family('TiTok, legacy', 'titok_uvit:legacy', LEGACY),
+  Family('MAR', 'mar', ('kl',)),
+  Family('MAR, causal', 'mar:causal', ('kl',)),
+  Family('xAR', 'xar', ('kl',)),
+  Family('FlowAR', 'flowar', ('kl',)),
 )
 
 
