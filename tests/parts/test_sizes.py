@@ -7,10 +7,10 @@ from arvision.tasks import assemble
 from tests.configs import ALL
 
 # Published counts, in millions. LlamaGen's XL, XXL, 3B and its model of captions
-# (775M) are published with two or three digits, RAR's, MAR's (208, 479, 943) and
-# TokenBridge's (486, 910) in whole millions, rounded or cut; of NAR and MaskGIT's tokenizer only 816M and 54M
-# are published, and none of MAR's tokenizer and of FlexVAR's transformers. Those
-# are counted from the published layer sizes.
+# (775M) are published with two or three digits; RAR's, MAR's (208, 479, 943) and
+# TokenBridge's (486, 910) in whole millions, rounded or cut; of NAR and MaskGIT's
+# tokenizer only 816M and 54M are published, and none of MAR's tokenizer and of
+# FlexVAR's transformers. Those are counted from the published layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
