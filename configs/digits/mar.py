@@ -3,7 +3,6 @@
     arvision train --config=configs/digits/kl.py --workdir=runs/digits/kl
     arvision train --config=configs/digits/mar.py --workdir=runs/digits/mar
 
-`mar.py:disa` has fewer diffusion steps at late steps and takes the same weights.
 `mar.py:causal` is the baseline of the paper: next latent in raster order.
 
 Source: arXiv 2406.11838, at a size for 8 × 8 px.
@@ -13,14 +12,12 @@ from arvision.configs import common
 from arvision.configs.digits import kl
 from arvision.configs.mar import parts
 
-SIZES = ('masked', 'causal', 'disa')
+SIZES = ('masked', 'causal')
 
 
 def get_config(arg: str = 'masked'):
   kind = arg or 'masked'
-  make = common.size(
-    kind, {'masked': parts.mar, 'causal': parts.causal, 'disa': parts.mar}
-  )
+  make = common.size(kind, {'masked': parts.mar, 'causal': parts.causal})
   config = common.generator(kl.get_config(), 'runs/digits/kl')
   make(
     config,
@@ -40,12 +37,10 @@ def get_config(arg: str = 'masked'):
     diffusion_steps=50,
     guidance=3.0,
   )
-  if kind == 'disa':
-    parts.anneal(config)
   config.backbone.unroll = 4  # all layers, see layers.stack.Stack
   config.head.unroll = 3
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=100))
+  config.train = common.block(duration=common.block(epochs=60))
   config.optim = common.adamw(
     2e-3,
     common.cosine(0.05, fraction=0.05),

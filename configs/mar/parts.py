@@ -23,7 +23,9 @@ def head(
     width=width,
     depth=depth,
     repeats=repeats,
-    counts=block(type='process.counts.Same', count=diffusion_steps),
+    counts=block(
+      type='process.counts.Falling', first=diffusion_steps, last=diffusion_steps
+    ),
     remat='none',
     unroll=1,
   )
@@ -31,9 +33,7 @@ def head(
 
 def anneal(config: ConfigDict, first: int = 50, last: int = 5) -> None:
   """Fewer and fewer diffusion steps while images are drawn (DiSA)."""
-  config.head.counts = block(
-    type='process.counts.Falling', first=first, last=last
-  )
+  config.head.counts.update(first=first, last=last)
 
 
 def transformer(

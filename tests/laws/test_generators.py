@@ -370,9 +370,11 @@ def test_known_tokens_stay(law):
   np.testing.assert_array_equal(
     law.draw(numbers, Known(tokens, everywhere))[0], tokens
   )
-  np.testing.assert_array_equal(
-    law.draw(numbers, Known(tokens, ~everywhere))[0], drawn
-  )
+  none, _ = law.draw(numbers, Known(tokens, ~everywhere))
+  # Latents come from another program, which may round otherwise.
+  codes = np.issubdtype(drawn.dtype, np.integer)
+  limit = 0 if codes else 1e-5 * np.abs(drawn).max()
+  np.testing.assert_allclose(none, drawn, rtol=0, atol=limit)
   some = np.random.default_rng(4).random(everywhere.shape) < 0.5
   mixed, _ = law.draw(numbers, Known(tokens, some))
   np.testing.assert_array_equal(mixed[some], tokens[some])
