@@ -68,6 +68,17 @@ def test_a_spaced_schedule_passes_through_the_same_noise_levels():
   np.testing.assert_allclose(table.alphas_bar, whole[table.times], rtol=1e-9)
 
 
+def test_sampling_may_start_below_the_last_time():
+  table = diffusion.sample_table(10, highest=990)
+  assert table.times[-1] == 990
+  whole = diffusion.train_table().alphas_bar
+  np.testing.assert_allclose(table.alphas_bar, whole[table.times], rtol=1e-9)
+  # What an error in the noise is multiplied by.
+  inverse = diffusion.train_table().numbers['data_inverse']
+  assert inverse[999] == pytest.approx(20_291, abs=1)
+  assert inverse[990] == pytest.approx(71.3, abs=0.1)
+
+
 def test_a_step_back_with_the_true_noise_follows_the_posterior():
   table = diffusion.train_table()
   rng = np.random.default_rng(0)
