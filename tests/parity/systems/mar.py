@@ -179,7 +179,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'loss_terms', theirs(mse + bits)
   yield 'loss', loss
 
-  count = config.head.counts.count
+  count = config.head.counts.first
   spaced = diffusion.sample_table(count)
   yield 'gen_timestep_map', spaced.times
   yield 'gen_betas', spaced.betas
