@@ -52,7 +52,7 @@ def unknown(batch: int, layout: Layout, codec: Any) -> Any:
 
 def entering(values: Any, codec: Any) -> Any:
   """What stands for tokens in the network: of levels, the latents they mean."""
-  if codec is not None and codec.spec.kind == 'levels':
+  if getattr(getattr(codec, 'spec', None), 'kind', '') == 'levels':
     return codec.embed(values)
   return values
 
