@@ -16,7 +16,7 @@ from arvision.importers import var as table
 from arvision.layers import conv
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Tokens, TokenSpec
+from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.residual import MultiScaleVQ, phi_index
 from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
@@ -27,9 +27,6 @@ INPUTS = {'label', 'teacher_input'}
 
 class Teacher:
   """A codec that hands out the recorded teacher-forcing input."""
-
-  # Nothing reads more of it than that tokens enter as they are.
-  spec = TokenSpec('codes', 0, (), 0)
 
   def __init__(self, rows: Any, scales: tuple[int, ...]):
     self.rows, self.scales = rows, scales
