@@ -247,11 +247,7 @@ def limits(case: Case, name: str) -> np.ndarray:
   if name.endswith('_projection'):
     least, factor = (5e-3, 5) if when == 'ema' else (1e-4, 20)
     share = np.maximum(least, factor * io[f'noise_{name}'])
-    # An average near a parameter of size 1 moves by a few last digits, and the
-    # recording itself is one of the ways to round them.
-    steps, change = len(io['lr']), io['final_delta_sumsq']
-    rounding = 2**-24 * np.sqrt(steps * io['init_sumsq'] / change)
-    return np.maximum(share * np.abs(wanted), 3 * rounding)
+    return share * np.abs(wanted)
   if name.endswith('_sumsq'):
     return suggested['sumsq_rel'] * np.abs(wanted)
   if name.endswith('_sum'):
