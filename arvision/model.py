@@ -242,6 +242,7 @@ def sample(
   inputs: dict,
   draw: Draw,
   codec: Any = None,
+  known: Any = None,
 ) -> Tokens:
   """Tokens of a batch, drawn by a sampler; pure, to be called under jit.
 
@@ -252,9 +253,10 @@ def sample(
     inputs: of the condition, leading axis b.
     draw: keys of the b examples.
     codec: the bound tokenizer.
+    known: a `samplers.base.Known`, tokens that are not drawn; None for none.
   """
   if sampler.layout is not None:
     module = module.clone(layout=sampler.layout)
   params = unstack(params) if sampler.cached else params
   bound = BoundModel(module, {'params': params}, codec)
-  return sampler(bound, inputs, draw, draw.batch)
+  return sampler(bound, inputs, draw, draw.batch, known)

@@ -10,17 +10,12 @@ curves beside it in docs/images/families; `--docs` names another folder.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-import platform
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+
+from training import Runs, parameters, where
 
 from arvision.evals import chart
 
@@ -56,101 +51,18 @@ FAMILIES = (
 )
 
 
-class Runs:
-  """The runs of all families in one folder.
-
-  Attributes:
-    root: of the folder.
-  """
-
-  def __init__(self, root: pathlib.Path):
-    self.root = root
-    root.mkdir(parents=True, exist_ok=True)
-
-  def folder(self, config: str) -> pathlib.Path:
-    return self.root / config.replace(':', '_')
-
-  def train(self, config: str, *flags: str) -> None:
-    """Trains a config, to its end, and notes how long it took."""
-    folder = self.folder(config)
-    note = folder.with_suffix('.seconds.json')
-    spent = json.loads(note.read_text()) if note.exists() else {'seconds': 0}
-    if spent.get('done'):
-      return
-    begin = time.time()
-
-    def keep(done):
-      seconds = spent['seconds'] + time.time() - begin
-      note.write_text(json.dumps({'seconds': seconds, 'done': done}))
-
-    # Noted as it goes, so that the time of a run that is killed counts.
-    arvision(
-      'train',
-      f'--config=digits/{config}',
-      f'--workdir={folder}',
-      *flags,
-      meanwhile=lambda: keep(False),
-    )
-    keep(True)
-
-  def seconds(self, config: str) -> float:
-    note = self.folder(config).with_suffix('.seconds.json')
-    return json.loads(note.read_text())['seconds']
-
-  def family(self, family: Family) -> None:
-    """Trains, samples and evaluates all that a family needs."""
-    for before, config in zip((None, *family.tokenizers), family.tokenizers):
-      flags = []
-      if config == 'titok_warmup':
-        flags = [f'--config.task.teacher_workdir={self.folder(before)}']
-      elif before:
-        flags = [f'--init_from={self.folder(before)}']
-      self.train(config, *flags)
-    tokenizer = self.folder(family.tokenizers[-1])
-    self.train(family.generator, f'--config.tokenizer_workdir={tokenizer}')
-    folder = self.folder(family.generator)
-    if not (folder / 'samples' / 'grid' / 'grid.png').exists():
-      arvision(
-        'sample',
-        f'--workdir={folder}',
-        '--labels=all',
-        '--number=10',
-        '--batch_size=100',
-        '--name=grid',
-      )
-    if not (folder / 'eval.json').exists():
-      arvision('eval', f'--workdir={folder}', f'--samples={SAMPLES}')
-
-
-def arvision(*args: str, meanwhile: Callable[[], None] = lambda: None) -> None:
-  """Runs a command of this installation.
-
-  Args:
-    *args: of the command.
-    meanwhile: called every few seconds.
-
-  Raises:
-    subprocess.CalledProcessError: the command failed.
-  """
-  command = [sys.executable, '-m', 'arvision', *args]
-  print('\n== arvision', *args, flush=True)
-  # See launch/experiment.sh.
-  tunables = os.environ.get('GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1')
-  environment = {**os.environ, 'GLIBC_TUNABLES': tunables}
-  with subprocess.Popen(command, env=environment) as process:
-    while process.returncode is None:
-      meanwhile()
-      with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=5)
-  if process.returncode:
-    raise subprocess.CalledProcessError(process.returncode, command)
-
-
-def parameters(folder: pathlib.Path) -> int:
-  """Of a run, by the last line of its list."""
-  text = (folder / 'parameters.txt').read_text()
-  (line,) = (x for x in text.splitlines() if x.startswith('Total'))
-  return int(line.split(':')[1].split()[0].replace(',', ''))
+def train(runs: Runs, family: Family) -> None:
+  """Trains, samples and evaluates all that a family needs."""
+  for before, config in zip((None, *family.tokenizers), family.tokenizers):
+    flags = []
+    if config == 'titok_warmup':
+      flags = [f'--config.task.teacher_workdir={runs.folder(before)}']
+    elif before:
+      flags = [f'--init_from={runs.folder(before)}']
+    runs.train(config, *flags)
+  tokenizer = runs.folder(family.tokenizers[-1])
+  runs.train(family.generator, f'--config.tokenizer_workdir={tokenizer}')
+  runs.measure(family.generator, SAMPLES)
 
 
 def losses(folder: pathlib.Path) -> dict[str, list]:
@@ -171,10 +83,7 @@ def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
   name = family.generator.replace(':', '_')
   shutil.copy(folder / 'samples' / 'grid' / 'grid.png', images / f'{name}.png')
   svg = chart.line_chart(losses(folder), size=(300, 170))
-  style = (
-    '<style>.axis{font:10px sans-serif;fill:#555}.rule{stroke:#ddd}</style>'
-  )
-  (images / f'{name}.svg').write_text(svg.replace('>', f'>{style}', 1) + '\n')
+  (images / f'{name}.svg').write_text(chart.styled(svg) + '\n')
   minutes = [runs.seconds(config) / 60 for config in family.tokenizers]
   own = runs.seconds(family.generator) / 60
   tokenizers = ' + '.join(f'{m:.1f}' for m in minutes)
@@ -186,16 +95,21 @@ def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
     f'![loss](images/families/{name}.svg)',
     f'{100 * figures["class_accuracy"]:.1f} %',
     f'{figures["frechet"]:.2f} ({figures["frechet_of_held_out"]:.2f})',
-    f'{100 * figures["memorised"]:.1f} %',
+    _memorised(figures),
     f'{figures["sampling_images_per_second"]:.0f}',
     f'![samples](images/families/{name}.png)',
   )
   return f'| {" | ".join(cells)} |'
 
 
+def _memorised(figures):
+  share = figures.get('memorised')
+  return '–' if share is None else f'{100 * share:.1f} %'
+
+
 HEAD = """# Every family on digits
 
-Made by `python launch/families.py` on {machine}, {cores} cores, jax {jax}. Digits
+Made by `python launch/families.py` on {where}. Digits
 of 8 × 8 px, the small config of every family, {samples:,} samples.
 
 Parameters and minutes are those of the tokenizer or tokenizers and of the
@@ -204,26 +118,13 @@ several families share counts in each. Curves are of the generator's loss: blue 
 training, orange on held-out digits. Class accuracy is the share of samples that
 a classifier (99 % right on held-out digits) takes for the class that was asked
 for; the Fréchet distance is over the features of that classifier, in brackets that
-of the held-out digits; memorised samples have all codes of a training image;
+of the held-out digits; memorised samples have all codes of a training image, where
+tokens are codes;
 images/s are of sampling and decoding with batch 100.
 
 | family | parameters | minutes | loss | class accuracy | Fréchet | memorised | images/s | samples |
 |---|---|---|---|---|---|---|---|---|
 """
-
-
-def processor() -> str:
-  """What the machine computes on."""
-  import jax
-
-  device = jax.devices()[0]
-  if device.platform != 'cpu':
-    return device.device_kind
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-    return next(x.split(':')[1].strip() for x in lines if 'model name' in x)
-  except (OSError, StopIteration):
-    return platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -247,20 +148,13 @@ def main() -> None:
   chosen = [names[name] for name in wanted] or FAMILIES
   runs = Runs(args.output)
   for family in chosen:
-    runs.family(family)
-  import jax
-
+    train(runs, family)
   images = args.docs / 'images' / 'families'
   images.mkdir(parents=True, exist_ok=True)
   done = [
     f for f in FAMILIES if (runs.folder(f.generator) / 'eval.json').exists()
   ]
-  head = HEAD.format(
-    machine=processor(),
-    cores=os.cpu_count(),
-    jax=jax.__version__,
-    samples=SAMPLES,
-  )
+  head = HEAD.format(where=where(), samples=SAMPLES)
   lines = [row(runs, family, images) for family in done]
   page = args.docs / 'families.md'
   page.write_text(head + '\n'.join(lines) + '\n', encoding='utf-8')

@@ -5,7 +5,7 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).parents[1] / 'configs'
 # Modules that hold fragments and no experiment.
-_FRAGMENTS = {'__init__', 'common', 'papers', 'parts'}
+_FRAGMENTS = {'__init__', 'common', 'parts'}
 
 
 def _load(path):

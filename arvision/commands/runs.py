@@ -15,6 +15,7 @@ from arvision.commands import common
 from arvision.data.base import Data, DataError
 from arvision.data.latents import CachedTokens
 from arvision.parallel import host
+from arvision.tasks import assemble
 from arvision.training import workdir as workdirs
 from arvision.training.trained import TrainedRun, load_run
 
@@ -81,7 +82,7 @@ def with_config(
       if there is not here:
         lines.append(f'  config.{name}: only one of the two has it')
       continue
-    lines += workdirs.differences(there, here, f'config.{name}')
+    lines += workdirs.other_weights(there, here, name)
   if lines:
     raise ConfigError(
       f"--workdir='{workdir}' holds the run of another model than --config:\n"
@@ -90,10 +91,19 @@ def with_config(
     )
   mixed = ConfigDict(run.config)
   with mixed.unlocked():
-    for name in ('data', 'sampler', 'release'):
+    for name in (*blocks, 'data', 'sampler', 'release'):
       if name in config:
         mixed[name] = config[name]
-  return dataclasses.replace(run, config=mixed)
+  changed: dict[str, Any] = {'config': mixed}
+  if any(
+    workdirs.differences(run.config[name], mixed[name])
+    for name in blocks
+    if name in mixed
+  ):
+    changed['tokenizer'] = assemble.make_tokenizer(mixed)
+    if run.model is not None:
+      changed['model'] = assemble.make_model(mixed)
+  return dataclasses.replace(run, **changed)
 
 
 def add_sampling(flags: argparse.ArgumentParser) -> None:

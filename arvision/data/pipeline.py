@@ -228,6 +228,22 @@ class Images:
       process_count=process_count,
     )
 
+  def picture(self, image: np.ndarray, name: str) -> np.ndarray:
+    """A picture from elsewhere, prepared as held-out ones are.
+
+    Args:
+      image: (h, w, 1 or 3) uint8 of any size.
+      name: what to call it in errors.
+
+    Returns:
+      (H, W, C) float32 in [-1, 1].
+
+    Raises:
+      DataError: the crop does not fit into it.
+    """
+    scaled = self._open_and_scale(image, name)
+    return transforms.to_float(self._preparation.views(scaled, 'center')[0])
+
   def _batch(self, examples, images, **more) -> Batch:
     batch = {
       'image': transforms.to_float(images),

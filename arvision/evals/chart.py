@@ -117,6 +117,51 @@ def bar_chart(
   return _svg(parts, (width, max(1, len(shares)) * row))
 
 
+def dot_chart(
+  values: Mapping[str, Sequence[float]], label: str, width: int = 460
+) -> str:
+  """A row of dots for every name, and a line at their mean.
+
+  Args:
+    values: name -> numbers, in rows of that order.
+    label: under the axis.
+    width: in px.
+  """
+  row, left = 26, 120
+  height = len(values) * row + _BOTTOM
+  every = [v for found in values.values() for v in found]
+  axis = _Axis(min(every), max(every), left, width - _RIGHT, margin=0.05)
+  size = (width, height)
+  parts = [_x_tick(t, axis, size) for t in axis.ticks(5)]
+  parts.append(
+    f'<text x="{width - _RIGHT}" y="{height - 4}" class="axis" '
+    f'text-anchor="end">{html.escape(label)}</text>'
+  )
+  for i, (name, found) in enumerate(values.items()):
+    y = i * row + row / 2
+    mean = axis(sum(found) / len(found))
+    parts.append(
+      f'<text x="{left - 10}" y="{y + 4}" class="axis" text-anchor="end">'
+      f'{html.escape(name)}</text>'
+      f'<line x1="{left}" y1="{y}" x2="{width - _RIGHT}" y2="{y}" '
+      'class="rule"/>'
+      f'<line x1="{mean:.1f}" y1="{y - 8}" x2="{mean:.1f}" y2="{y + 8}" '
+      f'stroke="{_PALETTE[1]}" stroke-width="2"/>'
+    )
+    parts += [
+      f'<circle cx="{axis(v):.1f}" cy="{y}" r="4" fill="{_PALETTE[0]}" '
+      'fill-opacity="0.7"/>'
+      for v in found
+    ]
+  return _svg(parts, size)
+
+
+def styled(svg: str) -> str:
+  """A chart with the look of its text and rules, for a file of its own."""
+  look = '.axis{font:10px sans-serif;fill:#555}.rule{stroke:#ddd}'
+  return svg.replace('>', f'><style>{look}</style>', 1)
+
+
 def number(value: float) -> str:
   """A figure as people write it: 4 significant digits, no needless zeros."""
   if not math.isfinite(value):

@@ -38,12 +38,12 @@ def hidden_counts(schedule: str, steps: int, tokens: int) -> list[int]:
   """How many of `tokens` are hidden after each of `steps`.
 
   At least one token is drawn at every step, as long as there are any, and one
-  is left for the last step, which leaves none.
+  is left for the last step, which leaves none. Without tokens all counts are 0.
   """
   counts, left = [], tokens
   for i in range(1, steps):
     share = hidden_share(schedule, i / steps, math)
-    left = max(1, min(left - 1, math.floor(tokens * share)))
+    left = max(min(1, tokens), min(left - 1, math.floor(tokens * share)))
     counts.append(left)
   return [*counts, 0]
 

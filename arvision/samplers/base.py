@@ -3,17 +3,45 @@
 import dataclasses
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from arvision.layouts.base import Layout
 from arvision.process.choice import Choice
 from arvision.process.guidance import Constant, Schedule
+from arvision.structs import Array
+
+
+@flax.struct.dataclass
+class Known:
+  """Tokens of which some are not drawn but taken as they are (editing).
+
+  Attributes:
+    values: (b, t) int32 or (b, t, c).
+    keep: (b, t) bool, True where a token is known.
+  """
+
+  values: Array
+  keep: Array
+
+  def over(self, drawn: jax.Array, which: Any = slice(None)) -> jax.Array:
+    """Tokens (b, e) or (b, e, c) with the known ones in their places.
+
+    Args:
+      drawn: the tokens of a step.
+      which: (e,) their raster numbers; -1 for padding.
+    """
+    keep, values = jnp.asarray(self.keep), jnp.asarray(self.values)
+    keep = keep[:, which]
+    if drawn.ndim == 3:
+      keep = keep[..., None]
+    return jnp.where(keep, values[:, which], drawn)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-  """A decode loop: (model, inputs, draw, batch) -> Tokens.
+  """A decode loop: (model, inputs, draw, batch, known) -> Tokens.
 
   Attributes:
     guidance: schedule of the guidance scale.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from arvision.layouts.base import Step
 from arvision.process.guidance import guide
-from arvision.samplers.base import Sampler, tile
+from arvision.samplers.base import Known, Sampler, tile
 from arvision.structs import Draw, Tokens
 
 
@@ -27,7 +27,12 @@ class EntityAR(Sampler):
   best: tuple[int, ...] = ()
 
   def __call__(
-    self, model: Any, inputs: dict, draw: Draw, batch: int
+    self,
+    model: Any,
+    inputs: dict,
+    draw: Draw,
+    batch: int,
+    known: Known | None = None,
   ) -> Tokens:
     """Draws the tokens of a batch.
 
@@ -36,6 +41,7 @@ class EntityAR(Sampler):
       inputs: of the condition, leading axis b.
       draw: keys of the b examples.
       batch: b.
+      known: tokens that are taken in the place of drawn ones, or None.
     """
     layout = model.layout
     halves = 2 if self.guidance.active else 1
@@ -62,6 +68,8 @@ class EntityAR(Sampler):
       tokens = model.draw(
         z, draw.fold(step.s), merge, choice, slots, step.readout
       )
+      if known is not None:
+        tokens = known.over(tokens, step.tokens)
       return model.push(state, step, tokens), cache
 
     carry = model.start(batch), model.empty_cache(halves * batch)

@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.process.guidance import guide
 from arvision.process.masking import NoisyLogits, Policy, hidden_counts
-from arvision.samplers.base import Sampler, tile
+from arvision.samplers.base import Known, Sampler, tile
 from arvision.structs import Draw, Tokens
 
 _HIDDEN = -1
@@ -36,15 +37,27 @@ class Masked(Sampler):
   cached = False
 
   def __call__(
-    self, model: Any, inputs: dict, draw: Draw, batch: int
+    self,
+    model: Any,
+    inputs: dict,
+    draw: Draw,
+    batch: int,
+    known: Known | None = None,
   ) -> Tokens:
     """Draws the tokens of a batch, see `EntityAR`."""
-    return self.run(model, inputs, draw, batch)[0]
+    return self.run(model, inputs, draw, batch, known)[0]
 
   def run(
-    self, model: Any, inputs: dict, draw: Draw, batch: int
+    self,
+    model: Any,
+    inputs: dict,
+    draw: Draw,
+    batch: int,
+    known: Known | None = None,
   ) -> tuple[Tokens, jax.Array]:
     """The tokens, and what every step was shown.
+
+    With `known` the schedule counts the tokens that are not.
 
     Returns:
       tokens, and (steps, b, t) int32 with -1 for what was hidden.
@@ -53,7 +66,17 @@ class Masked(Sampler):
     halves = 2 if self.guidance.active else 1
     null = jnp.repeat(jnp.arange(halves) > 0, batch)
     cond = model.condition(tile(inputs, halves), null)
-    left = hidden_counts(self.schedule, self.steps, layout.tokens)
+    start = jnp.full((batch, layout.tokens), _HIDDEN, jnp.int32)
+    if known is not None:
+      start = known.over(start)
+    # Row u: how many of u tokens stay hidden after every step.
+    counts = np.array(
+      [
+        hidden_counts(self.schedule, self.steps, u)
+        for u in range(layout.tokens + 1)
+      ]
+    )
+    left = jnp.asarray(counts)[jnp.sum(start == _HIDDEN, -1)].T
 
     def advance(values, step):
       i, left = step
@@ -68,11 +91,10 @@ class Masked(Sampler):
       ids, sure = self.policy(self.choice.filter(logits), draw.fold(i), noise)
       ids = jnp.where(hole, ids, values)
       sure = jnp.where(hole, sure, jnp.inf)
-      cut = jnp.sort(sure, axis=-1)[:, jnp.maximum(left - 1, 0)]
-      again = (sure <= cut[:, None]) & (left > 0)
+      last = jnp.maximum(left - 1, 0)[:, None]
+      cut = jnp.take_along_axis(jnp.sort(sure, axis=-1), last, -1)
+      again = (sure <= cut) & (left > 0)[:, None]
       return jnp.where(again, _HIDDEN, ids), values
 
-    start = jnp.full((batch, layout.tokens), _HIDDEN, jnp.int32)
-    numbers = jnp.arange(self.steps), jnp.array(left)
-    values, shown = jax.lax.scan(advance, start, numbers)
+    values, shown = jax.lax.scan(advance, start, (jnp.arange(self.steps), left))
     return Tokens(values), shown

@@ -1,5 +1,7 @@
 """A pyramid of codes, every scale a whole picture by itself (FlexVAR)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,9 @@ class PyramidVQ(VQ, kw_only=True):
   scales: tuple[int | tuple[int, int], ...]
   smaller: float = 1.0
   grid: tuple[int, int] = (0, 0)  # of `VQ`; the last scale says it
+
+  # The codes of a `VQ` serve at every scale.
+  adjustable: ClassVar[tuple[str, ...]] = ('type', 'grid', 'scales', 'smaller')
 
   @property
   def spec(self) -> TokenSpec:

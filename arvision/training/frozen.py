@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, resolve
+from arvision.build import ConfigError
 from arvision.parallel import host
 from arvision.training import checkpoint
 from arvision.training import workdir as workdirs
@@ -55,10 +55,7 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     )
   theirs = workdirs.load_config(source)
   own = config.task.teacher if name == 'teacher' else config.tokenizer
-  may = getattr(resolve(own.type, f'{block}.type'), 'adjustable', ())
-  differ = workdirs.differences(
-    _without(theirs.tokenizer, may), _without(own, may), f'config.{block}'
-  )
+  differ = workdirs.other_weights(theirs.tokenizer, own, block)
   if differ:
     raise ConfigError(
       f"the tokenizer in '{source}' (config.{key}) is not the one "
@@ -66,10 +63,6 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     )
   params = checkpoint.load_params(source)[1]
   return {name: {'params': params['tokenizer']}}
-
-
-def _without(block, keys):
-  return ConfigDict({k: v for k, v in block.items() if k not in keys})
 
 
 def claim(

@@ -18,6 +18,8 @@ from ml_collections import ConfigDict
 from arvision.build import ConfigError, build
 from arvision.data.base import Data
 from arvision.model import ARModel, sample
+from arvision.process.editing import kept_tokens
+from arvision.samplers.base import Known
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.training import checkpoint, frozen
@@ -124,25 +126,57 @@ class TrainedRun:
     Raises:
       ConfigError: the run is a tokenizer, or values out of their range.
     """
+    return self._draw_fn(seed, prompts, **sampling)
+
+  def edit_fn(
+    self, seed: int = 0, prompts: Prompts | None = None, **sampling: Any
+  ) -> Callable[[Any, Any, Any, Any], tuple[np.ndarray, np.ndarray]]:
+    """A function that draws parts of images anew; see `sample_fn`.
+
+    Returns:
+      (labels (b,), index (b,), images (b, H, W, C) in [-1, 1], keep (b, H, W)
+      bool) -> images and tokens. Of the pixels with keep = True the tokens
+      stay, see `process.editing.kept_tokens`; the number of classes as a label
+      stands for no class.
+
+    Raises:
+      ConfigError: as `sample_fn`; tokens that do not lie over the picture.
+    """
+    draw = self._draw_fn(seed, prompts, **sampling)
+    grids = self.as_drawn.tokenizer.spec.grids
+
+    def call(labels, index, images, keep):
+      try:
+        kept = kept_tokens(keep, grids)
+      except ValueError as error:
+        raise ConfigError(f'config.tokenizer: {error}') from error
+      return draw(labels, index, (jnp.asarray(images), jnp.asarray(kept)))
+
+    return call
+
+  def _draw_fn(self, seed, prompts, **sampling):
+    """(labels, index, None or (images, kept tokens)) -> images, tokens."""
     model, sampler = self.model, self.sampler(**sampling)
     if model is None:
       raise ConfigError('a tokenizer draws nothing by itself')
-
     tokenizer = sampler.tokenizer(self.tokenizer)
 
     @jax.jit
-    def draw(params, variables, inputs, index):
+    def draw(params, variables, inputs, index, picture):
       codec = tokenizer.bind(variables)
-      keys = Draw.create(seed, index)
-      tokens = sample(model, params, sampler, inputs, keys, codec)
+      keys, known = Draw.create(seed, index), None
+      if picture is not None:
+        image, keep = picture
+        known = Known(codec.encode(image).values, keep)
+      tokens = sample(model, params, sampler, inputs, keys, codec, known)
       return codec.decode(tokens), tokens.values
 
     prompts = prompts or self.prompts
 
-    def call(labels, index):
+    def call(labels, index, picture=None):
       labels, index = (jnp.asarray(x, jnp.int32) for x in (labels, index))
       inputs = prompts.take(labels) if prompts else {'label': labels}
-      out = draw(self.params, self.variables, inputs, index)
+      out = draw(self.params, self.variables, inputs, index, picture)
       return jax.device_get(out)
 
     return call

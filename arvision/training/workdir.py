@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError
+from arvision.build import ConfigError, resolve
 
 CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
@@ -120,6 +120,22 @@ def differences(
     for k in sorted({*there, *here})
     if there.get(k) != here.get(k)
   ]
+
+
+def other_weights(old: ConfigDict, new: ConfigDict, key: str) -> list[str]:
+  """The `differences` of two blocks that mean other weights.
+
+  A part may name fields as `adjustable`: they may differ, as no parameter depends
+  on them.
+  """
+  may: tuple[str, ...] = ()
+  if 'type' in new:
+    may = getattr(resolve(new.type, f'{key}.type'), 'adjustable', ())
+  kept = (
+    ConfigDict({k: v for k, v in block.items() if k not in may})
+    for block in (old, new)
+  )
+  return differences(*kept, f'config.{key}')
 
 
 def _flat(value, key) -> Iterator[tuple[str, Any]]:

@@ -15,14 +15,15 @@ goes through all four; 1, 2, 4 is as good a list:
 Source: arXiv 2502.20313, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import pyramid_vq, var
+from arvision.configs.flexvar import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(pyramid_vq.get_config(), 'runs/digits/pyramid_vq')
-  papers.flexvar(
+  parts.flexvar(
     config,
     scales=config.tokenizer.scales,
     drawn=config.tokenizer.scales,

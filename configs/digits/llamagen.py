@@ -10,14 +10,15 @@ docs/families.md has what `arvision eval` says of it.
 Source: arXiv 2406.06525, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import vq
+from arvision.configs.llamagen import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(vq.get_config(), 'runs/digits/vq')
-  papers.llamagen(
+  parts.llamagen(
     config,
     grid=(4, 4),
     vocab_size=config.tokenizer.vocab_size,

@@ -11,8 +11,9 @@ Every word is a fixed vector of random numbers, so no text encoder is needed.
 Source: arXiv 2406.06525, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import llamagen, vq
+from arvision.configs.llamagen import parts
 
 
 def get_config(arg: str = ''):
@@ -21,7 +22,7 @@ def get_config(arg: str = ''):
   config.data.text = common.block(
     type='data.text.HashedWords', length=8, channels=32
   )
-  papers.llamagen_t2i(
+  parts.llamagen_t2i(
     config,
     length=8,
     channels=32,

@@ -12,14 +12,15 @@ Source: arXiv 2202.04200, at a size for 8 × 8 px. Deviations: labels are droppe
 and samples guided.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import maskgit_vq, titok_uvit
+from arvision.configs.maskgit import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(maskgit_vq.get_config(), 'runs/digits/maskgit_vq')
-  papers.maskgit(
+  parts.maskgit(
     config,
     grid=config.tokenizer.grid,
     vocab_size=config.tokenizer.vocab_size,

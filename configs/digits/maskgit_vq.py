@@ -10,8 +10,9 @@ Source: arXiv 2202.04200. Deviations: squares of 2 × 2 px enter as channels, no
 perceptual loss and no discriminator; dead codes are restarted.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import tokenizer
+from arvision.configs.maskgit import parts
 
 SIZES = {'': 128, 'few': 16}
 
@@ -20,7 +21,7 @@ def get_config(arg: str = ''):
   vocab_size = common.size(arg, SIZES)
   config = common.new()
   config.release = common.block(type='importers.maskgit.Tokenizer')
-  config.tokenizer = papers.maskgit_vq(
+  config.tokenizer = parts.maskgit_vq(
     grid=(4, 4),
     vocab_size=vocab_size,
     channels=16,

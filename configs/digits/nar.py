@@ -7,14 +7,15 @@
 Source: arXiv 2503.10696, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import vq
+from arvision.configs.nar import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(vq.get_config(), 'runs/digits/vq')
-  papers.nar(
+  parts.nar(
     config,
     grid=(4, 4),
     vocab_size=config.tokenizer.vocab_size,

@@ -7,14 +7,15 @@
 Source: arXiv 2411.00776, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import maskgit_vq
+from arvision.configs.rar import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(maskgit_vq.get_config(), 'runs/digits/maskgit_vq')
-  papers.rar(
+  parts.rar(
     config,
     grid=(4, 4),
     vocab_size=config.tokenizer.vocab_size,
@@ -34,7 +35,7 @@ def get_config(arg: str = ''):
     2e-3,
     common.cosine(0.05, epochs=5),
     clip=1.0,
-    exempt=papers.RAR_NO_DECAY,
+    exempt=parts.NO_DECAY,
   )
   config.ema = (0.99,)
   return common.locked(config)

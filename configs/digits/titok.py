@@ -9,15 +9,16 @@ Source: arXiv 2406.07550 (the later models, which give pixels). Deviations: as i
 `tokenizer.py` beside this file.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import tokenizer
+from arvision.configs.titok import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.new()
   config.release = common.block(type='importers.titok.Tokenizer')
-  config.tokenizer = papers.titok(
+  config.tokenizer = parts.titok(
     length=8,
     vocab_size=128,
     channels=12,

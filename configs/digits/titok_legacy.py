@@ -12,8 +12,9 @@ they are. `titok_uvit.py` draws its codes too:
 Source: arXiv 2406.07550. Deviations: as in `titok.py` beside this file.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import titok_warmup, tokenizer
+from arvision.configs.titok import parts
 
 
 def get_config(arg: str = ''):
@@ -21,8 +22,8 @@ def get_config(arg: str = ''):
   config = titok_warmup.get_config().unlock()
   tokenizer.recipe(config, l2=1.0)
   config.task.restart_after = 0
-  config.task.fixed = papers.TITOK_WARMED_UP
+  config.task.fixed = parts.WARMED_UP
   config.optim.learning_rate = 1e-3
-  config.optim.decay.exempt = papers.TITOK_WARMED_UP
+  config.optim.decay.exempt = parts.WARMED_UP
   config.train.duration = common.block(epochs=16)
   return common.locked(config)

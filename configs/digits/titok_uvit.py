@@ -10,8 +10,9 @@ steps.
 Source: arXiv 2406.07550, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import titok, titok_legacy
+from arvision.configs.titok import parts
 
 # Whose codes are drawn.
 SIZES = {'': (titok, 'titok'), 'legacy': (titok_legacy, 'titok_legacy')}
@@ -20,7 +21,7 @@ SIZES = {'': (titok, 'titok'), 'legacy': (titok_legacy, 'titok_legacy')}
 def get_config(arg: str = ''):
   tokenizer, name = common.size(arg, SIZES)
   config = common.generator(tokenizer.get_config(), f'runs/digits/{name}')
-  papers.uvit(
+  parts.uvit(
     config,
     grid=config.tokenizer.grid,
     vocab_size=config.tokenizer.vocab_size,

@@ -8,8 +8,9 @@
 Source: arXiv 2406.07550. Deviations: as in `titok.py` beside this file.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import maskgit_vq, tokenizer
+from arvision.configs.titok import parts
 
 
 def get_config(arg: str = ''):
@@ -17,7 +18,7 @@ def get_config(arg: str = ''):
   pixels = maskgit_vq.get_config('few').tokenizer
   config = common.new()
   config.release = common.block(type='importers.titok.Tokenizer')
-  config.tokenizer = papers.legacy_titok(
+  config.tokenizer = parts.legacy_titok(
     length=8,
     vocab_size=128,
     channels=12,
@@ -34,7 +35,7 @@ def get_config(arg: str = ''):
     half.unroll = 3  # all layers, see layers.stack.Stack
     half.std = half.width**-0.5
   tokenizer.recipe(config, l2=0.0)
-  papers.titok_warmup(config, pixels, 'runs/digits/maskgit_vq_few')
+  parts.titok_warmup(config, pixels, 'runs/digits/maskgit_vq_few')
   config.task.restart_after = 50
   config.optim.learning_rate = 4e-3
   config.optim.decay.exempt = ('pixel_',)

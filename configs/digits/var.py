@@ -7,14 +7,15 @@
 Source: arXiv 2404.02905, at a size for 8 × 8 px.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.digits import tokenizer
+from arvision.configs.var import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(tokenizer.get_config(), 'runs/digits/tokenizer')
-  papers.var(
+  parts.var(
     config,
     scales=config.tokenizer.scales,
     vocab_size=config.tokenizer.vocab_size,
@@ -39,6 +40,6 @@ def recipe(config):
   config.optim = common.adamw(
     2e-3,
     common.cosine(0.05, epochs=5),
-    exempt=papers.VAR_NO_DECAY,
+    exempt=parts.NO_DECAY,
   )
   config.ema = (0.99,)

@@ -7,14 +7,15 @@ Train the tokenizer first (`tokenizer.py`). Made for a GPU.
 Source: arXiv 2404.02905.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.emoji import tokenizer
+from arvision.configs.var import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(tokenizer.get_config(), 'runs/emoji/tokenizer')
-  papers.var(
+  parts.var(
     config,
     scales=config.tokenizer.scales,
     vocab_size=config.tokenizer.vocab_size,
@@ -31,6 +32,6 @@ def get_config(arg: str = ''):
   config.optim = common.adamw(
     1e-3,
     common.cosine(0.02, steps=100),
-    exempt=papers.VAR_NO_DECAY,
+    exempt=parts.NO_DECAY,
   )
   return common.locked(config)

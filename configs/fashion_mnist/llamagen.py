@@ -9,14 +9,15 @@ EPYC; the README has what `arvision eval` says of it.
 Source: arXiv 2406.06525, at a size for two CPU cores.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.fashion_mnist import var, vq
+from arvision.configs.llamagen import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(vq.get_config(), 'runs/fashion_mnist/vq')
-  papers.llamagen(
+  parts.llamagen(
     config,
     grid=config.tokenizer.grid,
     vocab_size=config.tokenizer.vocab_size,

@@ -10,8 +10,9 @@ it.
 Source: arXiv 2404.02905, at a size for two CPU cores.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.fashion_mnist import tokenizer
+from arvision.configs.var import parts
 
 
 def recipe(config, clip: float, exempt: tuple[str, ...] = ()) -> None:
@@ -34,7 +35,7 @@ def get_config(arg: str = ''):
   config = common.generator(
     tokenizer.get_config(), 'runs/fashion_mnist/tokenizer'
   )
-  papers.var(
+  parts.var(
     config,
     scales=config.tokenizer.scales,
     vocab_size=config.tokenizer.vocab_size,
@@ -46,5 +47,5 @@ def get_config(arg: str = ''):
     drop_path=0.0,
     guidance=1.0,
   )
-  recipe(config, clip=2.0, exempt=papers.VAR_NO_DECAY)
+  recipe(config, clip=2.0, exempt=parts.NO_DECAY)
   return common.locked(config)

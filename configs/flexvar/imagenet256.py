@@ -18,8 +18,10 @@ list of scales for a step of all devices.
 Source: arXiv 2502.20313; jiaosiyu1999/FlexVAR.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
+from arvision.configs.flexvar import parts as flexvar_parts
 from arvision.configs.flexvar import tokenizer
+from arvision.configs.var import parts as var_parts
 
 STEPS_10 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 STEPS_13 = (*range(1, 11), 12, 14, 16)
@@ -42,7 +44,7 @@ def get_config(arg: str = 'd16'):
   size = common.size(arg or 'd16', SIZES)
   depth, epochs, rate, final, gate, drawn, guidance = size
   config = common.generator(tokenizer.get_config(), 'runs/flexvar-tokenizer')
-  papers.flexvar(
+  flexvar_parts.flexvar(
     config,
     scales=config.tokenizer.scales,
     drawn=drawn,
@@ -75,7 +77,7 @@ def get_config(arg: str = 'd16'):
       flat=0.05,
       final=final,
     ),
-    exempt=papers.VAR_NO_DECAY,
+    exempt=var_parts.NO_DECAY,
   )
   config.optim.weight_decay_end = 0.05
   config.ema = ()

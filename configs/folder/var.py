@@ -10,14 +10,15 @@ EPYC; more pictures want more steps.
 Source: arXiv 2404.02905.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.folder import tokenizer
+from arvision.configs.var import parts
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(tokenizer.get_config(), 'runs/folder/tokenizer')
-  papers.var(
+  parts.var(
     config,
     scales=config.tokenizer.scales,
     vocab_size=config.tokenizer.vocab_size,
@@ -34,7 +35,7 @@ def get_config(arg: str = ''):
   config.optim = common.adamw(
     1e-3,
     common.cosine(0.02, steps=100),
-    exempt=papers.VAR_NO_DECAY,
+    exempt=parts.NO_DECAY,
   )
   config.ema = (0.99,)
   return common.locked(config)

@@ -14,8 +14,8 @@ tokens; XL, XXL and 3B were trained at 24 × 24 only. Guidance 2.0 for B and L,
 Source: arXiv 2406.06525; FoundationVision/LlamaGen.
 """
 
-from arvision.configs import common, papers
-from arvision.configs.llamagen import tokenizer
+from arvision.configs import common
+from arvision.configs.llamagen import parts, tokenizer
 
 # layers, heads, width, guidance of the published FID.
 SIZES = {
@@ -30,7 +30,7 @@ SIZES = {
 def get_config(arg: str = 'B'):
   depth, heads, width, guidance = common.size(arg or 'B', SIZES)
   config = common.generator(tokenizer.get_config(), 'runs/llamagen-tokenizer')
-  papers.llamagen(
+  parts.llamagen(
     config,
     grid=(16, 16),
     vocab_size=config.tokenizer.vocab_size,

@@ -17,8 +17,8 @@ Source: arXiv 2406.06525; FoundationVision/LlamaGen, train_t2i.py. Deviations:
 captions are not exchanged for short ones at random.
 """
 
-from arvision.configs import common, papers
-from arvision.configs.llamagen import tokenizer
+from arvision.configs import common
+from arvision.configs.llamagen import parts, tokenizer
 
 # Side in pixels, batch size is the same.
 SIZES = {'256': 256, '512': 512}
@@ -34,7 +34,7 @@ def get_config(arg: str = '256'):
   config.data.text = common.block(
     type='data.text.Stored', path='', length=120, channels=2048
   )
-  papers.llamagen_t2i(
+  parts.llamagen_t2i(
     config,
     length=120,
     channels=2048,

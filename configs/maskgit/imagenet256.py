@@ -13,14 +13,14 @@ Source: arXiv 2202.04200; google-research/maskgit. Deviations: the last matrix
 is not the table of the codes, and the class is embedded by a table of its own.
 """
 
-from arvision.configs import common, papers
-from arvision.configs.maskgit import tokenizer
+from arvision.configs import common
+from arvision.configs.maskgit import parts, tokenizer
 
 
 def get_config(arg: str = ''):
   del arg
   config = common.generator(tokenizer.get_config(), 'runs/maskgit-tokenizer')
-  papers.maskgit(
+  parts.maskgit(
     config,
     grid=config.tokenizer.grid,
     vocab_size=config.tokenizer.vocab_size,

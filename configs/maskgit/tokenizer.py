@@ -16,7 +16,8 @@ published perceptual loss compares logits of a ResNet.
 Source: arXiv 2202.04200; google-research/maskgit; bytedance/1d-tokenizer.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
+from arvision.configs.maskgit import parts
 
 
 def get_config(arg: str = ''):
@@ -25,7 +26,7 @@ def get_config(arg: str = ''):
   config.data = common.imagenet(size=256, resize=None, batch_size=256)
   config.data.flip = True
   config.release = common.block(type='importers.maskgit.Tokenizer')
-  config.tokenizer = papers.maskgit_vq(
+  config.tokenizer = parts.maskgit_vq(
     grid=(16, 16), vocab_size=1024, channels=256, ch=128
   )
   config.task = common.block(

@@ -13,8 +13,9 @@ Deviations: guidance 2.0 is LlamaGen's; the code names no value of its own.
 Source: arXiv 2503.10696; ThisisBillhe/NAR.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.llamagen import tokenizer
+from arvision.configs.nar import parts
 
 # layers before the further branch, heads, width.
 SIZES = {
@@ -28,7 +29,7 @@ SIZES = {
 def get_config(arg: str = 'B'):
   depth, heads, width = common.size(arg or 'B', SIZES)
   config = common.generator(tokenizer.get_config(), 'runs/llamagen-tokenizer')
-  papers.nar(
+  parts.nar(
     config,
     grid=(16, 16),
     vocab_size=config.tokenizer.vocab_size,

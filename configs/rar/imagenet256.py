@@ -14,8 +14,9 @@ guidance of the table below.
 Source: arXiv 2411.00776; bytedance/1d-tokenizer.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.maskgit import tokenizer
+from arvision.configs.rar import parts
 
 # layers, width, MLP, temperature, guidance and its power.
 SIZES = {
@@ -30,7 +31,7 @@ def get_config(arg: str = 'B'):
   size = common.size(arg or 'B', SIZES)
   depth, width, hidden, temperature, guidance, power = size
   config = common.generator(tokenizer.get_config(), 'runs/maskgit-tokenizer')
-  papers.rar(
+  parts.rar(
     config,
     grid=(16, 16),
     vocab_size=config.tokenizer.vocab_size,
@@ -55,7 +56,7 @@ def get_config(arg: str = 'B'):
     weight_decay=0.03,
     b2=0.96,
     clip=1.0,
-    exempt=papers.RAR_NO_DECAY,
+    exempt=parts.NO_DECAY,
   )
   config.ema = ()
   return common.locked(config)

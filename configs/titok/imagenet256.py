@@ -14,8 +14,8 @@ from 0 to 4.5 and 3.0 for the first two, which is a scale from 1 to 5.5 and 4.0.
 Source: arXiv 2406.07550; bytedance/1d-tokenizer.
 """
 
-from arvision.configs import common, papers
-from arvision.configs.titok import tokenizer
+from arvision.configs import common
+from arvision.configs.titok import parts, tokenizer
 
 _STEPS = {'L-32': 8, 'B-64': 8, 'S-128': 64}
 _LINEAR = 'process.guidance.Linear'
@@ -44,9 +44,9 @@ def get_config(arg: str = 'L-32'):
     'guidance': guidance,
   }
   if arg == 'S-128':
-    papers.uvit(config, **common_sizes, **large)
+    parts.uvit(config, **common_sizes, **large)
   else:
-    papers.bert(config, **common_sizes, **small)
+    parts.bert(config, **common_sizes, **small)
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'
   config.data.batch_size = 2048

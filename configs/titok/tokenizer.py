@@ -26,8 +26,9 @@ published perceptual loss compares logits of a ConvNeXt; no LeCam term; the patc
 discriminator has no blur.
 """
 
-from arvision.configs import common, papers
+from arvision.configs import common
 from arvision.configs.maskgit import tokenizer as maskgit
+from arvision.configs.titok import parts
 
 # Codes, encoder, decoder.
 LEGACY = {
@@ -49,8 +50,8 @@ def get_config(arg: str = 'L-32'):
   length, encoder, decoder = common.size(arg, SIZES)
   sizes = {
     'length': length,
-    'encoder': papers.TITOK_SIZES[encoder],
-    'decoder': papers.TITOK_SIZES[decoder],
+    'encoder': parts.SIZES[encoder],
+    'decoder': parts.SIZES[decoder],
     'grid': (16, 16),
     'patch': 16,
   }
@@ -59,10 +60,10 @@ def get_config(arg: str = 'L-32'):
   config.data.flip = True
   config.release = common.block(type='importers.titok.Tokenizer')
   if arg in LATER:
-    config.tokenizer = papers.titok(vocab_size=8192, channels=64, **sizes)
+    config.tokenizer = parts.titok(vocab_size=8192, channels=64, **sizes)
   else:
     pixels = maskgit.get_config().tokenizer
-    config.tokenizer = papers.legacy_titok(
+    config.tokenizer = parts.legacy_titok(
       vocab_size=4096,
       channels=12,
       pixel_codes=pixels.vocab_size,
@@ -71,7 +72,7 @@ def get_config(arg: str = 'L-32'):
       **sizes,
     )
   if arg.endswith(WARMUP):
-    papers.titok_warmup(config, pixels, 'runs/maskgit-tokenizer')
+    parts.titok_warmup(config, pixels, 'runs/maskgit-tokenizer')
   else:
     config.task = common.block(
       type='tasks.tokenizer.TrainTokenizer',
@@ -84,7 +85,7 @@ def get_config(arg: str = 'L-32'):
       ),
       adversarial=0.01 if arg in LEGACY else 0.1,
       adversarial_start=20_000 if arg in LEGACY else 200_000,
-      fixed=papers.TITOK_WARMED_UP if arg in LEGACY else (),
+      fixed=parts.WARMED_UP if arg in LEGACY else (),
     )
   second = arg in LEGACY
   steps = 500_000 if second else 650_000 if arg in LATER else 1_000_000
@@ -95,7 +96,7 @@ def get_config(arg: str = 'L-32'):
     weight_decay=1e-4,
     b2=0.999 if second else 0.99,
     clip=1.0,
-    exempt=(*papers.TITOK_WARMED_UP, 'pixel_') if arg not in LATER else (),
+    exempt=(*parts.WARMED_UP, 'pixel_') if arg not in LATER else (),
   )
   config.ema = (0.999,)
   return common.locked(config)

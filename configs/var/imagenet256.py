@@ -15,8 +15,8 @@ Deviations: bfloat16 where the published runs used float16 with a loss scale.
 Source: arXiv 2404.02905; FoundationVision/VAR.
 """
 
-from arvision.configs import common, papers
-from arvision.configs.var import tokenizer
+from arvision.configs import common
+from arvision.configs.var import parts, tokenizer
 
 # depth, global batch, epochs, learning rate per 256 examples, final learning
 # rate ratio, gate factor of adaLN, weight decay at the end.
@@ -32,7 +32,7 @@ def recipe(size: tuple, tokenizer, workdir: str, shared_adaln: bool = False):
   """The config of a published size; a row of `SIZES` and its tokenizer."""
   depth, batch, epochs, rate, final, gate, decay_end = size
   config = common.generator(tokenizer, workdir)
-  papers.var(
+  parts.var(
     config,
     scales=config.tokenizer.scales,
     vocab_size=config.tokenizer.vocab_size,
@@ -59,7 +59,7 @@ def recipe(size: tuple, tokenizer, workdir: str, shared_adaln: bool = False):
       flat=0.05,
       final=final,
     ),
-    exempt=papers.VAR_NO_DECAY,
+    exempt=parts.NO_DECAY,
   )
   config.optim.weight_decay_end = decay_end
   config.ema = ()

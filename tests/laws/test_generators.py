@@ -13,6 +13,7 @@ from arvision.build import build
 from arvision.configs.common import shrink
 from arvision.model import BoundModel, sample
 from arvision.process.masking import hidden_counts
+from arvision.samplers.base import Known
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from tests.configs import GENERATORS
@@ -154,6 +155,24 @@ class Case:
         found[:, run.tokens[i][real]] = z[i][:, real]
         slots.update(zip(run.index[i], np.asarray(values[i]).swapaxes(0, 1)))
     return np.asarray(finished), found, slots
+
+  @functools.cached_property
+  def draw(self):
+    """Numbers of examples (b,), known tokens -> tokens, image in 8 bits."""
+    sampler = build(self.config.sampler, 'sampler')
+
+    @jax.jit
+    def draw(params, frozen, index, inputs, known):
+      keys, codec = Draw.create(0, index), self.codec(frozen)
+      tokens = sample(self.model, params, sampler, inputs, keys, codec, known)
+      return tokens.values, codec.decode(tokens)
+
+    def call(numbers, known=None):
+      inputs = self.some_inputs(numbers)
+      out = draw(self.params, self.frozen, numbers, inputs, known)
+      return np.asarray(out[0]), np.asarray((out[1] + 1) * 127.5).round()
+
+    return call
 
 
 @functools.cache
@@ -303,31 +322,30 @@ def test_finish_returns_what_was_pushed(causal):
 
 
 def test_sampling_depends_on_seed_and_example_alone(law):
-  sampler = build(law.config.sampler, 'sampler')
-
-  @jax.jit
-  def draw(params, frozen, index, inputs):
-    tokens = sample(
-      law.model,
-      params,
-      sampler,
-      inputs,
-      Draw.create(0, index),
-      law.codec(frozen),
-    )
-    return tokens.values, law.codec(frozen).decode(tokens)
-
-  index = np.arange(4)
-
-  def pixels(rows):
-    tokens, image = draw(law.params, law.frozen, rows, law.some_inputs(rows))
-    return np.asarray(tokens), np.asarray((image + 1) * 127.5).round()
-
-  tokens, image = pixels(index)
-  again = pixels(index)
+  tokens, image = law.draw(np.array([0, 1]))
+  again = law.draw(np.array([0, 1]))
   np.testing.assert_array_equal(tokens, again[0])
   np.testing.assert_array_equal(image, again[1])
-  halves = [pixels(index[:2]), pixels(index[2:])]
-  np.testing.assert_array_equal(tokens, np.concatenate([h[0] for h in halves]))
-  np.testing.assert_array_equal(image, np.concatenate([h[1] for h in halves]))
+  # The same example beside another one, and in another row.
+  other = law.draw(np.array([2, 0]))
+  np.testing.assert_array_equal(tokens[0], other[0][1])
+  np.testing.assert_array_equal(image[0], other[1][1])
   assert (tokens[0] != tokens[1]).any()
+
+
+def test_known_tokens_stay(law):
+  """All of them: nothing is drawn. None: as without. Some: those stay."""
+  numbers = np.array([0, 1])
+  drawn, _ = law.draw(numbers)
+  tokens = law.some_tokens(3)[:, : drawn.shape[1]]
+  everywhere = np.ones(tokens.shape[:2], bool)
+  np.testing.assert_array_equal(
+    law.draw(numbers, Known(tokens, everywhere))[0], tokens
+  )
+  np.testing.assert_array_equal(
+    law.draw(numbers, Known(tokens, ~everywhere))[0], drawn
+  )
+  some = np.random.default_rng(4).random(everywhere.shape) < 0.5
+  mixed, _ = law.draw(numbers, Known(tokens, some))
+  np.testing.assert_array_equal(mixed[some], tokens[some])
+  assert (mixed[~some] != tokens[~some]).any()

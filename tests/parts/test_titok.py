@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.configs import common, papers
+from arvision.configs import common
+from arvision.configs.titok import parts
 from arvision.importers import table
 from arvision.importers.titok import Generator
 from arvision.model import BoundModel
@@ -16,7 +17,7 @@ LENGTH, VOCAB, CLASSES, WIDTH, HEADS, HIDDEN, DEPTH = 6, 20, 5, 32, 4, 48, 2
 
 def model():
   config = common.new()
-  papers.bert(
+  parts.bert(
     config,
     grid=(1, LENGTH),
     vocab_size=VOCAB,

@@ -12,7 +12,8 @@ import numpy as np
 import optax
 
 from arvision.build import build
-from arvision.configs import common, papers
+from arvision.configs import common
+from arvision.configs.flexvar import parts
 from arvision.importers import flexvar as table
 from arvision.importers import llamagen
 from arvision.model import sample
@@ -100,7 +101,7 @@ def _config(case, scales, **more):
   if not args['attn_l2_norm']:
     raise NotImplementedError('FlexVAR without L2-normalised attention')
   options: dict[str, Any] = {'drawn': scales, 'top_k': 0, 'top_p': 1.0, **more}
-  papers.flexvar(
+  parts.flexvar(
     config,
     scales=scales,
     groups=(),

@@ -11,7 +11,8 @@ import optax
 from ml_collections import ConfigDict
 
 from arvision.build import build
-from arvision.configs import common, papers
+from arvision.configs import common
+from arvision.configs.llamagen import parts
 from arvision.importers import llamagen as table
 from arvision.layers import conv
 from arvision.layers.position import rotations
@@ -27,7 +28,7 @@ INPUTS = {'idx', 'cond', 'label', 'emb_mask', 'valid'}
 
 
 def sizes_of(args: dict[str, Any], classes: int) -> dict[str, Any]:
-  """The arguments of `papers.llamagen` for those of the official class."""
+  """The arguments of `parts.llamagen` for those of the official class."""
   if args.get('n_kv_head') not in (None, args['n_head']):
     raise NotImplementedError('fewer keys than queries')
   if args['rope_base'] != 10000 or args['norm_eps'] != 1e-5:
@@ -51,7 +52,7 @@ def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   if args['model_type'] == 't2i':
     sizes = sizes_of(args, 0)
     sizes.pop('classes')
-    papers.llamagen_t2i(
+    parts.llamagen_t2i(
       config,
       length=args['cls_token_num'],
       channels=args['caption_dim'],
@@ -62,7 +63,7 @@ def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
     # takes its last class for it.
     table_of_classes = 'cls_embedding.embedding_table.weight'
     rows = case.meta['weights'][table_of_classes]['shape'][0]
-    papers.llamagen(config, **sizes_of(args, rows - 1))
+    parts.llamagen(config, **sizes_of(args, rows - 1))
   model = assemble.make_model(config)
   shapes = assemble.model_shapes(model)
   return config, model, imported(case, table.Transformer(), shapes)

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from arvision.build import build
-from arvision.configs import papers
+from arvision.configs.maskgit import parts
 from arvision.importers import maskgit as table
 from arvision.structs import Tokens
 from tests.parity.case import Bound, Case, nchw, nhwc
@@ -19,7 +19,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   mult = tuple(args['channel_mult'])
   factor = 2 ** (len(mult) - 1)
   height, width = io['image'].shape[-2:]
-  block = papers.maskgit_vq(
+  block = parts.maskgit_vq(
     grid=(height // factor, width // factor),
     vocab_size=args['codebook_size'],
     channels=args['z_channels'],

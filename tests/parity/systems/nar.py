@@ -9,7 +9,8 @@ import numpy as np
 import optax
 
 from arvision.build import build
-from arvision.configs import common, papers
+from arvision.configs import common
+from arvision.configs.nar import parts
 from arvision.importers import nar as table
 from arvision.layouts import masks
 from arvision.model import sample
@@ -25,7 +26,7 @@ INPUTS = {'idx', 'label'}
 def config_of(args: dict[str, Any]) -> Any:
   """Our config of the official constructor's arguments."""
   config = common.new()
-  papers.nar(config, **llamagen.sizes_of(args, args['num_classes']))
+  parts.nar(config, **llamagen.sizes_of(args, args['num_classes']))
   config.backbone.extra = args['total_layers'] - args['n_layer']
   return config
 

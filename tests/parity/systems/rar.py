@@ -10,7 +10,8 @@ import optax
 from ml_collections import ConfigDict
 
 from arvision.build import build
-from arvision.configs import common, papers
+from arvision.configs import common
+from arvision.configs.rar import parts
 from arvision.importers import rar as table
 from arvision.model import sample
 from arvision.process.guidance import guide
@@ -29,7 +30,7 @@ def config_of(case: Case) -> ConfigDict:
   side = round(args['image_seq_len'] ** 0.5)
   used = args['image_seq_len'] + 2
   config = common.new()
-  papers.rar(
+  parts.rar(
     config,
     grid=(side, side),
     vocab_size=args['codebook_size'],

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from arvision.build import build
-from arvision.configs import papers
+from arvision.configs.maskgit import parts as maskgit_parts
+from arvision.configs.titok import parts as titok_parts
 from arvision.importers import titok as table
 from arvision.structs import Tokens
 from tests.parity.case import Bound, Case, nchw, nhwc
@@ -30,11 +31,11 @@ def _block(args):
     'normalize': args['use_l2_norm'],
   }
   if not args['is_legacy']:
-    return papers.titok(**sizes)
+    return titok_parts.titok(**sizes)
   if not args.get('finetune_decoder', True):
     raise NotImplementedError('a legacy TiTok without its pixel decoder')
   pixel = args['pixel_decoder']
-  other = papers.maskgit_vq(
+  other = maskgit_parts.maskgit_vq(
     grid=(side, side),
     vocab_size=args['pixel_codebook_size'],
     channels=pixel['z_channels'],
@@ -43,7 +44,7 @@ def _block(args):
     res_blocks=pixel['num_res_blocks'],
     image_channels=pixel['num_channels'],
   )
-  return papers.legacy_titok(
+  return titok_parts.legacy_titok(
     pixel_codes=args['pixel_codebook_size'],
     pixel_channels=pixel['z_channels'],
     pixel_decoder=other.decoder,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.configs import papers
+from arvision.configs.var import parts
 from arvision.importers import llamagen as llamagen_table
 from arvision.importers import table
 from arvision.importers import var as var_table
@@ -53,7 +53,7 @@ def train(case: Case, module: Any, form: table.Table) -> Iterator:
   """
   io, official = case.io, case.meta['optimizer']
   config, model, params = module.loaded(case)
-  exempt = papers.VAR_NO_DECAY if module is var else ()
+  exempt = parts.NO_DECAY if module is var else ()
   if len({*io['weight_decay']}) != 1:
     raise NotImplementedError('a weight decay that changes')
   optimizer = Optimizer(

@@ -9,7 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from arvision.build import build
-from arvision.configs import common, papers
+from arvision.configs import common
+from arvision.configs.titok import parts
 from arvision.importers import titok as table
 from arvision.model import BoundModel
 from arvision.structs import Draw
@@ -60,7 +61,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 def _config(args, call):
   steps = call['num_sample_steps']
   config = common.new()
-  papers.uvit(
+  parts.uvit(
     config,
     grid=(1, args['image_seq_len']),
     vocab_size=args['codebook_size'],

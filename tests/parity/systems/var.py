@@ -10,7 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from arvision.build import build
-from arvision.configs import common, papers
+from arvision.configs import common
+from arvision.configs.var import parts
 from arvision.importers import var as table
 from arvision.layers import conv
 from arvision.model import sample
@@ -48,7 +49,7 @@ class Teacher:
 def config_of(args: dict[str, Any]) -> ConfigDict:
   """Our config of the official constructor's arguments."""
   config = common.new()
-  papers.var(
+  parts.var(
     config,
     scales=tuple(args['patch_nums']),
     vocab_size=args['vocab'],

@@ -1,0 +1,199 @@
+"""The parts of TiTok, as its experiments share them."""
+
+from ml_collections import ConfigDict
+
+from arvision.configs.common import block
+
+# Width, layers and heads of TiTok's transformers.
+SIZES = {
+  'small': (512, 8, 8),
+  'base': (768, 12, 12),
+  'large': (1024, 24, 16),
+}
+
+# What the second stage of a legacy TiTok does not train.
+WARMED_UP = ('enc', 'codebook')
+
+
+def titok(
+  *,
+  length: int,
+  vocab_size: int,
+  channels: int,
+  encoder: tuple[int, int, int],
+  decoder: tuple[int, int, int],
+  grid: tuple[int, int],
+  patch: int,
+  image_channels: int = 3,
+  normalize: bool = False,
+) -> ConfigDict:
+  """The tokenizer block of TiTok (arXiv 2406.07550).
+
+  Args:
+    length: codes of an image.
+    vocab_size, channels: of the codebook.
+    encoder, decoder: width, layers and heads.
+    grid: (height, width) in patches.
+    patch: side of a patch in pixels.
+    image_channels: 3, or 1 for grey.
+    normalize: codes on the unit sphere.
+  """
+
+  def vit(type, size, **more):
+    width, depth, heads = size
+    return block(
+      type=f'layers.vit.{type}',
+      width=width,
+      depth=depth,
+      heads=heads,
+      patch=patch,
+      length=length,
+      **more,
+    )
+
+  return block(
+    type='tokenizers.vq.VQ',
+    grid=(1, length),
+    vocab_size=vocab_size,
+    channels=channels,
+    normalize=normalize,
+    quant_kernel=0,
+    darkest=0.0,
+    commitment=0.25,
+    encoder=vit('Encoder', encoder, z_channels=channels),
+    decoder=vit('Decoder', decoder, grid=grid, channels=image_channels),
+  )
+
+
+def legacy_titok(
+  *,
+  pixel_codes: int,
+  pixel_channels: int,
+  pixel_decoder: ConfigDict,
+  normalize: bool = True,
+  **sizes,
+) -> ConfigDict:
+  """The tokenizer block of TiTok-L-32, B-64 and S-128.
+
+  Args:
+    pixel_codes, pixel_channels: of the codebook of the second tokenizer.
+    pixel_decoder: block of its decoder.
+    normalize: codes on the unit sphere, as published.
+    **sizes: of `titok`.
+  """
+  config = titok(normalize=normalize, **sizes)
+  config.type = 'tokenizers.titok.LegacyTiTok'
+  config.encoder.type = 'layers.vit.LegacyEncoder'
+  config.decoder.type = 'layers.vit.CodesDecoder'
+  config.decoder.codes = pixel_codes
+  config.pixel_codes = pixel_codes
+  config.pixel_channels = pixel_channels
+  config.pixel_decoder = pixel_decoder
+  return config
+
+
+def titok_warmup(config: ConfigDict, teacher: ConfigDict, workdir: str) -> None:
+  """The task of the first stage of a legacy TiTok.
+
+  Args:
+    config: to fill.
+    teacher: the tokenizer block whose codes are predicted.
+    workdir: where it was trained; `--config.task.teacher_workdir` changes it.
+  """
+  config.task = block(
+    type='tasks.proxy.TrainProxy', teacher=teacher, teacher_workdir=workdir
+  )
+
+
+def uvit(
+  config: ConfigDict,
+  *,
+  grid: tuple[int, int],
+  vocab_size: int,
+  classes: int | None,
+  depth: int,
+  width: int,
+  heads: int,
+  hidden: int,
+  steps: int,
+  temperature: float,
+  guidance: ConfigDict,
+  dropout: float = 0.0,
+) -> None:
+  """The six parts of TiTok-S-128's generator: a masked U-ViT.
+
+  Args:
+    config: to fill.
+    grid: height and width in tokens, (1, length) of a 1D tokenizer.
+    vocab_size, classes, depth, width, heads: as usual; `depth` is even.
+    hidden: of the MLP.
+    steps: of the sampler.
+    temperature: of its noise.
+    guidance: block of its schedule.
+    dropout: on attention and MLP.
+  """
+  config.release = block(type='importers.titok.Generator')
+  config.layout = block(
+    type='layouts.grid.whole', height=grid[0], width=grid[1]
+  )
+  config.feed = block(type='feeds.mask.Mask', schedule='arccos')
+  config.backbone = block(
+    type='backbones.skips.Skips',
+    width=width,
+    depth=depth,
+    heads=heads,
+    input=block(
+      type='backbones.decoder.CodeInput', vocab_size=vocab_size, extra=1
+    ),
+    attention=block(
+      type='layers.attention.Attention', biases=('out',), dropout=dropout
+    ),
+    mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
+    norm=block(type='layers.norm.AffineLayerNorm', epsilon=1e-5),
+    position=block(type='layers.position.Learned'),
+    remat='none',
+    unroll=1,
+  )
+  config.head = block(
+    type='heads.categorical.Categorical',
+    vocab_size=vocab_size,
+    label_smoothing=0.1,
+  )
+  config.condition = block(
+    type='layers.condition.ClassLabel',
+    classes=classes,
+    width=width,
+    prefix=1,
+    drop=0.1,
+  )
+  config.sampler = block(
+    type='samplers.masked.Masked',
+    steps=steps,
+    schedule='arccos',
+    policy=block(type='process.masking.NoisyLogits', temperature=temperature),
+    guidance=guidance,
+    choice=block(type='process.choice.Choice', temperature=1.0),
+  )
+
+
+def bert(config: ConfigDict, *, dropout: float = 0.1, **sizes) -> None:
+  """The six parts of TiTok-L-32's and B-64's generator: a masked BERT.
+
+  Args:
+    config: to fill.
+    dropout: on embeddings, attention, its weights and MLP.
+    **sizes: of `uvit`.
+  """
+  uvit(config, dropout=dropout, **sizes)
+  norm = block(type='layers.norm.AffineLayerNorm', epsilon=1e-12)
+  config.backbone.type = 'backbones.decoder.Decoder'
+  config.backbone.update(
+    block=block(type='layers.blocks.PostNormBlock'),
+    norm=norm,
+    embedding_norm=norm,
+    last_norm=block(type='layers.norm.NoNorm'),
+    dropout=dropout,
+  )
+  config.backbone.attention.update(
+    biases=('q', 'k', 'v', 'out'), weights_dropout=dropout
+  )
