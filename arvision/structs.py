@@ -75,8 +75,11 @@ class Slots:
       rows see one another, and the first are those of the prefix.
     extent: static; no row may see slots of the layout at or after it.
     level: (b, s) float32 noise level, 0 = data, 1 = noise, of every entity of
-      the layout; (b, 1) where all rows have the same.
+      the layout, those of a second stream behind those of the first; (b, 1)
+      where all rows have the same.
     hole: (b, n) bool, True = hidden from the network.
+    visible: static; at most so many rows, those of the prefix included, are not
+      hidden; None: no telling.
     valid: (b, n) bool, False = padding, seen by nobody but itself.
     place: (b, n) int32 raster number of what a row carries, -1 nothing; where it
       differs between examples, and not as the layout says.
@@ -101,6 +104,7 @@ class Slots:
   extent: int = flax.struct.field(pytree_node=False, default=0)
   level: Array | None = None
   hole: Array | None = None
+  visible: int | None = flax.struct.field(pytree_node=False, default=None)
   valid: Array | None = None
   place: Array | None = None
   aim: Array | None = None
@@ -266,3 +270,36 @@ class Replay:
 
   def permutation(self, name: str, n: int) -> jax.Array:
     return self._get(name, (n,))
+
+
+@flax.struct.dataclass
+class Picked:
+  """Draws for some tokens of every example, as they are drawn for all.
+
+  What is drawn for a token then depends on where it lies and not on the others
+  that are drawn with it.
+
+  Attributes:
+    draw: a `Draw` or a `Replay`; what is drawn has a row for every token.
+    place: (b, m) int32 raster numbers of the tokens.
+    tokens: static; of an example.
+  """
+
+  draw: Any
+  place: Array
+  tokens: int = flax.struct.field(pytree_node=False)
+
+  @property
+  def batch(self) -> int:
+    return self.draw.batch
+
+  def fold(self, i: int | Array) -> 'Picked':
+    return self.replace(draw=self.draw.fold(i))
+
+  def normal(self, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """(b, m, ...) float32, given a shape (m, ...)."""
+    drawn = self.draw.normal(name, (self.tokens, *shape[1:]))
+    place = jnp.asarray(self.place).reshape(
+      *self.place.shape, *[1] * (len(shape) - 1)
+    )
+    return jnp.take_along_axis(drawn, place, 1)

@@ -168,14 +168,13 @@ def shrink(config: ConfigDict) -> ConfigDict:
   if 'backbone' in small:
     small.backbone.update(width=32, depth=2, heads=2, dtype='float32')
     small.backbone.mlp.hidden = 64
-    if 'width' in small.head:
-      small.head.width = 32
-    if 'steps' in small.sampler:
-      small.sampler.steps = 3
-    if 'second_depth' in small.backbone:
-      small.backbone.second_depth = 1
     if 'heads' in small.get('release', {}):
       small.release.heads = 2
+    if 'width' in small.head:
+      small.head.width = 32
+    _shrink_sampler(small.sampler)
+    if 'second_depth' in small.backbone:
+      small.backbone.second_depth = 1
     small.condition.width = 32
     _shrink_condition(small)
     _shrink_head(small.head)
@@ -186,6 +185,17 @@ def shrink(config: ConfigDict) -> ConfigDict:
   return locked(small)
 
 
+def _shrink_sampler(sampler):
+  if 'steps' in sampler:
+    sampler.steps = 3
+  _shrink_counts(sampler)
+
+
+def _shrink_counts(part):
+  if 'counts' in part:
+    part.counts.update({k: 3 for k in part.counts if k != 'type'})
+
+
 def _shrink_head(head):
   if 'vocab_size' in head:
     head.vocab_size = min(head.vocab_size, 64)
@@ -193,14 +203,12 @@ def _shrink_head(head):
     head.channels = min(head.channels, 4)
   if 'depth' in head:
     head.depth = 2
+  _shrink_counts(head)
   if 'attention' in head:
     head.heads = 2
     head.mlp.hidden = 64
     if 'cross' in head.block:
       head.block.cross.heads = 2
-  if 'counts' in head:
-    few = {'count': 3, 'first': 3, 'last': 2}
-    head.counts.update({k: few[k] for k in few if k in head.counts})
 
 
 def _shrink_condition(small):
@@ -208,6 +216,8 @@ def _shrink_condition(small):
   if 'classes' in condition:
     count = condition.classes
     condition.classes = 10 if count is None else min(count, 10)
+    if small.layout.get('prefix', 0) > 4:
+      small.layout.prefix = condition.prefix = 4
   else:
     condition.update(length=4, channels=8)
     small.data.text.update(length=4, channels=8)
@@ -223,7 +233,7 @@ def _shrink_grids(small):
   if not scales:
     small.tokenizer.grid = (height, width)
     if 'layout' in small:
-      small.layout.update(height=height, width=width)
+      _shrink_rasters(small, height, width, side)
     return height, width
   count = min(len(scales), 4)
   cut = tuple(
@@ -235,6 +245,17 @@ def _shrink_grids(small):
     small.layout.scales = cut
     _shrink_lists(small, cut)
   return height, width
+
+
+def _shrink_rasters(small, height, width, side):
+  """The layout, or the one that it doubles, and that of the sampler."""
+  layouts = [small.layout.get('layout', small.layout)]
+  if 'layout' in small.sampler:
+    layouts.append(small.sampler.layout)
+  for layout in layouts:
+    layout.update(height=height, width=width)
+    if 'cell' in layout:
+      layout.cell = tuple(max(1, 4 * n // side) for n in layout.cell)
 
 
 def _shrink_lists(small, cut):

@@ -51,6 +51,32 @@ STUDIES = {
       'masked': 'orders:masked',
     },
   ),
+  'entities': Study(
+    'The entities of xAR',
+    'What one step of xAR brings from noise to data, over one KL tokenizer: a cell '
+    'of 2 × 2 latents, one latent, every second one, the whole latent at three '
+    'sizes, the whole latent at once.',
+    'kl',
+    {
+      'cell': 'xar:cell',
+      'token': 'xar:token',
+      'subsample': 'xar:subsample',
+      'scale': 'xar:scale',
+      'image': 'xar:image',
+    },
+  ),
+  'contexts': Study(
+    'What xAR sees of the past in training',
+    'Cells of xAR over one KL tokenizer, whose past in training is as noisy as it '
+    'happens to be, clean (teacher forcing), less noisy than the cell, or noisier.',
+    'kl',
+    {
+      'independent': 'xar:cell',
+      'clean': 'xar:clean',
+      'rising': 'xar:rising',
+      'falling': 'xar:falling',
+    },
+  ),
 }
 
 

@@ -6,13 +6,15 @@
 Tokenizers that families share are trained once. What was stopped goes on, what
 is done is not done again: the command that was interrupted, given once more,
 ends with the same table. It is written to docs/families.md, with the grids and
-curves beside it in docs/images/families; `--docs` names another folder.
+curves beside it in docs/images/families; `--docs` names another folder. Lines of
+families that are not in --output stay, where they were made on such a machine.
 """
 
 import argparse
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 from training import Runs, parameters, where
@@ -48,6 +50,10 @@ FAMILIES = (
   Family('MaskGIT', 'maskgit', ('maskgit_vq',)),
   Family('TiTok', 'titok_uvit', ('titok',)),
   Family('TiTok, legacy', 'titok_uvit:legacy', LEGACY),
+  Family('MAR', 'mar', ('kl',)),
+  Family('MAR, causal', 'mar:causal', ('kl',)),
+  Family('xAR', 'xar', ('kl',)),
+  Family('FlowAR', 'flowar', ('kl',)),
 )
 
 
@@ -107,6 +113,19 @@ def _memorised(figures):
   return '–' if share is None else f'{100 * share:.1f} %'
 
 
+def before(page: pathlib.Path, head: str) -> dict[str, str]:
+  """Generator -> its line of a table that was made on such a machine before."""
+  text = page.read_text(encoding='utf-8') if page.exists() else ''
+  made = [
+    part.split('\n\n')[1].split('. Digits')[0] for part in (text, head) if part
+  ]
+  if len(made) < 2 or made[0] != made[1]:
+    return {}
+  config = re.compile(r'<br>`digits/([^`]+)`')
+  lines = [x for x in text.splitlines() if config.search(x)]
+  return {config.findall(line)[0]: line for line in lines}
+
+
 HEAD = """# Every family on digits
 
 Made by `python launch/families.py` on {where}. Digits
@@ -119,8 +138,7 @@ training, orange on held-out digits. Class accuracy is the share of samples that
 a classifier (99 % right on held-out digits) takes for the class that was asked
 for; the Fréchet distance is over the features of that classifier, in brackets that
 of the held-out digits; memorised samples have all codes of a training image, where
-tokens are codes;
-images/s are of sampling and decoding with batch 100.
+tokens are codes; images/s are of sampling and decoding with batch 100.
 
 | family | parameters | minutes | loss | class accuracy | Fréchet | memorised | images/s | samples |
 |---|---|---|---|---|---|---|---|---|
@@ -151,12 +169,13 @@ def main() -> None:
     train(runs, family)
   images = args.docs / 'images' / 'families'
   images.mkdir(parents=True, exist_ok=True)
-  done = [
-    f for f in FAMILIES if (runs.folder(f.generator) / 'eval.json').exists()
-  ]
   head = HEAD.format(where=where(), samples=SAMPLES)
-  lines = [row(runs, family, images) for family in done]
   page = args.docs / 'families.md'
+  rows = before(page, head)
+  for family in FAMILIES:
+    if (runs.folder(family.generator) / 'eval.json').exists():
+      rows[family.generator] = row(runs, family, images)
+  lines = [rows[f.generator] for f in FAMILIES if f.generator in rows]
   page.write_text(head + '\n'.join(lines) + '\n', encoding='utf-8')
   print(f'\n{page}: {len(lines)} of {len(FAMILIES)} families')
 

@@ -147,7 +147,7 @@ class Decoder(nn.Module):
         cond = cond.replace(modulation=modulation)
       else:
         # A few vectors for many slots: they are mapped first, then dealt out.
-        rows = take(layout.entity, slots.index)
+        rows = take(layout.group, slots.index)
     if self.shared_adaln:
       modulation = self._modulation('shared_adaln', 6, self.modulation_std)(
         jax.nn.silu(modulation)

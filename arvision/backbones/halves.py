@@ -45,13 +45,16 @@ class Halves(Decoder):
 
   def _between(self, x, layout, slots):
     """From what the first half gives to what the second is given."""
+    return self._linear(x) + self._positions('position_second', layout, slots)
+
+  def _linear(self, x):
     linear = Dense(
       (self.width,),
       ('embed', 'mlp'),
       kernel_init=normal(self.std),
       name='between',
     )
-    return linear(x) + self._positions('position_second', layout, slots)
+    return linear(x)
 
   def _positions(self, name, layout, slots):
     return self.position(width=self.width, name=name)(layout, slots)

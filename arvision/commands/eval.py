@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     'metrics': metrics,
     'seconds': time.time() - start,
   }
-  path = pathlib.Path(flags.workdir) / 'eval.json'
+  path = flags.output or pathlib.Path(flags.workdir) / 'eval.json'
   runs.write_text(path, json.dumps(record, indent=2) + '\n')
   print(table(metrics))
   print(f'\n{path}')
@@ -61,6 +61,12 @@ def parser() -> argparse.ArgumentParser:
   )
   flags.add_argument(
     '--batch_size', type=int, default=100, help='images per call (100)'
+  )
+  flags.add_argument(
+    '--output',
+    type=pathlib.Path,
+    metavar='FILE',
+    help='default: <workdir>/eval.json, which reports read',
   )
   flags.add_argument(
     '--classifiers',

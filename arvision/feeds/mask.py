@@ -1,16 +1,45 @@
-"""Tokens of which some are hidden (MaskGIT, TiTok's generator)."""
+"""Tokens of which some are hidden (MaskGIT, TiTok's generator, MAR)."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 
-from arvision.feeds.base import carried
-from arvision.process.masking import hidden_share
+from arvision.feeds.base import carried, unknown
+from arvision.process.masking import hidden_share, truncated_normal
 from arvision.structs import Slots, Tokens
 
 
+class Holes:
+  """Every slot carries its own token or a hole."""
+
+  sees_own = True
+
+  def init(self, batch, layout, codec):
+    return unknown(batch, layout, codec)
+
+  def shown(self, values, hole, layout) -> Slots:
+    """The slots of tokens (b, t) or (b, t, c) of which some are hidden.
+
+    Args:
+      values: of all tokens; what stands at the hidden ones is not read.
+      hole: (b, t) bool, True = hidden.
+      layout: static.
+    """
+    return Slots(
+      values=carried(values, layout.token),
+      hole=jnp.where(layout.token >= 0, hole[:, layout.token], False),
+      index=layout.index,
+      extent=layout.slots,
+      present=layout.present,
+    )
+
+  def finish(self, state):
+    return Tokens(state)
+
+
 @dataclasses.dataclass(frozen=True)
-class Mask:
+class Mask(Holes):
   """Every slot carries its own token or a hole.
 
   In training every example has a share of hidden tokens that is drawn anew:
@@ -27,7 +56,6 @@ class Mask:
   schedule: str = 'arccos'
   lowest: float = 0.0
   shown_weight: float = 0.1
-  sees_own = True
 
   def train(self, tokens, layout, codec, draw):
     values = jnp.asarray(tokens.values)
@@ -40,15 +68,54 @@ class Mask:
       weight=jnp.where(hole, 1.0, self.shown_weight),
     )
 
-  def shown(self, values, hole, layout) -> Slots:
-    """The slots of tokens (b, t) int32 of which `hole` (b, t) are hidden."""
-    return Slots(
-      values=carried(values, layout.token),
-      hole=carried(hole, layout.token).astype(bool),
-      index=layout.index,
-      extent=layout.slots,
-      present=layout.present,
+
+@dataclasses.dataclass(frozen=True)
+class Dropped(Holes):
+  """Most tokens are hidden, and do not enter the network at all (MAR).
+
+  A share of hidden tokens is drawn from a normal law cut off at `lowest` and at
+  1, one for every `group` of examples; which ones they are, for every example.
+  The loss is that of the hidden tokens.
+
+  Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
+
+  Attributes:
+    lowest: smallest share that is hidden. So the number of rows that enter is
+      bounded, and shapes are static.
+    mean, std: of the normal law.
+    group: examples in a row that have the same share; published are 64, those
+      of a GPU.
+  """
+
+  lowest: float = 0.7
+  mean: float = 1.0
+  std: float = 0.25
+  group: int = 64
+
+  def __post_init__(self):
+    if not 0 <= self.lowest < 1 or self.group < 1:
+      raise ValueError(
+        f'lowest={self.lowest}, group={self.group}: wanted 0 <= lowest < 1 and '
+        'group >= 1'
+      )
+
+  def train(self, tokens, layout, codec, draw):
+    values = jnp.asarray(tokens.values)
+    hidden = self.count(draw.uniform('share'), layout.tokens)
+    order = draw.permutation('order', layout.tokens)
+    # The first of the order are hidden.
+    hole = jnp.argsort(order, 1) < hidden[:, None]
+    at_least = math.ceil(self.lowest * layout.tokens)
+    return self.shown(values, hole, layout).replace(
+      visible=layout.slots - at_least,
+      targets=values,
+      weight=hole.astype(jnp.float32),
     )
 
-  def finish(self, state):
-    return Tokens(state)
+  def count(self, uniform, tokens):
+    """(b,) int32 how many are hidden, from uniform numbers (b,) in [0, 1)."""
+    first = jnp.arange(len(uniform)) // self.group * self.group
+    law = (self.mean, self.std, self.lowest, 1.0)
+    share = truncated_normal(uniform[first], *law)
+    count = jnp.ceil(tokens * share).astype(jnp.int32)
+    return jnp.maximum(count, math.ceil(self.lowest * tokens))

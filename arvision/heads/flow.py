@@ -1,7 +1,7 @@
 """A velocity field by a transformer over the tokens of one entity."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -67,6 +67,13 @@ class Flow(nn.Module):
   remat: str = 'none'
   unroll: int = 1
   dtype: Any = jnp.float32
+
+  adjustable: ClassVar[tuple[str, ...]] = (
+    'counts',
+    'spacing',
+    'remat',
+    'unroll',
+  )
 
   def setup(self):
     def linear(features, names):

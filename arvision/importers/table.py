@@ -132,6 +132,8 @@ class Row:
     first: number of the first layer; None where the only layer has none.
     parts: what '{part}' runs over in the key: tensors that, put together along
       their first axis, hold the parameter.
+    last: key of a tensor that holds the last entry along the first axis, where
+      the others do without it; '' for none.
   """
 
   path: str
@@ -142,6 +144,7 @@ class Row:
   first: int | None = 0
   parts: tuple[str, ...] = ('',)
   added: str = ''
+  last: str = ''
 
   def keys(self, ours: Shape) -> list[str]:
     """The official keys of a parameter of our shape."""
@@ -152,18 +155,24 @@ class Row:
     layers: Iterable = ('',)
     if '{i}' in self.key and self.first is not None:
       layers = range(self.first, self.first + ours[0])
+    keys = [self.key, *([self.last] if self.last else [])]
     return [
       [
-        self.key.replace('{i}', str(i)).replace('{part}', part)
+        key.replace('{i}', str(i)).replace('{part}', part)
+        for key in keys
         for part in self.parts
       ]
       for i in layers
     ]
 
-  def official(self, ours: Shape) -> Shape:
-    """The shape of every official tensor, of the parameter's."""
+  def official(self, ours: Shape) -> dict[str, Shape]:
+    """Official key -> shape, of the parameter's."""
     first, *rest = self.form.shape(self._layer(ours))
-    return ((self.total or first) // len(self.parts), *rest)
+    first = (self.total or first) // len(self.parts)
+    found = dict.fromkeys(self.keys(ours), (first, *rest))
+    if self.last:
+      found = {self.key: (first - 1, *rest), self.last: (1, *rest)}
+    return found
 
   def _layer(self, ours):
     return ours[1:] if '{i}' in self.key else ours
@@ -184,7 +193,8 @@ class Row:
     """(official key, this row's part of it) of our parameter."""
     layers = p if '{i}' in self.key else [p]
     for keys, layer in zip(self._keys(p.shape), layers):
-      yield from zip(keys, np.split(self.form.outward(layer), len(keys)))
+      cuts: Any = [-1] if self.last else len(keys)
+      yield from zip(keys, np.split(self.form.outward(layer), cuts))
 
 
 class Table(Protocol):
@@ -268,9 +278,9 @@ def check(
 ) -> None:
   """Refuses weights that are not those of these parameters; see `to_params`."""
   wanted = {
-    key: row.official(ours[row.path])
+    key: shape
     for row in rows
-    for key in row.keys(ours[row.path])
+    for key, shape in row.official(ours[row.path]).items()
   }
   missing = [key for key in wanted if key not in weights]
   known = {*wanted, *(row.added for row in rows)}

@@ -19,6 +19,7 @@ class GELU(nn.Module):
     hidden: inner width.
     std, out_std: standard deviations of the two kernels; None: Xavier's.
     dropout: rate on the output.
+    inner_dropout: rate between the two maps.
     dtype: compute dtype.
   """
 
@@ -26,6 +27,7 @@ class GELU(nn.Module):
   std: float | None = 0.02
   out_std: float | None = 0.02
   dropout: float = 0.0
+  inner_dropout: float = 0.0
   dtype: Any = jnp.float32
 
   def activation(self, x):
@@ -42,6 +44,8 @@ class GELU(nn.Module):
       **dense,
     )(x)
     y = self.activation(y)
+    if self.inner_dropout:
+      y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
       (x.shape[-1],),
       ('mlp', 'embed'),
@@ -67,6 +71,7 @@ class SwiGLU(nn.Module):
     std, out_std: standard deviations of the inner and the outer kernels; None:
       Xavier's.
     dropout: rate on the output.
+    inner_dropout: rate on what the outer kernel is given.
     dtype: compute dtype.
   """
 
@@ -74,6 +79,7 @@ class SwiGLU(nn.Module):
   std: float | None = 0.02
   out_std: float | None = 0.02
   dropout: float = 0.0
+  inner_dropout: float = 0.0
   dtype: Any = jnp.float32
 
   bias = False
@@ -94,6 +100,8 @@ class SwiGLU(nn.Module):
       )(x)
       for name in ('w1', 'w3')
     )
+    y = self.activation(gate) * up
+    y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
       (x.shape[-1],),
       ('mlp', 'embed'),
@@ -101,7 +109,7 @@ class SwiGLU(nn.Module):
       kernel_init=normal(self.out_std),
       dtype=self.dtype,
       name='w2',
-    )(self.activation(gate) * up)
+    )(y)
     return nn.Dropout(self.dropout, deterministic=not train)(y)
 
 

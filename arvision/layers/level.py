@@ -24,12 +24,12 @@ def sinusoid(times: jax.Array, channels: int, longest: float = 1e4):
     longest: period of the last frequency, in units of 2 pi.
   """
   half = channels // 2
-  # In float32 as in the models that were trained: a time of 1000 multiplies what
-  # the exponent was rounded by.
-  log = np.float32(-np.log(longest))
-  exponent = log * np.arange(half, dtype=np.float32) / np.float32(half)
-  frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)
-  angle = times.astype(jnp.float32)[..., None] * frequency
+  # Exponents are rounded to float32, as in the published models: times of up to
+  # 1000 turn the last digit of a frequency into the fifth of an angle.
+  numbers = np.arange(half, dtype=np.float32)
+  exponent = -np.float32(np.log(longest)) * numbers / np.float32(half)
+  frequency = np.exp(exponent.astype(np.float64))
+  angle = times.astype(jnp.float32)[..., None] * jnp.float32(frequency)
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], -1)
 
 

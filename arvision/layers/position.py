@@ -44,6 +44,25 @@ class Learned(nn.Module):
     return x
 
 
+class PerToken(nn.Module):
+  """One vector per token, whichever slots carry it (two streams).
+
+  Attributes:
+    width: d.
+    std: standard deviation at the start.
+  """
+
+  width: int
+  std: float = 0.02
+
+  @nn.compact
+  def __call__(self, layout: Layout, slots: Slots) -> jax.Array:
+    """(e, d) float32 for the e slots of a layout without prefix."""
+    shape = (layout.tokens, self.width)
+    table = param(self, 'token', normal(self.std), (None, 'embed'), shape)
+    return jnp.asarray(table)[take(layout.token, slots.index)]
+
+
 class Resized(nn.Module):
   """One learned map of positions, averaged down to the grid of every scale.
 

@@ -128,6 +128,11 @@ class Layout:
     return np.where(self.readout >= 0, self.entity[self.readout], -1).max(1)
 
   @functools.cached_property
+  def group(self) -> np.ndarray:
+    """(n,) int32 the entity of a slot, counted on in the second stream."""
+    return (self.entity + self.steps * self.stream).astype(np.int32)
+
+  @functools.cached_property
   def aim(self) -> np.ndarray:
     """(n,) int32 token that a slot predicts (in its first branch), -1 none."""
     aim = np.full(self.slots, NO_TOKEN, np.int32)

@@ -1,4 +1,4 @@
-"""The straight path between data and noise, and its levels.
+"""The straight path between data and noise, its levels, and the ways along it.
 
     x_level = (1 - level) x + level noise,    velocity = noise - x
 
@@ -8,10 +8,12 @@ on import.
 Source: arXiv 2210.02747 and arXiv 2209.03003 (flow matching, rectified flow).
 """
 
-from typing import Any
+import dataclasses
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.structs import Draw
 
@@ -45,3 +47,69 @@ def draw_levels(law: str, draw: Draw, shape: tuple[int, ...]) -> jax.Array:
   if law == 'uniform':
     return draw.uniform('level', shape)
   raise ValueError(f"levels='{law}': wanted one of {LEVELS}")
+
+
+class Solver(Protocol):
+  """From noise to data in steps, given the velocity at every level."""
+
+  def levels(self, count: int) -> np.ndarray:
+    """(count + 1,) float32, from 1 to 0: where the steps begin and end."""
+
+  def __call__(
+    self,
+    x: jax.Array,
+    velocity: jax.Array,
+    level: jax.Array,
+    to: jax.Array,
+    draw: Draw,
+  ) -> jax.Array:
+    """One step.
+
+    Args:
+      x: (b, ..., c) float32 at `level`.
+      velocity: (b, ..., c) there.
+      level, to: () where the step begins and ends.
+      draw: of this step.
+
+    Returns:
+      (b, ..., c) float32 at the level `to`.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Euler:
+  """Along the velocity, in equal steps."""
+
+  def levels(self, count):
+    return np.linspace(1, 0, count + 1).astype(np.float32)
+
+  def __call__(self, x, velocity, level, to, draw):
+    return x + (to - level) * velocity
+
+
+@dataclasses.dataclass(frozen=True)
+class EulerMaruyama:
+  """With new noise at every step but the last; its diffusion is 2 level.
+
+      score = -((1 - level) velocity + x) / level
+      drift = velocity - level score = (2 - level) velocity + x
+
+  The noise of a step is drawn by the name 'step'.
+
+  Source: arXiv 2502.20388; OliverRensu/xAR, the sampler of SiT
+    (arXiv 2401.08740).
+
+  Attributes:
+    lowest: level at which the last step begins; the others are equal.
+  """
+
+  lowest: float = 0.04
+
+  def levels(self, count):
+    levels = np.linspace(1, self.lowest, count)
+    return np.append(levels, 0).astype(np.float32)
+
+  def __call__(self, x, velocity, level, to, draw):
+    drift = (2 - level) * velocity + x
+    spread = jnp.where(to > 0, jnp.sqrt(2 * level * (level - to)), 0)
+    return x + (to - level) * drift + spread * draw.normal('step', x.shape[1:])

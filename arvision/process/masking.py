@@ -48,6 +48,15 @@ def hidden_counts(schedule: str, steps: int, tokens: int) -> list[int]:
   return [*counts, 0]
 
 
+def truncated_normal(
+  uniform: Any, mean: float, std: float, low: float, high: float
+) -> jax.Array:
+  """(...) float32 normal numbers that lie in [low, high], from uniform ones."""
+  ends = [jax.scipy.special.ndtr((x - mean) / std) for x in (low, high)]
+  at = ends[0] + (ends[1] - ends[0]) * jnp.asarray(uniform)
+  return jnp.clip(mean + std * jax.scipy.special.ndtri(at), low, high)
+
+
 class Policy(Protocol):
   """Which ids are drawn, and how sure they are."""
 

@@ -56,10 +56,12 @@ class Sampler:
 
   # Whether it reads the layers one by one, against a cache.
   cached = True
+  # Whether it takes the noise away by the backbone itself.
+  refines = False
 
   def tokenizer(self, tokenizer: Any) -> Any:
     """The tokenizer of the tokens that this sampler draws."""
-    if self.layout is None:
+    if self.layout is None or self.layout.grids == tokenizer.spec.grids:
       return tokenizer
     return tokenizer.clone(scales=self.layout.grids)
 

@@ -54,13 +54,14 @@ class Masked(Sampler):
     draw: Draw,
     batch: int,
     known: Known | None = None,
-  ) -> tuple[Tokens, jax.Array]:
+  ) -> tuple[Tokens, jax.Array, jax.Array]:
     """The tokens, and what every step was shown.
 
     With `known` the schedule counts the tokens that are not.
 
     Returns:
-      tokens, and (steps, b, t) int32 with -1 for what was hidden.
+      tokens, (steps, b, t) int32 what was known, and (steps, b, t) bool what was
+      not.
     """
     layout = model.layout
     halves = 2 if self.guidance.active else 1
@@ -97,4 +98,4 @@ class Masked(Sampler):
       return jnp.where(again, _HIDDEN, ids), values
 
     values, shown = jax.lax.scan(advance, start, (jnp.arange(self.steps), left))
-    return Tokens(values), shown
+    return Tokens(values), shown, shown == _HIDDEN

@@ -206,19 +206,31 @@ def check_text(config: Any, data: Data) -> None:
 
 
 def check_sampler(model: ARModel, sampler: Any) -> None:
-  """Refuses a sampler that cannot draw what the feed trains on.
+  """Refuses a sampler that cannot draw what the feed and the head train on.
 
   Raises:
     ConfigError: with both and the key to change.
   """
   fills_holes = hasattr(model.feed, 'shown')
-  if fills_holes == sampler.cached:
-    names = [type(part).__name__ for part in (model.feed, sampler)]
-    wanted = 'samplers.masked.Masked' if fills_holes else 'one that draws steps'
+  noisy = model.feed.sees_own and not fills_holes
+  wanted = 'one that draws steps'
+  if fills_holes:
+    wanted = 'samplers.masked.Masked'
+  elif noisy:
+    wanted = 'samplers.refine.Refine'
+
+  def refuse(key, part, wanted):
     raise ConfigError(
-      f'config.feed ({names[0]}) and config.sampler ({names[1]}) do not fit: '
-      f'wanted {wanted}'
+      f'config.{key} ({type(part).__name__}) and config.sampler '
+      f'({type(sampler).__name__}) do not fit: wanted {wanted}'
     )
+
+  if fills_holes == sampler.cached or noisy != sampler.refines:
+    refuse('feed', model.feed, wanted)
+  if sampler.refines and hasattr(model.head, 'sample'):
+    refuse('head', model.head, 'a head with a field alone, heads.velocity')
+  if not (sampler.refines or hasattr(model.head, 'sample')):
+    refuse('head', model.head, 'a head that draws, or samplers.refine.Refine')
 
 
 def make_task(

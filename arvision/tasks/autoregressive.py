@@ -98,6 +98,10 @@ class Autoregressive:
     """What the condition reads of a batch."""
     return {key: batch[key] for key in self.model.condition.blank(1)}
 
+  def draw(self, state: TrainState, rows: jax.Array) -> Draw:
+    """The draws of some rows (b,) of a step's batch."""
+    return Draw.create(self.seed, rows, state.step)
+
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     stored = self.stored(state.frozen, batch)
     rows = {
@@ -110,8 +114,7 @@ class Autoregressive:
     progress = state.step / max(self.steps, 1)
 
     def loss(params, part, piece):
-      draw = Draw.create(self.seed, part['row'], state.step)
-      draw = draw.replace(progress=progress)
+      draw = self.draw(state, part['row']).replace(progress=progress)
       codec = self.codec(state.frozen)
       return self.model.apply(
         {'params': params},

@@ -159,6 +159,38 @@ class WarmupCosine(Constant):
 
 
 @dataclasses.dataclass(frozen=True)
+class WarmupHoldCosine(Constant):
+  """Linear warm-up, the peak until some point of the run, then half a cosine.
+
+  Source: OliverRensu/xAR, util/lr_sched.py.
+
+  Differs: there the point and the length of the run are numbers of epochs that
+  no option changes.
+
+  Attributes:
+    until: duration, counted from the start of the run.
+    final: share of the peak at the last step.
+  """
+
+  until: Mapping[str, float] = dataclasses.field(
+    default_factory=lambda: {'fraction': 0.75}
+  )
+  final: float = 0.0
+
+  def make(self, peak: float, clock: Clock) -> optax.Schedule:
+    until = clock.steps(self.until, 'optim.schedule.until')
+    warmup = clock.steps(self.warmup or {'steps': 0}, 'optim.schedule.warmup')
+    if until < warmup:
+      raise ConfigError(
+        f'config.optim.schedule.until: {until} steps, but the warm-up takes '
+        f'{warmup}; make config.optim.schedule.warmup shorter'
+      )
+    length = max(clock.total - 1 - until, 1)
+    fall = optax.cosine_decay_schedule(peak, length, self.final)
+    return optax.join_schedules([super().make(peak, clock), fall], [until])
+
+
+@dataclasses.dataclass(frozen=True)
 class WarmupLinear(Constant):
   """Linear warm-up, then a straight line.
 

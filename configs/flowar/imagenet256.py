@@ -1,6 +1,6 @@
 """FlowAR on ImageNet 256 × 256, as published: S, L, H.
 
-    arvision train --config=configs/mar/tokenizer.py --workdir=runs/kl16 ...
+    arvision train --config=configs/mar/tokenizer.py --workdir=runs/kl16
     arvision train --config=configs/flowar/imagenet256.py:S \\
       --workdir=runs/flowar-s --config.data.source.data_dir=DIR
 

@@ -118,7 +118,7 @@ def flowar(
     norm=bare,
     block=_block(head, head_heads, norm),
     rotary=rotary,
-    counts=block(type='process.counts.Same', count=steps),
+    counts=block(type='process.counts.Falling', first=steps, last=steps),
     spacing=block(type='process.levels.TwoSpeeds'),
     remat='none',
     unroll=1,
@@ -158,6 +158,4 @@ def _block(head, heads, norm):
 
 def falling(config: ConfigDict, first: int, last: int) -> None:
   """Fewer solver steps the larger the scale (DiSA, arXiv 2505.20297)."""
-  config.head.counts = block(
-    type='process.counts.Falling', first=first, last=last
-  )
+  config.head.counts.update(first=first, last=last)

@@ -4,6 +4,9 @@ import pytest
 
 from arvision.build import ConfigError
 from arvision.commands.common import load_config
+from arvision.process.choice import Choice
+from arvision.samplers.entity import EntityAR
+from arvision.samplers.refine import Refine
 from arvision.tasks import assemble
 from arvision.training.loop import train
 
@@ -38,6 +41,35 @@ def test_what_does_not_fit(name, overrides, said):
   with pytest.raises(ConfigError, match='config') as error:
     assemble.make_task(config, data)
   assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'name, sampler, said',
+  [
+    ('xar', EntityAR(), 'config.feed (Noise) and config.sampler (EntityAR)'),
+    ('var', Refine(), 'config.feed (Residual) and config.sampler (Refine)'),
+    ('maskgit', Refine(), 'config.feed (Mask) and config.sampler (Refine)'),
+  ],
+)
+def test_a_sampler_that_does_not_fit_the_feed(name, sampler, said):
+  model = assemble.make_model(load_config(f'digits/{name}'))
+  with pytest.raises(ConfigError) as error:
+    assemble.check_sampler(model, sampler)
+  assert said in str(error.value)
+
+
+def test_a_head_that_the_sampler_cannot_use():
+  refined = assemble.make_model(load_config('digits/xar'))
+  drawn = assemble.make_model(load_config('digits/llamagen'))
+  with pytest.raises(ConfigError, match='Categorical.* wanted a head with a f'):
+    assemble.check_sampler(refined.clone(head=drawn.head), Refine())
+  with pytest.raises(ConfigError, match='Velocity.* wanted a head that draws'):
+    assemble.check_sampler(drawn.clone(head=refined.head), EntityAR())
+
+
+def test_nothing_is_chosen_where_entities_are_refined():
+  with pytest.raises(ConfigError, match='config.sampler.choice'):
+    Refine(choice=Choice(temperature=0.5))
 
 
 def test_classes_that_are_left_to_the_data():

@@ -192,7 +192,7 @@ def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
   Returns:
     'embed' (b, n, d) what the first block is given; 'blocks' (layers, b, n, d)
     what every block gives, and the same of further stacks under their names;
-    and 'condition', a `Cond`.
+    'condition', a `Cond`; and 'modules', all of it by the modules' names.
   """
   found = intermediates(module, params, *args, **kwargs)
   stacks = {
@@ -204,6 +204,7 @@ def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
     'embed': found['backbone']['_embed'][0],
     'blocks': stacks.pop('stack'),
     'condition': found['condition']['__call__'][0],
+    'modules': found,
     **stacks,
   }
 

@@ -25,6 +25,7 @@ from tests.parity.systems import (
   flowar,
   kl,
   llamagen,
+  mar,
   maskgit,
   nar,
   rar,
@@ -32,6 +33,7 @@ from tests.parity.systems import (
   training,
   uvit,
   var,
+  xar,
 )
 
 
@@ -66,8 +68,10 @@ FORWARD = {
   'tokenizer.tokenizer_image.vq_model.VQModel': System(
     llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
   ),
+  'models.xar.xAR': System(xar.transformer, xar.INPUTS),
   'models.flowar.FlowAR': System(flowar.transformer, flowar.INPUTS),
   'models.vae.AutoencoderKL': System(kl.tokenizer, kl.INPUTS),
+  'models.mar.MAR': System(mar.transformer, mar.INPUTS),
   'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),
   'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
     nar.transformer, nar.INPUTS
@@ -85,6 +89,8 @@ TRAINING = {
   'autoregressive.models.gpt.Transformer(ModelArgs)': _steps(
     training.llamagen_steps
   ),
+  'models.xar.xAR': _steps(training.xar_steps),
+  'models.mar.MAR': _steps(training.mar_steps),
 }
 
 

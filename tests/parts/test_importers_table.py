@@ -4,9 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from arvision.build import build
 from arvision.configs import common
 from arvision.data.base import DataError
 from arvision.importers import table
+from arvision.layers.position import rotations
+from arvision.layouts import masks
 from arvision.tasks import assemble
 from arvision.training.released import table_of
 from tests.configs import ALL
@@ -99,3 +102,18 @@ def test_the_buffers_are_those_of_the_official_file():
   assert mask.dtype == np.float32
   np.testing.assert_array_equal(mask == 0, level[:, None] >= level)
   assert not weights['blocks.1.attn.zero_k_bias'].any()
+
+
+def test_cells_and_rotations_of_xar_are_those_of_the_official_file():
+  config = ALL['digits/xar:cell']()
+  shapes = assemble.trained_shapes(config)
+  form = table_of(config)
+  weights = table.to_weights(form, drawn(shapes), ((4, 4),))
+  layout = build(config.layout, 'layout')
+  np.testing.assert_array_equal(weights['mask'][0, 0] == 0, masks.dense(layout))
+  head = config.backbone.width // config.backbone.heads
+  cos, sin = rotations(layout.coords, head, 10000.0).repeat(2, -1)
+  rope = 'decoder_blocks.1.attn.rope'
+  np.testing.assert_allclose(weights[f'{rope}.freqs_cos'], cos, atol=1e-6)
+  np.testing.assert_allclose(weights[f'{rope}.freqs_sin'], sin, atol=1e-6)
+  assert weights[f'{rope}.freqs'].shape == (head // 4,)

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.process import guidance
+from arvision.layers.level import as_time
+from arvision.process import counts, flow, guidance
 from arvision.process.choice import Choice
 from arvision.structs import Draw
 
@@ -86,3 +87,42 @@ def test_temperature_zero_is_greedy_and_draws_follow_probabilities():
 def test_values_outside_of_their_range_are_refused(fields):
   with pytest.raises(ValueError, match='wanted temperature'):
     Choice(**fields)
+
+
+def moved(solver, count, velocity, draw):
+  """Many numbers, from noise to data."""
+  levels = solver.levels(count)
+  x = draw.normal('start', (4000, 1))
+  for i in range(count):
+    v = velocity(x, levels[i])
+    x = solver(x, v, levels[i], levels[i + 1], draw.fold(i))
+  return np.asarray(x)
+
+
+@pytest.mark.parametrize('solver', [flow.Euler(), flow.EulerMaruyama()])
+def test_solvers_end_in_the_data(solver):
+  # Of normal data the velocity is known: E[noise - data | x].
+  mean, std = 1.5, 0.5
+
+  def velocity(x, level):
+    variance = (1 - level) ** 2 * std**2 + level**2
+    away = (x - (1 - level) * mean) / variance
+    return level * away - (mean + (1 - level) * std**2 * away)
+
+  x = moved(solver, 200, velocity, Draw.create(0, jnp.arange(2)))
+  np.testing.assert_allclose(x.mean(), mean, atol=0.03)
+  np.testing.assert_allclose(x.std(), std, atol=0.03)
+
+
+def test_levels_of_the_stochastic_solver():
+  # The times of the official sampler for 40 steps, in thousandths.
+  levels = flow.EulerMaruyama().levels(40)
+  times = np.asarray(as_time(levels[:-1])).astype(int)
+  assert times[:7].tolist() == [1000, 975, 950, 926, 901, 876, 852]
+  assert times[-3:].tolist() == [89, 64, 40]
+  assert levels[-1] == 0
+
+
+def test_fewer_steps_for_later_cells():
+  falling = counts.Falling(first=50, last=15)
+  assert [falling(s, 4) for s in range(4)] == [50, 38, 26, 15]

@@ -59,6 +59,24 @@ def test_lin0_is_the_schedule_of_the_official_run():
   assert float(rate(11)) == pytest.approx(2e-5, rel=1e-6)
 
 
+def test_hold_and_cosine_is_the_schedule_of_the_official_run():
+  # Recorded from OliverRensu/xAR, here with a step for an epoch: peak 0.002,
+  # 100 epochs of warm-up, constant until 600, down to 1e-5 at 800.
+  made = schedule.WarmupHoldCosine(
+    warmup={'steps': 100}, until={'steps': 600}, final=0.005
+  )
+  rate = made.make(0.002, Clock(801, 1, 1))
+  found = [float(rate(epoch)) for epoch in (40, 90, 300, 640, 720, 800)]
+  recorded = [0.0008, 0.0018, 0.002, 0.00180997, 0.00069753, 1e-5]
+  np.testing.assert_allclose(found, recorded, rtol=1e-5)
+
+
+def test_a_hold_that_ends_before_the_warmup_is_refused():
+  made = schedule.WarmupHoldCosine(warmup={'steps': 5}, until={'steps': 3})
+  with pytest.raises(ConfigError, match='config.optim.schedule.until: 3 steps'):
+    made.make(1.0, Clock(10, 1, 1))
+
+
 @pytest.mark.parametrize(
   'kind', [schedule.WarmupCosine, schedule.WarmupLinear, schedule.WarmupLin0]
 )

@@ -1,29 +1,46 @@
 """Five steps of the published training recipes, with our task and optimizer."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.build import build
+from arvision.configs.mar import parts as mar_parts
 from arvision.configs.var import parts
 from arvision.importers import llamagen as llamagen_table
 from arvision.importers import table
 from arvision.importers import var as var_table
+from arvision.structs import Replay
 from arvision.tasks.autoregressive import Autoregressive
-from arvision.tasks.base import TrainState
+from arvision.tasks.base import TrainState, start_ema
 from arvision.training.optim import DecayRule, Optimizer
 from arvision.training.schedule import Clock
-from tests.parity.case import Case
-from tests.parity.systems import llamagen, var
+from tests.parity.case import Case, Part
+from tests.parity.systems import llamagen, mar, var, xar
 
-INPUTS = {'label', 'idx', 'teacher_input', 'lr', 'weight_decay'}
+INPUTS = {
+  'label',
+  'idx',
+  'teacher_input',
+  'lr',
+  'weight_decay',
+  'latent',
+  'loss_time',
+  'loss_noise',
+  'loss_t',
+  'orders',
+  'num_masked',
+  'mask',
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Recorded:
+class Rates:
   """A schedule that follows a recorded array."""
 
   values: np.ndarray
@@ -37,23 +54,84 @@ class Recorded:
 class NoTokenizer:
   """In the place of a tokenizer: binds the recorded input of a step."""
 
-  scales: tuple[int, ...]
+  scales: tuple[int, ...] = ()
 
   def bind(self, variables: dict[str, Any]) -> var.Teacher:
-    return var.Teacher(variables['rows'], self.scales)
+    return var.Teacher(variables.get('rows'), self.scales)
 
 
-def train(case: Case, module: Any, form: table.Table) -> Iterator:
+@flax.struct.dataclass
+class Recorded(Replay):
+  """Recorded draws of a step; nothing is dropped."""
+
+  def key(self, name: str) -> jax.Array:
+    return jax.random.key(0)
+
+
+class Replayed(Autoregressive):
+  """The task, with the draws that lie beside the tokenizer's variables."""
+
+  def draw(self, state, rows):
+    recorded = state.frozen['draws']
+    return Recorded({'null': jnp.ones(len(rows)), **recorded}, size=len(rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+  """What was recorded of a step, besides its rate.
+
+  Attributes:
+    tokens: codes (b, t) or latents (b, t, c).
+    teacher: (b, n, c) input that a codec hands out, or None.
+    draws: name -> (b, ...) what the task draws.
+  """
+
+  tokens: np.ndarray
+  teacher: np.ndarray | None = None
+  draws: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def codes(case: Case, i: int) -> Moment:
+  """The i-th step of methods that draw nothing."""
+  io = case.io
+  teacher = io['teacher_input'][i] if 'teacher_input' in io else None
+  return Moment(io['idx'][i], teacher)
+
+
+def cells(case: Case, i: int) -> Moment:
+  """The i-th step of xAR."""
+  io = case.io
+  draws = xar.draws(io['loss_time'][i], io['loss_noise'][i])
+  return Moment(xar.rows(io['latent'][i]), draws=draws)
+
+
+def holes(case: Case, i: int) -> Moment:
+  """The i-th step of MAR."""
+  io = {k: x[i] for k, x in case.io.items() if k in INPUTS}
+  _, model = mar.built(case)
+  recorded = [io[k] for k in ('orders', 'num_masked', 'loss_t', 'loss_noise')]
+  return Moment(mar.rows(io['latent']), draws=mar.draws(model, *recorded))
+
+
+def train(
+  case: Case,
+  module: Any,
+  form: table.Table | None = None,
+  moment: Callable[[Case, int], Moment] = codes,
+  exempt: tuple[str, ...] = (),
+) -> Iterator[tuple[str, Any]]:
   """Takes the steps, and compares the parameters in the official layout.
 
   Args:
     case: with batches, rates and fingerprints.
-    module: `var` or `llamagen` beside this file.
-    form: of the family.
+    module: one beside this file; `loaded(case)` gives config, model, parameters.
+    form: of the family; None: as the config says.
+    moment: case, number of a step -> what was recorded of it.
+    exempt: see `DecayRule`.
   """
   io, official = case.io, case.meta['optimizer']
   config, model, params = module.loaded(case)
-  exempt = parts.NO_DECAY if module is var else ()
+  form = form or build(config.release, 'release')
   if len({*io['weight_decay']}) != 1:
     raise NotImplementedError('a weight decay that changes')
   optimizer = Optimizer(
@@ -64,49 +142,77 @@ def train(case: Case, module: Any, form: table.Table) -> Iterator:
     weight_decay=float(io['weight_decay'][0]),
     decay=DecayRule(exempt=exempt),
     clip=official['clip'],
-    schedule=Recorded(io['lr']),
+    schedule=Rates(io['lr']),
   )
-  tx = optimizer.make(Clock(len(io['lr']), io['idx'].shape[1], 1))
+  tx = optimizer.make(Clock(len(io['lr']), io['label'].shape[1], 1))
   model = model.clone(condition=model.condition.clone(drop=0.0))
-  task = Autoregressive(
+  averages = _averages(case)
+  task = Replayed(
     model=model,
     sampler=None,
     tokenizer=NoTokenizer(tuple(case.args.get('patch_nums', ()))),
     tx=tx,
     image_shape=(1, 1, 1),
     classes=config.condition.classes,
-    ema=(),
+    ema=tuple(averages.values()),
   )
   params = jax.tree.map(jnp.asarray, params)
-  state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), {})
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=tx.init(params),
+    ema=start_ema(params, task.ema),
+  )
   step = jax.jit(task.step)
   losses, norms = [], []
   for i in range(len(io['lr'])):
-    frozen = {}
-    if 'teacher_input' in io:
-      frozen = {'tokenizer': {'rows': jnp.asarray(io['teacher_input'][i])}}
-    else:
-      frozen = {'tokenizer': {'rows': None}}
-    batch = {'tokens': io['idx'][i], 'label': io['label'][i]}
+    now = moment(case, i)
+    frozen = {'tokenizer': {'rows': now.teacher}, 'draws': now.draws}
+    batch = {'tokens': now.tokens, 'label': io['label'][i]}
     state, metrics = step(state.replace(frozen=frozen), batch)
     losses.append(metrics['loss'])
     norms.append(metrics['gradient_norm'])
   yield 'loss', np.array(losses)
   yield 'grad_norm', np.array(norms)
 
-  grids = ((1, 1),)  # only buffers depend on it
-  before = table.to_weights(form, jax.device_get(params), grids)
-  after = table.to_weights(form, jax.device_get(state.params), grids)
   keys = case.meta['fingerprint_keys']
-  start = [np.asarray(before[k], np.float64) for k in keys]
-  end = [np.asarray(after[k], np.float64) for k in keys]
-  change = [b - a for a, b in zip(start, end)]
-  for name, arrays in (('init', start), ('final', end)):
+
+  def official_of(params):
+    # Only buffers depend on the grids.
+    weights = table.to_weights(form, jax.device_get(params), ((1, 1),))
+    return [_told(case, key, np.float64(weights[key])) for key in keys]
+
+  start, end = official_of(params), official_of(state.params)
+  found = {name: official_of(state.ema[str(d)]) for name, d in averages.items()}
+  for name, arrays in {'init': start, 'final': end, **found}.items():
     yield f'{name}_sum', np.array([a.sum() for a in arrays])
     yield f'{name}_sumsq', np.array([(a**2).sum() for a in arrays])
     yield f'{name}_first4', np.array([_first4(a) for a in arrays])
+  change = [b - a for a, b in zip(start, end)]
   yield 'final_delta_abs_sum', np.array([np.abs(d).sum() for d in change])
   yield 'final_delta_sumsq', np.array([(d**2).sum() for d in change])
+  for name, arrays in found.items():
+    share = [
+      np.sum((a - s) * d) / np.sum(d * d)
+      for a, s, d in zip(arrays, start, change)
+    ]
+    # What only decays moves less than one digit: its noise is all there is.
+    told = np.flatnonzero(io[f'noise_{name}_projection'] <= 0.1)
+    yield f'{name}_projection', Part(np.array(share)[told], told)
+
+
+def _told(case, key, array):
+  """What the fingerprint of a tensor covers."""
+  if 'fingerprint_slices' in case.meta and key.endswith('attn.qkv.bias'):
+    # Not the biases of keys, whose gradient is rounding noise.
+    return np.delete(array.reshape(3, -1), 1, 0).ravel()
+  return array
+
+
+def _averages(case):
+  """Name of a recorded running average -> its decay."""
+  decays = {'ema': case.meta['optimizer'].get('ema_rate'), 'ema09': 0.9}
+  return {k: d for k, d in decays.items() if f'{k}_sum' in case.io}
 
 
 def _first4(array):
@@ -136,6 +242,14 @@ def limits(case: Case, name: str) -> np.ndarray:
     # Squares double the relative difference.
     share = np.maximum(2e-4, 20 * io['noise_final_delta_abs_sum'])
     return 2 * share * np.abs(wanted)
+  if name.endswith('_projection'):
+    least, factor = (5e-3, 5) if when == 'ema' else (1e-4, 20)
+    share = np.maximum(least, factor * io[f'noise_{name}'])
+    # An average near a parameter of size 1 moves by a few last digits, and the
+    # recording itself is one of the ways to round them.
+    steps, change = len(io['lr']), io['final_delta_sumsq']
+    rounding = 2**-24 * np.sqrt(steps * io['init_sumsq'] / change)
+    return np.maximum(share * np.abs(wanted), 3 * rounding)
   if name.endswith('_sumsq'):
     return suggested['sumsq_rel'] * np.abs(wanted)
   if name.endswith('_sum'):
@@ -145,8 +259,17 @@ def limits(case: Case, name: str) -> np.ndarray:
 
 
 def var_steps(case: Case) -> Iterator[tuple[str, Any]]:
-  return train(case, var, var_table.Transformer())
+  form = var_table.Transformer()
+  return train(case, var, form, exempt=parts.NO_DECAY)
 
 
 def llamagen_steps(case: Case) -> Iterator[tuple[str, Any]]:
   return train(case, llamagen, llamagen_table.Transformer())
+
+
+def mar_steps(case: Case) -> Iterator[tuple[str, Any]]:
+  return train(case, mar, moment=holes, exempt=mar_parts.NO_DECAY)
+
+
+def xar_steps(case: Case) -> Iterator[tuple[str, Any]]:
+  return train(case, xar, moment=cells)

@@ -45,11 +45,12 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     raise NotImplementedError('generation with random noise')
   sampler = build(config.sampler, 'sampler')
   draw = Draw.create(0, jnp.arange(batch))
-  tokens, shown = jax.jit(lambda: sampler.run(bound, inputs, draw, batch))()
+  run = jax.jit(lambda: sampler.run(bound, inputs, draw, batch))
+  tokens, shown, hole = run()
   yield 'gen_idx', tokens.values
   # The official network is called twice where it is guided.
   linear = call.get('guidance_decay') == 'linear'
-  shown = np.where(shown < 0, vocab, shown)
+  shown = np.where(hole, vocab, shown)
   calls = [
     row
     for i, row in enumerate(shown)

@@ -1,0 +1,78 @@
+"""An encoder that is given the visible tokens alone, and a decoder (MAR)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.backbones.halves import Halves
+from arvision.layers.param import normal, param
+from arvision.layouts.base import Layout
+from arvision.structs import Slots
+
+
+class Masked(Halves):
+  """Hidden rows do not enter the first half; the second has all rows.
+
+  The first half is given the rows that are not hidden, the prefix first, filled
+  up with rows that nobody sees to `Slots.visible`. After it they return to
+  their places, among copies of one vector that stand for what is hidden. Every
+  row sees all others: the layout is one entity.
+
+  Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
+
+  Attributes:
+    hole_std: standard deviation at the start of the vector for hidden tokens
+      and of the positions that are added at the end (`out_position`).
+  """
+
+  hole_std: float = 0.02
+
+  def _layers(self, x, inputs, cond, cache, layout, slots):
+    if cache is not None or layout.steps != 1:
+      raise ValueError(
+        f'{type(self).__name__} fills holes of one entity, got a cache or '
+        f'{layout.steps} steps; set config.layout.type=layouts.grid.whole and '
+        'config.sampler.type=samplers.random_order.RandomOrder'
+      )
+    rows, known = visible_rows(slots, layout)
+    keys = known[:, None, None, :]
+    seen = inputs.replace(mask=keys | np.eye(known.shape[1], dtype=bool))
+    x = jnp.take_along_axis(x, rows[..., None], 1)
+    x, _ = self._stack('stack', self.depth)(x, seen, None)
+    x = self._last_norm('norm_first', x, cond)
+    x = self._linear(x)
+    # Of two axes, since it decays as published.
+    hidden = self._param('hole', (1, self.width))
+    # Rows that only fill up are written outside of the array and dropped.
+    place = jnp.where(known, rows, layout.slots)
+    batch = jnp.arange(len(x))[:, None]
+    whole = jnp.broadcast_to(hidden, (len(x), layout.slots, self.width))
+    x = whole.at[batch, place].set(x, mode='drop')
+    x = x + self._positions('position_second', layout, slots)
+    x = x.astype(self.dtype)
+    x, _ = self._stack('stack_second', self.second_depth)(x, inputs, None)
+    x = self._last_norm('norm', x, cond)
+    if self.out_position:
+      own = self._param('position_out', (layout.tokens, self.width))
+      x = x.at[:, layout.readout[:, 0]].add(own)
+    return x[:, :, None], None
+
+  def _param(self, name, shape):
+    names = (None,) * (len(shape) - 1) + ('embed',)
+    return jnp.asarray(param(self, name, normal(self.hole_std), names, shape))
+
+
+def visible_rows(slots: Slots, layout: Layout) -> tuple[jax.Array, jax.Array]:
+  """The rows that are not hidden, in order, filled up with hidden ones.
+
+  Args:
+    slots: all of a layout, with `hole` (b, n).
+    layout: static.
+
+  Returns:
+    (b, visible) int32 rows, and (b, visible) bool which are not hidden.
+  """
+  hole = jnp.asarray(slots.hole)
+  count = layout.slots if slots.visible is None else slots.visible
+  rows = jnp.argsort(hole, axis=1, stable=True)[:, :count]
+  return rows, ~jnp.take_along_axis(hole, rows, 1)

@@ -1,0 +1,107 @@
+"""Noisy tokens: every slot carries its own token at a noise level (xAR)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from arvision.feeds.base import carried, unknown
+from arvision.layouts.base import Layout, take
+from arvision.process.flow import draw_levels, mix
+from arvision.structs import Draw, Slots, Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+  """Every entity has a noise level and noise of its own.
+
+  In training the past of an entity is as noisy as its levels say, so the network
+  never learns to trust it blindly. What is predicted is the velocity of every
+  token, see `process.flow`. In sampling the slots carry the tokens as they
+  stand; the sampler says at what level they are.
+
+  Source: arXiv 2502.20388 (noisy context learning).
+
+  Attributes:
+    levels: law of the levels, of `process.flow.LEVELS`.
+  """
+
+  levels: str = 'logit_normal'
+  sees_own = True
+
+  def train(self, tokens, layout, codec, draw):
+    clean = carried(jnp.asarray(tokens.values), layout.token)
+    level = self.level(draw, layout)
+    noise = draw.normal('noise', clean.shape[1:])
+    return Slots(
+      values=mix(clean, noise, level[:, layout.group]),
+      index=layout.index,
+      extent=layout.slots,
+      level=level,
+      present=layout.present,
+      targets=(noise - clean)[:, layout.readout[:, 0]],
+      weight=jnp.ones((1, layout.tokens), jnp.float32),
+    )
+
+  def level(self, draw: Draw, layout: Layout) -> jax.Array:
+    """(b, s) levels of all entities, see `Slots.level`.
+
+    Raises:
+      ValueError: a layout with a copy of every slot that is not noisy.
+    """
+    if layout.stream.any():
+      raise ValueError(
+        f'config.feed ({type(self).__name__}) has one level for an entity, '
+        'but config.layout has two streams; take feeds.noise.CleanPast'
+      )
+    return draw_levels(self.levels, draw, (layout.steps,))
+
+  def init(self, batch, layout, codec):
+    return unknown(batch, layout, codec)
+
+  def slots(self, state, step, layout, codec):
+    """The slots of a step as they stand, at level 0 unless it is replaced."""
+    return Slots(
+      values=carried(state, take(layout.token, step.index)),
+      index=step.index,
+      extent=step.extent,
+      level=jnp.zeros((1, 1), jnp.float32),
+      present=step.readout >= 0,
+    )
+
+  def push(self, state, step, tokens, layout, codec):
+    return state.at[:, step.tokens].set(tokens)
+
+  def finish(self, state):
+    return Tokens(state)
+
+
+class Rising(Noise):
+  """The later an entity, the noisier: the levels drawn are put in order."""
+
+  def level(self, draw, layout):
+    return jnp.sort(super().level(draw, layout), axis=1)
+
+
+class Falling(Noise):
+  """The later an entity, the less noisy."""
+
+  def level(self, draw, layout):
+    return jnp.flip(jnp.sort(super().level(draw, layout), axis=1), axis=1)
+
+
+class CleanPast(Noise):
+  """Every entity is noisy and sees a clean past (teacher forcing).
+
+  The layout is `sequence.two_stream` of another one, whose clean copies have
+  level 0; samplers have the other one.
+  """
+
+  def level(self, draw, layout):
+    if not layout.stream.any():
+      raise ValueError(
+        'config.feed (CleanPast) shows a clean and a noisy copy of every '
+        'token; make config.layout a layouts.sequence.two_stream'
+      )
+    level = draw_levels(self.levels, draw, (layout.steps,))
+    return jnp.concatenate([jnp.zeros_like(level), level], axis=1)

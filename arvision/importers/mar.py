@@ -1,0 +1,88 @@
+"""The released weights of MAR.
+
+Source: LTH14/mar, models/mar.py and models/diffloss.py.
+"""
+
+from arvision.importers.table import (
+  Grids,
+  Linear,
+  Row,
+  Same,
+  Weights,
+  dense,
+  in_thirds,
+  norm,
+)
+
+_BLOCKS = (('stack', 'encoder'), ('stack_second', 'decoder'))
+_RESIDUAL = 'head/stack/layers/block'
+
+
+class Transformer:
+  """`checkpoint-last.pth` of mar_base, mar_large and mar_huge."""
+
+  name = 'MAR transformer'
+  wrapping = 'model_ema'
+  hints = (
+    (r'^diffloss\.net\.res_blocks', 'config.head.depth and width'),
+    (r'^diffloss\.', 'config.head.width and config.head.channels'),
+    (r'^(encoder|decoder)_blocks\.\d+\.mlp', 'config.backbone.mlp.hidden'),
+    (r'^encoder_blocks\.', 'config.backbone.depth, width and heads'),
+    (r'^decoder_blocks\.', 'config.backbone.second_depth, width and heads'),
+    (r'^class_emb', 'config.condition.classes'),
+    (r'^z_proj\.', 'config.head.channels'),
+    (r'pos_embed_learned', 'config.layout.prefix, height and width'),
+    (r'^(encoder|decoder|quant_conv)\.', 'the file: it is a tokenizer'),
+  )
+
+  def rows(self, ours):
+    table = [
+      Row('condition/label/table', 'class_emb.weight', last='fake_latent'),
+      *dense('backbone/input/linear', 'z_proj'),
+      *norm('backbone/embedding_norm', 'z_proj_ln'),
+      Row('backbone/position/slot', 'encoder_pos_embed_learned', Same(1)),
+      *norm('backbone/norm_first', 'encoder_norm'),
+      *dense('backbone/between', 'decoder_embed'),
+      Row('backbone/hole', 'mask_token', Same(1)),
+      Row(
+        'backbone/position_second/slot', 'decoder_pos_embed_learned', Same(1)
+      ),
+      *norm('backbone/norm', 'decoder_norm'),
+      Row('backbone/position_out', 'diffusion_pos_embed_learned', Same(1)),
+      *dense('head/time/fc1', 'diffloss.net.time_embed.mlp.0'),
+      *dense('head/time/fc2', 'diffloss.net.time_embed.mlp.2'),
+      *dense('head/cond', 'diffloss.net.cond_embed'),
+      *dense('head/input', 'diffloss.net.input_proj'),
+      *dense('head/adaln', 'diffloss.net.final_layer.adaLN_modulation.1'),
+      *dense('head/linear', 'diffloss.net.final_layer.linear'),
+    ]
+    block = 'diffloss.net.res_blocks.{i}'
+    table += [
+      *norm(f'{_RESIDUAL}/norm', f'{block}.in_ln'),
+      *dense(f'{_RESIDUAL}/adaln', f'{block}.adaLN_modulation.1'),
+      *dense(f'{_RESIDUAL}/fc1', f'{block}.mlp.0'),
+      *dense(f'{_RESIDUAL}/fc2', f'{block}.mlp.2'),
+    ]
+    for stack, half in _BLOCKS:
+      table += self._half(ours, f'backbone/{stack}/layers/block', half)
+    return [row for row in table if row.path in ours]
+
+  def _half(self, ours, block, half):
+    theirs = f'{half}_blocks.{{i}}'
+    attention = f'{block}/attention'
+    qkv = f'{theirs}.attn.qkv'
+    return [
+      *norm(f'{block}/norm1', f'{theirs}.norm1'),
+      *norm(f'{block}/norm2', f'{theirs}.norm2'),
+      Row(f'{attention}/qkv/kernel', f'{qkv}.weight', Linear()),
+      *in_thirds(ours, attention, f'{qkv}.bias'),
+      *dense(f'{attention}/out', f'{theirs}.attn.proj', inputs=2),
+      *dense(f'{block}/mlp/fc1', f'{theirs}.mlp.fc1'),
+      *dense(f'{block}/mlp/fc2', f'{theirs}.mlp.fc2'),
+    ]
+
+  def buffers(self, weights: Weights, grids: Grids) -> Weights:
+    return {}
+
+  def derived(self, key: str) -> bool:
+    return False

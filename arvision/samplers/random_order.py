@@ -1,0 +1,168 @@
+"""Sampling of hidden tokens in a random order, some at every step (MAR)."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.process.guidance import guide
+from arvision.process.masking import hidden_counts
+from arvision.samplers.base import Known, Sampler, tile
+from arvision.structs import Draw, Picked, Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomOrder(Sampler):
+  """Every step draws the next tokens of an order of the example's own.
+
+  Hidden tokens do not enter the network, so a step is as long as what is known.
+  Steps share a compiled program with others of about the same length.
+
+  `guidance` runs over tokens, not over steps: it is asked for the scale at s
+  known tokens of all, once the step is done, so that `Linear` follows the share
+  of what is known. The last step has the scale of one token less.
+
+  A head is given the rows of the tokens that a step draws, and of `at` it may
+  read the step alone.
+
+  Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
+
+  Attributes:
+    steps: of the loop; as many as there are tokens draw one at a time.
+    schedule: of `process.masking`, how many tokens stay hidden.
+    buckets: programs, at most.
+  """
+
+  steps: int = 64
+  schedule: str = 'cosine'
+  buckets: int = 8
+
+  cached = False
+
+  def __post_init__(self):
+    if self.steps < 1 or self.buckets < 1:
+      raise ValueError(
+        f'steps={self.steps}, buckets={self.buckets}: wanted 1 or more of both'
+      )
+
+  def __call__(
+    self,
+    model: Any,
+    inputs: dict,
+    draw: Draw,
+    batch: int,
+    known: Known | None = None,
+  ) -> Tokens:
+    """Draws the tokens of a batch, see `EntityAR`."""
+    return self.run(model, inputs, draw, batch, known)[0]
+
+  def run(
+    self,
+    model: Any,
+    inputs: dict,
+    draw: Draw,
+    batch: int,
+    known: Known | None = None,
+  ) -> tuple[Tokens, jax.Array, jax.Array]:
+    """The tokens, and what every step was shown.
+
+    With `known` the schedule counts the tokens that are not, and all steps are
+    one program.
+
+    Returns:
+      tokens, (steps, b, t, c) what was known, and (steps, b, t) what was not.
+    """
+    layout = model.layout
+    count = layout.tokens
+    halves = 2 if self.guidance.active else 1
+    null = jnp.repeat(jnp.arange(halves) > 0, batch)
+    cond = model.condition(tile(inputs, halves), null)
+    order = draw.permutation('order', count)
+    values, programs = model.start(batch), self.programs(count)
+    counts: Any = np.tile(self.counts(count), (batch, 1))
+    if known is not None:
+      values = known.over(values)
+      keep = jnp.asarray(known.keep)
+      later = jnp.take_along_axis(keep, order, 1)
+      order = jnp.take_along_axis(order, jnp.argsort(later, 1, stable=True), 1)
+      table = np.array([self.counts(u) for u in range(count + 1)])
+      counts = jnp.asarray(table)[jnp.sum(~keep, 1)]
+      drawn = int((table[:, :-1] - table[:, 1:]).max())
+      programs = iter([(0, self.steps, count, drawn)])
+    counts = jnp.asarray(counts)
+    # The first of the order stay hidden longest.
+    rank = jnp.argsort(order, 1)
+
+    def advance(values, i, visible, width):
+      before, left = counts[:, i, None], counts[:, i + 1, None]
+      hole = rank < before
+      slots = dataclasses.replace(
+        model.shown(values, hole), visible=visible, step=i, steps=self.steps
+      )
+      rows = dataclasses.replace(
+        slots, values=tile(slots.values, halves), hole=tile(slots.hole, halves)
+      )
+      z, _ = model.read(rows, cond, None, layout.readout)
+      number = left + jnp.arange(width)
+      place = jnp.take_along_axis(order, jnp.minimum(number, count - 1), 1)
+      z = jnp.take_along_axis(z, tile(place, halves)[..., None, None], 1)
+
+      def merge(field, level=None):
+        if halves == 1:
+          return field
+        scale = self.scale(left[..., None], count, level)
+        return guide(*jnp.split(field, 2), scale)
+
+      drawn = model.draw(
+        z,
+        Picked(draw.fold(i), place, count),
+        merge,
+        self.choice,
+        slots,
+        layout.readout,
+      )
+      # Rows beyond those of the step are written outside and dropped.
+      place = jnp.where(number < before, place, count)
+      example = jnp.arange(batch)[:, None]
+      new = values.at[example, place].set(drawn, mode='drop')
+      return new, (values, hole)
+
+    shown = []
+    for first, end, most, width in programs:
+      values, seen = jax.lax.scan(
+        lambda values, i, visible=layout.prefix + most, width=width: advance(
+          values, i, visible, width
+        ),
+        values,
+        jnp.arange(first, end),
+      )
+      shown.append(seen)
+    before, hole = (jnp.concatenate(part) for part in zip(*shown))
+    return model.finish(values), before, hole
+
+  def counts(self, tokens: int) -> list[int]:
+    """How many of `tokens` are hidden before every step, and at the end."""
+    return [tokens, *hidden_counts(self.schedule, self.steps, tokens)]
+
+  def scale(self, left: Any, tokens: int, level: Any = None) -> Any:
+    """The guidance scale of a step that leaves so many tokens hidden."""
+    known = tokens - jnp.maximum(left, 1)
+    return self.guidance(known, tokens + 1, level)
+
+  def programs(self, tokens: int) -> Iterator[tuple[int, int, int, int]]:
+    """The steps in groups, by how many tokens are known.
+
+    Yields:
+      the first step of a group and the one after its last; how many tokens are
+      known at most; how many a step draws at most.
+    """
+    counts = np.array(self.counts(tokens))
+    known = tokens - counts[:-1]
+    group = known * self.buckets // tokens
+    for number in np.unique(group):
+      mine = np.flatnonzero(group == number)
+      drawn = int((counts[mine] - counts[mine + 1]).max())
+      yield int(mine[0]), int(mine[-1]) + 1, int(known[mine[-1]]), max(1, drawn)

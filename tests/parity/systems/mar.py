@@ -1,0 +1,263 @@
+"""MAR: latents in random order, each by diffusion."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from arvision.build import build
+from arvision.configs import common
+from arvision.configs.mar import parts
+from arvision.importers import mar as table
+from arvision.model import BoundModel
+from arvision.process import diffusion
+from arvision.process.guidance import guide
+from arvision.structs import Replay, Tokens, TokenSpec
+from arvision.tasks import assemble
+from tests.parity.case import Case, Part, captured, imported, nchw, nhwc
+
+INPUTS = {
+  'latent',
+  'label',
+  'orders',
+  'mask',
+  'net_x',
+  'net_t',
+  'net_c',
+  'loss_t',
+  'loss_noise',
+  'gen_noise',
+  'gen_nocfg_noise',
+}
+
+
+def config_of(case: Case) -> ConfigDict:
+  """Our config of the official constructor's arguments."""
+  args = case.args
+  for key in ('embed_dim', 'num_heads'):
+    if args[f'encoder_{key}'] != args[f'decoder_{key}']:
+      raise NotImplementedError(f'two halves of different {key}')
+  if args.get('norm_eps', 1e-6) != 1e-6:
+    raise NotImplementedError('other norms')
+  if args.get('patch_size', 1) != 1:
+    raise NotImplementedError('tokens of several places of a latent')
+  side = args['img_size'] // args['vae_stride']
+  width = args['encoder_embed_dim']
+  config = common.new()
+  parts.mar(
+    config,
+    grid=(side, side),
+    channels=args['vae_embed_dim'],
+    classes=args['class_num'],
+    depth=args['encoder_depth'],
+    second_depth=args['decoder_depth'],
+    width=width,
+    heads=args['encoder_num_heads'],
+    hidden=int(args['mlp_ratio'] * width),
+    head_width=args['diffloss_w'],
+    head_depth=args['diffloss_d'],
+    prefix=args['buffer_size'],
+    dropout=0.0,
+    repeats=args['diffusion_batch_mul'],
+    diffusion_steps=int(args['num_sampling_steps']),
+    biases=('q', 'k', 'v', 'out') if args.get('qkv_bias', True) else ('out',),
+  )
+  return config
+
+
+def built(case: Case):
+  """Config and model."""
+  config = config_of(case)
+  return config, assemble.make_model(config)
+
+
+def loaded(case: Case):
+  """Config, model, and parameters through the importer."""
+  config, model = built(case)
+  shape = 1, model.layout.tokens, model.head.channels
+  blank = Tokens(jnp.zeros(shape))
+  shapes = assemble.model_shapes(model, tokens=blank)
+  return config, model, imported(case, table.Transformer(), shapes)
+
+
+def rows(latent: np.ndarray) -> np.ndarray:
+  """(..., c, h, w) -> (..., h * w, c)."""
+  x = nhwc(latent)
+  return x.reshape(*x.shape[:-3], -1, x.shape[-1])
+
+
+def latents(values: Any, model: Any) -> np.ndarray:
+  """(b, t, c) -> (b, c, h, w)."""
+  height, width = model.layout.grids[0]
+  return nchw(np.asarray(values).reshape(len(values), height, width, -1))
+
+
+def draws(model, orders, hidden, times, noise) -> dict[str, np.ndarray]:
+  """What the feed and the head draw in a step.
+
+  Args:
+    model: an `ARModel`.
+    orders: (b, t).
+    hidden: how many tokens are.
+    times, noise: (repeats * b * t, ...) in the official order.
+  """
+  batch, tokens = orders.shape
+  repeats, feed = model.head.repeats, model.feed
+  mine = lambda x: np.moveaxis(
+    x.reshape(repeats, batch, tokens, *x.shape[1:]), 0, 1
+  )
+  # The uniform number that makes so many holes.
+  ndtr = jax.scipy.special.ndtr
+  share = max((hidden - 0.5) / tokens, feed.lowest)
+  at, low, high = (
+    float(ndtr((x - feed.mean) / feed.std)) for x in (share, feed.lowest, 1)
+  )
+  return {
+    'order': orders,
+    'share': np.full(batch, (at - low) / (high - low), np.float32),
+    'time': (mine(times) + np.float32(0.5)) / diffusion.TRAIN_STEPS,
+    'noise': mine(noise),
+  }
+
+
+def transformer(case: Case) -> Iterator[tuple[str, Any]]:
+  io = case.io
+  config, model, params = loaded(case)
+  batch, inputs = len(io['label']), {'label': io['label']}
+  tokens = rows(io['latent'])
+  yield 'tokens', tokens
+  yield 'unpatchified', latents(tokens, model)
+
+  hidden = int(io['mask'][0].sum())
+  arrays = draws(model, io['orders'], hidden, io['loss_t'], io['loss_noise'])
+  drawn = Replay(arrays, size=batch)
+
+  def run(f, *args):
+    return jax.jit(lambda p: model.apply({'params': p}, *args, method=f))(
+      params
+    )
+
+  def hole_of(model):
+    slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
+    return slots.hole[:, model.layout.prefix :]
+
+  yield 'mask', np.asarray(run(hole_of)).astype(np.float32)
+  none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
+
+  def z_of(model, null):
+    slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
+    return model.hidden(slots, inputs, null)[0]
+
+  seen = captured(model, params, none, method=z_of)
+  modules = seen['modules']['backbone']
+  yield 'encoder_in_all', seen['embed']
+  visible = io['encoder_out'].shape[1]  # behind them are rows that fill up
+  yield 'encoder_after_block0', seen['blocks'][0][:, :visible]
+  yield 'encoder_out', modules['norm_first']['__call__'][0][:, :visible]
+  yield 'decoder_after_block0', seen['stack_second'][0]
+  yield 'decoder_norm', modules['norm']['__call__'][0]
+  z = run(z_of, none)
+  yield 'z', z[:, :, 0]
+  yield 'z_uncond', run(z_of, all_)[:, :, 0]
+  yield from _head(case, run)
+
+  def losses(model):
+    slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
+    z, at = model.hidden(slots, inputs, none)
+    terms = model.head.terms(z, slots.targets, drawn, at)
+    whole, (weight, _) = model.loss(Tokens(tokens), inputs, drawn, train=False)
+    return terms, whole / weight
+
+  (mse, bits), loss = run(losses)
+  theirs = lambda x: np.moveaxis(np.asarray(x), 1, 0).ravel()
+  yield 'loss_mse', theirs(mse)
+  yield 'loss_vb', theirs(bits)
+  yield 'loss_terms', theirs(mse + bits)
+  yield 'loss', loss
+
+  count = config.head.counts.count
+  spaced = diffusion.sample_table(count)
+  yield 'gen_timestep_map', spaced.times
+  yield 'gen_betas', spaced.betas
+  yield 'gen_alphas_cumprod', spaced.alphas_bar
+  yield 'train_betas_first_last', diffusion.cosine_betas()[[0, -1]]
+  call = case.meta['generation']
+  for name, scale, temperature in (
+    ('gen', call['cfg'], call['temperature']),
+    ('gen_nocfg', 1.0, 1.0),
+  ):
+    if f'{name}_noise' in io:
+      yield from _generation(case, name, scale, temperature)
+
+
+def _head(case, run):
+  """The diffusion head by itself: a row of these arrays is an example."""
+  io = case.io
+  z, x = io['net_c'][:, None, None], io['net_x'][:, None]
+  times = io['net_t'][:, None]
+
+  def embedded(model):
+    return model.head.time(jnp.asarray(io['net_t']))
+
+  yield 'time_embedding', run(embedded)
+  field = lambda model, *args: model.head.field(*args)[:, 0]
+  out = np.asarray(run(field, z, x, times))
+  yield 'net_out', out.reshape(len(x), -1)
+  # The conditions are rows of z; beside them are those of `z_uncond`.
+  width = z.shape[-1]
+  all_, none = (io[name].reshape(-1, width) for name in ('z', 'z_uncond'))
+  mine = [np.abs(all_ - c).sum(1).argmin() for c in io['net_c']]
+  null = np.asarray(run(field, none[mine][:, None, None], x, times))
+  scale = _number(case.meta['produced_by']['net_out_cfg'])
+  seen = guide(out[:, 0], null[:, 0], scale)
+  halves = [np.concatenate([seen, v], -1) for v in (out[:, 1], null[:, 1])]
+  yield 'net_out_cfg', np.concatenate(halves)
+
+
+def _number(text):
+  """The last argument of a call in words."""
+  return float(text.rsplit(',', 1)[1].strip(' )'))
+
+
+def _generation(case, name, guidance, temperature):
+  """A replay of the recorded orders and noise."""
+  io = case.io
+  config, model, params = loaded(case)
+  config.sampler.guidance.end = guidance
+  config.sampler.choice.temperature = temperature
+  config.sampler.steps = case.meta['generation']['num_iter']
+  sampler = build(config.sampler, 'sampler')
+  batch, tokens = io['orders'].shape
+  noise = io[f'{name}_noise']
+  drawn = Replay({'order': io['orders'], 'noise': noise}, size=batch)
+
+  @jax.jit
+  def generate(params):
+    bound = BoundModel(model, {'params': params}, Latents(model.head.channels))
+    return sampler.run(bound, {'label': io['label']}, drawn, batch)
+
+  values, known, hole = generate(params)
+  left = np.array(sampler.counts(tokens)[1:])
+  # The last step draws all that is left, and leaves none of it.
+  yield f'{name}_mask_len', Part(left[:-1], np.s_[:-1])
+  masks = np.moveaxis(np.asarray(hole[1:]), 0, 1)
+  yield f'{name}_mask_next', Part(masks, np.s_[:, :-1])
+  yield f'{name}_cfg_iter', np.array([sampler.scale(n, tokens) for n in left])
+  after = np.asarray(known[1]), ~np.asarray(hole[1])
+  yield f'{name}_first_iter_latents', after[0][after[1]]
+  yield name, latents(values.values, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Latents:
+  """In the place of a tokenizer: says how wide its tokens are."""
+
+  channels: int
+
+  @property
+  def spec(self) -> TokenSpec:
+    return TokenSpec('latents', self.channels, (), self.channels)

@@ -1,0 +1,196 @@
+"""Gaussians, scales and attention of the KL tokenizers, and their training."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from arvision.build import build
+from arvision.configs.mar.tokenizer import kl16
+from arvision.data.base import DataError
+from arvision.importers import kl as release
+from arvision.importers import table
+from arvision.layers import conv
+from arvision.structs import Draw, Tokens
+from arvision.tasks.tokenizer import TrainTokenizer
+from arvision.tokenizers.adversarial import PatchDiscriminator
+from arvision.tokenizers.kl import KL, Gaussian, PyramidKL
+
+CHANNELS = 2
+
+
+def parts():
+  net = {'ch': 8, 'ch_mult': (1,), 'patch': 2, 'res_blocks': 1, 'groups': 4}
+  net['attention'] = False
+  return {
+    'encoder': functools.partial(conv.Encoder, z_channels=2 * CHANNELS, **net),
+    'decoder': functools.partial(conv.Decoder, channels=1, **net),
+    'channels': CHANNELS,
+  }
+
+
+IMAGE = np.random.RandomState(0).uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
+
+
+@functools.cache
+def variables():
+  module = KL(grid=(4, 4), **parts())
+  return nn.unbox(jax.jit(module.init)(jax.random.key(0), IMAGE))
+
+
+def bound(kind=KL, **fields):
+  fields = {'grid': (4, 4)} | fields if kind is KL else fields
+  return kind(**parts(), **fields).bind(variables())
+
+
+def draw(step=0):
+  return Draw.create(0, jnp.arange(len(IMAGE)), step)
+
+
+def test_the_divergence_is_the_integral():
+  mean, log_variance = np.array([0.3, -1.2]), np.array([-1.0, 0.7])
+  x = np.linspace(-12, 12, 20_001)[:, None]
+  log_q = -0.5 * ((x - mean) ** 2 / np.exp(log_variance) + log_variance)
+  log_p = -0.5 * x**2  # the constants cancel
+  q = np.exp(log_q) / np.sqrt(2 * np.pi)
+  nats = (q * (log_q - log_p)).sum(0) * (x[1, 0] - x[0, 0])
+  found = Gaussian.of(jnp.asarray(np.concatenate([mean, log_variance])))
+  np.testing.assert_allclose(found.kl(), nats.sum(), rtol=1e-5)
+
+
+def test_variances_are_cut_to_what_float32_holds():
+  found = Gaussian.of(jnp.array([[0.0, 0.0, 0.0, 50.0, -100.0, 1.0]]))
+  assert found.log_variance[0].tolist() == [20.0, -30.0, 1.0]
+  np.testing.assert_allclose(found.std[0, :2], np.exp([10.0, -15.0]), rtol=1e-6)
+  assert np.isfinite(found.kl()).all()
+
+
+def test_latents_are_shifted_and_scaled_and_brought_back():
+  codec = bound(scale=0.25, shift=(1.0, -2.0))
+  mean = codec.posterior(IMAGE).mean
+  tokens = codec.encode(IMAGE)
+  wanted = (mean.reshape(3, 16, 2) - np.array([1.0, -2.0])) / 4
+  np.testing.assert_allclose(tokens.values, wanted, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(codec.latent(tokens), mean, rtol=1e-5, atol=1e-5)
+  image = np.clip(codec.synthesise(mean), -1, 1)
+  np.testing.assert_allclose(codec.decode(tokens), image, atol=1e-5)
+
+
+def test_a_visit_draws_what_the_moments_say():
+  codec = bound(scale=2.0)
+  stored = codec.store(IMAGE)
+  assert stored.shape == (3, 16, 4) and stored.dtype == jnp.float32
+  first, again, other = (codec.visit(stored, draw(i)).values for i in (0, 0, 1))
+  np.testing.assert_array_equal(first, again)
+  assert (first != other).all()
+  noise = draw().normal('posterior', (16, 2))
+  mean, log_variance = np.split(np.asarray(stored), 2, -1)
+  wanted = 2 * (mean + np.exp(log_variance / 2) * noise)
+  np.testing.assert_allclose(first, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pyramid_is_decoded_from_its_last_scale():
+  codec, plain = bound(PyramidKL, scales=(1, 2, 4), scale=0.5), bound(scale=0.5)
+  values = codec.encode(IMAGE).values
+  last = plain.encode(IMAGE).values
+  np.testing.assert_array_equal(values[:, 5:], last)
+  np.testing.assert_allclose(values[:, 0], last.mean(1), atol=1e-6)
+  corner = last.reshape(3, 4, 4, 2)[:, :2, :2].mean((1, 2))
+  np.testing.assert_allclose(values[:, 1], corner, atol=1e-6)
+  others = jnp.asarray(values).at[:, :5].set(9.0)
+  np.testing.assert_array_equal(
+    codec.decode(Tokens(others)), plain.decode(Tokens(last))
+  )
+
+
+def test_two_steps_with_a_discriminator():
+  task = TrainTokenizer(
+    tokenizer=KL(grid=(4, 4), kl=1e-3, **parts()),
+    tx=optax.adam(1e-3),
+    image_shape=(8, 8, 1),
+    l1=1.0,
+    l2=0.0,
+    discriminator=functools.partial(
+      PatchDiscriminator, features=4, layers=1, norm='batch'
+    ),
+    adversarial_start=1,
+    adaptive_limits=(0.0, 1e4),
+    accumulate=2,
+  )
+  state = nn.unbox(jax.jit(task.init)(jax.random.key(0)))
+  step = jax.jit(task.step)
+  batch = {'image': np.concatenate([IMAGE, IMAGE[:1]])}
+  state, before = step(state, batch)
+  again, after = step(state, batch)
+  assert before['adversarial_weight'] == before['discriminator'] == 0
+  assert after['adversarial_weight'] > 0 and after['discriminator'] > 0
+  assert all(np.isfinite(v) for v in (*before.values(), *after.values()))
+  first, then = (s.params['discriminator'] for s in (state, again))
+  for name in ('conv_0', 'conv_1', 'conv_2'):
+    assert (first[name]['kernel'] != then[name]['kernel']).any()
+  assert before['kl'] > 0 and not state.extra
+
+
+# ------------------------------------------------------------------ attention
+
+
+@functools.cache
+def kl16_shapes():
+  module = build(kl16(), 'tokenizer')
+  image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+  return nn.unbox(jax.eval_shape(module.init, jax.random.key(0), image))[
+    'params'
+  ]
+
+
+def test_kl16_attends_where_the_release_does():
+  shapes = table.paths(kl16_shapes())
+  keys = {
+    key for row in release.Tokenizer().rows(shapes) for key in row.keys(())
+  }
+  attention = {k.rsplit('.', 2)[0] for k in keys if k.endswith('.q.weight')}
+  assert attention == {
+    'encoder.down.4.attn.0',
+    'encoder.down.4.attn.1',
+    'encoder.mid.attn_1',
+    'decoder.mid.attn_1',
+  }
+  assert 'decoder.up.3.block.0.nin_shortcut.weight' in keys
+  assert 'encoder.down.0.downsample.conv.bias' in keys
+
+
+def test_a_level_that_is_not_there():
+  net = conv.Encoder(ch_mult=(1, 2), attention_levels=(2,))
+  with pytest.raises(ValueError, match=r'no level 2.*config\.tokenizer'):
+    jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+
+def tiny_weights():
+  shapes = jax.tree.map(jnp.zeros_like, variables()['params'])
+  return shapes, table.to_weights(release.Tokenizer(), shapes, ((4, 4),))
+
+
+def test_what_the_trainer_left_in_the_file_is_passed_over():
+  shapes, weights = tiny_weights()
+  form = release.Tokenizer()
+  extra = {'loss.logvar': np.zeros(()), 'loss.discriminator.0': np.zeros(3)}
+  table.to_params(form, weights | extra, shapes)
+  assert all(form.derived(key) for key in extra)
+
+
+def test_keys_of_the_network_are_not_passed_over():
+  shapes, weights = tiny_weights()
+  more = {'encoder.down.0.attn.0.q.bias': np.zeros(8)}
+  with pytest.raises(DataError, match='attention_levels'):
+    table.to_params(release.Tokenizer(), weights | more, shapes)
+
+
+def test_other_channels_than_the_encoder_gives():
+  fields = parts() | {'channels': 3}
+  module = KL(grid=(4, 4), **fields)
+  with pytest.raises(ValueError, match='z_channels=4: wanted'):
+    jax.eval_shape(module.init, jax.random.key(0), IMAGE)
