@@ -220,7 +220,7 @@ class BoundModel:
     return self.module.feed.slots(state, step, self.layout, self.codec)
 
   def shown(self, values, hole):
-    return self.module.feed.shown(values, hole, self.layout)
+    return self.module.feed.shown(values, hole, self.layout, self.codec)
 
   def push(self, state, step, tokens):
     return self.module.feed.push(state, step, tokens, self.layout, self.codec)

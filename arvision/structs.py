@@ -25,8 +25,10 @@ class TokenSpec:
   """What a tokenizer emits, in static terms.
 
   Attributes:
-    kind: 'codes' (int32 ids), 'bits' or 'latents' (float vectors).
-    size: vocabulary size for codes, channels for bits and latents.
+    kind: 'codes' (int32 ids), 'levels' (an int32 id for every channel), 'bits' or
+      'latents' (float vectors).
+    size: vocabulary size for codes, number of levels, channels for bits and
+      latents.
     grids: (height, width) of every scale, small to large; one grid for a
       single-scale tokenizer, (1, length) for a 1D one.
     channels: width of the embedded token that `Tokenizer.embed` returns.
@@ -47,8 +49,8 @@ class Tokens:
   """Tokens of a batch of images, scales concatenated small to large.
 
   Attributes:
-    values: (b, t) int32 codes, or (b, t, c) float32 latents; raster order
-      inside a scale.
+    values: (b, t) int32 codes, (b, t, c) int32 levels, or (b, t, c) float32
+      latents; raster order inside a scale.
   """
 
   values: Array
@@ -58,8 +60,9 @@ def blank_tokens(spec: TokenSpec, batch: int = 1) -> Tokens:
   """Zeros in the place of tokens, for shapes."""
   if spec.kind == 'codes':
     return Tokens(jnp.zeros((batch, spec.length), jnp.int32))
-  shape = (batch, spec.length, spec.size)
-  return Tokens(jnp.zeros(shape, jnp.float32))
+  shape = (batch, spec.length, spec.channels)
+  whole = spec.kind == 'levels'
+  return Tokens(jnp.zeros(shape, jnp.int32 if whole else jnp.float32))
 
 
 @flax.struct.dataclass
@@ -302,4 +305,13 @@ class Picked:
     place = jnp.asarray(self.place).reshape(
       *self.place.shape, *[1] * (len(shape) - 1)
     )
+    return jnp.take_along_axis(drawn, place, 1)
+
+  def categorical(self, name: str, logits: jax.Array) -> jax.Array:
+    """(b, m) int32, given logits (b, m, v)."""
+    batch, _, size = logits.shape
+    place = jnp.asarray(self.place)
+    whole = jnp.zeros((batch, self.tokens, size), logits.dtype)
+    whole = whole.at[jnp.arange(batch)[:, None], place].set(logits)
+    drawn = self.draw.categorical(name, whole)
     return jnp.take_along_axis(drawn, place, 1)

@@ -204,6 +204,9 @@ def _shrink_head(head):
   if 'depth' in head:
     head.depth = 2
   _shrink_counts(head)
+  if 'order' in head:
+    order = tuple(i for i in head.order if i < head.channels)
+    head.update(order=order, levels=16, heads=2, hidden=64)
   if 'attention' in head:
     head.heads = 2
     head.mlp.hidden = 64
@@ -274,6 +277,8 @@ def _shrink_tokenizer(small, grid):
   codes = 'vocab_size' in tokenizer
   if codes:
     tokenizer.vocab_size = min(tokenizer.vocab_size, 64)
+  if 'levels' in tokenizer:
+    tokenizer.levels = 16
   tokenizer.channels = min(tokenizer.channels, 8 if codes else 4)
   if 'patch' in tokenizer.encoder and 'length' in tokenizer.encoder:
     _shrink_vit(small)

@@ -42,10 +42,19 @@ class Feed(Protocol):
 
 
 def unknown(batch: int, layout: Layout, codec: Any) -> Any:
-  """Zeros in the place of tokens: codes, or latents where the codec has them."""
+  """Zeros in the place of tokens, of the kind that the codec has."""
   if codec is None or codec.spec.kind == 'codes':
     return jnp.zeros((batch, layout.tokens), jnp.int32)
-  return jnp.zeros((batch, layout.tokens, codec.spec.size), jnp.float32)
+  whole = codec.spec.kind == 'levels'
+  shape = (batch, layout.tokens, codec.spec.channels)
+  return jnp.zeros(shape, jnp.int32 if whole else jnp.float32)
+
+
+def entering(values: Any, codec: Any) -> Any:
+  """What stands for tokens in the network: of levels, the latents they mean."""
+  if getattr(getattr(codec, 'spec', None), 'kind', '') == 'levels':
+    return codec.embed(values)
+  return values
 
 
 def carried(values: Any, token: Any) -> Any:

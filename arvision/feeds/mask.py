@@ -5,7 +5,7 @@ import math
 
 import jax.numpy as jnp
 
-from arvision.feeds.base import carried, unknown
+from arvision.feeds.base import carried, entering, unknown
 from arvision.process.masking import hidden_share, truncated_normal
 from arvision.structs import Slots, Tokens
 
@@ -18,16 +18,17 @@ class Holes:
   def init(self, batch, layout, codec):
     return unknown(batch, layout, codec)
 
-  def shown(self, values, hole, layout) -> Slots:
+  def shown(self, values, hole, layout, codec=None) -> Slots:
     """The slots of tokens (b, t) or (b, t, c) of which some are hidden.
 
     Args:
       values: of all tokens; what stands at the hidden ones is not read.
       hole: (b, t) bool, True = hidden.
       layout: static.
+      codec: the bound tokenizer; tokens of levels want one.
     """
     return Slots(
-      values=carried(values, layout.token),
+      values=carried(entering(values, codec), layout.token),
       hole=jnp.where(layout.token >= 0, hole[:, layout.token], False),
       index=layout.index,
       extent=layout.slots,
@@ -63,7 +64,7 @@ class Mask(Holes):
     count = jnp.round(layout.tokens * jnp.maximum(share, self.lowest))
     order = draw.permutation('order', layout.tokens)
     hole = order < jnp.maximum(count, 1)[:, None]
-    return self.shown(values, hole, layout).replace(
+    return self.shown(values, hole, layout, codec).replace(
       targets=values,
       weight=jnp.where(hole, 1.0, self.shown_weight),
     )
@@ -106,7 +107,7 @@ class Dropped(Holes):
     # The first of the order are hidden.
     hole = jnp.argsort(order, 1) < hidden[:, None]
     at_least = math.ceil(self.lowest * layout.tokens)
-    return self.shown(values, hole, layout).replace(
+    return self.shown(values, hole, layout, codec).replace(
       visible=layout.slots - at_least,
       targets=values,
       weight=hole.astype(jnp.float32),

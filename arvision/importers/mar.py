@@ -23,17 +23,20 @@ class Transformer:
 
   name = 'MAR transformer'
   wrapping = 'model_ema'
-  hints = (
+  hints: tuple[tuple[str, str], ...] = (
     (r'^diffloss\.net\.res_blocks', 'config.head.depth and width'),
     (r'^diffloss\.', 'config.head.width and config.head.channels'),
     (r'^(encoder|decoder)_blocks\.\d+\.mlp', 'config.backbone.mlp.hidden'),
     (r'^encoder_blocks\.', 'config.backbone.depth, width and heads'),
-    (r'^decoder_blocks\.', 'config.backbone.second_depth, width and heads'),
+    (r'^decoder_blocks\.', 'config.backbone.second_depth and second_width'),
     (r'^class_emb', 'config.condition.classes'),
     (r'^z_proj\.', 'config.head.channels'),
     (r'pos_embed_learned', 'config.layout.prefix, height and width'),
     (r'^(encoder|decoder|quant_conv)\.', 'the file: it is a tokenizer'),
   )
+
+  # What is added to the hidden vectors before the head.
+  out_position = 'diffusion_pos_embed_learned'
 
   def rows(self, ours):
     table = [
@@ -48,24 +51,28 @@ class Transformer:
         'backbone/position_second/slot', 'decoder_pos_embed_learned', Same(1)
       ),
       *norm('backbone/norm', 'decoder_norm'),
-      Row('backbone/position_out', 'diffusion_pos_embed_learned', Same(1)),
+      Row('backbone/position_out', self.out_position, Same(1)),
+      *self.head(ours),
+    ]
+    for stack, half in _BLOCKS:
+      table += self._half(ours, f'backbone/{stack}/layers/block', half)
+    return [row for row in table if row.path in ours]
+
+  def head(self, ours):
+    """Rows of the head."""
+    block = 'diffloss.net.res_blocks.{i}'
+    return [
       *dense('head/time/fc1', 'diffloss.net.time_embed.mlp.0'),
       *dense('head/time/fc2', 'diffloss.net.time_embed.mlp.2'),
       *dense('head/cond', 'diffloss.net.cond_embed'),
       *dense('head/input', 'diffloss.net.input_proj'),
       *dense('head/adaln', 'diffloss.net.final_layer.adaLN_modulation.1'),
       *dense('head/linear', 'diffloss.net.final_layer.linear'),
-    ]
-    block = 'diffloss.net.res_blocks.{i}'
-    table += [
       *norm(f'{_RESIDUAL}/norm', f'{block}.in_ln'),
       *dense(f'{_RESIDUAL}/adaln', f'{block}.adaLN_modulation.1'),
       *dense(f'{_RESIDUAL}/fc1', f'{block}.mlp.0'),
       *dense(f'{_RESIDUAL}/fc2', f'{block}.mlp.2'),
     ]
-    for stack, half in _BLOCKS:
-      table += self._half(ours, f'backbone/{stack}/layers/block', half)
-    return [row for row in table if row.path in ours]
 
   def _half(self, ours, block, half):
     theirs = f'{half}_blocks.{{i}}'

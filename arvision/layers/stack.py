@@ -182,6 +182,10 @@ def _take(tree, i):
   return jax.tree.map(lambda p: p[i], tree)
 
 
+def _unstacked(value):
+  return value if isinstance(value, Layers) else Layers.of(value)
+
+
 def unstack(params: Any) -> Any:
   """Parameters with every stack cut into layers, see `Layers`.
 
@@ -191,6 +195,6 @@ def unstack(params: Any) -> Any:
   if not isinstance(params, dict):
     return params
   return {
-    name: Layers.of(value) if name == LAYERS else unstack(value)
+    name: _unstacked(value) if name == LAYERS else unstack(value)
     for name, value in params.items()
   }

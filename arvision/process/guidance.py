@@ -157,6 +157,11 @@ class Below:
     return self.schedule.active
 
   def __call__(self, s, steps, level=None):
+    if level is None:
+      raise ValueError(
+        'config.sampler.guidance goes by noise levels, and hidden vectors have '
+        "none; set config.sampler.site='field'"
+      )
     scale = self.schedule(s, steps, level)
     return jnp.where(level <= self.level, scale, 1.0)
 

@@ -1,7 +1,8 @@
 """What samplers share."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -48,16 +49,34 @@ class Sampler:
     choice: how an id is chosen.
     layout: another one than in training, for a model that can have any (its
       positions are resized); the tokens that come out are its own.
+    site: what is guided: the 'field' that the head gives, or the 'hidden'
+      vectors that the head is given (TokenBridge).
   """
 
   guidance: Schedule = Constant()
   choice: Choice = Choice()
   layout: Layout | None = None
+  site: str = 'field'
 
   # Whether it reads the layers one by one, against a cache.
   cached = True
   # Whether it takes the noise away by the backbone itself.
   refines = False
+  # What of a model it can guide.
+  sites: ClassVar[tuple[str, ...]] = ('field', 'hidden')
+
+  def guided(
+    self, z: jax.Array, merge: Callable[..., jax.Array]
+  ) -> tuple[jax.Array, Callable[..., jax.Array]]:
+    """z as the head is given it, and what is left for the head to merge.
+
+    Args:
+      z: (b or 2b, ...).
+      merge: makes one of the two halves of an array, at a noise level or not.
+    """
+    if self.site == 'hidden':
+      return merge(z), lambda field, level=None: field
+    return z, merge
 
   def tokenizer(self, tokenizer: Any) -> Any:
     """The tokenizer of the tokens that this sampler draws."""

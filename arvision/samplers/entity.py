@@ -62,6 +62,7 @@ class EntityAR(Sampler):
         scale = self.guidance(step.s, layout.steps, level)
         return guide(*jnp.split(field, 2), scale)
 
+      z, merge = self.guided(z, merge)
       choice = self.choice
       if self.best and int(step.s) in self.best:
         choice = dataclasses.replace(choice, temperature=0.0)

@@ -85,9 +85,15 @@ class Masked(Sampler):
       shown = (jnp.where(hole, 0, values), hole)
       slots = model.shown(*tile(shown, halves))
       z, _ = model.read(slots, cond, None, layout.readout)
-      logits = model.field(z, slots)
-      if halves == 2:
-        logits = guide(*jnp.split(logits, 2), self.guidance(i, self.steps))
+
+      def merge(field, level=None):
+        if halves == 1:
+          return field
+        scale = self.guidance(i, self.steps, level)
+        return guide(*jnp.split(field, 2), scale)
+
+      z, merge = self.guided(z, merge)
+      logits = merge(model.field(z, slots))
       noise = None if self.choice.temperature == 0 else 1 - (i + 1) / self.steps
       ids, sure = self.policy(self.choice.filter(logits), draw.fold(i), noise)
       ids = jnp.where(hole, ids, values)

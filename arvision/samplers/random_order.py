@@ -113,9 +113,11 @@ class RandomOrder(Sampler):
       def merge(field, level=None):
         if halves == 1:
           return field
-        scale = self.scale(left[..., None], count, level)
+        each = left.reshape(batch, *[1] * (field.ndim - 1))
+        scale = self.scale(each, count, level)
         return guide(*jnp.split(field, 2), scale)
 
+      z, merge = self.guided(z, merge)
       drawn = model.draw(
         z,
         Picked(draw.fold(i), place, count),

@@ -42,6 +42,7 @@ class Refine(Sampler):
   solver: Solver = EulerMaruyama()
 
   refines = True
+  sites = ('field',)
 
   def __post_init__(self):
     if self.choice != Choice():

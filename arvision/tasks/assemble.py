@@ -138,13 +138,17 @@ def check_fit(config: Any, model: ARModel, tokenizer: Any) -> None:
       f'the tokenizer emits grids {spec.grids} but config.layout holds '
       f'{model.layout.grids}; change config.layout or config.tokenizer'
     )
-  key = 'vocab_size' if spec.kind == 'codes' else 'channels'
-  size = config.head.get(key, spec.size)
-  if size != spec.size:
-    has = {'codes': 'codes', 'latents': 'channels'}[spec.kind]
-    raise ConfigError(
-      f'config.head.{key}={size} but the tokenizer has {spec.size} {has}'
-    )
+  sizes = {
+    'codes': {'vocab_size': spec.size},
+    'levels': {'levels': spec.size, 'channels': spec.channels},
+  }
+  for key, size in sizes.get(spec.kind, {'channels': spec.size}).items():
+    found = config.head.get(key, size)
+    if found != size:
+      has = 'codes' if spec.kind == 'codes' else key
+      raise ConfigError(
+        f'config.head.{key}={found} but the tokenizer has {size} {has}'
+      )
 
 
 def check_data(config: Any, data: Data, tokenizer: Any) -> None:
@@ -225,6 +229,11 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
       f'({type(sampler).__name__}) do not fit: wanted {wanted}'
     )
 
+  if sampler.site not in sampler.sites:
+    raise ConfigError(
+      f"config.sampler.site='{sampler.site}': {type(sampler).__name__} can guide "
+      + ' or '.join(f"'{site}'" for site in sampler.sites)
+    )
   if fills_holes == sampler.cached or noisy != sampler.refines:
     refuse('feed', model.feed, wanted)
   if sampler.refines and hasattr(model.head, 'sample'):

@@ -12,10 +12,11 @@ import pytest
 
 from arvision.build import ConfigError, build
 from arvision.commands.main import main
+from arvision.configs.tokenbridge import parts
 from arvision.data.latents import CachedTokens
 from arvision.layouts import grid
 from arvision.model import ARModel
-from arvision.structs import Cond, Draw, Slots
+from arvision.structs import Cond, Draw, Slots, Tokens
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.training import frozen
 from arvision.training.trained import load_run
@@ -198,3 +199,20 @@ def test_a_generator_may_scale_latents_otherwise(workdir, tmp_path):
 def test_a_generator_may_not_have_another_tokenizer(workdir, tmp_path):
   with pytest.raises(ConfigError, match=r'config\.tokenizer\.kl'):
     frozen.load(generator(workdir, kl=0.5), tmp_path)
+
+
+def test_levels_take_the_weights_of_a_kl_tokenizer(workdir, run, tmp_path):
+  config = generator(workdir)
+  with config.unlocked():
+    parts.quantized(config.tokenizer, 16)
+  kept = frozen.load(config, tmp_path)
+  codec = build(config.tokenizer, 'tokenizer').bind(kept['tokenizer'])
+  plain = run.tokenizer.bind(run.variables)
+  stored = run.store(next(iter(run.data.held_out(4)))['image'])
+  draw = Draw.create(0, jnp.arange(4))
+  values = codec.visit(stored, draw).values
+  assert values.shape == (4, 16, 4) and values.dtype == jnp.int32
+  latent = plain.visit(stored, draw).values
+  np.testing.assert_array_equal(values, codec.quantize(latent))
+  image = plain.decode(Tokens(codec.embed(values)))
+  np.testing.assert_array_equal(codec.decode(Tokens(values)), image)

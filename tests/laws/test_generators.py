@@ -73,7 +73,9 @@ class Case:
     """Codes or latents of a batch."""
     rng, spec = np.random.default_rng(seed), self.tokenizer.spec
     shape = (BATCH, self.layout.tokens)
-    if spec.kind == 'codes':
+    if spec.kind == 'levels':
+      shape = (*shape, spec.channels)
+    if spec.kind in ('codes', 'levels'):
       return rng.integers(0, spec.size, shape).astype(np.int32)
     return rng.normal(size=(*shape, spec.size)).astype(np.float32)
 
@@ -293,7 +295,8 @@ def test_hidden_tokens_are_not_seen(masked):
 
   @jax.jit
   def read(params, tokens):
-    bound = BoundModel(masked.model, {'params': params})
+    codec = masked.codec(masked.frozen)
+    bound = BoundModel(masked.model, {'params': params}, codec)
     slots = bound.shown(tokens, hole)
     cond = bound.condition(masked.inputs, jnp.zeros(BATCH, bool))
     return bound.read(slots, cond, None, masked.layout.readout)[0]

@@ -30,6 +30,7 @@ from tests.parity.systems import (
   nar,
   rar,
   titok,
+  tokenbridge,
   training,
   uvit,
   var,
@@ -72,6 +73,9 @@ FORWARD = {
   'models.flowar.FlowAR': System(flowar.transformer, flowar.INPUTS),
   'models.vae.AutoencoderKL': System(kl.tokenizer, kl.INPUTS),
   'models.mar.MAR': System(mar.transformer, mar.INPUTS),
+  'models.tokenbridge.TokenBridge': System(
+    tokenbridge.transformer, tokenbridge.INPUTS
+  ),
   'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),
   'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
     nar.transformer, nar.INPUTS

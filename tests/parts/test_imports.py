@@ -40,7 +40,7 @@ ALLOWED = {
   'data': ('structs', 'parallel'),
   'tasks': (*_BEFORE_TASKS, 'data'),
   'evals': (*_BEFORE_TASKS, 'data', 'tasks'),
-  'importers': ('data', 'structs'),
+  'importers': ('data', 'structs', 'process'),
   'training': (*_BEFORE_TASKS, 'data', 'tasks', 'evals', 'importers'),
   'commands': (
     *_BEFORE_TASKS,

@@ -7,10 +7,10 @@ from arvision.tasks import assemble
 from tests.configs import ALL
 
 # Published counts, in millions. LlamaGen's XL, XXL, 3B and its model of captions
-# (775M) are published with two or three digits, RAR's and MAR's (208, 479, 943) in
-# whole millions, rounded or cut; of NAR and MaskGIT's tokenizer only 816M and 54M
-# are published, and none of MAR's tokenizer and of FlexVAR's transformers. Those
-# are counted from the published layer sizes.
+# (775M) are published with two or three digits; RAR's, MAR's (208, 479, 943) and
+# TokenBridge's (486, 910) in whole millions, rounded or cut; of NAR and MaskGIT's
+# tokenizer only 816M and 54M are published, and none of MAR's tokenizer and of
+# FlexVAR's transformers. Those are counted from the published layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -47,6 +47,8 @@ GENERATORS = {
   'rar/imagenet256:L': 461.67,
   'rar/imagenet256:XL': 955.43,
   'rar/imagenet256:XXL': 1498.52,
+  'tokenbridge/imagenet256:L': 486.89,
+  'tokenbridge/imagenet256:H': 910.04,
   'mar/imagenet256:B': 207.92,
   'mar/imagenet256:L': 478.33,
   'mar/imagenet256:H': 942.40,
