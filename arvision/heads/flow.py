@@ -16,8 +16,7 @@ from arvision.layers.param import normal
 from arvision.layers.position import Rotary
 from arvision.layers.stack import BlockInputs, Stack
 from arvision.process.counts import Counts, Same
-from arvision.process.flow import draw_levels, mix
-from arvision.process.levels import Even, Levels
+from arvision.process.flow import Euler, Solver, draw_levels, mix
 from arvision.structs import Draw, Slots, Template
 
 
@@ -44,7 +43,7 @@ class Flow(nn.Module):
     levels: law of the level of an image and entity, see
       `process.flow.draw_levels`.
     counts: solver steps at every step of the sampler.
-    spacing: the levels of so many steps.
+    solver: of `process.flow`.
     std: standard deviation of the maps outside of the blocks; None: Xavier's.
     remat, unroll: see `Stack`.
     dtype: compute dtype of the blocks.
@@ -62,7 +61,7 @@ class Flow(nn.Module):
   rotary: Rotary | None = None
   levels: str = 'uniform'
   counts: Counts = Same(25)
-  spacing: Levels = Even()
+  solver: Solver = Euler()
   std: float | None = None
   remat: str = 'none'
   unroll: int = 1
@@ -70,7 +69,7 @@ class Flow(nn.Module):
 
   adjustable: ClassVar[tuple[str, ...]] = (
     'counts',
-    'spacing',
+    'solver',
     'remat',
     'unroll',
   )
@@ -172,28 +171,30 @@ class Flow(nn.Module):
     choose: Any,
     at: Slots,
   ) -> jax.Array:
-    """Tokens (b, t, c) float32 of an entity, by Euler's method.
+    """Tokens (b, t, c) float32 of an entity.
 
     Both halves of a guided velocity are those of the conditional half's x.
 
     Args:
       z: (b or 2b, t, 1, d); conditional rows, then null rows.
-      draw: 'noise' (t, c) of an example.
+      draw: 'noise' (t, c) of an example, and what the solver draws at every step.
       guide: merges the two halves of the velocity at a level.
       choose: not used.
       at: rows of the slots, with the step of the sampler.
     """
-    levels = self.spacing(self.counts(at.step, at.steps))
+    levels = self.solver.levels(self.counts(at.step, at.steps))
     x = draw.normal('noise', (z.shape[1], self.channels))
     halves = len(z) // len(x)
     head, variables = self.unbind()
 
     def advance(x, step):
-      now, after = step
+      i, level, to = step
       both = jnp.concatenate([x] * halves)
       velocity = head.apply(
-        variables, z, both, now[None, None], at, method='field'
+        variables, z, both, level[None, None], at, method='field'
       )
-      return x + (after - now) * guide(velocity, now), None
+      velocity = guide(velocity, level)
+      return self.solver(x, velocity, level, to, draw.fold(i)), None
 
-    return jax.lax.scan(advance, x, (levels[:-1], levels[1:]))[0]
+    steps = jnp.arange(len(levels) - 1), levels[:-1], levels[1:]
+    return jax.lax.scan(advance, x, steps)[0]

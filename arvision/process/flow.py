@@ -53,7 +53,10 @@ class Solver(Protocol):
   """From noise to data in steps, given the velocity at every level."""
 
   def levels(self, count: int) -> np.ndarray:
-    """(count + 1,) float32, from 1 to 0: where the steps begin and end."""
+    """(count + 1,) float32, from 1 to 0: where the steps begin and end.
+
+    Some solvers take fewer steps than they are asked for.
+    """
 
   def __call__(
     self,
@@ -85,6 +88,46 @@ class Euler:
 
   def __call__(self, x, velocity, level, to, draw):
     return x + (to - level) * velocity
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoSpeeds(Euler):
+  """Along the velocity: half of the steps down to `knee`, then smaller ones.
+
+  The first of the smaller ones begins at `after`. An odd count takes one step
+  less than it says. Counts in `even` have equal steps, so the count alone
+  changes from one family of levels to the other.
+
+  Source: OliverRensu/FlowAR, its Euler sampler.
+
+  Attributes:
+    knee: last level of the first half.
+    after: first level of the second half.
+    even: counts with equal steps.
+  """
+
+  knee: float = 0.3
+  after: float = 0.25
+  even: tuple[int, ...] = (50,)
+
+  def __post_init__(self):
+    if not 1 > self.knee > self.after > 0:
+      raise ValueError(
+        f'knee={self.knee}, after={self.after}: wanted 1 > knee > after > 0'
+      )
+
+  def levels(self, count):
+    if count in self.even:
+      return super().levels(count)
+    if count < 2:
+      raise ValueError(
+        f'{count} step at two speeds: wanted 2 at least; change the numbers of '
+        'config.head.counts, or config.head.solver'
+      )
+    half = count // 2
+    first = np.linspace(1, self.knee, half)
+    second = np.linspace(self.after, 0, half + 1)
+    return np.concatenate([first, second]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,9 +41,9 @@ def get_config(arg: str = ''):
   for part in (config.backbone, config.head):
     part.unroll = 2  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=100))
+  config.train = common.block(duration=common.block(epochs=60))
   config.optim = common.adamw(
-    2e-3, common.cosine(0.025, epochs=10), weight_decay=0.02, clip=3.0
+    2e-3, common.cosine(0.025, epochs=6), weight_decay=0.02, clip=3.0
   )
   config.ema = (0.99,)
   return common.locked(config)

@@ -119,7 +119,7 @@ def flowar(
     block=_block(head, head_heads, norm),
     rotary=rotary,
     counts=block(type='process.counts.Falling', first=steps, last=steps),
-    spacing=block(type='process.levels.TwoSpeeds'),
+    solver=block(type='process.flow.TwoSpeeds'),
     remat='none',
     unroll=1,
   )

@@ -150,7 +150,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     'gen_scale_cfg',
     np.array([float(sampler.guidance(s, steps, 0.0)) for s in range(steps)]),
   )
-  levels = model.head.spacing(model.head.counts(0, steps))[:-1]
+  levels = model.head.solver.levels(model.head.counts(0, steps))[:-1]
   yield 'gen_t', levels
   times = np.asarray(as_time(jnp.asarray(levels))).astype(np.int32)
   yield 'gen_timesteps', np.tile(times, (steps, 1))

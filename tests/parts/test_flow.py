@@ -1,0 +1,225 @@
+"""A flow of one scale at a time: its head, its feed, and its loss."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arvision.build import build
+from arvision.configs.common import shrink
+from arvision.feeds.resample import UpAndDown
+from arvision.layers.level import as_time
+from arvision.layers.stack import unstack
+from arvision.layouts.scales import scales
+from arvision.process import flow
+from arvision.process.counts import Falling
+from arvision.process.guidance import Below, Linear
+from arvision.structs import Draw, Slots, Tokens
+from arvision.tasks import assemble
+from tests.configs import ALL
+
+BATCH, CHANNELS = 2, 4
+LAYOUT = scales((1, 2, 4), anchor='corner')
+AT = Slots(
+  values=None,
+  index=LAYOUT.index,
+  entity=LAYOUT.entity_of_token,
+  coords=LAYOUT.coords,
+)
+KINDS = ('self', 'cross')
+
+
+@functools.cache
+def head(kind):
+  """A flow head with random weights: module, parameters."""
+  config = shrink(ALL[f'digits/flowar:{kind}']())
+  module = build(config.head, 'head')
+  z, x, level = some()
+  shapes = jax.eval_shape(
+    lambda key: module.init(key, z, x, level, AT, method='field'),
+    jax.random.key(0),
+  )
+  rng = np.random.default_rng(0)
+  draw = lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32)
+  return module, jax.tree.map(draw, nn.unbox(shapes)['params'])
+
+
+def some(seed=1):
+  """z, x, and a level for every scale."""
+  rng = np.random.default_rng(seed)
+  z = rng.normal(size=(BATCH, LAYOUT.tokens, 1, 32)).astype(np.float32)
+  x = rng.normal(size=(BATCH, LAYOUT.tokens, CHANNELS)).astype(np.float32)
+  return z, x, rng.random((BATCH, LAYOUT.steps)).astype(np.float32)
+
+
+def velocity(kind, z, x, level, at, params=None):
+  module, own = head(kind)
+  run = jax.jit(
+    lambda p: module.apply({'params': p}, z, x, level, at, method='field')
+  )
+  return np.asarray(run(own if params is None else params))
+
+
+def of_scale(s):
+  """The tokens of a scale, and their rows as a sampler hands them on."""
+  here = np.flatnonzero(LAYOUT.entity_of_token == s)
+  at = dataclasses.replace(
+    AT, entity=AT.entity[here], coords=AT.coords[here], step=s, steps=3
+  )
+  return here, at
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_one_pass_over_all_scales_is_a_pass_over_each(kind):
+  z, x, level = some()
+  whole = velocity(kind, z, x, level, AT)
+  for s in range(LAYOUT.steps):
+    here, at = of_scale(s)
+    own = velocity(kind, z[:, here], x[:, here], level[:, s, None], at)
+    np.testing.assert_allclose(own, whole[:, here], atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_token_sees_all_of_its_scale(kind):
+  z, x, level = some()
+  base = velocity(kind, z, x, level, AT)
+  x[:, -1] += 1
+  moved = velocity(kind, z, x, level, AT)
+  last = LAYOUT.entity_of_token == LAYOUT.steps - 1
+  assert (np.abs(moved - base)[:, last].max((0, 2)) > 1e-4).all()
+  np.testing.assert_array_equal(moved[:, ~last], base[:, ~last])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_z_of_one_place_reaches_all_of_its_scale(kind):
+  z, x, level = some()
+  base = velocity(kind, z, x, level, AT)
+  z[:, -1] += 1
+  change = np.abs(velocity(kind, z, x, level, AT) - base)
+  last = LAYOUT.entity_of_token == LAYOUT.steps - 1
+  assert (change[:, last].max((0, 2)) > 1e-4).all()
+  assert not change[:, ~last].any()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_layers_one_by_one_are_those_of_the_stack(kind):
+  z, x, level = some()
+  single = velocity(kind, z, x, level, AT, unstack(head(kind)[1]))
+  np.testing.assert_allclose(single, velocity(kind, z, x, level, AT), atol=1e-5)
+
+
+def test_a_sample_is_the_solution_written_out():
+  """With guidance up to a level, and the null half at the same x."""
+  module, params = head('self')
+  module = module.clone(counts=Falling(first=6, last=4))
+  schedule = Below(Linear(end=3.0), level=0.9)
+  draw = Draw.create(0, jnp.arange(BATCH))
+  z = np.concatenate([some(1)[0], some(2)[0]])
+  for s, count in ((0, 6), (1, 5), (2, 4)):
+    here, at = of_scale(s)
+
+    def guide(field, level, s=s):
+      cond, null = jnp.split(field, 2)
+      return null + schedule(s, 3, level) * (cond - null)
+
+    got = module.apply(
+      {'params': params}, z[:, here], draw, guide, None, at, method='sample'
+    )
+    levels = module.solver.levels(count)
+    x = draw.normal('noise', (len(here), CHANNELS))
+    assert len(levels) == count // 2 * 2 + 1
+    for level, to in zip(levels, levels[1:]):
+      halves = [
+        velocity('self', part[:, here], x, level[None, None], at)
+        for part in np.split(z, 2)
+      ]
+      scale = 1 + 2 * s / 2 if level <= 0.9 else 1
+      x = x + (to - level) * (halves[1] + scale * (halves[0] - halves[1]))
+    np.testing.assert_allclose(got, x, atol=1e-4)
+
+
+def test_levels_are_those_of_the_official_sampler():
+  solver = flow.TwoSpeeds()
+  times = np.asarray(as_time(jnp.asarray(solver.levels(25)))).astype(int)
+  first = [1000, 936, 872, 809, 745, 681, 618, 554, 490, 427, 363, 300]
+  assert times.tolist()[:12] == first
+  assert times.tolist()[12:15] == [250, 229, 208]
+  assert len(times) == 25  # 24 steps
+  np.testing.assert_array_equal(solver.levels(50), flow.Euler().levels(50))
+  assert len(solver.levels(49)) == 49
+  with pytest.raises(ValueError, match=r'config\.head\.counts'):
+    solver.levels(1)
+  with pytest.raises(ValueError, match='wanted 1 > knee > after > 0'):
+    flow.TwoSpeeds(knee=0.2)
+
+
+def test_scales_go_up_before_they_go_down():
+  class Codec:
+    def embed(self, values):
+      return values
+
+  layout, feed = scales((1, 2, 4, 8)), UpAndDown()
+  tokens = np.random.default_rng(0).normal(size=(1, layout.tokens, 3))
+  tokens = tokens.astype(np.float32)
+  tokens[:, layout.entity_of_token == 0] = 5
+  slots = feed.train(Tokens(tokens), layout, Codec(), None)
+  entity = layout.entity
+  # Nothing for the first; the second sees the constant of the first.
+  np.testing.assert_allclose(slots.values[:, entity == 0], 0)
+  np.testing.assert_allclose(slots.values[:, entity == 1], 5, rtol=1e-6)
+  # Down by area is not down by bicubic ...
+  plain = dataclasses.replace(feed, down=feed.kind)
+  other = plain.train(Tokens(tokens), layout, Codec(), None)
+  assert np.abs(other.values - slots.values)[:, entity == 2].max() > 1e-3
+  # ... but the last scale has no way down.
+  np.testing.assert_array_equal(
+    other.values[:, entity == 3], slots.values[:, entity == 3]
+  )
+
+
+def test_corners_are_coordinates_in_units_of_the_largest_scale():
+  coords = LAYOUT.coords
+  np.testing.assert_array_equal(coords[0], [0, 0])
+  np.testing.assert_array_equal(coords[1:5], [[0, 0], [0, 2], [2, 0], [2, 2]])
+  np.testing.assert_array_equal(coords[-1], [3, 3])
+  with pytest.raises(ValueError, match='wanted one of'):
+    scales((1, 2), anchor='edge')
+
+
+def test_the_loss_sums_scales_by_their_area():
+  """And examples that only pad a batch change nothing."""
+  config = shrink(ALL['digits/flowar:self']())
+  model = assemble.make_model(config)
+  tokenizer = assemble.make_tokenizer(config)
+  image = jnp.zeros((1, *config.data.size, config.data.channels))
+  frozen = tokenizer.init(jax.random.key(0), image)
+  shape = (3, model.layout.tokens, tokenizer.spec.size)
+  tokens = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+  codec = tokenizer.bind(frozen)
+
+  def loss(rows, weight=None, params=None):
+    args = (
+      Tokens(tokens[rows]),
+      {'label': jnp.arange(len(rows))},
+      Draw.create(0, jnp.arange(len(rows))),
+      codec,
+    )
+    call = {'weight': weight, 'train': False, 'method': 'loss'}
+    if params is None:
+      return model.init(jax.random.key(0), *args, **call)['params']
+    return model.apply({'params': params}, *args, **call)
+
+  params = loss([0, 1])
+  total, (divisor, metrics) = loss([0, 1], None, params)
+  grids = model.layout.grids
+  area = np.array([h * w for h, w in grids])
+  assert divisor == 2 * area[-1]
+  means = [metrics[f'loss/step_{s}'] / divisor for s in range(len(grids))]
+  wanted = np.sum(np.array(means) * area / area[-1])
+  np.testing.assert_allclose(total / divisor, wanted, rtol=1e-5)
+  padded, (other, _) = loss([0, 1, 2], jnp.array([1.0, 1, 0]), params)
+  np.testing.assert_allclose(padded / other, total / divisor, rtol=1e-5)
