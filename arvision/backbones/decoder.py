@@ -184,12 +184,14 @@ class Decoder(nn.Module):
       x = modulate(x, two[..., 0, :], two[..., 1, :])
     return x
 
-  def _stack(self, name, depth, keep=False):
+  def _stack(self, name, depth, keep=False, heads=None, inner=None):
+    heads, inner = heads or self.heads, inner or self.mlp
+
     def attention(name):
-      return self.attention(heads=self.heads, dtype=self.dtype, name=name)
+      return self.attention(heads=heads, dtype=self.dtype, name=name)
 
     def mlp(name):
-      return self.mlp(dtype=self.dtype, name=name)
+      return inner(dtype=self.dtype, name=name)
 
     def norm(name):
       return self.norm(dtype=self.dtype, name=name)

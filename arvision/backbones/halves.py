@@ -28,6 +28,11 @@ class Halves(Decoder):
   def layers(self):
     return self.depth + self.second_depth
 
+  @property
+  def out_width(self):
+    """Width of the second half."""
+    return self.width
+
   def _layers(self, x, inputs, cond, cache, layout, slots):
     first = None if cache is None else cache[: self.depth]
     second = None if cache is None else cache[self.depth :]
@@ -49,7 +54,7 @@ class Halves(Decoder):
 
   def _linear(self, x):
     linear = Dense(
-      (self.width,),
+      (self.out_width,),
       ('embed', 'mlp'),
       kernel_init=normal(self.std),
       name='between',
@@ -57,4 +62,4 @@ class Halves(Decoder):
     return linear(x)
 
   def _positions(self, name, layout, slots):
-    return self.position(width=self.width, name=name)(layout, slots)
+    return self.position(width=self.out_width, name=name)(layout, slots)

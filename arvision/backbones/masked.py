@@ -7,7 +7,7 @@ import numpy as np
 from arvision.backbones.halves import Halves
 from arvision.layers.param import normal, param
 from arvision.layouts.base import Layout
-from arvision.structs import Slots
+from arvision.structs import Slots, Template
 
 
 class Masked(Halves):
@@ -21,11 +21,20 @@ class Masked(Halves):
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
   Attributes:
+    second_width, second_heads, second_mlp: width, heads and template of the MLP
+      of the second half; None: those of the first.
     hole_std: standard deviation at the start of the vector for hidden tokens
       and of the positions that are added at the end (`out_position`).
   """
 
+  second_width: int | None = None
+  second_heads: int | None = None
+  second_mlp: Template | None = None
   hole_std: float = 0.02
+
+  @property
+  def out_width(self):
+    return self.second_width or self.width
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
     if cache is not None or layout.steps != 1:
@@ -42,18 +51,24 @@ class Masked(Halves):
     x = self._last_norm('norm_first', x, cond)
     x = self._linear(x)
     # Of two axes, since it decays as published.
-    hidden = self._param('hole', (1, self.width))
+    hidden = self._param('hole', (1, self.out_width))
     # Rows that only fill up are written outside of the array and dropped.
     place = jnp.where(known, rows, layout.slots)
     batch = jnp.arange(len(x))[:, None]
-    whole = jnp.broadcast_to(hidden, (len(x), layout.slots, self.width))
+    whole = jnp.broadcast_to(hidden, (len(x), layout.slots, self.out_width))
     x = whole.at[batch, place].set(x, mode='drop')
     x = x + self._positions('position_second', layout, slots)
     x = x.astype(self.dtype)
-    x, _ = self._stack('stack_second', self.second_depth)(x, inputs, None)
+    second = self._stack(
+      'stack_second',
+      self.second_depth,
+      heads=self.second_heads,
+      inner=self.second_mlp,
+    )
+    x, _ = second(x, inputs, None)
     x = self._last_norm('norm', x, cond)
     if self.out_position:
-      own = self._param('position_out', (layout.tokens, self.width))
+      own = self._param('position_out', (layout.tokens, self.out_width))
       x = x.at[:, layout.readout[:, 0]].add(own)
     return x[:, :, None], None
 

@@ -39,7 +39,7 @@ def spaced(count: int, steps: int = TRAIN_STEPS) -> np.ndarray:
   if not 1 <= count <= steps:
     raise ValueError(
       f'{count} diffusion steps: wanted 1 to {steps}; change the numbers of '
-      'config.head.counts'
+      'config.head.counts, or config.head.highest'
     )
   stride = (steps - 1) / (count - 1) if count > 1 else 1.0
   # Summed up as the official code does: products round differently at halves.
@@ -87,16 +87,21 @@ class Table:
 
 
 @functools.cache
-def train_table(steps: int = TRAIN_STEPS) -> Table:
+def train_table() -> Table:
   """The schedule that is trained on."""
-  return Table(np.arange(steps, dtype=np.int32), cosine_betas(steps))
+  return Table(np.arange(TRAIN_STEPS, dtype=np.int32), cosine_betas())
 
 
 @functools.cache
-def sample_table(count: int, steps: int = TRAIN_STEPS) -> Table:
-  """Some of its times, with the betas that lead from one to the next."""
-  times = spaced(count, steps)
-  bar = train_table(steps).alphas_bar[times]
+def sample_table(count: int, highest: int = TRAIN_STEPS - 1) -> Table:
+  """Some of its times, with the betas that lead from one to the next.
+
+  Args:
+    count: of the times.
+    highest: the last of them.
+  """
+  times = spaced(count, highest + 1)
+  bar = train_table().alphas_bar[times]
   return Table(times, 1 - bar / np.append(1.0, bar[:-1]))
 
 

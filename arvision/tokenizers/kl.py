@@ -92,6 +92,11 @@ class KL(Tokenizer, kw_only=True):
     grid = (int(self.grid[0]), int(self.grid[1]))
     return TokenSpec('latents', self.channels, (grid,), self.channels)
 
+  @property
+  def latent_grid(self) -> tuple[int, int]:
+    """(height, width) of what the decoder takes."""
+    return self.spec.grids[-1]
+
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False
   ) -> Reconstruction:
@@ -109,7 +114,7 @@ class KL(Tokenizer, kw_only=True):
       ValueError: the latent's grid is not that of the tokenizer.
     """
     moments = self.quant_conv(self.enc(image, train).astype(jnp.float32))
-    grid = self.spec.grids[-1]
+    grid = self.latent_grid
     if moments.shape[1:3] != grid:
       raise ValueError(
         f'images of {image.shape[1:3]} become a latent of {moments.shape[1:3]} '
@@ -141,7 +146,7 @@ class KL(Tokenizer, kw_only=True):
   def latent(self, tokens: Tokens) -> jax.Array:
     """Tokens (b, t, c) -> what the decoder takes, (b, h, w, c)."""
     latent = jnp.asarray(tokens.values) / self.scale + jnp.asarray(self.shift)
-    return latent.reshape(len(latent), *self.spec.grids[-1], self.channels)
+    return latent.reshape(len(latent), *self.latent_grid, self.channels)
 
   def scaled(self, latent: jax.Array) -> jax.Array:
     """(b, t, c) as the decoder takes it -> as a generator does."""
@@ -196,3 +201,50 @@ class PyramidKL(KL, kw_only=True):
   def latent(self, tokens: Tokens) -> jax.Array:
     height, width = self.spec.grids[-1]
     return super().latent(Tokens(tokens.values[:, -height * width :]))
+
+
+class PatchedKL(KL, kw_only=True):
+  """Tokens of patch × patch places of the latent (MAR over KL-8).
+
+  The numbers of a token go through its places in raster order, all of one channel
+  before the next.
+
+  Source: LTH14/mar, patchify in models/mar.py.
+
+  Attributes:
+    patch: side of a token in places; it divides the grid.
+  """
+
+  patch: int = 2
+
+  adjustable: ClassVar[tuple[str, ...]] = ('type', 'scale', 'shift', 'patch')
+
+  @property
+  def latent_grid(self) -> tuple[int, int]:
+    return int(self.grid[0]), int(self.grid[1])
+
+  @property
+  def spec(self) -> TokenSpec:
+    height, width = self.latent_grid
+    if height % self.patch or width % self.patch:
+      raise ValueError(
+        f'config.tokenizer.patch={self.patch} does not divide the latent of '
+        f'{height} x {width}'
+      )
+    grid = height // self.patch, width // self.patch
+    size = self.channels * self.patch**2
+    return TokenSpec('latents', size, (grid,), size)
+
+  def scaled(self, latent: jax.Array) -> jax.Array:
+    """(b, h * w, c) -> (b, t, patch² c)."""
+    latent = super().scaled(latent)
+    (h, w), p = self.spec.grids[0], self.patch
+    cells = latent.reshape(-1, h, p, w, p, self.channels)
+    return cells.transpose(0, 1, 3, 5, 2, 4).reshape(len(latent), h * w, -1)
+
+  def latent(self, tokens: Tokens) -> jax.Array:
+    (h, w), p = self.spec.grids[0], self.patch
+    cells = jnp.asarray(tokens.values).reshape(-1, h, w, self.channels, p, p)
+    cells = cells.transpose(0, 1, 4, 2, 5, 3)
+    places = cells.reshape(len(cells), h * p * w * p, self.channels)
+    return super().latent(Tokens(places))

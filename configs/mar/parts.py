@@ -88,6 +88,7 @@ def mar(
   hidden: int,
   head_width: int,
   head_depth: int,
+  second: dict | None = None,
   prefix: int = 64,
   dropout: float = 0.1,
   repeats: int = 4,
@@ -97,7 +98,11 @@ def mar(
   temperature: float = 1.0,
   biases: tuple[str, ...] = ('q', 'k', 'v', 'out'),
 ) -> None:
-  """The six parts of MAR: latents in random order, each by diffusion."""
+  """The six parts of MAR: latents in random order, each by diffusion.
+
+  `second` are the width, heads and hidden of the second half where they are not
+  those of the first.
+  """
   config.release = block(type='importers.mar.Transformer')
   config.layout = block(
     type='layouts.grid.whole', height=grid[0], width=grid[1], prefix=prefix
@@ -116,6 +121,12 @@ def mar(
       biases=biases,
     ),
   )
+  if second:
+    mlp = config.backbone.mlp.copy_and_resolve_references()
+    mlp.hidden = second['hidden']
+    config.backbone.update(
+      second_width=second['width'], second_heads=second['heads'], second_mlp=mlp
+    )
   config.head = head(
     channels=channels,
     width=head_width,

@@ -18,7 +18,7 @@ from arvision.layers import conv
 from arvision.structs import Draw, Tokens
 from arvision.tasks.tokenizer import TrainTokenizer
 from arvision.tokenizers.adversarial import PatchDiscriminator
-from arvision.tokenizers.kl import KL, Gaussian, PyramidKL
+from arvision.tokenizers.kl import KL, Gaussian, PatchedKL, PyramidKL
 
 CHANNELS = 2
 
@@ -43,7 +43,7 @@ def variables():
 
 
 def bound(kind=KL, **fields):
-  fields = {'grid': (4, 4)} | fields if kind is KL else fields
+  fields = fields if kind is PyramidKL else {'grid': (4, 4)} | fields
   return kind(**parts(), **fields).bind(variables())
 
 
@@ -105,6 +105,23 @@ def test_a_pyramid_is_decoded_from_its_last_scale():
   np.testing.assert_array_equal(
     codec.decode(Tokens(others)), plain.decode(Tokens(last))
   )
+
+
+def test_a_patch_holds_its_places_channel_by_channel():
+  codec, plain = bound(PatchedKL, patch=2, scale=0.5), bound(scale=0.5)
+  assert (codec.spec.grids, codec.spec.size) == (((2, 2),), 8)
+  tokens = codec.encode(IMAGE)
+  places = np.asarray(plain.encode(IMAGE).values).reshape(3, 4, 4, 2)
+  lower_left = places[:, 2:, :2]
+  wanted = np.concatenate(
+    [lower_left[..., c].reshape(3, 4) for c in range(2)], 1
+  )
+  np.testing.assert_array_equal(tokens.values[:, 2], wanted)
+  np.testing.assert_allclose(
+    codec.decode(tokens), plain.decode(plain.encode(IMAGE)), atol=1e-6
+  )
+  with pytest.raises(ValueError, match='does not divide the latent of 4 x 4'):
+    _ = bound(PatchedKL, patch=3).spec
 
 
 def test_two_steps_with_a_discriminator():

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from arvision.build import build
 from arvision.configs import common
 from arvision.configs.mar import parts
+from arvision.configs.mar.tokenizer import kl16
 from arvision.importers import mar as table
 from arvision.model import BoundModel
 from arvision.process import diffusion
@@ -38,26 +39,32 @@ INPUTS = {
 def config_of(case: Case) -> ConfigDict:
   """Our config of the official constructor's arguments."""
   args = case.args
-  for key in ('embed_dim', 'num_heads'):
-    if args[f'encoder_{key}'] != args[f'decoder_{key}']:
-      raise NotImplementedError(f'two halves of different {key}')
   if args.get('norm_eps', 1e-6) != 1e-6:
     raise NotImplementedError('other norms')
-  if args.get('patch_size', 1) != 1:
-    raise NotImplementedError('tokens of several places of a latent')
+  patch = args.get('patch_size', 1)
   side = args['img_size'] // args['vae_stride']
-  width = args['encoder_embed_dim']
+  width, second = (args[f'{k}_embed_dim'] for k in ('encoder', 'decoder'))
   config = common.new()
+  config.tokenizer = kl16(
+    grid=(side, side), channels=args['vae_embed_dim'], scale=1.0
+  )
+  if patch != 1:
+    config.tokenizer.update(type='tokenizers.kl.PatchedKL', patch=patch)
   parts.mar(
     config,
-    grid=(side, side),
-    channels=args['vae_embed_dim'],
+    grid=(side // patch, side // patch),
+    channels=args['vae_embed_dim'] * patch**2,
     classes=args['class_num'],
     depth=args['encoder_depth'],
     second_depth=args['decoder_depth'],
     width=width,
     heads=args['encoder_num_heads'],
     hidden=int(args['mlp_ratio'] * width),
+    second={
+      'width': second,
+      'heads': args['decoder_num_heads'],
+      'hidden': int(args['mlp_ratio'] * second),
+    },
     head_width=args['diffloss_w'],
     head_depth=args['diffloss_d'],
     prefix=args['buffer_size'],
@@ -90,10 +97,19 @@ def rows(latent: np.ndarray) -> np.ndarray:
   return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
 
-def latents(values: Any, model: Any) -> np.ndarray:
+def codec_of(case: Case) -> Any:
+  """The tokenizer, which cuts latents into tokens; its weights are not read."""
+  return assemble.make_tokenizer(config_of(case)).bind({})
+
+
+def tokens_of(case: Case, latent: np.ndarray) -> np.ndarray:
+  """(b, c, h, w) -> (b, t, c)."""
+  return np.asarray(codec_of(case).scaled(rows(latent)))
+
+
+def latents(case: Case, values: Any) -> np.ndarray:
   """(b, t, c) -> (b, c, h, w)."""
-  height, width = model.layout.grids[0]
-  return nchw(np.asarray(values).reshape(len(values), height, width, -1))
+  return nchw(codec_of(case).latent(Tokens(values)))
 
 
 def draws(model, orders, hidden, times, noise) -> dict[str, np.ndarray]:
@@ -128,9 +144,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   io = case.io
   config, model, params = loaded(case)
   batch, inputs = len(io['label']), {'label': io['label']}
-  tokens = rows(io['latent'])
+  tokens = tokens_of(case, io['latent'])
   yield 'tokens', tokens
-  yield 'unpatchified', latents(tokens, model)
+  yield 'unpatchified', latents(case, tokens)
 
   hidden = int(io['mask'][0].sum())
   arrays = draws(model, io['orders'], hidden, io['loss_t'], io['loss_noise'])
@@ -249,7 +265,7 @@ def _generation(case, name, guidance, temperature):
   yield f'{name}_cfg_iter', np.array([sampler.scale(n, tokens) for n in left])
   after = np.asarray(known[1]), ~np.asarray(hole[1])
   yield f'{name}_first_iter_latents', after[0][after[1]]
-  yield name, latents(values.values, model)
+  yield name, latents(case, values.values)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,7 +110,9 @@ def holes(case: Case, i: int) -> Moment:
   io = {k: x[i] for k, x in case.io.items() if k in INPUTS}
   _, model = mar.built(case)
   recorded = [io[k] for k in ('orders', 'num_masked', 'loss_t', 'loss_noise')]
-  return Moment(mar.rows(io['latent']), draws=mar.draws(model, *recorded))
+  return Moment(
+    mar.tokens_of(case, io['latent']), draws=mar.draws(model, *recorded)
+  )
 
 
 def train(
