@@ -33,18 +33,19 @@ def get_config(arg: str = ''):
     heads=4,
     hidden=256,
     head_width=64,
-    head_depth=2,
-    head_heads=4,
-    head_hidden=256,
+    head_depth=1,
+    head_heads=2,
+    head_hidden=128,
     prefix=4,
     steps=8,
-    guidance=3.0,
+    guidance=2.5,
+    temperature=0.8,
   )
   config.backbone.unroll = 4  # all layers, see layers.stack.Stack
-  config.head.unroll = 2
+  config.head.dropout = 0.0
   config.head.table_std = 0.02
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=100))
+  config.train = common.block(duration=common.block(epochs=70))
   config.optim = common.adamw(
     2e-3, common.cosine(0.05, fraction=0.05), weight_decay=0.02, clip=3.0
   )

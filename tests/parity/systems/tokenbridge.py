@@ -15,10 +15,10 @@ from arvision.configs.tokenbridge import parts
 from arvision.importers import tokenbridge as table
 from arvision.model import BoundModel
 from arvision.process.quantiles import boundaries, centres
-from arvision.structs import Replay, blank_tokens
+from arvision.structs import Replay, Tokens, blank_tokens
 from arvision.tasks import assemble
-from tests.parity.case import Case, imported
-from tests.parity.systems.mar import latents, rows
+from tests.parity.case import Case, imported, nchw
+from tests.parity.systems.mar import rows
 
 INPUTS = {'latent', 'label', 'orders', 'mask'}
 
@@ -26,9 +26,6 @@ INPUTS = {'latent', 'label', 'orders', 'mask'}
 def config_of(case: Case) -> ConfigDict:
   """Our config of the official constructor's arguments."""
   args, call = case.args, case.call
-  for key in ('embed_dim', 'num_heads'):
-    if args[f'encoder_{key}'] != args[f'decoder_{key}']:
-      raise NotImplementedError(f'two halves of different {key}')
   if args.get('norm_eps', 1e-6) != 1e-6:
     raise NotImplementedError('other norms')
   if args.get('patch_size', 1) != 1:
@@ -36,10 +33,13 @@ def config_of(case: Case) -> ConfigDict:
   if call['cfg_schedule'] != 'linear':
     raise NotImplementedError(f'guidance {call["cfg_schedule"]}')
   side = args['img_size'] // args['vae_stride']
-  width, head_width = args['encoder_embed_dim'], args['channel_embed_dim']
+  width, second = (args[f'{k}_embed_dim'] for k in ('encoder', 'decoder'))
+  head_width = args['channel_embed_dim']
   ratio, span = args['mlp_ratio'], args['std_range']
   config = common.new()
-  config.tokenizer = kl16(grid=(side, side), channels=args['vae_embed_dim'])
+  config.tokenizer = kl16(
+    grid=(side, side), channels=args['vae_embed_dim'], scale=1.0
+  )
   parts.quantized(
     config.tokenizer,
     args['quant_levels'],
@@ -59,6 +59,11 @@ def config_of(case: Case) -> ConfigDict:
     width=width,
     heads=args['encoder_num_heads'],
     hidden=int(ratio * width),
+    second={
+      'width': second,
+      'heads': args['decoder_num_heads'],
+      'hidden': int(ratio * second),
+    },
     head_width=head_width,
     head_depth=args['channel_depth'],
     head_heads=args['channel_heads'],
@@ -117,4 +122,4 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
   found = generate(params)
   yield 'gen_idx', found
-  yield 'gen', latents(codec.embed(found), model)
+  yield 'gen', nchw(codec.latent(Tokens(found)))
