@@ -54,6 +54,7 @@ FAMILIES = (
   Family('MAR, causal', 'mar:causal', ('kl',)),
   Family('xAR', 'xar', ('kl',)),
   Family('FlowAR', 'flowar', ('kl',)),
+  Family('TokenBridge', 'tokenbridge', ('kl',)),
 )
 
 
