@@ -21,3 +21,10 @@ def _own_cache(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
     yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _few_programs():
+  """A process has room for some thousands of compiled programs and crashes then."""
+  yield
+  jax.clear_caches()
