@@ -1,4 +1,6 @@
-"""Says how many configs the laws were run over."""
+"""Says how many configs the laws were run over, and drops their programs."""
+
+import jax
 
 from tests.laws.groups import GROUPS
 
@@ -8,3 +10,9 @@ def pytest_terminal_summary(terminalreporter):
   terminalreporter.write_line(
     f'laws: {count} generator configs, {len(GROUPS)} of different structure'
   )
+
+
+def pytest_runtest_teardown(item, nextitem):
+  """What one law compiled goes before the next law: see the tests' conftest."""
+  if getattr(nextitem, 'originalname', '') != item.originalname:
+    jax.clear_caches()
