@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -103,16 +104,16 @@ def start_ema(params: Any, decays: tuple[float, ...]) -> dict[str, Any]:
 
 
 def update_ema(ema: dict[str, Any], params: Any) -> dict[str, Any]:
-  """avg <- avg + (1 - d) (params - avg), in float32.
+  """avg <- (1 - d) params + d avg, in float32, where the two differ.
 
-  In this form, and not as `optax.incremental_update` has it, the average of what
-  does not change does not change either.
+  Both products are rounded, as in the official trainers. What does not change has
+  an average that does not change either.
   """
 
-  def towards(average, p, share):
-    return average + share * (p - average)
+  def one(average, decay):
+    moved = optax.incremental_update(params, average, 1 - decay)
+    return jax.tree.map(
+      lambda p, old, new: jnp.where(p == old, old, new), params, average, moved
+    )
 
-  return {
-    d: jax.tree.map(lambda a, p, d=d: towards(a, p, 1 - float(d)), a, params)
-    for d, a in ema.items()
-  }
+  return {d: one(average, float(d)) for d, average in ema.items()}

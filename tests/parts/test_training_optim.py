@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from arvision.build import ConfigError
+from arvision.tasks.base import start_ema, update_ema
 from arvision.training import optim, schedule
 from arvision.training.schedule import Clock
 
@@ -142,3 +143,40 @@ def test_decay_sees_through_the_boxes_of_init():
 def test_a_wrong_optimizer_is_refused(fields, said):
   with pytest.raises(ConfigError, match=said):
     optim.Optimizer(**{'learning_rate': 0.1, **fields})
+
+
+@pytest.fixture(scope='module')
+def averaged():
+  """Numbers that grow by half in 20,000 steps: averages, and the exact ones."""
+  start = np.random.default_rng(0).normal(size=500).astype(np.float32)
+  growth = np.linspace(1, 1.5, 20_000, dtype=np.float32)
+
+  @jax.jit
+  def run(ema):
+    def step(ema, factor):
+      params = {'moving': factor * start, 'still': start}
+      return update_ema(ema, params), None
+
+    return jax.lax.scan(step, ema, growth)[0]
+
+  ema = run(start_ema({'moving': start, 'still': start}, (0.99, 0.9999)))
+  exact = {}
+  for decay in ema:
+    average, d = np.float64(start), float(decay)
+    for factor in growth:
+      average = d * average + (1 - d) * np.float64(factor * start)
+    exact[decay] = average
+  return start, ema, exact
+
+
+def test_what_does_not_change_has_an_average_that_does_not(averaged):
+  start, ema, _ = averaged
+  for average in ema.values():
+    np.testing.assert_array_equal(average['still'], start)
+
+
+@pytest.mark.parametrize('decay, share', [('0.99', 1e-5), ('0.9999', 5e-4)])
+def test_an_average_is_near_the_exact_one(averaged, decay, share):
+  """The closer to 1 a decay is, the more its two rounded products cost."""
+  _, ema, exact = averaged
+  np.testing.assert_allclose(ema[decay]['moving'], exact[decay], rtol=share)
