@@ -65,6 +65,18 @@ STUDIES = {
       'image': 'xar:image',
     },
   ),
+  'heads': Study(
+    'Heads over latents',
+    'One masked transformer over one KL tokenizer, at equal depth, width and '
+    'schedule, whose tokens are drawn by diffusion (MAR), by flow matching with the '
+    'same MLP, and in levels, channel by channel (TokenBridge).',
+    'kl',
+    {
+      'diffusion': 'heads:diffusion',
+      'flow': 'heads:flow',
+      'categorical': 'heads:categorical',
+    },
+  ),
   'contexts': Study(
     'What xAR sees of the past in training',
     'Cells of xAR over one KL tokenizer, whose past in training is as noisy as it '

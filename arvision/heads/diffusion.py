@@ -1,88 +1,32 @@
 """A distribution over latents by diffusion, token by token."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from arvision.layers.dense import Dense
-from arvision.layers.level import LevelEmbedding
-from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
-from arvision.layers.param import normal
-from arvision.layers.stack import BlockInputs, Stack
+from arvision.heads.mlp import TokenMLP
 from arvision.process import diffusion
-from arvision.process.counts import Counts, Same
+from arvision.process.counts import Counts, Same, inner
 from arvision.structs import Draw, Slots
 
 
-class ResidualBlock(nn.Module):
-  """x + gate * fc2(silu(fc1(norm(x) (1 + scale) + shift))).
-
-  Shift, scale and gate come from the modulation by a linear map that starts at
-  zero.
-
-  Attributes:
-    width: of x and of the modulation.
-    dtype: compute dtype.
-  """
-
-  width: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x, drop, rest, cache=None):
-    """x (b, n, w) -> (x, None); `rest.modulation` is (b, 1 or n, w)."""
-    del drop, cache
-
-    def linear(name, features, names, std=None):
-      return Dense(
-        features, names, kernel_init=normal(std), dtype=self.dtype, name=name
-      )
-
-    three = linear('adaln', (3, self.width), ('embed', None, 'mlp'), 0.0)(
-      jax.nn.silu(rest.modulation)
-    )
-    shift, scale, gate = (three[..., i, :] for i in range(3))
-    y = AffineLayerNorm(dtype=self.dtype, name='norm')(x)
-    y = linear('fc1', (self.width,), ('embed', 'mlp'))(
-      modulate(y, scale, shift)
-    )
-    y = linear('fc2', (self.width,), ('mlp', 'embed'))(jax.nn.silu(y))
-    return x + gate * y, None
-
-
-class Diffusion(nn.Module):
+class Diffusion(TokenMLP):
   """Diffusion of every token by itself, given z: a small MLP with adaLN (MAR).
 
   Source: arXiv 2406.11838; LTH14/mar, models/diffloss.py and diffusion/.
 
   Attributes:
-    channels: of a token.
-    width: of the MLP.
-    depth: residual blocks.
-    repeats: times that every token is trained on, each at its own time and
-      with its own noise; z is computed once.
     counts: diffusion steps at every step of the sampler.
     highest: time that sampling starts from. As published it is the last, where
       x is 20 000 times what the network says wrong of the noise; at 990 it is 71
       times. That matters to small models.
-    remat, unroll: see `Stack`.
-    dtype: compute dtype of the blocks.
+    channels, width, depth, repeats, remat, unroll, dtype: see `TokenMLP`.
   """
 
-  channels: int
-  width: int
-  depth: int
-  repeats: int = 4
   counts: Counts = Same(100)
   highest: int = diffusion.TRAIN_STEPS - 1
-  remat: str = 'none'
-  unroll: int = 1
-  dtype: Any = jnp.float32
 
   adjustable: ClassVar[tuple[str, ...]] = (
     'counts',
@@ -90,23 +34,8 @@ class Diffusion(nn.Module):
     'remat',
     'unroll',
   )
-
-  def setup(self):
-    def linear(features, names, std=None):
-      return Dense(features, names, kernel_init=normal(std))
-
-    self.input = linear((self.width,), (None, 'embed'))
-    self.cond = linear((self.width,), ('embed', 'mlp'))
-    self.time = LevelEmbedding(self.width)
-    self.stack = Stack(
-      functools.partial(ResidualBlock, self.width, self.dtype),
-      self.depth,
-      remat=self.remat,
-      unroll=min(self.unroll, self.depth),
-    )
-    self.norm = LayerNorm()
-    self.adaln = linear((2, self.width), ('embed', None, 'mlp'), 0.0)
-    self.linear = linear((2, self.channels), ('embed', None, None), 0.0)
+  # The noise, and where its variance lies.
+  outputs = 2
 
   def field(
     self, z: jax.Array, x: jax.Array, times: jax.Array, at: Slots | None = None
@@ -123,14 +52,7 @@ class Diffusion(nn.Module):
     Returns:
       (b, r t, 2, c) float32.
     """
-    cond = self.cond(z[:, :, 0].astype(jnp.float32))
-    cond = jnp.concatenate([cond] * (x.shape[1] // z.shape[1]), 1)
-    cond = cond + self.time(times)
-    inputs = BlockInputs(mask=None, modulation=cond.astype(self.dtype))
-    h, _ = self.stack(self.input(x).astype(self.dtype), inputs)
-    two = self.adaln(jax.nn.silu(cond))
-    h = self.norm(h.astype(jnp.float32))
-    return self.linear(modulate(h, two[..., 1, :], two[..., 0, :]))
+    return self.network(z, x, times)
 
   def loss(
     self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
@@ -202,7 +124,7 @@ class Diffusion(nn.Module):
         f'top_k={choose.top_k}, top_p={choose.top_p}: latents have no ids to '
         'choose from; wanted config.sampler.choice with a temperature alone'
       )
-    tables, number, count = self._tables(at)
+    table, count = inner(self.counts, self._rows, at)
     shape = (z.shape[1], self.channels)
     start = draw.fold(0).normal('noise', shape)
     halves = len(z) // len(start)
@@ -210,7 +132,7 @@ class Diffusion(nn.Module):
 
     def advance(i, x):
       k = count - 1 - i
-      rows = {name: table[number, k] for name, table in tables.items()}
+      rows = {name: numbers[k] for name, numbers in table.items()}
       time = rows.pop('times')
       both = jnp.concatenate([x] * halves)
       field: Any = head.apply(
@@ -225,23 +147,7 @@ class Diffusion(nn.Module):
     # The trip count may be traced: one program for all counts.
     return jax.lax.fori_loop(0, count, advance, start)
 
-  def _tables(self, at):
-    """Tables of all counts, (counts, longest); the row and the count of now."""
-    steps = max(at.steps, 1)
-    counts = [self.counts(s, steps) for s in range(steps)]
-    kinds = sorted({*counts})
-    tables = [diffusion.sample_table(count, self.highest) for count in kinds]
-    short = lambda x: np.pad(x, (0, kinds[-1] - len(x)))
-
-    def stacked(get, dtype):
-      return jnp.asarray(np.stack([short(get(t)) for t in tables]), dtype)
-
-    found = {
-      name: stacked(lambda t, name=name: t.numbers[name], jnp.float32)
-      for name in tables[0].numbers
-    }
-    found['times'] = stacked(lambda t: t.times, jnp.int32)
-    if len(kinds) == 1:
-      return found, 0, kinds[0]
-    number = np.array([kinds.index(count) for count in counts])
-    return found, jnp.asarray(number)[at.step], jnp.asarray(counts)[at.step]
+  def _rows(self, count):
+    """name -> (count,) numbers of the steps of a loop."""
+    table = diffusion.sample_table(count, self.highest)
+    return {**table.numbers, 'times': table.times}

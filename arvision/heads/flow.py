@@ -1,4 +1,4 @@
-"""A velocity field by a transformer over the tokens of one entity."""
+"""Distributions over latents by flow matching: of an entity, or of a token."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.heads.mlp import TokenMLP
 from arvision.layers.blocks import Block
 from arvision.layers.dense import Dense
 from arvision.layers.level import LevelEmbedding, as_time
@@ -16,7 +17,7 @@ from arvision.layers.param import normal
 from arvision.layers.position import Rotary
 from arvision.layers.stack import BlockInputs, Stack
 from arvision.process.counts import Counts, Same
-from arvision.process.flow import Euler, Solver, draw_levels, mix
+from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
 from arvision.structs import Draw, Slots, Template
 
 
@@ -182,19 +183,92 @@ class Flow(nn.Module):
       choose: not used.
       at: rows of the slots, with the step of the sampler.
     """
-    levels = self.solver.levels(self.counts(at.step, at.steps))
-    x = draw.normal('noise', (z.shape[1], self.channels))
-    halves = len(z) // len(x)
-    head, variables = self.unbind()
+    return _drawn(self, z, draw, guide, at)
 
-    def advance(x, step):
-      i, level, to = step
-      both = jnp.concatenate([x] * halves)
-      velocity = head.apply(
-        variables, z, both, level[None, None], at, method='field'
-      )
-      velocity = guide(velocity, level)
-      return self.solver(x, velocity, level, to, draw.fold(i)), None
 
-    steps = jnp.arange(len(levels) - 1), levels[:-1], levels[1:]
-    return jax.lax.scan(advance, x, steps)[0]
+class TokenFlow(TokenMLP):
+  """Flow matching of every token by itself, given z: MAR's MLP, another process.
+
+  Source: arXiv 2210.02747 (flow matching), with the network of arXiv 2406.11838.
+
+  Attributes:
+    levels: law of the level of a token, see `process.flow.draw_levels`.
+    counts: solver steps at every step of the sampler.
+    solver: of `process.flow`.
+    channels, width, depth, repeats, remat, unroll, dtype: see `TokenMLP`.
+  """
+
+  levels: str = 'uniform'
+  counts: Counts = Same(25)
+  solver: Solver = Euler()
+
+  adjustable: ClassVar[tuple[str, ...]] = Flow.adjustable
+
+  def field(
+    self, z: jax.Array, x: jax.Array, level: jax.Array, at: Slots | None = None
+  ) -> jax.Array:
+    """The velocity, noise - data.
+
+    Args:
+      z: (b, t, 1, d).
+      x: (b, t, c) float32 tokens at their noise levels; (b, r t, c) with r times
+        as many, all tokens once, then again.
+      level: (b or 1, 1 or r t).
+      at: not read.
+
+    Returns:
+      (b, r t, c) float32.
+    """
+    return self.network(z, x, 1000 * level)[..., 0, :]
+
+  def loss(
+    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean squared error of the velocity.
+
+    Args:
+      z: (b, t, 1, d).
+      targets: (b, t, c) float32 tokens.
+      draw: 'level' (repeats, t) and 'noise' (repeats, t, c) of an example.
+      at: not read.
+
+    Returns:
+      (b, t) float32 losses, and no metrics.
+    """
+    batch, count, _ = targets.shape
+    shape = (self.repeats, count)
+    level = draw_levels(self.levels, draw, shape)
+    noise = draw.normal('noise', (*shape, self.channels))
+    noise = noise.reshape(batch, -1, self.channels)
+    data = jnp.concatenate([targets] * self.repeats, 1)
+    level = level.reshape(batch, -1)
+    error = self.field(z, mix(data, noise, level), level) - (noise - data)
+    squares = jnp.mean(error**2, -1)
+    return jnp.mean(squares.reshape(batch, *shape), 1), {}
+
+  def sample(
+    self,
+    z: jax.Array,
+    draw: Draw,
+    guide: Callable[..., jax.Array],
+    choose: Any,
+    at: Slots,
+  ) -> jax.Array:
+    """Tokens (b, t, c) float32, see `Flow.sample`."""
+    return _drawn(self, z, draw, guide, at)
+
+
+def _drawn(head, z, draw, guide, at):
+  """Tokens of a head with a velocity field; both halves look at the same x."""
+  noise = draw.normal('noise', (z.shape[1], head.channels))
+  halves = len(z) // len(noise)
+  pure, variables = head.unbind()
+
+  def velocity(x, level):
+    both = jnp.concatenate([x] * halves)
+    field = pure.apply(
+      variables, z, both, level[None, None], at, method='field'
+    )
+    return guide(field, level)
+
+  return solve(head.solver, head.counts, velocity, noise, draw, at)

@@ -8,7 +8,14 @@ Source: arXiv 2505.20297; Qinyu-Allen-Zhao/DiSA.
 
 import dataclasses
 import math
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.structs import Slots
 
 
 class Counts(Protocol):
@@ -71,3 +78,43 @@ class TwoStage(Falling):
 
   def share(self, rest):
     return float(rest > 0.5)
+
+
+def inner(
+  counts: Counts, make: Callable[[int], dict[str, np.ndarray]], at: Slots
+) -> tuple[dict[str, jax.Array], Any]:
+  """The numbers of the inner loop at a step of the outer one.
+
+  Where the step is traced, one program holds the loops of all steps.
+
+  Args:
+    counts: inner steps.
+    make: their number -> name -> (n,) numbers; n may differ.
+    at: with the step and how many there are.
+
+  Returns:
+    name -> (longest n,) float32 or int32 numbers of this step, zeros beyond its
+    own; and how many inner steps it has, traced only where steps differ.
+  """
+  steps = max(at.steps, 1)
+  if isinstance(at.step, int):
+    each = [counts(at.step, steps)]
+  else:
+    each = [counts(s, steps) for s in range(steps)]
+  kinds = sorted({*each})
+  made = [make(count) for count in kinds]
+  if len(kinds) == 1:
+    return {name: _as32(x) for name, x in made[0].items()}, kinds[0]
+
+  def stacked(name):
+    longest = max(len(table[name]) for table in made)
+    rows = [np.pad(t[name], (0, longest - len(t[name]))) for t in made]
+    return _as32(np.stack(rows))
+
+  row = jnp.asarray([kinds.index(count) for count in each])[at.step]
+  table = {name: stacked(name)[row] for name in made[0]}
+  return table, jnp.asarray(each)[at.step]
+
+
+def _as32(x):
+  return jnp.asarray(x, jnp.float32 if x.dtype.kind == 'f' else jnp.int32)

@@ -9,13 +9,15 @@ Source: arXiv 2210.02747 and arXiv 2209.03003 (flow matching, rectified flow).
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.structs import Draw
+from arvision.process.counts import Counts, inner
+from arvision.structs import Draw, Slots
 
 LEVELS = ('logit_normal', 'uniform')
 
@@ -156,3 +158,44 @@ class EulerMaruyama:
     drift = (2 - level) * velocity + x
     spread = jnp.where(to > 0, jnp.sqrt(2 * level * (level - to)), 0)
     return x + (to - level) * drift + spread * draw.normal('step', x.shape[1:])
+
+
+def solve(
+  solver: Solver,
+  counts: Counts,
+  velocity: Callable[[jax.Array, jax.Array], jax.Array],
+  noise: jax.Array,
+  draw: Draw,
+  at: Slots,
+) -> jax.Array:
+  """From noise to data, in as many steps as this step of the sampler has.
+
+  Args:
+    solver: of this module.
+    counts: its steps at every step of the sampler.
+    velocity: x (b, ..., c) and the level () -> (b, ..., c).
+    noise: (b, ..., c) float32.
+    draw: `fold(i)` is that of the i-th step.
+    at: with the step of the sampler.
+
+  Returns:
+    (b, ..., c) float32.
+  """
+
+  def make(count):
+    levels = solver.levels(count)
+    steps = np.array([len(levels) - 1])
+    return {'level': levels[:-1], 'to': levels[1:], 'steps': steps}
+
+  table, count = inner(counts, make, at)
+  # Some solvers take fewer steps than they are asked for.
+  if isinstance(count, int):
+    count = len(table['level'])
+  else:
+    count = table['steps'][0]
+
+  def advance(i, x):
+    level, to = table['level'][i], table['to'][i]
+    return solver(x, velocity(x, level), level, to, draw.fold(i))
+
+  return jax.lax.fori_loop(0, count, advance, noise)

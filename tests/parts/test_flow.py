@@ -12,11 +12,12 @@ import pytest
 from arvision.build import build
 from arvision.configs.common import shrink
 from arvision.feeds.resample import UpAndDown
+from arvision.heads.flow import TokenFlow
 from arvision.layers.level import as_time
 from arvision.layers.stack import unstack
 from arvision.layouts.scales import scales
 from arvision.process import flow
-from arvision.process.counts import Falling
+from arvision.process.counts import Falling, Same
 from arvision.process.guidance import Below, Linear
 from arvision.structs import Draw, Slots, Tokens
 from arvision.tasks import assemble
@@ -223,3 +224,84 @@ def test_the_loss_sums_scales_by_their_area():
   np.testing.assert_allclose(total / divisor, wanted, rtol=1e-5)
   padded, (other, _) = loss([0, 1, 2], jnp.array([1.0, 1, 0]), params)
   np.testing.assert_allclose(padded / other, total / divisor, rtol=1e-5)
+
+
+# A flow of every token by itself
+
+
+@functools.cache
+def token_head():
+  """MAR's MLP as a flow, with random weights: module, parameters."""
+  module = TokenFlow(channels=CHANNELS, width=32, depth=2, repeats=3)
+  z, x, level = some()
+  shapes = jax.eval_shape(
+    lambda key: module.init(key, z, x, level[:, :1], method='field'),
+    jax.random.key(0),
+  )
+  rng = np.random.default_rng(0)
+  draw = lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32)
+  return module, jax.tree.map(draw, nn.unbox(shapes))
+
+
+def test_a_token_is_a_flow_of_its_own():
+  module, params = token_head()
+  z, x, _ = some()
+  base = module.apply(params, z, x, jnp.full((1, 1), 0.3), method='field')
+  assert base.shape == x.shape
+  z[:, 0] += 1
+  x[:, 1] += 1
+  moved = module.apply(params, z, x, jnp.full((1, 1), 0.3), method='field')
+  change = np.abs(moved - base).max((0, 2))
+  assert (change[:2] > 1e-3).all() and not change[2:].any()
+  later = module.apply(params, z, x, jnp.full((1, 1), 0.7), method='field')
+  assert (np.abs(later - moved).max((0, 2)) > 1e-3).all()
+
+
+def test_every_token_is_trained_on_at_several_levels():
+  module, params = token_head()
+  z, x, _ = some()
+  draw = Draw.create(0, jnp.arange(BATCH))
+  loss, _ = module.apply(params, z, x, draw, AT, method='loss')
+  shape = (module.repeats, x.shape[1])
+  level, noise = draw.uniform('level', shape), draw.normal('noise', (*shape, 4))
+  each = []
+  for i in range(module.repeats):
+    noisy = flow.mix(x, noise[:, i], level[:, i])
+    seen = module.apply(params, z, noisy, level[:, i], method='field')
+    each.append(np.mean((seen - (noise[:, i] - x)) ** 2, -1))
+  np.testing.assert_allclose(loss, np.mean(each, 0), rtol=1e-5)
+
+
+def test_a_traced_step_has_the_levels_of_its_count():
+  """One program of all counts; solvers that take fewer steps among them."""
+  module, params = token_head()
+  z, _, _ = some()
+  draw = Draw.create(0, jnp.arange(BATCH))
+  guide = lambda field, level: field
+
+  def sample(step, counts, solver):
+    at = Slots(values=None, index=None, step=step, steps=3)
+    own = module.clone(counts=counts, solver=solver)
+    return own.apply(params, z, draw, guide, None, at, method='sample')
+
+  for solver in (flow.Euler(), flow.TwoSpeeds(even=())):
+    traced = jax.jit(lambda s, solver=solver: sample(s, Falling(7, 3), solver))
+    for s, count in ((0, 7), (1, 5), (2, 3)):
+      same = sample(s, Same(count), solver)
+      np.testing.assert_allclose(traced(s), same, atol=1e-5)
+    assert np.abs(traced(0) - traced(2)).max() > 1e-3
+
+
+def test_the_true_velocity_leads_to_the_data():
+  data = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+  noise = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
+  at = Slots(values=None, index=None, step=0, steps=1)
+  got = flow.solve(
+    flow.TwoSpeeds(),
+    Same(9),
+    lambda x, level: (x - data) / level,
+    jnp.asarray(noise),
+    Draw.create(0, jnp.arange(2)),
+    at,
+  )
+  np.testing.assert_allclose(got, data, atol=1e-5)

@@ -1,0 +1,32 @@
+"""One masked transformer over one KL tokenizer, with three kinds of heads.
+
+    arvision train --config=configs/digits/kl.py --workdir=runs/digits/kl
+    arvision train --config=configs/digits/heads.py:flow \\
+      --workdir=runs/digits/heads_flow
+
+`diffusion` is MAR; `flow` is its MLP, trained by flow matching in place of
+diffusion; `categorical` draws the latents in levels, channel by channel
+(TokenBridge). The transformer, the schedule and the tokenizer's weights are the
+same, and so are the steps of diffusion and flow; guidance and temperature of
+`categorical` are those of `digits/tokenbridge`. `launch/ablations.py` compares
+them.
+"""
+
+from arvision.configs import common
+from arvision.configs.digits import mar, tokenbridge
+
+SIZES = ('categorical', 'diffusion', 'flow')
+
+
+def get_config(arg: str = 'diffusion'):
+  kind = arg or 'diffusion'
+  family = common.size(
+    kind, {'categorical': tokenbridge, 'diffusion': mar, 'flow': mar}
+  )
+  config = family.get_config().unlock()
+  del config.release
+  config.update({key: mar.get_config()[key] for key in ('optim', 'train')})
+  if kind == 'flow':
+    del config.head.highest
+    config.head.type = 'heads.flow.TokenFlow'
+  return common.locked(config)
