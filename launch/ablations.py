@@ -14,11 +14,13 @@ import dataclasses
 import pathlib
 import shutil
 
-from training import Runs, where
+from training import Runs, parameters, where
 
 from arvision.evals import chart
 
 SAMPLES = 1000
+# Of guidance.
+SCALES = (1.0, 1.5, 2.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +32,20 @@ class Study:
     question: what is varied, and what is not.
     tokenizer: config under configs/digits, shared by all.
     variants: name in the table -> config under configs/digits.
+    flags: of `arvision train`, for all variants.
+    scale: key of the scale of guidance, where the best of `SCALES` is taken.
   """
 
   title: str
   question: str
   tokenizer: str
   variants: dict[str, str]
+  flags: tuple[str, ...] = ()
+  scale: str = ''
 
 
+# Two seeds of five entities are done within half an hour.
+SHORTER = ('--config.train.duration.epochs=40',)
 STUDIES = {
   'orders': Study(
     'Orders of prediction',
@@ -50,6 +58,7 @@ STUDIES = {
       'next scale': 'orders:scale',
       'masked': 'orders:masked',
     },
+    scale='sampler.guidance.scale',
   ),
   'entities': Study(
     'The entities of xAR',
@@ -64,6 +73,7 @@ STUDIES = {
       'scale': 'xar:scale',
       'image': 'xar:image',
     },
+    flags=SHORTER,
   ),
   'heads': Study(
     'Heads over latents',
@@ -76,6 +86,7 @@ STUDIES = {
       'flow': 'heads:flow',
       'categorical': 'heads:categorical',
     },
+    scale='sampler.guidance.end',
   ),
   'contexts': Study(
     'What xAR sees of the past in training',
@@ -88,35 +99,79 @@ STUDIES = {
       'rising': 'xar:rising',
       'falling': 'xar:falling',
     },
+    flags=SHORTER,
   ),
 }
 
 
-def measure(runs: Runs, study: Study, seeds: list[int]) -> dict[str, list]:
-  """Variant -> the headline figures of every seed."""
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """A variant.
+
+  Attributes:
+    figures: the headline of `arvision eval` of every seed.
+    grid: picture of the first seed.
+    parameters: of the generator.
+    scale: of guidance, or None for that of the config.
+  """
+
+  figures: list[dict[str, float]]
+  grid: pathlib.Path
+  parameters: int
+  scale: float | None = None
+
+  def mean(self, key: str) -> float:
+    return sum(f[key] for f in self.figures) / len(self.figures)
+
+
+def measure(runs: Runs, study: Study, seeds: list[int]) -> dict[str, Measured]:
+  """Trains what is not there; variant -> what came out."""
   runs.train(study.tokenizer)
-  tokenizer = runs.folder(study.tokenizer)
-  found: dict[str, list] = {}
+  flags = (
+    f'--config.tokenizer_workdir={runs.folder(study.tokenizer)}',
+    *study.flags,
+  )
   for seed in seeds:
-    for name, config in study.variants.items():
-      run = f'{config}_seed{seed}'
-      runs.train(
-        config,
-        f'--config.tokenizer_workdir={tokenizer}',
-        f'--config.seed={seed}',
-        name=run,
-      )
-      found.setdefault(name, []).append(runs.measure(run, SAMPLES))
-  return found
+    for config in study.variants.values():
+      name = f'{config}_seed{seed}'
+      runs.train(config, *flags, f'--config.seed={seed}', name=name)
+  return {
+    name: min(
+      (_drawn(runs, study, config, seeds, scale) for scale in _scales(study)),
+      key=lambda found: found.mean('frechet'),
+    )
+    for name, config in study.variants.items()
+  }
 
 
-def page(study: Study, name: str, found: dict[str, list], seeds: list) -> str:
+def _scales(study):
+  return SCALES if study.scale else (None,)
+
+
+def _drawn(runs, study, config, seeds, scale):
+  """A variant with a scale of guidance."""
+  names = [f'{config}_seed{seed}' for seed in seeds]
+  flags, suffix = (), ''
+  if scale is not None:
+    flags, suffix = (f'--config.{study.scale}={scale}',), f'_guidance_{scale}'
+  return Measured(
+    [runs.evaluate(n, SAMPLES, *flags, label=f'eval{suffix}') for n in names],
+    runs.grid(names[0], *flags, label=f'grid{suffix}'),
+    parameters(runs.folder(names[0])),
+    scale,
+  )
+
+
+def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
   """The table of a study as Markdown."""
   first, *_ = found
-
-  def mean(figures, key):
-    return sum(f[key] for f in figures) / len(figures)
-
+  guided = ''
+  if study.scale:
+    every = ', '.join(f'{scale:g}' for scale in SCALES)
+    guided = (
+      f' The scale of guidance is that of {every} with the smallest mean '
+      'Fréchet distance.'
+    )
   lines = [
     f'# {study.title}',
     '',
@@ -124,26 +179,32 @@ def page(study: Study, name: str, found: dict[str, list], seeds: list) -> str:
     f'--seeds={",".join(map(str, seeds))}` on {where()}; {SAMPLES:,} samples of '
     'digits for each row and seed.',
     '',
-    'Figures are means over the seeds. The last column is the mean over the seeds '
-    f'of the difference in Fréchet distance to "{first}" with the same seed, and '
-    'the smallest and the largest of these differences. Distances are over the '
-    'features of a classifier of digits, in brackets that of held-out digits.',
+    f'Figures are means over the seeds.{guided} The last column is the mean over '
+    f'the seeds of the difference in Fréchet distance to "{first}" with the same '
+    'seed, and the smallest and the largest of these differences. Distances are '
+    'over the features of a classifier of digits, in brackets that of held-out '
+    'digits.',
     '',
-    '| variant | class accuracy | Fréchet | images/s | samples '
-    f'| Fréchet against {first} |',
-    '|---|--:|--:|--:|---|--:|',
+    f'| variant | parameters |{" guidance |" if guided else ""} class accuracy '
+    f'| Fréchet | images/s | samples | Fréchet against {first} |',
+    f'|---|--:|{"--:|" if guided else ""}--:|--:|--:|---|--:|',
   ]
-  for variant, figures in found.items():
-    pairs = [a['frechet'] - b['frechet'] for a, b in zip(figures, found[first])]
+  for variant, here in found.items():
+    pairs = [
+      a['frechet'] - b['frechet']
+      for a, b in zip(here.figures, found[first].figures)
+    ]
     against = '–'
     if variant != first:
-      against = f'{sum(pairs) / len(pairs):+.2f} ({min(pairs):+.2f} to {max(pairs):+.2f})'
+      mean = sum(pairs) / len(pairs)
+      against = f'{mean:+.2f} ({min(pairs):+.2f} to {max(pairs):+.2f})'
     cells = (
       variant,
-      f'{100 * mean(figures, "class_accuracy"):.1f} %',
-      f'{mean(figures, "frechet"):.2f} '
-      f'({mean(figures, "frechet_of_held_out"):.2f})',
-      f'{mean(figures, "sampling_images_per_second"):.0f}',
+      f'{here.parameters / 1e6:.2f} M',
+      *([f'{here.scale:g}'] if guided else []),
+      f'{100 * here.mean("class_accuracy"):.1f} %',
+      f'{here.mean("frechet"):.2f} ({here.mean("frechet_of_held_out"):.2f})',
+      f'{here.mean("sampling_images_per_second"):.0f}',
       f'![samples]({name}/{_file(variant)}.png)',
       against,
     )
@@ -177,10 +238,9 @@ def main() -> None:
   found = measure(runs, study, seeds)
   images = args.docs / args.study
   images.mkdir(parents=True, exist_ok=True)
-  for variant, config in study.variants.items():
-    grid = runs.folder(f'{config}_seed{seeds[0]}') / 'samples' / 'grid'
-    shutil.copy(grid / 'grid.png', images / f'{_file(variant)}.png')
-  distances = {k: [f['frechet'] for f in v] for k, v in found.items()}
+  for variant, here in found.items():
+    shutil.copy(here.grid, images / f'{_file(variant)}.png')
+  distances = {k: [f['frechet'] for f in v.figures] for k, v in found.items()}
   svg = chart.dot_chart(distances, 'Fréchet distance, a dot for every seed')
   (images / 'frechet.svg').write_text(chart.styled(svg) + '\n')
   text = page(study, args.study, found, seeds)

@@ -11,10 +11,9 @@ Source: arXiv 2505.20297.
 
 import argparse
 import dataclasses
-import json
 import pathlib
 
-from training import Runs, arvision, where
+from training import Runs, where
 
 SAMPLES = 1000
 
@@ -46,19 +45,13 @@ CASES = (
 
 def figures(runs: Runs, case: Case, last: int) -> dict[str, float]:
   """The headline figures with so many inner steps at the last step."""
-  folder = runs.folder(case.generator)
-  output = folder / f'eval_{case.first}_to_{last}.json'
-  if not output.exists():
-    arvision(
-      'eval',
-      f'--workdir={folder}',
-      '--which=generation',
-      f'--samples={SAMPLES}',
-      f'--config.{case.key}.first={case.first}',
-      f'--config.{case.key}.last={last}',
-      f'--output={output}',
-    )
-  return json.loads(output.read_text())['headline']
+  return runs.evaluate(
+    case.generator,
+    SAMPLES,
+    f'--config.{case.key}.first={case.first}',
+    f'--config.{case.key}.last={last}',
+    label=f'eval_{case.first}_to_{last}',
+  )
 
 
 HEAD = """# Annealing the inner steps

@@ -69,7 +69,8 @@ def train(runs: Runs, family: Family) -> None:
     runs.train(config, *flags)
   tokenizer = runs.folder(family.tokenizers[-1])
   runs.train(family.generator, f'--config.tokenizer_workdir={tokenizer}')
-  runs.measure(family.generator, SAMPLES)
+  runs.grid(family.generator)
+  runs.evaluate(family.generator, SAMPLES)
 
 
 def losses(folder: pathlib.Path) -> dict[str, list]:
@@ -86,9 +87,9 @@ def losses(folder: pathlib.Path) -> dict[str, list]:
 def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
   """A family's line of the table; its pictures go to `images`."""
   folder = runs.folder(family.generator)
-  figures = json.loads((folder / 'eval.json').read_text())['headline']
+  figures = runs.evaluate(family.generator, SAMPLES)
   name = family.generator.replace(':', '_')
-  shutil.copy(folder / 'samples' / 'grid' / 'grid.png', images / f'{name}.png')
+  shutil.copy(runs.grid(family.generator), images / f'{name}.png')
   svg = chart.line_chart(losses(folder), size=(300, 170))
   (images / f'{name}.svg').write_text(chart.styled(svg) + '\n')
   minutes = [runs.seconds(config) / 60 for config in family.tokenizers]

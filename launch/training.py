@@ -59,21 +59,46 @@ class Runs:
     note = self.folder(name).with_suffix('.seconds.json')
     return json.loads(note.read_text())['seconds']
 
-  def measure(self, name: str, samples: int) -> dict[str, float]:
-    """Draws a grid and evaluates; the headline figures of `arvision eval`."""
+  def grid(self, name: str, *flags: str, label: str = 'grid') -> pathlib.Path:
+    """Ten samples of every class.
+
+    Args:
+      name: of the run.
+      *flags: of `arvision sample`, changes of the config.
+      label: of what is drawn with such changes.
+
+    Returns:
+      The picture.
+    """
     folder = self.folder(name)
-    if not (folder / 'samples' / 'grid' / 'grid.png').exists():
+    file = folder / 'samples' / label / 'grid.png'
+    if not file.exists():
       arvision(
         'sample',
         f'--workdir={folder}',
         '--labels=all',
         '--number=10',
         '--batch_size=100',
-        '--name=grid',
+        f'--name={label}',
+        *flags,
       )
-    if not (folder / 'eval.json').exists():
-      arvision('eval', f'--workdir={folder}', f'--samples={samples}')
-    return json.loads((folder / 'eval.json').read_text())['headline']
+    return file
+
+  def evaluate(
+    self, name: str, samples: int, *flags: str, label: str = 'eval'
+  ) -> dict[str, float]:
+    """The headline figures of `arvision eval`; see `grid`."""
+    folder = self.folder(name)
+    file = folder / f'{label}.json'
+    if not file.exists():
+      arvision(
+        'eval',
+        f'--workdir={folder}',
+        f'--samples={samples}',
+        f'--output={file}',
+        *flags,
+      )
+    return json.loads(file.read_text())['headline']
 
 
 def arvision(*args: str, meanwhile: Callable[[], None] = lambda: None) -> None:
