@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from arvision.layouts.base import Layout
 from arvision.process.choice import Choice
 from arvision.process.guidance import Constant, Schedule
-from arvision.structs import Array
+from arvision.structs import Array, Draw, Tokens
 
 
 @flax.struct.dataclass
@@ -83,6 +83,41 @@ class Sampler:
     if self.layout is None or self.layout.grids == tokenizer.spec.grids:
       return tokenizer
     return tokenizer.clone(scales=self.layout.grids)
+
+
+class HoleFilling(Sampler):
+  """Some of the hidden tokens at every step, without a cache."""
+
+  cached = False
+
+  def __call__(
+    self,
+    model: Any,
+    inputs: dict,
+    draw: Draw,
+    batch: int,
+    known: Known | None = None,
+  ) -> Tokens:
+    """Draws the tokens of a batch, see `EntityAR`."""
+    return self.run(model, inputs, draw, batch, known)[0]
+
+  def run(
+    self,
+    model: Any,
+    inputs: dict,
+    draw: Draw,
+    batch: int,
+    known: Known | None = None,
+  ) -> tuple[Tokens, jax.Array, jax.Array]:
+    """The tokens, and what every step was shown.
+
+    With `known` the schedule counts the tokens that are not.
+
+    Returns:
+      tokens, (steps, b, t) int32 or (steps, b, t, c) what was known, and
+      (steps, b, t) bool what was not.
+    """
+    raise NotImplementedError
 
 
 def tile(tree: Any, times: int) -> Any:

@@ -9,14 +9,14 @@ import numpy as np
 
 from arvision.process.guidance import guide
 from arvision.process.masking import NoisyLogits, Policy, hidden_counts
-from arvision.samplers.base import Known, Sampler, tile
+from arvision.samplers.base import HoleFilling, Known, tile
 from arvision.structs import Draw, Tokens
 
 _HIDDEN = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class Masked(Sampler):
+class Masked(HoleFilling):
   """All hidden tokens are drawn at every step, and the least sure hidden again.
 
   What has been kept once never changes. `choice` filters the logits; with a
@@ -34,19 +34,6 @@ class Masked(Sampler):
   schedule: str = 'arccos'
   policy: Policy = NoisyLogits(4.5)
 
-  cached = False
-
-  def __call__(
-    self,
-    model: Any,
-    inputs: dict,
-    draw: Draw,
-    batch: int,
-    known: Known | None = None,
-  ) -> Tokens:
-    """Draws the tokens of a batch, see `EntityAR`."""
-    return self.run(model, inputs, draw, batch, known)[0]
-
   def run(
     self,
     model: Any,
@@ -55,14 +42,6 @@ class Masked(Sampler):
     batch: int,
     known: Known | None = None,
   ) -> tuple[Tokens, jax.Array, jax.Array]:
-    """The tokens, and what every step was shown.
-
-    With `known` the schedule counts the tokens that are not.
-
-    Returns:
-      tokens, (steps, b, t) int32 what was known, and (steps, b, t) bool what was
-      not.
-    """
     layout = model.layout
     halves = 2 if self.guidance.active else 1
     null = jnp.repeat(jnp.arange(halves) > 0, batch)

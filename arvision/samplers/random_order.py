@@ -10,12 +10,12 @@ import numpy as np
 
 from arvision.process.guidance import guide
 from arvision.process.masking import hidden_counts
-from arvision.samplers.base import Known, Sampler, tile
+from arvision.samplers.base import HoleFilling, Known, tile
 from arvision.structs import Draw, Picked, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomOrder(Sampler):
+class RandomOrder(HoleFilling):
   """Every step draws the next tokens of an order of the example's own.
 
   Hidden tokens do not enter the network, so a step is as long as what is known.
@@ -40,24 +40,11 @@ class RandomOrder(Sampler):
   schedule: str = 'cosine'
   buckets: int = 8
 
-  cached = False
-
   def __post_init__(self):
     if self.steps < 1 or self.buckets < 1:
       raise ValueError(
         f'steps={self.steps}, buckets={self.buckets}: wanted 1 or more of both'
       )
-
-  def __call__(
-    self,
-    model: Any,
-    inputs: dict,
-    draw: Draw,
-    batch: int,
-    known: Known | None = None,
-  ) -> Tokens:
-    """Draws the tokens of a batch, see `EntityAR`."""
-    return self.run(model, inputs, draw, batch, known)[0]
 
   def run(
     self,
@@ -67,14 +54,7 @@ class RandomOrder(Sampler):
     batch: int,
     known: Known | None = None,
   ) -> tuple[Tokens, jax.Array, jax.Array]:
-    """The tokens, and what every step was shown.
-
-    With `known` the schedule counts the tokens that are not, and all steps are
-    one program.
-
-    Returns:
-      tokens, (steps, b, t, c) what was known, and (steps, b, t) what was not.
-    """
+    """See `HoleFilling`; with `known` all steps are one program."""
     layout = model.layout
     count = layout.tokens
     halves = 2 if self.guidance.active else 1
