@@ -4,8 +4,9 @@
     python benchmarks/sampling.py --only=digits --repeats=10
     python benchmarks/sampling.py --json=out.json
 
-Two models with random weights, float32: the digits VAR, and one of the size of
-VAR-d16 at 256 px with batch 1 and 8. Every row is one compiled program; the
+Two models with random weights, in the compute dtype of their configs: the digits
+VAR, float32, and one of the size of VAR-d16 at 256 px with batch 1 and 8, whose
+transformer computes in bfloat16. Every row is one compiled program; the
 time is the best of the repeats, compilation is reported apart. A matmul peak,
 measured in the same run, stands beside every row, since a throughput without
 it says little on a shared machine.
