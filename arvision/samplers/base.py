@@ -1,5 +1,6 @@
 """What samplers share."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -85,7 +86,7 @@ class Sampler:
     return tokenizer.clone(scales=self.layout.grids)
 
 
-class HoleFilling(Sampler):
+class HoleFilling(Sampler, abc.ABC):
   """Some of the hidden tokens at every step, without a cache."""
 
   cached = False
@@ -101,6 +102,7 @@ class HoleFilling(Sampler):
     """Draws the tokens of a batch, see `EntityAR`."""
     return self.run(model, inputs, draw, batch, known)[0]
 
+  @abc.abstractmethod
   def run(
     self,
     model: Any,
@@ -117,7 +119,6 @@ class HoleFilling(Sampler):
       tokens, (steps, b, t) int32 or (steps, b, t, c) what was known, and
       (steps, b, t) bool what was not.
     """
-    raise NotImplementedError
 
 
 def tile(tree: Any, times: int) -> Any:
