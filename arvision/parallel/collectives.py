@@ -45,8 +45,8 @@ class Collective:
     times: how often a device takes part in a run of the program.
     known: False where a loop around it goes round an unknown number of times;
       that loop is counted as one round.
-    sliced: an all-reduce of which every reader takes but a slice: what other
-      compilers spell as a reduce-scatter.
+    sliced: of an all-reduce, for every array whether all that is read of it are
+      slices: what other compilers spell as a reduce-scatter.
   """
 
   kind: str
@@ -55,7 +55,7 @@ class Collective:
   group: tuple[int, ...]
   times: int = 1
   known: bool = True
-  sliced: bool = False
+  sliced: tuple[bool, ...] = ()
 
   @property
   def result_bytes(self) -> int:
@@ -205,17 +205,33 @@ class _Program:
     found += max(branches, key=lambda b: sum(c.moved_bytes for c in b))
 
   def _collective(self, x, kind, inside, fused):
-    text, sliced = x.shape, False
+    text, sliced = x.shape, ()
     if kind == 'all-reduce':
-      sliced = self._sliced(x.name, inside)
-      if fused and sliced:
+      sliced = self._sliced_each(x, inside)
+      if fused and all(sliced):
         root = next(i for i in self.computations[inside].values() if i.root)
-        kind, text, sliced = 'reduce-scatter', root.shape, False
+        kind, text, sliced = 'reduce-scatter', root.shape, ()
     elif x.opcode.endswith('-start'):
       # A pair of what goes in and what comes out.
       text = _parts(x.shape)[1]
     group = _group(x.rest, self.devices)
     return Collective(kind, x.name, _shapes(text), group, sliced=sliced)
+
+  def _sliced_each(self, x, inside):
+    """`_sliced` of every array of an all-reduce."""
+    count = len(_shapes(x.shape))
+    if count == 1:
+      return (self._sliced(x.name, inside),)
+    readers = [
+      y for y in self.computations[inside].values() if x.name in y.operands
+    ]
+    if any(y.opcode != 'get-tuple-element' for y in readers):
+      return (False,) * count
+    parts: list[list[bool]] = [[] for _ in range(count)]
+    for y in readers:
+      index = int(y.rest.split('index=')[1].split(',')[0])
+      parts[index].append(not y.root and self._sliced(y.name, inside))
+    return tuple(bool(p) and all(p) for p in parts)
 
   def _sliced(self, name, inside):
     """Whether all that is read of an array are slices."""

@@ -38,6 +38,10 @@ calls=%slice_of
   %all-reduce.2 = (f32[8,64]{1,0}, f32[4]{0}) all-reduce(%a, %b), \
 channel_id=5, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, \
 to_apply=%sum
+  %one = f32[8,64]{1,0} get-tuple-element(%all-reduce.2), index=0
+  %two = f32[4]{0} get-tuple-element(%all-reduce.2), index=1
+  %cut.1 = f32[8,32]{1,0} fusion(%one, %zero, %i), kind=kLoop, calls=%slice_of
+  %sum.2 = f32[4]{0} add(%two, %two)
   ROOT %tuple = (s32[], f32[8,64]{1,0}, f32[16,32]{1,0}) tuple(%i, %a, %w)
 }
 
@@ -87,9 +91,9 @@ def test_what_a_cpu_program_sends():
 def test_an_all_reduce_that_is_cut_afterwards_is_marked():
   found = _by_name(_CPU.replace(' KNOWN', _KNOWN))
   assert found['all-reduce.1'].kind == 'all-reduce'
-  assert found['all-reduce.1'].sliced
-  assert not found['all-reduce.2'].sliced
-  assert not found['all'].sliced
+  assert found['all-reduce.1'].sliced == (True,)
+  assert found['all-reduce.2'].sliced == (True, False)
+  assert found['all'].sliced == (False,)
 
 
 def test_rounds_are_read_off_the_condition_where_they_are_not_said():
