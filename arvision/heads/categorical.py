@@ -10,6 +10,7 @@ import optax
 from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal
+from arvision.layers.spread import spread
 from arvision.structs import Draw, Slots
 
 
@@ -47,7 +48,8 @@ class Categorical(nn.Module):
   def field(self, z: jax.Array, at: Slots) -> jax.Array:
     """z (b, t, r, d) -> (b, t, v) float32 logits."""
     z = z.astype(jnp.float32)
-    logits = [linear(z[:, :, r]) for r, linear in enumerate(self.maps)]
+    names = ('act_batch', 'act_length', 'act_vocab')
+    logits = [spread(f(z[:, :, r]), names) for r, f in enumerate(self.maps)]
     if self.branches == 1:
       return logits[0]
     present = jnp.asarray(at.present)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.position import rotate
+from arvision.layers.spread import RESIDUAL, spread
 from arvision.structs import Template
 
 
@@ -177,11 +178,16 @@ class Attention(nn.Module):
       dtype=self.dtype,
       name='qkv',
     )(x)
+    qkv = spread(qkv, ('act_batch', 'act_length', None, 'act_heads', 'act_kv'))
     q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # (b, h, n, k)
     q, k, v = (self._bias(n, t, head) for n, t in zip('qkv', (q, k, v)))
     if rotation is not None:
       q, k = rotate(q, rotation), rotate(k, rotation)
     q, k = self.logits(name='logits')(q, k)
+    # Queries stay where their slots are; every device has all keys.
+    k, v = (
+      spread(x, ('act_batch', 'act_heads', None, 'act_kv')) for x in (k, v)
+    )
     if cache is not None:
       cache = cache.write(k, v, start)
       k, v = cache.k[:, :, :extent], cache.v[:, :, :extent]
@@ -199,7 +205,7 @@ class Attention(nn.Module):
       name='out',
     )(y.swapaxes(1, 2))
     y = nn.Dropout(self.dropout, deterministic=not train)(y)
-    return y, cache
+    return spread(y, RESIDUAL), cache
 
   def _bias(self, name, x, head):
     if name not in self.biases:

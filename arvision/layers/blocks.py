@@ -9,7 +9,11 @@ import jax.numpy as jnp
 from arvision.layers.dense import Dense
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal, param
+from arvision.layers.spread import RESIDUAL, spread
 from arvision.structs import Template
+
+# (b, n, hidden), inside an MLP.
+_INNER = ('act_batch', 'act_length', 'act_mlp')
 
 
 class GELU(nn.Module):
@@ -43,7 +47,7 @@ class GELU(nn.Module):
       name='fc1',
       **dense,
     )(x)
-    y = self.activation(y)
+    y = spread(self.activation(y), _INNER)
     if self.inner_dropout:
       y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
@@ -53,7 +57,8 @@ class GELU(nn.Module):
       name='fc2',
       **dense,
     )(y)
-    return nn.Dropout(self.dropout, deterministic=not train)(y)
+    y = nn.Dropout(self.dropout, deterministic=not train)(y)
+    return spread(y, RESIDUAL)
 
 
 class ExactGELU(GELU):
@@ -100,7 +105,7 @@ class SwiGLU(nn.Module):
       )(x)
       for name in ('w1', 'w3')
     )
-    y = self.activation(gate) * up
+    y = spread(self.activation(gate) * up, _INNER)
     y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
       (x.shape[-1],),
@@ -110,7 +115,8 @@ class SwiGLU(nn.Module):
       dtype=self.dtype,
       name='w2',
     )(y)
-    return nn.Dropout(self.dropout, deterministic=not train)(y)
+    y = nn.Dropout(self.dropout, deterministic=not train)(y)
+    return spread(y, RESIDUAL)
 
 
 class GeGLU(SwiGLU):
@@ -165,13 +171,14 @@ class AdaLN(nn.Module):
     init = normal(None)
     if self.std is not None:
       init = gated_init(self.std, self.gate, self.rest, 2)
-    return Dense(
+    six = Dense(
       (6, self.width),
       ('embed', None, 'mlp'),
       kernel_init=init,
       dtype=self.dtype,
       name='linear',
     )(jax.nn.silu(modulation))
+    return spread(six, ('act_batch', 'act_length', None, 'act_embed'))
 
 
 class SharedAdaLN(nn.Module):

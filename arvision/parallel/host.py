@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from arvision.build import ConfigError
-from arvision.parallel.rules import BATCH_AXES, Rules
+from arvision.parallel.rules import BATCH_AXES, Rules, axes_text, nearest
 
 
 def initialize() -> None:
@@ -100,12 +100,22 @@ class Placement:
       ConfigError: with the keys to change.
     """
     parts = self.batch_parts
-    if batch_size % (parts * pieces):
-      raise ConfigError(
-        f'config.data.batch_size={batch_size} cannot be divided among '
-        f'{parts} devices (config.mesh) and config.optim.accumulate={pieces}; '
-        f'make it a multiple of {parts * pieces}'
-      )
+    if batch_size % (parts * pieces) == 0:
+      return
+    whole = parts * pieces
+    below = batch_size // whole * whole
+    sizes = {a: n for a, n in self.mesh.shape.items() if a in BATCH_AXES}
+    used = {a: n for a, n in sizes.items() if n > 1}
+    other = ''
+    if used and batch_size % pieces == 0:
+      fits = nearest(used, batch_size // pieces)
+      other = f'; the nearest mesh that divides it is {axes_text(fits)}'
+    raise ConfigError(
+      f'config.data.batch_size={batch_size} cannot be divided among '
+      f'{parts} devices ({axes_text(used) or "config.mesh"}) and '
+      f'config.optim.accumulate={pieces}; make it a multiple of {whole} '
+      f'({f"{below} or " if below else ""}{below + whole}){other}'
+    )
 
   def put_batch(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Global arrays of the rows that this process has; text is left out."""

@@ -1,6 +1,7 @@
 """Which mesh axis every logical axis is spread over."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -80,8 +81,9 @@ class Rules:
         if axis in used:
           raise ConfigError(
             f"{where}: its axes '{used[axis]}' and '{name}' are both spread "
-            f"over the mesh axis '{axis}'; change config.rules.{name} or "
-            'the names that its layer gives to its axes'
+            f"over the mesh axis '{axis}'; set config.rules.{name}="
+            f'{_other(axis)}, or change the names that its layer gives to its '
+            'axes'
           )
         used[axis] = name or ''
     return PartitionSpec(*(table[name] if name else None for name in names))
@@ -105,10 +107,12 @@ class Rules:
         continue
       if np.prod(shape) < self.small:
         return NamedSharding(mesh, PartitionSpec())
+      sizes = {a: mesh.shape[a] for a in _axes(axes)}
       raise ConfigError(
         f"{where} {tuple(shape)}: its axis '{name}' of {size} cannot be cut "
-        f'into {parts} equal parts ({_text(axes, mesh)}); change '
-        f'config.mesh.{_axes(axes)[0]}, or that size'
+        f'into {parts} equal parts ({axes_text(sizes)}); the nearest mesh that '
+        f'cuts it is {axes_text(nearest(sizes, size))}. Or change that size, or '
+        f'config.rules.{name}'
       )
     return NamedSharding(mesh, spec)
 
@@ -139,11 +143,33 @@ class Rules:
     )
 
 
+def _other(axis):
+  return "'tensor' or None" if axis != 'tensor' else "'fsdp' or None"
+
+
 def _axes(axes) -> tuple[str, ...]:
   if axes is None:
     return ()
   return (axes,) if isinstance(axes, str) else tuple(axes)
 
 
-def _text(axes, mesh):
-  return ', '.join(f'config.mesh.{a}={mesh.shape[a]}' for a in _axes(axes))
+def nearest(sizes: Mapping[str, int], size: int) -> dict[str, int]:
+  """Sizes of mesh axes whose product divides a number, near to given ones.
+
+  Axes are taken from the last on; each is given its largest possible size up
+  to the one it has.
+
+  Args:
+    sizes: axis -> size of the mesh.
+    size: what shall be divided.
+  """
+  found, left = dict(sizes), size
+  for axis in reversed(list(sizes)):
+    found[axis] = max(n for n in range(1, sizes[axis] + 1) if left % n == 0)
+    left //= found[axis]
+  return {axis: found[axis] for axis in sizes}
+
+
+def axes_text(sizes: Mapping[str, int]) -> str:
+  """'config.mesh.data=2, config.mesh.fsdp=4'."""
+  return ', '.join(f'config.mesh.{a}={n}' for a, n in sizes.items())

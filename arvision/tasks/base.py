@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from arvision.layers.spread import spread
+
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
 
@@ -85,9 +87,13 @@ def accumulate(
         f'batch of {size} cannot be cut into {pieces} equal pieces; change '
         'config.data.batch_size or config.optim.accumulate'
       )
-    parts = jax.tree.map(
-      lambda x: x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:]), batch
-    )
+
+    def cut(x):
+      x = x.reshape(pieces, size // pieces, *x.shape[1:])
+      # Every device works on a share of every piece.
+      return spread(x, (None, 'act_batch', *(None,) * (x.ndim - 2)))
+
+    parts = jax.tree.map(cut, batch)
     first = jax.tree.map(lambda x: x[0], parts)
     shapes = jax.eval_shape(grad, params, first, 0)
     g0, (w0, m0) = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

@@ -14,8 +14,9 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from arvision.build import ConfigError
+from arvision.parallel.host import Placement
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
-from arvision.parallel.rules import Rules
+from arvision.parallel.rules import Rules, nearest
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -68,6 +69,7 @@ def test_names_become_mesh_axes():
   ('names', 'said'),
   [
     (('embed', 'conv_out'), "net/w: its axes 'embed' and 'conv_out' are both"),
+    (('embed', 'conv_out'), "set config.rules.conv_out='tensor' or None"),
     (('heads', 'vocab'), "over the mesh axis 'tensor'"),
     (('hedas',), "Did you mean 'heads'"),
   ],
@@ -106,6 +108,37 @@ def test_what_does_not_divide_is_refused_if_large(place):
   said = str(error.value)
   assert "w (1001, 512): its axis 'vocab' of 1001" in said
   assert '2 equal parts (config.mesh.tensor=2)' in said
+  assert 'the nearest mesh that cuts it is config.mesh.tensor=1.' in said
+
+
+def test_the_nearest_mesh_divides_and_is_no_larger():
+  assert nearest({'tensor': 16}, 12) == {'tensor': 12}
+  assert nearest({'data': 4, 'fsdp': 8}, 24) == {'data': 3, 'fsdp': 8}
+  assert nearest({'data': 4, 'fsdp': 8}, 7) == {'data': 1, 'fsdp': 7}
+
+
+class FakePlacement(Placement):
+  def __init__(self, **sizes):
+    self.mesh = types.SimpleNamespace(shape={**dict.fromkeys(AXES, 1), **sizes})
+
+
+@pytest.mark.parametrize(
+  ('size', 'pieces', 'said'),
+  [
+    (12, 1, r'among 8 devices \(config.mesh.data=8\).* of 8 \(8 or 16\)'),
+    (12, 1, 'nearest mesh that divides it is config.mesh.data=6$'),
+    (4, 1, r'a multiple of 8 \(8\)'),
+    (
+      24,
+      2,
+      r'config.optim.accumulate=2; make it a multiple of 16 \(16 or 32\)',
+    ),
+  ],
+)
+def test_a_batch_that_the_mesh_does_not_divide_is_refused(size, pieces, said):
+  with pytest.raises(ConfigError, match=said):
+    FakePlacement(data=8).check_batch(size, pieces)
+  FakePlacement(data=8).check_batch(16, pieces)
 
 
 def test_moments_lie_where_their_parameters_do():
