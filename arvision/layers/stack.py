@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.layers.dense import Dense
+from arvision.layers.spread import RESIDUAL, spread
 from arvision.structs import Template
 
 LAYERS = 'layers'
@@ -63,6 +64,7 @@ class _Scanned(nn.Module):
       )
       x = linear(both)
     x, _ = self.block(name='block')(x, drop, rest)
+    x = spread(x, RESIDUAL)
     return x, x if self.keep else None
 
 
@@ -94,6 +96,7 @@ class Stack(nn.Module):
     row of them. With `keep` what every layer gave (layers, b, n, d) comes back
     in the place of caches.
     """
+    x = spread(x, RESIDUAL)
     unstacked = isinstance(self._params(), Layers)
     if unstacked or (caches is not None and not self.is_initializing()):
       return self._decode(x, rest, caches)

@@ -1,0 +1,40 @@
+"""How activations are spread over the devices of a mesh."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+# (b, n, d), what blocks hand on.
+RESIDUAL = ('act_batch', 'act_length', 'act_embed')
+
+
+def spread(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
+  """x, its axes spread as the rules in scope say; x itself without a mesh.
+
+  An axis whose size the mesh does not divide is padded by the compiler. One
+  that has fewer entries than devices (the slot of a decoding step) is kept whole
+  on every device.
+
+  Args:
+    x: of any shape.
+    names: a logical name (`act_batch`, ...) per axis; None keeps an axis whole.
+
+  Raises:
+    ValueError: another number of names than x has axes.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return x
+  if len(names) != x.ndim:
+    raise ValueError(f'{len(names)} names {names} for an array of {x.shape}')
+  rules = dict(nn.get_logical_axis_rules())
+  axes = [_fitting(mesh, n and rules.get(n), s) for n, s in zip(names, x.shape)]
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+
+
+def _fitting(mesh, axes, size):
+  if axes is None:
+    return None
+  names = (axes,) if isinstance(axes, str) else axes
+  return axes if size >= np.prod([mesh.shape[a] for a in names]) else None
