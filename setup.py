@@ -55,6 +55,7 @@ setuptools.setup(
     ],
     'torch': ['torch>=2.4'],
     'gpu': ['jax[cuda13]>=0.10'],
+    'plan': ['libtpu>=0.0.42'],
     'tpu': ['jax[tpu]>=0.10'],
   },
   entry_points={'console_scripts': ['arvision=arvision.commands.main:run']},

@@ -109,10 +109,19 @@ def read(text: str) -> list[Collective]:
   Raises:
     ValueError: the text has no entry computation.
   """
-  program = _Program(text)
+  program = parse(text)
   found: list[Collective] = []
   program.visit(program.entry, 1, True, found)
   return found
+
+
+def parse(text: str) -> '_Program':
+  """The computations of a program, for others that read its text.
+
+  Raises:
+    ValueError: the text has no entry computation.
+  """
+  return _Program(text)
 
 
 def moved(found: Iterable[Collective]) -> dict[str, int]:

@@ -71,7 +71,11 @@ def make_mesh(
   types = (AxisType.Auto,) * len(AXES)
   slices = {getattr(d, 'slice_index', 0) for d in devices}
   if len(slices) == 1:
-    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    # An axis may run along a part of a side of the torus: 8 of 4 x 4 x 4.
+    grid = mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    )
+    return Mesh(grid, AXES, axis_types=types)
   if shape[0] != len(slices):
     raise ConfigError(
       f'config.mesh.slice={shape[0]}, but the devices are in {len(slices)} '

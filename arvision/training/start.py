@@ -126,21 +126,21 @@ def _from_run(origin, config, facts, position, workdir):
   return found
 
 
-def compile_step(
-  task: Task, placement: Placement, state: TrainState, frozen: Any, batch: Any
-) -> tuple[Callable, list[str], str]:
-  """The one program of a run.
+def trace_step(
+  task: Task, placement: Placement, state: Any, frozen: Any, batch: Any
+) -> tuple[Any, list[str]]:
+  """The one program of a run, traced and not yet compiled.
 
   Args:
     task: what is trained.
     placement: of the arrays.
-    state: on devices; the program takes its memory over.
-    frozen: on devices.
-    batch: on devices.
+    state: arrays on devices, or their shapes, dtypes and shardings; the
+      program takes its memory over.
+    frozen, batch: likewise.
 
   Returns:
-    (state, frozen, batch) -> (state, (m,) float32 metrics); the names of
-    those metrics; and a line about time and memory.
+    `jax.stages.Traced` of (state, frozen, batch) -> (state, (m,) float32
+    metrics), and the names of those metrics.
   """
   names: list[str] = []
 
@@ -153,10 +153,27 @@ def compile_step(
 
   shardings = jax.tree.map(lambda x: x.sharding, state)
   out = (shardings, placement.whole)
-  start = time.perf_counter()
   with placement.scope():
     jitted = jax.jit(step, donate_argnums=0, out_shardings=out)
-    compiled = jitted.lower(state, frozen, batch).compile()
+    return jitted.trace(state, frozen, batch), names
+
+
+def compile_step(
+  task: Task, placement: Placement, state: TrainState, frozen: Any, batch: Any
+) -> tuple[Callable, list[str], str]:
+  """The one program of a run.
+
+  Args:
+    task, placement, state, frozen, batch: see `trace_step`; on devices.
+
+  Returns:
+    (state, frozen, batch) -> (state, (m,) float32 metrics); the names of
+    those metrics; and a line about time and memory.
+  """
+  start = time.perf_counter()
+  traced, names = trace_step(task, placement, state, frozen, batch)
+  with placement.scope():
+    compiled = traced.lower().compile()
   seconds = time.perf_counter() - start
   text = f'compiled the step in {seconds:.1f} s'
   memory = compiled.memory_analysis()

@@ -42,8 +42,10 @@ ALLOWED = {
   'evals': (*_BEFORE_TASKS, 'data', 'tasks'),
   'importers': ('data', 'structs', 'process'),
   'training': (*_BEFORE_TASKS, 'data', 'tasks', 'evals', 'importers'),
+  'plan': (*_BEFORE_TASKS, 'tasks', 'training'),
   'commands': (
     *_BEFORE_TASKS,
+    'plan',
     'data',
     'tasks',
     'evals',

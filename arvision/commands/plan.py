@@ -1,0 +1,98 @@
+"""Compiles for a TPU slice that need not be here: does it fit, how long is a step.
+
+The train step and the sampling step of a config are compiled by the TPU compiler,
+on any machine, for shapes alone. Says the memory of a device, FLOPs, what devices
+send to one another, and a step time that is PREDICTED from published figures.
+Needs the package libtpu: pip install 'arvision[plan]'.
+"""
+
+import argparse
+import json
+import pathlib
+
+from arvision.build import ConfigError
+from arvision.commands import common
+from arvision.plan import topology
+from arvision.plan.chips import CHIPS
+
+
+def main(argv: list[str]) -> int:
+  """`arvision plan`: prints plans; 1 where one does not fit."""
+  flags, overrides = common.parse(parser(), argv)
+  where = topology.parse(flags.topology)
+  config = common.load_config(flags.config, overrides)
+  if flags.sample_batch < 0 or flags.search < 0:
+    raise ConfigError('--sample_batch and --search: wanted 0 or more')
+  topology.prepare(where)
+  from arvision.plan import answer, report
+  from arvision.tasks import assemble
+
+  kinds = ('train', 'sample') if assemble.is_generator(config) else ('train',)
+  if flags.program != 'both':
+    kinds = (flags.program,)
+  plans = []
+  for kind in kinds:
+    question = answer.Question(
+      flags.config, config, where, kind, flags.cached, flags.sample_batch
+    )
+    if flags.search:
+      found = answer.search(question, flags.search)
+    else:
+      found = [answer.plan(question, again=flags.again)]
+    plans += found
+    print('\n\n'.join(map(report.text, found)) + '\n', flush=True)
+  if flags.json:
+    text = json.dumps([plan.to_json() for plan in plans], indent=1)
+    pathlib.Path(flags.json).write_text(text + '\n', encoding='utf-8')
+  # Of a search, one that fits is enough.
+  fit = dict.fromkeys(kinds, False)
+  for plan in plans:
+    fit[plan.kind] |= plan.fits
+  return 0 if all(fit.values()) else 1
+
+
+def parser() -> argparse.ArgumentParser:
+  """The flags of the command."""
+  flags = common.parser('plan', __doc__)
+  common.add_config(flags)
+  flags.add_argument(
+    '--topology',
+    required=True,
+    metavar='KIND:SHAPE',
+    help=f'chips ({", ".join(CHIPS)}) and their number along every axis of the '
+    'interconnect: v5e:4x4, v5p:4x4x4',
+  )
+  flags.add_argument(
+    '--program',
+    choices=('both', 'train', 'sample'),
+    default='both',
+    help='what is compiled (both, of a tokenizer its train step)',
+  )
+  flags.add_argument(
+    '--cached',
+    action='store_true',
+    help='batches bring tokens, as arvision encode keeps them, and not images',
+  )
+  flags.add_argument(
+    '--sample_batch',
+    type=int,
+    default=0,
+    help='images drawn at once on all devices; default: config.data.batch_size',
+  )
+  flags.add_argument(
+    '--search',
+    type=int,
+    nargs='?',
+    const=6,
+    default=0,
+    metavar='COUNT',
+    help='compile for the COUNT most promising meshes (6), the best first, in '
+    'place of that of config.mesh',
+  )
+  flags.add_argument(
+    '--again', action='store_true', help='compile though the cache has it'
+  )
+  flags.add_argument(
+    '--json', default='', metavar='FILE', help='write all figures here too'
+  )
+  return flags

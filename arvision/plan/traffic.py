@@ -1,0 +1,164 @@
+"""Bytes that a compiled TPU program reads and writes in memory (HBM).
+
+Every instruction outside of a fusion reads its operands and writes its results,
+as often as the loops around it go round; what lies in the chip's own scratch
+memory, `S(1)` in the text, costs nothing. Slices are counted where a large
+array is only looked at in part, and written in part where it is updated.
+"""
+
+import math
+import re
+from typing import Any
+
+from arvision.parallel import collectives
+
+# These move nothing themselves.
+_FREE = (
+  'parameter',
+  'constant',
+  'tuple',
+  'get-tuple-element',
+  'bitcast',
+  'after-all',
+  'partition-id',
+  'iota',
+)
+_VIEWS = ('bitcast', 'reshape', 'copy', 'transpose', 'convert')
+_ARRAY = re.compile(r'([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?')
+_ELSEWHERE = re.compile(r'S\([1-9]')
+
+
+def hbm_bytes(text: str) -> int:
+  """Bytes that one device reads and writes in one run of a program.
+
+  Args:
+    text: of the optimised program.
+  """
+  program: Any = collectives.parse(text)
+  return round(_computation(program, program.entry, 1))
+
+
+def _computation(program: Any, name: str, times: int) -> float:
+  inside, total = program.computations[name], 0.0
+  for x in inside.values():
+    if x.opcode == 'while':
+      rounds = times * (program._rounds(x, name) or 1)
+      total += _computation(program, x.called('body'), rounds)
+    elif x.opcode == 'call':
+      total += _computation(program, x.called('to_apply'), times)
+    elif x.opcode == 'conditional':
+      total += max(_computation(program, b, times) for b in _branches(x))
+    elif x.opcode not in _FREE and not x.opcode.endswith('-done'):
+      total += times * _instruction(program, x, inside)
+  return total
+
+
+def _branches(x):
+  listed = re.search(r'branch_computations=\{([^}]*)\}', x.rest)
+  if listed:
+    return re.findall(r'[\w.\-]+', listed.group(1))
+  return [x.called(f'{k}_computation') for k in ('true', 'false')]
+
+
+def _instruction(program, x, inside) -> float:
+  if x.opcode == 'fusion':
+    return _fusion(program, x, inside)
+  if x.opcode in ('dynamic-slice', 'slice', 'gather'):
+    return 2 * size(x.shape)
+  if x.opcode == 'dynamic-update-slice':
+    return 2 * _size_of(x.operands[1], inside)
+  if x.opcode.endswith('-start'):
+    # What comes out is a tuple that names the operand again.
+    first = collectives._parts(x.shape)[0] if '(' in x.shape else x.shape
+    return sum(_size_of(o, inside) for o in x.operands) + size(first)
+  return size(x.shape) + sum(_size_of(o, inside) for o in x.operands)
+
+
+def _fusion(program, x, inside) -> float:
+  body = program.computations[x.called('calls')]
+  total, updated = 0.0, set()
+  for out in _results(body):
+    if out.opcode == 'parameter' or out.opcode == 'custom-call':
+      continue  # handed on as it is: a collective on its way
+    if out.opcode == 'dynamic-update-slice':
+      # The shape of a fused update says nothing of where it lies.
+      total += _plain(out.operands[1], body)
+      updated.add(_source(out.operands[0], body))
+    else:
+      total += size(out.shape)
+  for number, operand in enumerate(x.operands):
+    parameter = _parameter(body, number)
+    if parameter is None or parameter in updated:
+      continue
+    whole = _size_of(operand, inside)
+    total += min(whole, _looked_at(parameter, body, whole))
+  return total
+
+
+def _results(body):
+  root = next(x for x in body.values() if x.root)
+  names = root.operands if root.opcode == 'tuple' else (root.name,)
+  return [body[_through(name, body)] for name in names if name in body]
+
+
+def _through(name, body):
+  """The instruction behind those that only change the form of an array."""
+  while body[name].opcode == 'bitcast' and body[name].operands:
+    name = body[name].operands[0]
+  return name
+
+
+def _source(name, body):
+  while body[name].opcode in _VIEWS and body[name].operands:
+    name = body[name].operands[0]
+  return name
+
+
+def _parameter(body, number):
+  for x in body.values():
+    if x.opcode == 'parameter' and int(x.rest.split(')')[0]) == number:
+      return x.name
+  return None
+
+
+def _looked_at(name, body, whole):
+  """Bytes that are read of a parameter: all, or the slices that are taken."""
+  total = 0.0
+  for x in body.values():
+    if name not in x.operands:
+      continue
+    if x.opcode in ('dynamic-slice', 'slice', 'gather'):
+      total += _bytes(x.shape)
+    elif x.opcode == 'bitcast':
+      total += _looked_at(x.name, body, whole)
+    else:
+      return whole
+  return total
+
+
+def _size_of(name, inside):
+  found = inside.get(name)
+  return size(found.shape) if found is not None else 0
+
+
+def _plain(name, inside):
+  found = inside.get(name)
+  return _bytes(found.shape) if found is not None else 0
+
+
+def size(shape: str) -> float:
+  """Bytes in HBM of a shape's text, 'bf16[8,128]{1,0:T(8,128)(2,1)S(1)}'."""
+  return sum(
+    _array(dtype, dims)
+    for dtype, dims, layout in _ARRAY.findall(shape)
+    if not _ELSEWHERE.search(layout)
+  )
+
+
+def _bytes(shape):
+  return sum(_array(dtype, dims) for dtype, dims, _ in _ARRAY.findall(shape))
+
+
+def _array(dtype, dims):
+  numbers = math.prod(int(n) for n in dims.split(',') if n)
+  return numbers * collectives._bits(dtype) / 8

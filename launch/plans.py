@@ -1,0 +1,186 @@
+"""Plans the published models on TPU slices and fills a table with them.
+
+    python launch/plans.py
+    python launch/plans.py --only=VAR-d30 --limit=1
+    python launch/plans.py --limit=0
+
+Nothing is run on a TPU, see `arvision plan --help`; a large model compiles for
+minutes. Every plan is kept in the cache of `arvision plan`: what was stopped goes
+on, what is done is not done again. After each plan the table in
+docs/parallelism.md is written anew. Lines of plans that the cache does not have,
+because the source has changed since, stay as they are. `--limit=0` writes the
+table of what there is.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import re
+import subprocess
+import sys
+
+from arvision.commands import common
+from arvision.plan import topology
+from arvision.plan.answer import Question
+from arvision.plan.report import Plan, gib, mesh_text
+
+BEGIN, END = '<!-- plans: begin -->', '<!-- plans: end -->'
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A line of the table.
+
+  Attributes:
+    name: of the model.
+    config: of `arvision plan`.
+    where: topology.
+    overrides: 'key=value' of the config.
+    kind: 'train' or 'sample'.
+    cached: whether batches bring tokens, as the config's docstring trains.
+  """
+
+  name: str
+  config: str
+  where: str
+  overrides: tuple[str, ...]
+  kind: str = 'train'
+  cached: bool = False
+
+  @property
+  def label(self) -> str:
+    what = 'sampling' if self.kind == 'sample' else 'training'
+    return f'{self.name}, {what} | {self.where}'
+
+  @property
+  def question(self) -> Question:
+    config = common.load_config(self.config, self.overrides)
+    where = topology.parse(self.where)
+    return Question(self.config, config, where, self.kind, self.cached)
+
+  def flags(self) -> list[str]:
+    found = [
+      f'--config={self.config}',
+      f'--topology={self.where}',
+      f'--program={self.kind}',
+      *(f'--config.{text}' for text in self.overrides),
+    ]
+    return [*found, '--cached'] if self.cached else found
+
+
+# Parameters are cut into 8 in small slices and in large ones: shards stay wide
+# enough for the compiler to gather them as they are, and what is sent along
+# `data`, a shard's gradient, grows no more with the number of chips.
+BLOCK = ('mesh.fsdp=8',)
+# 768 images are no multiple of 512: two chips share an image's heads.
+PAIRS = (*BLOCK, 'mesh.tensor=2')
+MODELS = {
+  'VAR-d30': ('configs/var/imagenet256.py:d30', False),
+  'LlamaGen-3B': ('configs/llamagen/imagenet256.py:3B', True),
+  'VAR-d24': ('configs/var/imagenet256.py:d24', False),
+  'VAR-d16': ('configs/var/imagenet256.py:d16', False),
+  'VAR-d20': ('configs/var/imagenet256.py:d20', False),
+  'xAR-H': ('configs/xar/imagenet256.py:H', True),
+  'MAR-H': ('configs/mar/imagenet256.py:H', True),
+  'FlowAR-H': ('configs/flowar/imagenet256.py:H', False),
+}
+
+
+def cases() -> list[Case]:
+  """All lines, the most important first."""
+  found = []
+  for where in ('v5p:4x4x4', 'v5p:8x8x8', 'v6e:16x16', 'v5e:16x16'):
+    for name, (config, cached) in MODELS.items():
+      small = name in ('VAR-d16', 'VAR-d20', 'VAR-d24', 'LlamaGen-3B')
+      mesh = PAIRS if where == 'v5p:8x8x8' and small else BLOCK
+      found.append(Case(name, config, where, mesh, cached=cached))
+  for name, (config, _) in MODELS.items():
+    found.append(Case(name, config, 'v5p:4x4x4', ('mesh.fsdp=1',), 'sample'))
+  return found
+
+
+def row(plan: Plan, case: Case) -> str:
+  """A line of the table."""
+  head = f'{case.label} | {mesh_text(plan.mesh)} | {plan.images:,}'
+  size = f'{plan.parameters / 1e6:,.0f} M'
+  found = plan.prediction
+  if found is None:
+    return f'| {head} | {size} | does not fit: {plan.refusal} | | | | | |'
+  total = gib(plan.memory['total'])
+  total += '' if plan.fits else ', does not fit'
+  terms = (found.compute, found.memory, found.collectives)
+  times = ' / '.join(f'{1e3 * seconds:,.1f}' for seconds in terms)
+  cells = (
+    head,
+    size,
+    total,
+    gib(plan.moved),
+    f'{times} = {1e3 * found.step:,.1f}',
+    f'{found.images_per_second:,.0f}',
+    f'{100 * found.mfu:.0f} %',
+    found.bound,
+  )
+  return f'| {" | ".join(cells)} |'
+
+
+HEAD = """Made by `python launch/plans.py` with {versions}. Bytes are of one chip; ms
+are predicted: products / memory / collectives = step.
+
+| program | topology | mesh | images | parameters | memory | sent | ms | images/s | MFU | largest term |
+|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def write(page: pathlib.Path, chosen: list[Case]) -> int:
+  """Writes the table between its marks; returns how many lines it has."""
+  text = page.read_text(encoding='utf-8')
+  before, rest = text.split(BEGIN)
+  table, after = rest.split(END)
+  lines = {
+    ' | '.join(line.split(' | ')[:2]).removeprefix('| '): line
+    for line in table.splitlines()
+    if re.match(r'\| .*, (training|sampling) \|', line)
+  }
+  versions = re.findall(r'with (jax .*?)\. Bytes', table)
+  for case in chosen:
+    path = case.question.path()
+    if path.exists():
+      plan = Plan.load(path)
+      lines[case.label] = row(plan, case)
+      versions = [', '.join(f'{k} {v}' for k, v in plan.versions.items())]
+  order = [case.label for case in cases() if case.label in lines]
+  if order:
+    head = HEAD.format(versions=versions[0])
+    table = head + '\n'.join(lines[label] for label in order) + '\n'
+    page.write_text(f'{before}{BEGIN}\n{table}{END}{after}', encoding='utf-8')
+  return len(order)
+
+
+def main() -> None:
+  flags = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  flags.add_argument('--docs', type=pathlib.Path, default=pathlib.Path('docs'))
+  flags.add_argument('--only', default='', help='names of models')
+  flags.add_argument('--limit', type=int, help='compile at most so many now')
+  args = flags.parse_args()
+  wanted = [name for name in args.only.split(',') if name]
+  for name in wanted:
+    if name not in MODELS:
+      flags.error(f'--only={name}: there are {", ".join(MODELS)}')
+  chosen = [case for case in cases() if not wanted or case.name in wanted]
+  page = args.docs / 'parallelism.md'
+  missing = [case for case in chosen if not case.question.path().exists()]
+  for case in missing[: args.limit]:
+    print(f'\n== {case.label}', flush=True)
+    command = [sys.executable, '-m', 'arvision', 'plan', *case.flags()]
+    done = subprocess.run(command)
+    if done.returncode > 1:
+      sys.exit(done.returncode)
+    write(page, chosen)
+  count = write(page, chosen)
+  print(f'\n{page}: {count} of {len(cases())} plans')
+
+
+if __name__ == '__main__':
+  main()
