@@ -11,6 +11,7 @@ import numpy as np
 from arvision.layers.attention import Cache
 from arvision.layers.blocks import Block
 from arvision.layers.dense import Dense, Embed
+from arvision.layers.kernels import Mask
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal
 from arvision.layers.stack import BlockInputs, Stack
@@ -254,17 +255,23 @@ class Decoder(nn.Module):
       valid &= jnp.pad(
         cond.prefix_valid, ((0, 0), (0, rest)), constant_values=True
       )
-    traced = not isinstance(index, np.ndarray)
-    xp = jnp if traced or valid is not True else np
-    if cache is None:
-      mask = masks.among(layout, index, xp, valid)
-    else:
+    static = isinstance(index, np.ndarray)
+    xp = np if static and valid is True else jnp
+    mask: Any
+    if cache is not None:
       mask = masks.step(layout, index, extent, xp, valid)
+    elif static:
+      known = None if valid is True else valid
+      mask = Mask(masks.pattern(layout, index), known)
+    else:
+      mask = masks.among(layout, index, xp, valid)
+    if not isinstance(mask, Mask):
+      mask = jnp.asarray(mask[..., None, :, :])
     rotation = None
     if self.rotary is not None:
       rotation = self.rotary(layout, index, self.width // self.heads)
     return BlockInputs(
-      mask=jnp.asarray(mask[..., None, :, :]),
+      mask=mask,
       modulation=modulation,
       rotation=rotation,
       start=None if cache is None else index[0],

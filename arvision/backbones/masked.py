@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.backbones.halves import Halves
+from arvision.layers.kernels import Mask
 from arvision.layers.param import normal, param
+from arvision.layouts import masks
 from arvision.layouts.base import Layout
 from arvision.structs import Slots, Template
 
@@ -44,8 +46,8 @@ class Masked(Halves):
         'config.sampler.type=samplers.random_order.RandomOrder'
       )
     rows, known = visible_rows(slots, layout)
-    keys = known[:, None, None, :]
-    seen = inputs.replace(mask=keys | np.eye(known.shape[1], dtype=bool))
+    every = masks.same(np.zeros(known.shape[1], np.int32))
+    seen = inputs.replace(mask=Mask(every, known))
     x = jnp.take_along_axis(x, rows[..., None], 1)
     x, _ = self._stack('stack', self.depth)(x, seen, None)
     x = self._last_norm('norm_first', x, cond)

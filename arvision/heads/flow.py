@@ -11,11 +11,13 @@ import numpy as np
 from arvision.heads.mlp import TokenMLP
 from arvision.layers.blocks import Block
 from arvision.layers.dense import Dense
+from arvision.layers.kernels import Mask
 from arvision.layers.level import LevelEmbedding, as_time
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal
 from arvision.layers.position import Rotary
 from arvision.layers.stack import BlockInputs, Stack
+from arvision.layouts import masks
 from arvision.process.counts import Counts, Same
 from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
 from arvision.structs import Draw, Slots, Template
@@ -128,11 +130,11 @@ class Flow(nn.Module):
     if level.shape[1] > 1:
       level = level[:, at.entity]
     cond = self.cond(z.astype(jnp.float32)) + level
-    entity, rotation = jnp.asarray(at.entity), None
+    rotation = None
     if self.rotary is not None:
       rotation = self.rotary.at(at.coords, self.width // self.heads)
     inputs = BlockInputs(
-      mask=(entity[:, None] == entity)[None],
+      mask=_within(at.entity),
       modulation=cond,
       level=level,
       memory=z,
@@ -184,6 +186,13 @@ class Flow(nn.Module):
       at: rows of the slots, with the step of the sampler.
     """
     return _drawn(self, z, draw, guide, at)
+
+
+def _within(entity):
+  """The mask of tokens that see those of their own entity (t,) alone."""
+  if isinstance(entity, np.ndarray):
+    return Mask(masks.same(entity))
+  return (entity[:, None] == entity)[None]
 
 
 class TokenFlow(TokenMLP):

@@ -1,6 +1,6 @@
 """Self-attention over slots, with or without a cache."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.layers.dense import Dense
+from arvision.layers.kernels import attention
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.position import rotate
 from arvision.layers.spread import RESIDUAL, spread
@@ -39,30 +40,6 @@ class Cache:
       put(self.k, k.astype(self.k.dtype), start, 2),
       put(self.v, v.astype(self.v.dtype), start, 2),
     )
-
-
-def attention(q, k, v, mask, drop=None) -> jax.Array:
-  """softmax(q kᵀ + mask) v with float32 softmax: the dense reference.
-
-  Args:
-    q: (b, h, n, k), scaled already.
-    k, v: (b, h, m, k).
-    mask: bool, broadcastable to (b, h, n, m); True = may attend.
-    drop: what is done to the weights of the sum, or None.
-
-  Returns:
-    (b, h, n, k) in the dtype of v.
-  """
-  logits = jnp.einsum(
-    'bhnk,bhmk->bhnm', q, k, preferred_element_type=jnp.float32
-  )
-  logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-  share = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-  share = share if drop is None else drop(share)
-  out = jnp.einsum(
-    'bhnm,bhmk->bhnk', share, v, preferred_element_type=jnp.float32
-  )
-  return out.astype(v.dtype)
 
 
 class Scaled(nn.Module):
@@ -134,6 +111,7 @@ class Attention(nn.Module):
     out_std: standard deviation of the output projection, likewise.
     dropout: rate on the output (LlamaGen's residual dropout).
     weights_dropout: rate on the weights of the values.
+    kernel: 'auto', 'dense', 'splash' or 'cudnn', see `layers.kernels`.
     dtype: compute dtype.
   """
 
@@ -144,7 +122,10 @@ class Attention(nn.Module):
   out_std: float | None = 0.02
   dropout: float = 0.0
   weights_dropout: float = 0.0
+  kernel: str = 'auto'
   dtype: Any = jnp.float32
+
+  adjustable: ClassVar[tuple[str, ...]] = ('kernel',)
 
   @nn.compact
   def __call__(
@@ -161,7 +142,7 @@ class Attention(nn.Module):
 
     Args:
       x: (b, n, d).
-      mask: bool, broadcastable to (b, 1, n, m).
+      mask: a `Mask`, or bool, broadcastable to (b, 1, n, m).
       rotation: (2, n, k / 2) rotary table or None.
       cache: `Cache`, or None to attend within x alone.
       start: first slot of x in the cache.
@@ -194,7 +175,10 @@ class Attention(nn.Module):
     drop = None
     if train and self.weights_dropout:
       drop = nn.Dropout(self.weights_dropout, deterministic=False)
-    y = attention(q, k.astype(q.dtype), v.astype(q.dtype), mask, drop)
+    # What is traced to make parameters is spread over no mesh and not run.
+    kernel = 'dense' if self.is_initializing() else self.kernel
+    k, v = k.astype(q.dtype), v.astype(q.dtype)
+    y = attention(q, k, v, mask, drop, kernel)
     y = Dense(
       (width,),
       ('heads', 'kv', 'embed'),

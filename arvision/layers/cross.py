@@ -1,14 +1,15 @@
 """Attention to the rows of another sequence, and a block that has it."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from arvision.layers.attention import Scaled, attention
+from arvision.layers.attention import Scaled
 from arvision.layers.blocks import Block
 from arvision.layers.dense import Dense
+from arvision.layers.kernels import attention
 from arvision.layers.norm import RMSNorm, modulate
 from arvision.layers.param import normal
 from arvision.layers.position import rotate
@@ -22,13 +23,17 @@ class CrossAttention(nn.Module):
     heads: number of heads; they divide the width.
     logits: template of what is done to q and k before their product.
     std: standard deviation of the kernels at the start; None: Xavier's.
+    kernel: see `layers.attention.Attention`.
     dtype: compute dtype.
   """
 
   heads: int
   logits: Template = Scaled
   std: float | None = 0.02
+  kernel: str = 'auto'
   dtype: Any = jnp.float32
+
+  adjustable: ClassVar[tuple[str, ...]] = ('kernel',)
 
   @nn.compact
   def __call__(self, x, memory, mask, rotation=None):
@@ -37,7 +42,7 @@ class CrossAttention(nn.Module):
     Args:
       x: (b, n, d).
       memory: (b, m, c).
-      mask: bool, broadcastable to (b, 1, n, m).
+      mask: a `Mask`, or bool, broadcastable to (b, 1, n, m).
       rotation: (2, n, k / 2) rotary table of x and, as long, of the memory; or
         None.
     """
@@ -61,7 +66,8 @@ class CrossAttention(nn.Module):
     if rotation is not None:
       q, k = rotate(q, rotation), rotate(k, rotation)
     q, k = self.logits(name='logits')(q, k)
-    y = attention(q, k, v, mask).swapaxes(1, 2)
+    kernel = 'dense' if self.is_initializing() else self.kernel
+    y = attention(q, k, v, mask, kernel=kernel).swapaxes(1, 2)
     names = ('heads', 'kv', 'embed')
     return linear('out', (width,), names, inputs=2, bias=True)(y)
 

@@ -26,7 +26,8 @@ class BlockInputs:
   """What every layer is given besides x.
 
   Attributes:
-    mask: bool, broadcastable to (b, h, n, m).
+    mask: a `layers.kernels.Mask` where rows see one another and are static; or
+      bool, broadcastable to (b, h, n, m).
     modulation: (b, 1 or n, d), or (b, 1 or n, 6, d) where layers share it.
     rows: (n,) row of `modulation` that every slot takes; None: as they come.
     level: (b, 1 or n, d) the share of noise levels alone in it, for blocks that

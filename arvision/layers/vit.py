@@ -9,14 +9,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.layers.attention import Attention
 from arvision.layers.blocks import Block, ExactGELU
 from arvision.layers.conv import conv
 from arvision.layers.dense import Dense
+from arvision.layers.kernels import Mask
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal, param
 from arvision.layers.stack import BlockInputs, Stack
+from arvision.layouts import masks
 
 
 class _ViT(nn.Module):
@@ -69,7 +72,8 @@ class _ViT(nn.Module):
       unroll=min(self.unroll, self.depth),
       name='stack',
     )
-    inputs = BlockInputs(mask=jnp.ones((1, 1, 1, 1), bool), train=train)
+    every = masks.same(np.zeros(x.shape[1], np.int32))
+    inputs = BlockInputs(mask=Mask(every), train=train)
     x, _ = stack(x.astype(self.dtype), inputs)
     return x.astype(jnp.float32)
 

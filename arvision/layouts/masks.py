@@ -1,10 +1,15 @@
 """The one attention mask of the library, and the forms it takes.
 
+`Pattern` is the mask of rows that are known before anything runs: it can be
+asked for its blocks one by one, which is what a block-sparse kernel wants.
+
 Without `window`, prefix and padding the predicate equals, bit for bit, the
 masks that the official code of LlamaGen, VAR, FlowAR, xAR, NAR, BD3LM and
 ACDiT builds (tests/parts/test_masks.py holds them against recorded arrays).
 """
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,19 +72,139 @@ def key(r: Rows) -> Rows:
   return Rows(*(x if x is True else x[..., None, :] for x in r))
 
 
-def dense(layout: Layout) -> np.ndarray:
-  """(n, n) bool mask of the whole layout, the reference of all others."""
-  r = rows(layout, layout.index)
-  return attend(query(r), key(r), layout.window)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pattern:
+  """Who may see whom among n static rows, without an array of n x n.
+
+  Patterns of equal rows are equal and hash alike, so they may be static
+  arguments and keys of caches.
+
+  Attributes:
+    entity, stream: (n,) int32, see `Layout`.
+    prefix: (n,) bool.
+    window: see `attend`.
+  """
+
+  entity: np.ndarray
+  stream: np.ndarray
+  prefix: np.ndarray
+  window: int | None = None
+
+  @property
+  def slots(self) -> int:
+    return len(self.entity)
+
+  def rows(self, index: Any, valid: Any = True) -> Rows:
+    """The predicate's view of some rows, by number or slice."""
+    number = np.arange(self.slots, dtype=np.int32)[index]
+    columns = self.entity, self.stream, self.prefix
+    return Rows(number, *(x[index] for x in columns), valid)
+
+  def block(self, q: slice, k: slice) -> np.ndarray:
+    """(queries, keys) bool: a block of the mask."""
+    return attend(query(self.rows(q)), key(self.rows(k)), self.window)
+
+  def dense(self, valid: Any = True) -> Any:
+    """The whole mask.
+
+    Args:
+      valid: True, or (b, n) bool of numpy or jax.numpy.
+
+    Returns:
+      (n, n) bool of numpy, or (b, n, n) where `valid` is given.
+    """
+    if valid is True:
+      return self._dense
+    every = slice(None)
+    keys = key(self.rows(every, valid))
+    return attend(query(self.rows(every)), keys, self.window)
+
+  @functools.cached_property
+  def _dense(self) -> np.ndarray:
+    return self.block(slice(None), slice(None))
+
+  @functools.cached_property
+  def ends(self) -> np.ndarray | None:
+    """(n,) int32: row i sees the keys before ends[i] and no others.
+
+    None where the mask is no such staircase. Most layouts are one: rows are in
+    the order of their entities, of one stream, and see all of the past.
+    """
+    ordered = bool((np.diff(self.entity) >= 0).all())
+    if not ordered or self.stream.any() or self.window is not None:
+      return None
+    ends = np.searchsorted(self.entity, self.entity, side='right')
+    return ends.astype(np.int32)
+
+  @property
+  def full(self) -> bool:
+    """Whether every row sees every other."""
+    return self.ends is not None and bool((self.ends == self.slots).all())
+
+  @property
+  def causal(self) -> bool:
+    """Whether every row sees itself and the rows before it."""
+    number = np.arange(1, self.slots + 1)
+    return self.ends is not None and np.array_equal(self.ends, number)
+
+  @functools.cached_property
+  def _key(self):
+    columns = self.entity, self.stream, self.prefix
+    return self.window, *(np.ascontiguousarray(x).tobytes() for x in columns)
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, Pattern) and self._key == other._key
+
+  def __hash__(self) -> int:
+    return hash(self._key)
 
 
-def among(layout: Layout, index: Any, xp: Any = np, valid: Any = True) -> Any:
-  """Mask of some slots of a layout that see one another.
+def pattern(layout: Layout, index: np.ndarray) -> Pattern:
+  """The pattern of static slots of a layout that see one another.
 
   Args:
     layout: static.
-    index: (e,) slots; may be traced where xp is jax.numpy.
-    xp: numpy or jax.numpy.
+    index: (e,) slots; not traced.
+  """
+  if index is layout.index:
+    return _whole(layout)
+  r = rows(layout, index)
+  return Pattern(r.entity, r.stream, r.prefix, layout.window)
+
+
+@functools.lru_cache(maxsize=64)
+def _whole(layout):
+  r = rows(layout, layout.index)
+  return Pattern(r.entity, r.stream, r.prefix, layout.window)
+
+
+def same(entity: np.ndarray) -> Pattern:
+  """Rows that see the rows of their own entity alone.
+
+  Args:
+    entity: (n,) int32; not traced.
+  """
+  entity = np.asarray(entity, np.int32)
+  if (entity == entity[0]).all():  # nothing before it: the plainest form
+    entity, window = np.zeros_like(entity), None
+  else:
+    window = 0
+  nothing = np.zeros_like(entity)
+  return Pattern(entity, nothing, nothing.astype(bool), window)
+
+
+def dense(layout: Layout) -> np.ndarray:
+  """(n, n) bool mask of the whole layout, the reference of all others."""
+  return pattern(layout, layout.index).dense()
+
+
+def among(layout: Layout, index: Any, xp: Any, valid: Any = True) -> Any:
+  """Mask of some slots of a layout that see one another, where these are data.
+
+  Args:
+    layout: static.
+    index: (e,) slots, traced; see `pattern` for static ones.
+    xp: jax.numpy.
     valid: True or (b, e) bool, slots that are not padding.
 
   Returns:

@@ -15,7 +15,8 @@ CHECKPOINTS = 'checkpoints'
 # Weights of a release, in the place of checkpoints.
 IMPORTED = 'imported'
 # Keys that may differ between the parts of a run that was stopped and resumed:
-# none of them changes what a step computes, but for the run's length.
+# none of them changes what a step computes, but for the run's length and for
+# rounding.
 CHANGEABLE = (
   'train.duration',
   'log',
@@ -27,6 +28,7 @@ CHANGEABLE = (
   'data.workers',
   'data.cache',
   'release',
+  'backbone.attention.kernel',
 )
 
 _MAY = tuple(f'config.{key}{end}' for key in CHANGEABLE for end in '.:')
@@ -125,17 +127,25 @@ def differences(
 def other_weights(old: ConfigDict, new: ConfigDict, key: str) -> list[str]:
   """The `differences` of two blocks that mean other weights.
 
-  A part may name fields as `adjustable`: they may differ, as no parameter depends
-  on them.
+  A part, or one inside of it, may name fields as `adjustable`: they may differ,
+  as no parameter depends on them.
   """
+  return differences(*_weighty(old, new, key), f'config.{key}')
+
+
+def _weighty(old, new, key):
+  """Two blocks without the fields that are adjustable in the second."""
   may: tuple[str, ...] = ()
   if 'type' in new:
     may = getattr(resolve(new.type, f'{key}.type'), 'adjustable', ())
-  kept = (
+  there, here = (
     ConfigDict({k: v for k, v in block.items() if k not in may})
     for block in (old, new)
   )
-  return differences(*kept, f'config.{key}')
+  for name, part in here.items():
+    if isinstance(part, ConfigDict) and isinstance(there.get(name), ConfigDict):
+      there[name], here[name] = _weighty(there[name], part, f'{key}.{name}')
+  return there, here
 
 
 def _flat(value, key) -> Iterator[tuple[str, Any]]:

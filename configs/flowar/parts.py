@@ -76,6 +76,7 @@ def flowar(
     input=block(type='backbones.decoder.VectorInput', std=None),
     attention=block(
       type='layers.attention.Attention',
+      kernel='auto',
       biases=('q', 'k', 'v', 'out'),
       std=None,
       out_std=None,

@@ -37,7 +37,9 @@ def llamagen(
     depth=depth,
     heads=heads,
     input=block(type='backbones.decoder.CodeInput', vocab_size=vocab_size),
-    attention=block(type='layers.attention.Attention', dropout=dropout),
+    attention=block(
+      type='layers.attention.Attention', kernel='auto', dropout=dropout
+    ),
     mlp=block(type='layers.blocks.SwiGLU', hidden=hidden, dropout=dropout),
     norm=block(type='layers.norm.RMSNorm'),
     rotary=block(type='layers.position.Rotary'),

@@ -53,6 +53,7 @@ def transformer(
     'input': block(type='backbones.decoder.VectorInput', std=None),
     'attention': block(
       type='layers.attention.Attention',
+      kernel='auto',
       biases=biases,
       std=None,
       out_std=None,

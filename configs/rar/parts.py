@@ -51,6 +51,7 @@ def rar(
     ),
     attention=block(
       type='layers.attention.Attention',
+      kernel='auto',
       logits=block(type='layers.attention.Normed', norm=affine),
       biases=('q', 'k', 'v', 'out'),
       dropout=dropout,

@@ -146,7 +146,10 @@ def uvit(
       type='backbones.decoder.CodeInput', vocab_size=vocab_size, extra=1
     ),
     attention=block(
-      type='layers.attention.Attention', biases=('out',), dropout=dropout
+      type='layers.attention.Attention',
+      kernel='auto',
+      biases=('out',),
+      dropout=dropout,
     ),
     mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
     norm=block(type='layers.norm.AffineLayerNorm', epsilon=1e-5),

@@ -56,6 +56,7 @@ def var(
     input=block(type='backbones.decoder.VectorInput', std=std),
     attention=block(
       type='layers.attention.Attention',
+      kernel='auto',
       logits=block(type='layers.attention.L2Normed'),
       biases=('q', 'v', 'out'),
       std=std,

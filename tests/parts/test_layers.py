@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from arvision.backbones.decoder import CodeInput, Decoder
-from arvision.layers.attention import Attention, L2Normed, Scaled, attention
+from arvision.layers.attention import Attention, L2Normed, Scaled
 from arvision.layers.blocks import GELU, AdaLN, SwiGLU
+from arvision.layers.kernels import attention
 from arvision.layers.norm import LayerNorm, RMSNorm
 from arvision.layers.position import Learned, Rotary, rotate, rotations
 from arvision.layouts import grid
@@ -61,15 +62,18 @@ def test_bfloat16_keeps_its_dtype_and_stays_near_float32():
 LAYOUT = grid.raster(3, 3)
 
 
+SPREAD = functools.partial(
+  Attention, biases=('q', 'v', 'out'), std=0.3, out_std=0.3
+)
+
+
 def decoder(**fields):
   defaults = {
     'width': 32,
     'depth': 2,
     'heads': 4,
     'input': functools.partial(CodeInput, vocab_size=11, std=1.0),
-    'attention': functools.partial(
-      Attention, biases=('q', 'v', 'out'), std=0.3, out_std=0.3
-    ),
+    'attention': SPREAD,
     'mlp': functools.partial(GELU, hidden=64, std=0.3, out_std=0.3),
     'norm': LayerNorm,
   }
@@ -158,7 +162,13 @@ def test_many_rows_are_decoded_by_a_scan_over_layers_to_the_same():
 
 
 @pytest.mark.parametrize(
-  'how', [{'remat': 'dots'}, {'remat': 'full'}, {'unroll': 2}]
+  'how',
+  [
+    {'remat': 'dots'},
+    {'remat': 'full'},
+    {'unroll': 2},
+    {'remat': 'dots', 'attention': functools.partial(SPREAD, kernel='splash')},
+  ],
 )
 def test_how_layers_are_run_changes_no_gradient(how):
   slots, cond = inputs()
