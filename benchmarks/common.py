@@ -6,10 +6,9 @@ import json
 import math
 import os
 import platform
-import statistics
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 DTYPES = ('float32', 'bfloat16')
 
@@ -44,18 +43,30 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
   return made
 
 
-def seconds(run: Callable[[], Any]) -> float:
+class Spent(NamedTuple):
+  """Seconds that a call took.
+
+  Attributes:
+    wall: by the clock.
+    cpu: of all threads of this process on processors.
+  """
+
+  wall: float
+  cpu: float
+
+
+def spent(run: Callable[[], Any]) -> Spent:
   """How long a call takes until its arrays are there."""
   import jax
 
-  start = time.perf_counter()
+  wall, cpu = time.perf_counter(), time.process_time()
   jax.block_until_ready(run())
-  return time.perf_counter() - start
+  return Spent(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def interleaved(
   runs: dict[str, Callable[[], Any]], repeats: int
-) -> dict[str, tuple[float, list[float]]]:
+) -> dict[str, tuple[Spent, list[Spent]]]:
   """Times several calls in turns, so that a noisy machine is unjust to none.
 
   Args:
@@ -63,25 +74,21 @@ def interleaved(
     repeats: turns after the first.
 
   Returns:
-    name -> seconds of the first call, which compiles, and those of the others.
+    name -> what the first call took, which compiles, and what the others took.
   """
-  first = {name: seconds(run) for name, run in runs.items()}
-  times: dict[str, list[float]] = {name: [] for name in runs}
+  first = {name: spent(run) for name, run in runs.items()}
+  times: dict[str, list[Spent]] = {name: [] for name in runs}
   for turn in range(repeats):
     names = list(runs) if turn % 2 == 0 else list(reversed(runs))
     for name in names:
-      times[name].append(seconds(runs[name]))
+      times[name].append(spent(runs[name]))
   return {name: (first[name], times[name]) for name in runs}
 
 
-def ratio(ours: Iterable[float], theirs: Iterable[float]) -> float:
-  """How many times faster we are: the quotient of the best of both."""
-  return min(theirs) / min(ours)
-
-
-def spread(times: list[float]) -> float:
-  """The median over the best, 1 on a quiet machine."""
-  return statistics.median(times) / min(times)
+def best(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
+  """Wall seconds of the first call, and of the best of the others."""
+  first, times = interleaved({'': run}, repeats)['']
+  return first.wall, min(t.wall for t in times)
 
 
 def matmul_peak(dtype: str, size: int = 2048, repeats: int = 5) -> float:
@@ -92,8 +99,7 @@ def matmul_peak(dtype: str, size: int = 2048, repeats: int = 5) -> float:
   x = jnp.ones((size, size), dtype)
   dot = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
   run = functools.partial(jax.jit(dot), x, x)
-  _, times = interleaved({'peak': run}, repeats)['peak']
-  return 2 * size**3 / min(times) / 1e9
+  return 2 * size**3 / best(run, repeats)[1] / 1e9
 
 
 def flops(function: Callable, *args) -> float:

@@ -56,13 +56,13 @@ def main():
       for part, (function, inputs) in parts.items():
         run = functools.partial(jax.jit(function), *inputs)
         peak = common.matmul_peak('float32', 256 if args.quick else 2048)
-        first, times = common.interleaved({part: run}, args.repeats)[part]
+        first, seconds = common.best(run, args.repeats)
         table.add(
           model=name,
           part=part,
           batch=batch,
-          images_per_second=batch / min(times),
-          seconds=min(times),
+          images_per_second=batch / seconds,
+          seconds=seconds,
           first_call_seconds=first,
           matmul_peak_gflops=peak,
         )

@@ -91,6 +91,8 @@ def rotations(height, width, head, base=10000.0):
 
 
 class GELU(nn.Module):
+  """fc2(gelu(fc1 x)), tanh form or exact."""
+
   def __init__(self, width, hidden, tanh=True):
     super().__init__()
     self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
@@ -365,6 +367,282 @@ class LlamaGen(nn.Module):
     return torch.cat(codes, 1)
 
   loss = VAR.loss
+
+
+def sinusoid(times, channels=256):
+  """(..., channels): cosines of times, then sines."""
+  half = channels // 2
+  frequency = torch.exp(-math.log(1e4) * torch.arange(half) / half)
+  angle = times[..., None].float() * frequency.to(times.device)
+  return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+class LevelEmbedding(nn.Module):
+  """A time as a vector."""
+
+  def __init__(self, width):
+    super().__init__()
+    self.fc1, self.fc2 = nn.Linear(256, width), nn.Linear(width, width)
+
+  def forward(self, times):
+    x = sinusoid(times).to(self.fc1.weight.dtype)
+    return self.fc2(F.silu(self.fc1(x)))
+
+
+class XAR(nn.Module):
+  """Next cell: the transformer takes the noise out of it, looking at its past.
+
+  The state is float32.
+  """
+
+  def __init__(self, config):
+    super().__init__()
+    backbone, layout = config.backbone, config.layout
+    d, self.heads = backbone.width, backbone.heads
+    self.channels = config.head.channels
+    self.classes = config.condition.classes
+    self.cfg = config.sampler.guidance.end
+    self.looks = config.sampler.counts.first
+    self.lowest = config.sampler.solver.lowest
+    height, width = layout.height, layout.width
+    rows, columns = layout.cell
+    self.size = rows * columns
+    self.cells = height * width // self.size
+
+    def norm():
+      return nn.RMSNorm(d, eps=1e-6)
+
+    def half(depth):
+      return nn.ModuleList(
+        ModulatedBlock(
+          d,
+          Attention(d, self.heads, ('q', 'k', 'v', 'out')),
+          GLU(d, backbone.mlp.hidden, True, F.gelu),
+          nn.RMSNorm(d, eps=1e-6, elementwise_affine=False),
+        )
+        for _ in range(depth)
+      )
+
+    self.input = nn.Linear(self.channels, d)
+    self.input_norm = norm()
+    self.label = nn.Embedding(self.classes + 1, d)
+    self.level = LevelEmbedding(d)
+    count = height * width
+    self.first_slot = nn.Parameter(0.02 * torch.randn(count, d))
+    self.second_slot = nn.Parameter(0.02 * torch.randn(count, d))
+    self.first, self.second = half(backbone.depth), half(backbone.second_depth)
+    self.first_norm, self.second_norm = norm(), norm()
+    self.between = nn.Linear(d, d)
+    self.head = nn.Linear(d, self.channels)
+    table = rotations(height, width, d // self.heads)
+    order = torch.arange(count).view(
+      height // rows, rows, width // columns, columns
+    )
+    order = order.transpose(1, 2).reshape(-1)
+    self.register_buffer('rotation', table[:, order])
+
+  def look(self, x, labels, level, s, caches, commit):
+    """The velocity of a cell x (b, n, c), guided."""
+    here = slice(s * self.size, (s + 1) * self.size)
+    time = torch.full((1,), math.floor(1000 * level), device=x.device)
+    vector = (self.label(labels) + self.level(time))[:, None]
+    rotation = self.rotation[:, here]
+    x = self.input(x.to(self.input.weight.dtype)).repeat(2, 1, 1)
+    x = self.input_norm(x + self.first_slot[here])
+    caches = iter(caches)
+    for block in self.first:
+      x = block(x, vector, None, rotation, next(caches), commit)
+    x = self.between(self.first_norm(x)) + self.second_slot[here]
+    for block in self.second:
+      x = block(x, vector, None, rotation, next(caches), commit)
+    velocity = self.head(self.second_norm(x)).float()
+    return guided(velocity, 1 + (self.cfg - 1) * s / max(self.cells - 1, 1))
+
+  @torch.inference_mode()
+  def generate(self, labels):
+    """Latents of all cells, in order of cells."""
+    batch, device = len(labels), labels.device
+    labels = torch.cat([labels, torch.full_like(labels, self.classes)])
+    head = self.between.weight.shape[0] // self.heads
+    caches = [
+      Cache(
+        2 * batch,
+        self.heads,
+        self.cells * self.size,
+        head,
+        self.between.weight,
+      )
+      for _ in range(len(self.first) + len(self.second))
+    ]
+    levels = [*torch.linspace(1, self.lowest, self.looks).tolist(), 0.0]
+    cells = []
+    for s in range(self.cells):
+      x = torch.randn(batch, self.size, self.channels, device=device)
+      for level, to in zip(levels, levels[1:]):
+        velocity = self.look(x, labels, level, s, caches, commit=False)
+        drift = (2 - level) * velocity + x
+        x = x + (to - level) * drift
+        if to:
+          x = x + math.sqrt(2 * level * (level - to)) * torch.randn_like(x)
+      if s + 1 < self.cells:
+        self.look(x, labels, 0.0, s, caches, commit=True)
+      cells.append(x)
+    return torch.cat(cells, 1)
+
+
+class TokenMLP(nn.Module):
+  """MAR's head: residual blocks with adaLN over single tokens with noise."""
+
+  def __init__(self, channels, width, depth, cond):
+    super().__init__()
+    self.input, self.cond = nn.Linear(channels, width), nn.Linear(cond, width)
+    self.time = LevelEmbedding(width)
+    self.adaln = nn.ModuleList(
+      nn.Linear(width, 3 * width) for _ in range(depth)
+    )
+    self.norms = nn.ModuleList(
+      nn.LayerNorm(width, eps=1e-6) for _ in range(depth)
+    )
+    self.fc1 = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+    self.fc2 = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+    self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+    self.last = nn.Linear(width, 2 * width)
+    self.linear = nn.Linear(width, 2 * channels)
+
+  def forward(self, x, cond, time):
+    """x (b, n, c), cond of z (b, n, w) -> (b, n, 2 c) float32."""
+    cond = F.silu(cond + self.time(time))
+    x = self.input(x.to(cond.dtype))
+    for adaln, norm, fc1, fc2 in zip(
+      self.adaln, self.norms, self.fc1, self.fc2
+    ):
+      shift, scale, gate = adaln(cond).chunk(3, -1)
+      x = x + gate * fc2(F.silu(fc1(norm(x) * (1 + scale) + shift)))
+    shift, scale = self.last(cond).chunk(2, -1)
+    return self.linear(self.norm(x) * (1 + scale) + shift).float()
+
+
+class MAR(nn.Module):
+  """Tokens in a random order, those of a step by diffusion.
+
+  The first half is given what is known alone, and diffusion draws no other
+  tokens than those of the step. The state is float32.
+  """
+
+  def __init__(self, config):
+    super().__init__()
+    backbone, head = config.backbone, config.head
+    d, heads = backbone.width, backbone.heads
+    self.classes, self.prefix = config.condition.classes, config.layout.prefix
+    self.tokens = config.layout.height * config.layout.width
+    self.channels, self.steps = head.channels, config.sampler.steps
+    self.diffusion = head.counts.first
+    self.cfg = config.sampler.guidance.end
+    slots = self.prefix + self.tokens
+
+    def norm():
+      return nn.LayerNorm(d, eps=1e-6)
+
+    def half(depth):
+      return nn.ModuleList(
+        PlainBlock(
+          Attention(d, heads, ('q', 'k', 'v', 'out')),
+          GELU(d, backbone.mlp.hidden, tanh=False),
+          norm,
+        )
+        for _ in range(depth)
+      )
+
+    def table(rows):
+      return nn.Parameter(0.02 * torch.randn(rows, d))
+
+    self.input, self.input_norm = nn.Linear(self.channels, d), norm()
+    self.label = nn.Embedding(self.classes + 1, d)
+    self.first_slot, self.second_slot = table(slots), table(slots)
+    self.last_slot, self.hole = table(self.tokens), table(1)
+    self.first, self.second = half(backbone.depth), half(backbone.second_depth)
+    self.first_norm, self.second_norm = norm(), norm()
+    self.between = nn.Linear(d, d)
+    self.head = TokenMLP(self.channels, head.width, head.depth, d)
+    # Any decreasing schedule does for its speed.
+    bar = torch.cos(torch.linspace(0.02, 1.5, 1000)) ** 2
+    times = torch.linspace(0, 999, self.diffusion).long()
+    bar = bar[times]
+    before = torch.cat([torch.ones(1), bar[:-1]])
+    self.times, self.bar, self.before = times.tolist(), bar, before
+
+  def hidden(self, values, known, labels):
+    """z (2b, t, d) of all tokens; known (b, k) are numbers of tokens."""
+    batch = len(values)
+    shape = (batch, -1, self.channels)
+    index = known[..., None].expand(shape)
+    x = self.input(values.gather(1, index).to(self.input.weight.dtype))
+    x = torch.cat([x, x])
+    label = self.label(labels)[:, None].expand(-1, self.prefix, -1)
+    place = torch.cat([known, known]) + self.prefix
+    x = torch.cat(
+      [
+        label + self.first_slot[: self.prefix],
+        x + self.first_slot[place],
+      ],
+      1,
+    )
+    x = self.input_norm(x)
+    for block in self.first:
+      x = block(x)
+    x = self.between(self.first_norm(x))
+    whole = self.hole.expand(2 * batch, len(self.second_slot), -1).clone()
+    whole[:, : self.prefix] = x[:, : self.prefix]
+    example = torch.arange(2 * batch, device=x.device)[:, None]
+    whole[example, place] = x[:, self.prefix :]
+    x = whole + self.second_slot
+    for block in self.second:
+      x = block(x)
+    return self.second_norm(x)[:, self.prefix :] + self.last_slot
+
+  def diffuse(self, z, scale):
+    """Tokens (b, n, c) of z (2b, n, d)."""
+    cond = self.head.cond(z)
+    x = torch.randn(len(z) // 2, z.shape[1], self.channels, device=z.device)
+    for k in reversed(range(self.diffusion)):
+      time = torch.full((1,), self.times[k], device=z.device)
+      field = self.head(x.repeat(2, 1, 1), cond, time)
+      noise, share = field.chunk(2, -1)
+      noise, share = guided(noise, scale), (share[: len(x)] + 1) / 2
+      bar, before = self.bar[k].item(), self.before[k].item()
+      beta = 1 - bar / before
+      data = (x - math.sqrt(1 - bar) * noise) / math.sqrt(bar)
+      small = max(beta * (1 - before) / (1 - bar), 1e-20)
+      mean = math.sqrt(before) * beta / (1 - bar) * data
+      mean = mean + math.sqrt(1 - beta) * (1 - before) / (1 - bar) * x
+      log = share * math.log(beta) + (1 - share) * math.log(small)
+      x = mean + (0.5 * log).exp() * torch.randn_like(x) * (k > 0)
+    return x
+
+  @torch.inference_mode()
+  def generate(self, labels):
+    """Latents of all tokens, in raster order."""
+    batch, device = len(labels), labels.device
+    labels = torch.cat([labels, torch.full_like(labels, self.classes)])
+    order = torch.rand(batch, self.tokens, device=device).argsort(1)
+    values = torch.zeros(batch, self.tokens, self.channels, device=device)
+    end = 0
+    for i in range(self.steps):
+      begin, left = end, 0
+      if i + 1 < self.steps:
+        share = math.cos(math.pi / 2 * (i + 1) / self.steps)
+        hidden = self.tokens - begin
+        left = max(1, min(hidden - 1, math.floor(self.tokens * share)))
+      end = self.tokens - left
+      if end == begin:
+        continue
+      z = self.hidden(values, order[:, :begin], labels)
+      place = order[:, begin:end]
+      index = torch.cat([place, place])[..., None].expand(-1, -1, z.shape[-1])
+      scale = 1 + (self.cfg - 1) * end / self.tokens
+      drawn = self.diffuse(z.gather(1, index), scale)
+      values[torch.arange(batch, device=device)[:, None], place] = drawn
+    return values
 
 
 class Training:

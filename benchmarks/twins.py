@@ -16,6 +16,8 @@ of the best of both. What each row does, on both sides:
     var.decoder        tokens to images of 256 px: the convolutional decoder
     llamagen.generate  256 tokens of LlamaGen-B with guidance and a cache
     llamagen.train     a step of LlamaGen-B, dropout and running average included
+    mar.generate       256 latents of MAR-B in 64 steps of 25 diffusion steps each
+    xar.generate       4 cells of xAR-B, 25 looks at each, with a cache
 
 Ours is one compiled program per row. PyTorch runs eagerly: its weights are in the
 dtype of the row, it trains with float32 weights under autocast, attends with
@@ -27,7 +29,9 @@ where PyTorch's are bfloat16.
 the matmul peak of that dtype, measured beside the row. `more` is our work over
 theirs, and `params` the quotient of the numbers of parameters. `best` rows name the
 dtype that our side is faster in; their ratio is to PyTorch's better dtype, and
-`plain` to its float32.
+`plain` to its float32. `cpu` is the ratio of the seconds that the process had on
+processors: with --threads=1 it holds on a machine that others use too, with more it
+counts the waiting of PyTorch's threads for one another.
 """
 
 import dataclasses
@@ -47,6 +51,7 @@ COLUMNS = {
   'torch': 'torch s:9.3f',
   'ratio': 'ratio:6.2f',
   'plain': 'plain:6.2f',
+  'cpu': 'cpu:6.2f',
   'work': 'work:8.1f',
   'more': 'more:5.2f',
   'params': 'params:7.3f',
@@ -83,6 +88,22 @@ ROWS = {
   'var.decoder': Row(VAR, 'decoder', (1, 4)),
   'llamagen.generate': Row(LLAMAGEN, 'generate', (1, 8, 32)),
   'llamagen.train': Row(LLAMAGEN, 'train', (4,)),
+  'mar.generate': Row(
+    ('mar.imagenet256', 'B'),
+    'generate',
+    (1, 4),
+    {
+      'sampler.steps': 64,
+      'head.counts.first': 25,
+      'head.counts.last': 25,
+    },
+  ),
+  'xar.generate': Row(
+    ('xar.imagenet256', 'B'),
+    'generate',
+    (1, 4),
+    {'sampler.counts.first': 25, 'sampler.counts.last': 25},
+  ),
 }
 
 
@@ -186,7 +207,12 @@ def their_side(row: Row, config: Any, batch: int, dtype: str) -> Side:
     )
     run = functools.partial(model, latent)
   else:
-    made = {'var': models.VAR, 'llamagen': models.LlamaGen}
+    made = {
+      'var': models.VAR,
+      'llamagen': models.LlamaGen,
+      'mar': models.MAR,
+      'xar': models.XAR,
+    }
     model = made[family](config).to(device)
     if row.work in ('forward', 'train'):
       count = sum(h * w for h, w in _grids(config))
@@ -239,7 +265,10 @@ def measure(name: str, dtype: str, batch: int, args: Any) -> dict[str, Any]:
   sides = {'ours': ours.run, 'torch': theirs.run}
   timed = common.interleaved(sides, args.repeats)
   peak = max(peak, common.matmul_peak(dtype, side))
-  best = {side: min(times) for side, (_, times) in timed.items()}
+  best = {
+    side: min(t.wall for t in times) for side, (_, times) in timed.items()
+  }
+  cpu = {side: min(t.cpu for t in times) for side, (_, times) in timed.items()}
   jax.clear_caches()
   return {
     'row': name,
@@ -248,14 +277,17 @@ def measure(name: str, dtype: str, batch: int, args: Any) -> dict[str, Any]:
     'ours': best['ours'],
     'torch': best['torch'],
     'ratio': best['torch'] / best['ours'],
+    'cpu': cpu['torch'] / cpu['ours'],
     'work': theirs.gflop,
     'more': ours.gflop / theirs.gflop,
     'params': ours.parameters / theirs.parameters,
     'peak': peak,
     'share_ours': 100 * theirs.gflop / best['ours'] / peak,
     'share_torch': 100 * theirs.gflop / best['torch'] / peak,
-    'first_call': timed['ours'][0],
-    'times': {side: times for side, (_, times) in timed.items()},
+    'first_call': timed['ours'][0].wall,
+    'times': {
+      side: [t._asdict() for t in times] for side, (_, times) in timed.items()
+    },
   }
 
 
