@@ -111,14 +111,19 @@ def _tokenizer_shapes(config, tokenizer):
   return nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image))
 
 
-def training(config: ConfigDict, batch: int):
+def training(config: ConfigDict, batch: int, shapes: bool = False):
   """An optimizer step over cached tokens, and its arguments.
+
+  Args:
+    config: whole.
+    batch: examples of a step.
+    shapes: give shapes in the place of arrays, to compile for.
 
   Returns:
     (state, examples) -> (state, loss), and (state, examples).
   """
   tokenizer = assemble.make_tokenizer(config)
-  frozen = {'tokenizer': random_like(_tokenizer_shapes(config, tokenizer))}
+  frozen = {'tokenizer': _tokenizer_shapes(config, tokenizer)}
   clock = Clock(total=1000, batch_size=batch, examples=100 * batch)
   task = Autoregressive(
     model=assemble.make_model(config),
@@ -129,9 +134,17 @@ def training(config: ConfigDict, batch: int):
     classes=config.condition.classes,
     ema=tuple(config.ema),
   )
-  state = jax.jit(lambda key: nn.unbox(task.init(key)))(jax.random.key(0))
+
+  def init(key):
+    return nn.unbox(task.init(key))
+
+  key = jax.random.key(0)
+  if shapes:
+    state = jax.eval_shape(init, key)
+  else:
+    state, frozen = jax.jit(init)(key), random_like(frozen)
   tokens = blank_tokens(tokenizer.spec, batch).values
-  labels = jnp.arange(batch) % config.condition.classes
+  labels = jnp.arange(batch) % (config.condition.classes or 10)
   examples = {'tokens': tokens, 'label': labels}
 
   def run(state, examples):
