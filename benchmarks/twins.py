@@ -22,8 +22,8 @@ of the best of both. What each row does, on both sides:
 Ours is one compiled program per row. PyTorch runs eagerly: its weights are in the
 dtype of the row, it trains with float32 weights under autocast, attends with
 `scaled_dot_product_attention` and loops over steps and layers in Python. In
-bfloat16 rows our float32 weights are rounded once, and logits are float32 products
-where PyTorch's are bfloat16.
+bfloat16 rows our weights are float32 and rounded inside of the program, and our
+logits are float32 products where PyTorch's are bfloat16.
 
 `work` is what PyTorch's side multiplies, in GFLOP; a share is work / seconds over
 the matmul peak of that dtype, measured beside the row. `more` is our work over
