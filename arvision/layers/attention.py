@@ -165,10 +165,6 @@ class Attention(nn.Module):
     if rotation is not None:
       q, k = rotate(q, rotation), rotate(k, rotation)
     q, k = self.logits(name='logits')(q, k)
-    # Queries stay where their slots are; every device has all keys.
-    k, v = (
-      spread(x, ('act_batch', 'act_heads', None, 'act_kv')) for x in (k, v)
-    )
     if cache is not None:
       cache = cache.write(k, v, start)
       k, v = cache.k[:, :, :extent], cache.v[:, :, :extent]

@@ -21,6 +21,7 @@ from absl import logging
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
+from arvision.layers.spread import spread
 from arvision.layouts.masks import Pattern
 
 KERNELS = ('auto', 'dense', 'splash', 'cudnn')
@@ -80,6 +81,8 @@ def attention(
     return splash(q, k, v, mask, interpret=_device()[0] == 'cpu')
   if name == 'cudnn':
     return fused(q, k, v, mask)
+  # Queries stay where their slots are; every device has all keys.
+  k, v = (spread(x, ('act_batch', 'act_heads', None, 'act_kv')) for x in (k, v))
   return dense(q, k, v, mask.dense() if isinstance(mask, Mask) else mask, drop)
 
 
@@ -283,10 +286,10 @@ def splash(
   spec = PartitionSpec(batch, heads)
   specs = (spec,) * 3 + (PartitionSpec(batch),) * len(ids)
   # The kernel does not say over which axes what it gives varies.
-  spread = jax.shard_map(
+  mapped = jax.shard_map(
     kernel, in_specs=specs, out_specs=spec, check_vma=False
   )
-  return spread(q, k, v, *ids)
+  return mapped(q, k, v, *ids)
 
 
 def _splash_here(q, k, v, ids=None, *, masks, side, interpret):

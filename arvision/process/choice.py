@@ -37,11 +37,18 @@ class Choice:
     if self.temperature not in (0.0, 1.0):
       logits = logits / self.temperature
     v = logits.shape[-1]
-    if 0 < self.top_k < v:
-      kth = jax.lax.top_k(logits, self.top_k)[0][..., -1:]
-      logits = jnp.where(logits < kth, _HIDDEN, logits)
-    if 0 < self.top_p < 1:
-      logits = _nucleus(logits, self.top_p)
+    by_rank, by_mass = 0 < self.top_k < v, 0 < self.top_p < 1
+    if by_mass:
+      # Sorting is most of the work: once serves both filters.
+      ascending = jnp.sort(logits, axis=-1)
+      if by_rank:
+        kth = ascending[..., v - self.top_k, None]
+        ascending = jnp.where(ascending < kth, _HIDDEN, ascending)
+      cut = _nucleus(ascending, self.top_p)
+    elif by_rank:
+      cut = jax.lax.top_k(logits, self.top_k)[0][..., -1:]
+    if by_rank or by_mass:
+      logits = jnp.where(logits < cut, _HIDDEN, logits)
     return logits
 
   def __call__(self, logits: jax.Array, draw: Draw) -> jax.Array:
@@ -51,11 +58,9 @@ class Choice:
     return draw.categorical('choice', self.filter(logits))
 
 
-def _nucleus(logits, p):
-  """Drops ids whose ascending cumulative probability is at most 1 - p."""
-  ascending = jnp.sort(logits, axis=-1)
+def _nucleus(ascending, p):
+  """The lowest logit whose ascending cumulative probability is above 1 - p."""
   below = jnp.cumsum(jax.nn.softmax(ascending, axis=-1), axis=-1)
   # The best id always stays; the first one above 1 - p is the cut.
   kept = (below > 1 - p).at[..., -1].set(True)
-  cut = jnp.min(jnp.where(kept, ascending, jnp.inf), axis=-1, keepdims=True)
-  return jnp.where(logits < cut, _HIDDEN, logits)
+  return jnp.min(jnp.where(kept, ascending, jnp.inf), axis=-1, keepdims=True)

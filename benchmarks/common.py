@@ -1,0 +1,222 @@
+"""What the benchmarks share: threads, clocks, counts, tables and files."""
+
+import argparse
+import functools
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+DTYPES = ('float32', 'bfloat16')
+
+
+def use_threads(count: int | None) -> None:
+  """Keeps this process, JAX's pool and torch's on so many cores.
+
+  To be called before JAX is imported: XLA has as many threads as the process has
+  cores, and no other way to say it.
+
+  Args:
+    count: cores; None leaves all of them.
+  """
+  if count and hasattr(os, 'sched_setaffinity'):
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, allowed[:count])
+    os.environ['OMP_NUM_THREADS'] = str(min(count, len(allowed)))
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+  """The flags that every benchmark has."""
+  made = argparse.ArgumentParser(
+    description=(doc or '').split('\n')[0],
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  made.add_argument('--json', help='file to write the rows to')
+  made.add_argument('--repeats', type=int, default=3, help='of every timing')
+  made.add_argument('--threads', type=int, help='cores to use; all by default')
+  made.add_argument(
+    '--quick', action='store_true', help='small sizes, to see that it runs'
+  )
+  return made
+
+
+class Spent(NamedTuple):
+  """Seconds that a call took.
+
+  Attributes:
+    wall: by the clock.
+    cpu: of all threads of this process on processors.
+  """
+
+  wall: float
+  cpu: float
+
+
+def spent(run: Callable[[], Any]) -> Spent:
+  """How long a call takes until its arrays are there."""
+  import jax
+
+  wall, cpu = time.perf_counter(), time.process_time()
+  jax.block_until_ready(run())
+  return Spent(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def interleaved(
+  runs: dict[str, Callable[[], Any]], repeats: int
+) -> dict[str, tuple[Spent, list[Spent]]]:
+  """Times several calls in turns, so that a noisy machine is unjust to none.
+
+  Args:
+    runs: name -> call.
+    repeats: turns after the first.
+
+  Returns:
+    name -> what the first call took, which compiles, and what the others took.
+  """
+  first = {name: spent(run) for name, run in runs.items()}
+  times: dict[str, list[Spent]] = {name: [] for name in runs}
+  for turn in range(repeats):
+    names = list(runs) if turn % 2 == 0 else list(reversed(runs))
+    for name in names:
+      times[name].append(spent(runs[name]))
+  return {name: (first[name], times[name]) for name in runs}
+
+
+def best(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
+  """Wall seconds of the first call, and of the best of the others."""
+  first, times = interleaved({'': run}, repeats)['']
+  return first.wall, min(t.wall for t in times)
+
+
+def matmul_peak(dtype: str, size: int = 2048, repeats: int = 5) -> float:
+  """GFLOP/s of a square matmul in JAX, accumulated in float32."""
+  import jax
+  import jax.numpy as jnp
+
+  x = jnp.ones((size, size), dtype)
+  dot = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+  run = functools.partial(jax.jit(dot), x, x)
+  return 2 * size**3 / best(run, repeats)[1] / 1e9
+
+
+def flops(function: Callable, *args) -> float:
+  """Floating point operations of all matmuls and convolutions of a function.
+
+  Loops count as often as they run; one whose end is traced, once.
+  """
+  import jax
+
+  return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _flops(jaxpr) -> float:
+  total = 0.0
+  for eqn in jaxpr.eqns:
+    name = eqn.primitive.name
+    shapes = [getattr(v.aval, 'shape', ()) for v in eqn.invars]
+    out = math.prod(eqn.outvars[0].aval.shape) if eqn.outvars else 0
+    if name == 'dot_general':
+      (contracted, _), _ = eqn.params['dimension_numbers']
+      total += 2 * out * math.prod(shapes[0][i] for i in contracted)
+    elif name == 'conv_general_dilated':
+      numbers = eqn.params['dimension_numbers'].rhs_spec
+      total += 2 * out * math.prod(shapes[1][i] for i in numbers[1:])
+    times = eqn.params.get('length', 1) if name == 'scan' else 1
+    for inner in _inner(eqn.params):
+      total += times * _flops(inner)
+  return total
+
+
+def _inner(params):
+  """Jaxprs inside an equation; of branches, the first."""
+  for key, value in params.items():
+    first = value[:1] if key == 'branches' else [value]
+    for one in first:
+      one = getattr(one, 'jaxpr', one)
+      if hasattr(one, 'eqns'):
+        yield one
+
+
+def count(tree: Any) -> int:
+  """Numbers in a tree of arrays."""
+  import jax
+
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def processor() -> str:
+  """The name of the CPU."""
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as file:
+      for line in file:
+        if line.startswith('model name'):
+          return line.split(':', 1)[1].strip()
+  except OSError:
+    pass
+  return platform.processor() or platform.machine()
+
+
+def hardware() -> dict[str, Any]:
+  """What a figure was measured on."""
+  import jax
+
+  cores = os.cpu_count()
+  if hasattr(os, 'sched_getaffinity'):
+    cores = len(os.sched_getaffinity(0))
+  return {
+    'device': jax.devices()[0].device_kind,
+    'processor': processor(),
+    'cores': cores,
+    'jax': jax.__version__,
+  }
+
+
+class Table:
+  """Prints rows as they come, and keeps them for the JSON file.
+
+  Attributes:
+    rows: all rows so far.
+  """
+
+  def __init__(self, columns: dict[str, str], **about):
+    """Prints the heading.
+
+    Args:
+      columns: key of a row -> heading and format, 'seconds:9.3f'.
+      **about: said of all rows, besides the hardware.
+    """
+    self._columns = {k: v.split(':') for k, v in columns.items()}
+    self._about = {**hardware(), **about}
+    self.rows: list[dict[str, Any]] = []
+    print(', '.join(f'{k} {v}' for k, v in self._about.items()))
+    heads = (f'{h:{_align(f)}}' for h, f in self._columns.values())
+    print(' '.join(heads), flush=True)
+
+  def add(self, **row) -> None:
+    """Prints a row; what has no column goes to the file alone."""
+    self.rows.append(row)
+    cells = []
+    for key, (_, form) in self._columns.items():
+      value = row.get(key)
+      empty = value is None
+      cells.append(
+        f'{"" if empty else value:{_align(form) if empty else form}}'
+      )
+    print(' '.join(cells), flush=True)
+
+  def save(self, path: str | None) -> None:
+    """Writes all rows, where a file is wanted."""
+    if path:
+      with open(path, 'w', encoding='utf-8') as file:
+        json.dump({**self._about, 'rows': self.rows}, file, indent=2)
+        file.write('\n')
+
+
+def _align(form: str) -> str:
+  """The width of a format, for text: '9.3f' -> '>9', '<20' -> '<20'."""
+  if form.startswith('<'):
+    return form
+  return '>' + form.split('.')[0].rstrip('dfs').lstrip('>')

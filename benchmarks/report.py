@@ -1,0 +1,91 @@
+"""Writes docs/benchmarks.md from the files that the benchmarks write.
+
+    python -m benchmarks.report twins.json input_pipeline.json compile.json
+
+A section is filled by the file of its name; without one it has its command alone.
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+
+PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'benchmarks.md'
+SECTIONS = {
+  'twins': 'Beside plain PyTorch',
+  'sampling': 'Sampling',
+  'input_pipeline': 'Input',
+  'compile': 'Start',
+}
+HEAD = """# How fast
+
+Written by `python -m benchmarks.report` from what the commands below measured.
+Random weights, so nothing is downloaded. A matmul peak of the same run stands
+beside what computes; `--quick` runs every command at small sizes, `--threads=2`
+keeps it on two cores, and `--help` says what else there is.
+"""
+
+
+def section(name: str, found: dict | None) -> str:
+  """Heading, command, what is measured, and the table where there is one."""
+  module = importlib.import_module(f'benchmarks.{name}')
+  about = module.__doc__.split('\n\n', 2)
+  text = [
+    f'## {SECTIONS[name]}',
+    f'```bash\npython -m benchmarks.{name} --json={name}.json\n```',
+    about[0],
+    f'```text\n{about[2].strip()}\n```',
+  ]
+  if found is not None:
+    where = (f'{k} {v}' for k, v in found.items() if k != 'rows')
+    text += [', '.join(where) + '.', table(module.COLUMNS, found['rows'])]
+  return '\n\n'.join(text)
+
+
+def table(columns: dict[str, str], rows: list[dict]) -> str:
+  """A table in Markdown, of the columns that any row has."""
+  used = {
+    k: c.split(':') for k, c in columns.items() if any(k in r for r in rows)
+  }
+  heads = [head for head, _ in used.values()]
+  rules = [
+    '---' if form.startswith('<') else '--:' for _, form in used.values()
+  ]
+  lines = [heads, rules]
+  for row in rows:
+    lines.append(
+      [
+        f'{row[k]:{form}}'.strip() if row.get(k) is not None else ''
+        for k, (_, form) in used.items()
+      ]
+    )
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def page(files: list[pathlib.Path]) -> str:
+  """The whole page.
+
+  Raises:
+    ValueError: a file that no section has the name of.
+  """
+  found = {}
+  for file in files:
+    if file.stem not in SECTIONS:
+      raise ValueError(
+        f'{file}: wanted files named '
+        + ', '.join(f'{name}.json' for name in SECTIONS)
+      )
+    found[file.stem] = json.loads(file.read_text(encoding='utf-8'))
+  sections = (section(name, found.get(name)) for name in SECTIONS)
+  return '\n\n'.join([HEAD.strip(), *sections]) + '\n'
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+  parser.add_argument('files', nargs='*', type=pathlib.Path)
+  PAGE.write_text(page(parser.parse_args().files), encoding='utf-8')
+  print(PAGE)
+
+
+if __name__ == '__main__':
+  main()

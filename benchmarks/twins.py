@@ -1,0 +1,358 @@
+"""Speed of models beside the same work in plain PyTorch.
+
+    python -m benchmarks.twins --threads=2
+    python -m benchmarks.twins --only=var.generate,llamagen --repeats=5
+    python -m benchmarks.twins --json=out.json
+
+Needs torch (`pip install -e '.[dev,torch]'`). Sizes are those of the published
+configs, weights are random, the two sides are timed in turns, and the quotient is
+of the best of both. What each row does, on both sides:
+
+    var.forward        logits of all 680 slots of VAR-d16, teacher forced, with
+                       the canvas that makes its input
+    var.generate       10 scales with guidance, top-k, top-p and a cache; the
+                       transformer and its canvas, no decoder
+    var.train          a step of VAR-d16: forward, backward, clipping, AdamW
+    var.decoder        tokens to images of 256 px: the convolutional decoder
+    llamagen.generate  256 tokens of LlamaGen-B with guidance and a cache
+    llamagen.train     a step of LlamaGen-B, dropout and running average included
+    mar.generate       256 latents of MAR-B in 64 steps of 25 diffusion steps each
+    xar.generate       4 cells of xAR-B, 25 looks at each, with a cache
+
+Ours is one compiled program per row. PyTorch runs eagerly: its weights are in the
+dtype of the row, it trains with float32 weights under autocast, attends with
+`scaled_dot_product_attention` and loops over steps and layers in Python. In
+bfloat16 rows our weights are float32 and rounded inside of the program, and our
+logits are float32 products where PyTorch's are bfloat16.
+
+`work` is what PyTorch's side multiplies, in GFLOP; a share is work / seconds over
+the matmul peak of that dtype, measured beside the row. `more` is our work over
+theirs, and `params` the quotient of the numbers of parameters. `best` rows name the
+dtype that our side is faster in; their ratio is to PyTorch's better dtype, and
+`plain` to its float32. `cpu` is the ratio of the seconds that the process had on
+processors: with --threads=1 it holds on a machine that others use too, with more it
+counts the waiting of PyTorch's threads for one another.
+"""
+
+import dataclasses
+import functools
+import gc
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks import common
+
+COLUMNS = {
+  'row': 'row:<18s',
+  'dtype': 'dtype:<9s',
+  'batch': 'batch:5d',
+  'ours': 'ours s:9.3f',
+  'torch': 'torch s:9.3f',
+  'ratio': 'ratio:6.2f',
+  'plain': 'plain:6.2f',
+  'cpu': 'cpu:6.2f',
+  'work': 'work:8.1f',
+  'more': 'more:5.2f',
+  'params': 'params:7.3f',
+  'peak': 'GFLOP/s:8.0f',
+  'share_ours': 'ours %:7.1f',
+  'share_torch': 'torch %:7.1f',
+  'first_call': '1st call:9.1f',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A kind of work.
+
+  Attributes:
+    config: module under `arvision.configs`, and its argument.
+    work: 'forward', 'generate', 'train' or 'decoder'.
+    batches: sizes.
+    change: keys of the config that differ from the published ones.
+  """
+
+  config: tuple[str, str]
+  work: str
+  batches: tuple[int, ...]
+  change: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+VAR = ('var.imagenet256', 'd16')
+LLAMAGEN = ('llamagen.imagenet256', 'B')
+ROWS = {
+  'var.forward': Row(VAR, 'forward', (1, 4)),
+  'var.generate': Row(VAR, 'generate', (1, 4)),
+  'var.train': Row(VAR, 'train', (2,)),
+  'var.decoder': Row(VAR, 'decoder', (1, 4)),
+  'llamagen.generate': Row(LLAMAGEN, 'generate', (1, 8, 32)),
+  'llamagen.train': Row(LLAMAGEN, 'train', (4,)),
+  'mar.generate': Row(
+    ('mar.imagenet256', 'B'),
+    'generate',
+    (1, 4),
+    {
+      'sampler.steps': 64,
+      'head.counts.first': 25,
+      'head.counts.last': 25,
+    },
+  ),
+  'xar.generate': Row(
+    ('xar.imagenet256', 'B'),
+    'generate',
+    (1, 4),
+    {'sampler.counts.first': 25, 'sampler.counts.last': 25},
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+  """One of the two sides of a row.
+
+  Attributes:
+    run: does the work once.
+    parameters: of what runs.
+    gflop: matmuls and convolutions of a run.
+  """
+
+  run: Callable[[], Any]
+  parameters: int
+  gflop: float
+
+
+def config_of(row: Row, dtype: str, quick: bool, depth: int | None) -> Any:
+  """The config of a row, small where it is to be quick."""
+  from arvision.configs.common import shrink
+  from benchmarks import ours
+
+  name, size = row.config
+  module = importlib.import_module(f'arvision.configs.{name}')
+  config = module.get_config(size)
+  if quick:
+    config = shrink(config)
+  config = ours.of_dtype(config, dtype)
+  if not quick:
+    config.update_from_flattened_dict(row.change)
+  if depth:
+    config.backbone.depth = depth
+    if 'second_depth' in config.backbone:
+      config.backbone.second_depth = depth
+  return config
+
+
+def our_side(row: Row, config: Any, batch: int) -> Side:
+  """arvision's."""
+  import jax
+
+  from benchmarks import ours
+
+  if row.work == 'train':
+    function, (state, examples) = ours.training(config, batch)
+    work = common.flops(function, state, examples) / 1e9
+    count = common.count(state.params)
+    program = ours.compiled(function, (state, examples), donate=(0,))
+    held = [state]
+    del state
+
+    def step():
+      held[0], loss = program(held[0], examples)
+      return loss
+
+    return Side(step, count, work)
+  generator = ours.Generator.create(config)
+  kinds = {
+    'forward': generator.forward,
+    'generate': generator.sampling,
+    'decoder': generator.decoder,
+  }
+  function, args = kinds[row.work](batch)
+  work = common.flops(function, *args) / 1e9
+  trained = generator.params
+  if row.work == 'decoder':
+    trained = {
+      k: v
+      for k, v in generator.frozen['params'].items()
+      if k in ('dec', 'post_quant_conv')
+    }
+  run = functools.partial(jax.jit(function), *args)
+  return Side(run, common.count(trained), work)
+
+
+def their_side(row: Row, config: Any, batch: int, dtype: str) -> Side:
+  """PyTorch's."""
+  import torch
+  from torch.nn.attention import SDPBackend, sdpa_kernel
+  from torch.utils.flop_counter import FlopCounterMode
+
+  from benchmarks import torch_models as models
+
+  torch.manual_seed(0)
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  kind = getattr(torch, dtype)
+  labels = torch.arange(batch, device=device) % config.condition.classes
+  family = row.config[0].split('.')[0]
+  if row.work == 'decoder':
+    model = models.Decoder(config).to(device, kind).eval()
+    height, width = config.data.size
+    factor = 2 ** (len(config.tokenizer.decoder.ch_mult) - 1)
+    latent = torch.randn(
+      batch,
+      config.tokenizer.channels,
+      height // factor,
+      width // factor,
+      device=device,
+      dtype=kind,
+    )
+    run = functools.partial(model, latent)
+  else:
+    made = {
+      'var': models.VAR,
+      'llamagen': models.LlamaGen,
+      'mar': models.MAR,
+      'xar': models.XAR,
+    }
+    model = made[family](config).to(device)
+    if row.work in ('forward', 'train'):
+      count = sum(h * w for h, w in _grids(config))
+      codes = torch.zeros((batch, count), dtype=torch.long, device=device)
+    if row.work == 'train':
+      run = functools.partial(
+        models.Training(model, config, kind).step, codes, labels
+      )
+    else:
+      model = model.eval()
+      for part in model.children():
+        part.to(kind)
+      for p in model.parameters():
+        p.data = p.data.to(kind)
+      if hasattr(model, 'rotation'):
+        model.rotation = model.rotation.to(kind)
+      run = functools.partial(model.generate, labels)
+      if row.work == 'forward':
+        run = functools.partial(torch.inference_mode()(model), codes, labels)
+
+  def timed():
+    out = run()
+    if device == 'cuda':
+      torch.cuda.synchronize()
+    return out.float().sum().item()
+
+  # Fused attention is not counted; taken apart it is.
+  with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    timed()
+  count = sum(p.numel() for p in model.parameters())
+  return Side(timed, count, counter.get_total_flops() / 1e9)
+
+
+def _grids(config):
+  if 'scales' in config.layout:
+    return [(s, s) if isinstance(s, int) else s for s in config.layout.scales]
+  return [(config.layout.height, config.layout.width)]
+
+
+def measure(name: str, dtype: str, batch: int, args: Any) -> dict[str, Any]:
+  """A row of the table."""
+  import jax
+
+  row = ROWS[name]
+  config = config_of(row, dtype, args.quick, args.depth)
+  ours = our_side(row, config, batch)
+  theirs = their_side(row, config, batch, dtype)
+  side = 256 if args.quick else 2048
+  peak = common.matmul_peak(dtype, side)
+  sides = {'ours': ours.run, 'torch': theirs.run}
+  timed = common.interleaved(sides, args.repeats)
+  peak = max(peak, common.matmul_peak(dtype, side))
+  best = {
+    side: min(t.wall for t in times) for side, (_, times) in timed.items()
+  }
+  cpu = {side: min(t.cpu for t in times) for side, (_, times) in timed.items()}
+  jax.clear_caches()
+  return {
+    'row': name,
+    'dtype': dtype,
+    'batch': batch,
+    'ours': best['ours'],
+    'torch': best['torch'],
+    'ratio': best['torch'] / best['ours'],
+    'cpu': cpu['torch'] / cpu['ours'],
+    'work': theirs.gflop,
+    'more': ours.gflop / theirs.gflop,
+    'params': ours.parameters / theirs.parameters,
+    'peak': peak,
+    'share_ours': 100 * theirs.gflop / best['ours'] / peak,
+    'share_torch': 100 * theirs.gflop / best['torch'] / peak,
+    'first_call': timed['ours'][0].wall,
+    'times': {
+      side: [t._asdict() for t in times] for side, (_, times) in timed.items()
+    },
+  }
+
+
+def best_of(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+  """The row of the better dtype, from rows of the same work and batch."""
+  if len(rows) < 2:
+    return None
+  mine = min(rows, key=lambda row: row['ours'])
+  plain = next(row['torch'] for row in rows if row['dtype'] == 'float32')
+  theirs = min(row['torch'] for row in rows)
+  return {
+    'row': f'{mine["row"]} best',
+    'dtype': mine['dtype'],
+    'batch': mine['batch'],
+    'ours': mine['ours'],
+    'torch': theirs,
+    'ratio': theirs / mine['ours'],
+    'plain': plain / mine['ours'],
+  }
+
+
+def chosen(only: str | None) -> Iterator[str]:
+  """Names of the rows that begin with one of some words."""
+  words = only.split(',') if only else ['']
+  unknown = [w for w in words if not any(r.startswith(w) for r in ROWS)]
+  if unknown:
+    raise SystemExit(
+      f"--only={only}: no row begins with '{unknown[0]}'; there are "
+      + ', '.join(ROWS)
+    )
+  return (row for row in ROWS if any(row.startswith(w) for w in words))
+
+
+def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
+  parser = common.parser(__doc__)
+  parser.add_argument('--only', help='beginnings of rows, with commas between')
+  parser.add_argument('--dtypes', default=','.join(common.DTYPES))
+  parser.add_argument('--batches', help='sizes in the place of those of rows')
+  parser.add_argument('--depth', type=int, help='layers, to look for causes')
+  args = parser.parse_args(argv)
+  common.use_threads(args.threads)
+  import torch
+
+  if args.threads:
+    torch.set_num_threads(args.threads)
+  about = {'torch': torch.__version__, 'threads': torch.get_num_threads()}
+  names = list(chosen(args.only))
+  table = common.Table(COLUMNS, **about)
+  for name in names:
+    batches = ROWS[name].batches[:1] if args.quick else ROWS[name].batches
+    if args.batches:
+      batches = tuple(int(b) for b in args.batches.split(','))
+    for batch in batches:
+      rows = []
+      for dtype in args.dtypes.split(','):
+        row = measure(name, dtype, batch, args)
+        gc.collect()
+        rows.append(row)
+        table.add(**row)
+      best = best_of(rows)
+      if best:
+        table.add(**best)
+      table.save(args.json)
+  return table.rows
+
+
+if __name__ == '__main__':
+  main()

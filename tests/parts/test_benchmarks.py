@@ -1,0 +1,76 @@
+"""What the benchmarks count, choose and print; with torch, that rows run."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import common, report, twins
+
+
+def test_flops_of_loops_and_convolutions():
+  w = jnp.zeros((8, 8))
+
+  def loop(x):
+    return jax.lax.scan(lambda x, _: (x @ w, None), x, None, length=3)[0]
+
+  assert common.flops(jax.jit(loop), jnp.zeros((4, 8))) == 3 * 2 * 4 * 8 * 8
+  image, kernel = jnp.zeros((1, 5, 5, 2)), jnp.zeros((3, 3, 2, 7))
+
+  def conv(x, k):
+    numbers = ('NHWC', 'HWIO', 'NHWC')
+    return jax.lax.conv_general_dilated(
+      x, k, (1, 1), 'SAME', dimension_numbers=numbers
+    )
+
+  assert common.flops(conv, image, kernel) == 2 * 5 * 5 * 7 * 3 * 3 * 2
+
+
+def test_runs_take_turns():
+  called = []
+  runs = {name: lambda name=name: called.append(name) for name in 'ab'}
+  common.interleaved(runs, 2)
+  assert called == ['a', 'b', 'a', 'b', 'b', 'a']
+
+
+def test_best_row_is_of_the_better_dtype():
+  shared = {'row': 'r', 'batch': 1}
+  rows = [
+    {**shared, 'dtype': 'float32', 'ours': 2.0, 'torch': 3.0},
+    {**shared, 'dtype': 'bfloat16', 'ours': 1.0, 'torch': 1.5},
+  ]
+  best = twins.best_of(rows)
+  assert (best['dtype'], best['ratio'], best['plain']) == ('bfloat16', 1.5, 3.0)
+  assert twins.best_of(rows[:1]) is None
+
+
+def test_unknown_rows_are_refused():
+  assert list(twins.chosen('var.f,xar')) == ['var.forward', 'xar.generate']
+  with pytest.raises(SystemExit, match='no row begins with'):
+    twins.chosen('vra')
+
+
+def test_page_shows_what_a_file_holds(tmp_path):
+  file = tmp_path / 'compile.json'
+  rows = [{'row': 'step', 'config': 'c', 'cache': 'cold', 'seconds': 1.234}]
+  file.write_text(json.dumps({'cores': 2, 'rows': rows}))
+  text = report.page([file])
+  assert '| step | c | cold | 1.23 |' in text
+  assert 'python -m benchmarks.twins --json=twins.json' in text
+  with pytest.raises(ValueError, match='wanted files named'):
+    report.page([tmp_path / 'other.json'])
+
+
+@pytest.mark.slow
+def test_twins_do_the_same_work(tmp_path):
+  pytest.importorskip('torch')
+  file = tmp_path / 'twins.json'
+  twins.main(['--quick', '--repeats=1', '--dtypes=float32', f'--json={file}'])
+  rows = {r['row']: r for r in json.loads(file.read_text())['rows']}
+  assert set(rows) == set(twins.ROWS)
+  for name, row in rows.items():
+    assert row['params'] == 1, name
+    assert 0.95 < row['more'] < 1.2, name
+    assert np.isfinite(row['ratio']), name
