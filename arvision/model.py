@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.layers.spread import spread
 from arvision.layers.stack import unstack
 from arvision.layouts.base import Layout, take
 from arvision.structs import Cond, Draw, Slots, Tokens
@@ -153,6 +154,7 @@ def gather(hidden: jax.Array, readout: Any) -> jax.Array:
     ],
     axis=2,
   )
+  z = spread(z, ('act_batch', 'act_length', None, 'act_embed'))
   if isinstance(readout, np.ndarray) and (readout >= 0).all():
     return z
   return jnp.where((readout >= 0)[..., None], z, 0)

@@ -159,7 +159,7 @@ def locked(config: ConfigDict) -> ConfigDict:
 def shrink(config: ConfigDict) -> ConfigDict:
   """The same parts and options at a size that a test can afford.
 
-  Depth 2, width 32, at most 64 slots, a vocabulary of at most 64; images
+  Depth 2, width 32, at most 64 slots, a vocabulary of at most 64, float32; images
   shrink with the token grid. Works on tokenizer and on generator configs.
   """
   small = config.copy_and_resolve_references()
@@ -172,6 +172,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
       small.release.heads = 2
     if 'width' in small.head:
       small.head.width = 32
+    if 'dtype' in small.head:
+      small.head.dtype = 'float32'
     _shrink_sampler(small.sampler)
     if 'second_depth' in small.backbone:
       small.backbone.second_depth = 1

@@ -84,6 +84,9 @@ MODELS = {
   'MAR-H': ('configs/mar/imagenet256.py:H', True),
   'FlowAR-H': ('configs/flowar/imagenet256.py:H', False),
 }
+# At one image on a chip, from 64 to 4,096 chips.
+LARGE = 'VAR-d60'
+SLICES = {'v5p:8x8x8': 512, 'v5p:16x16x16': 4096, 'v5p:4x4x4': 64}
 
 
 def cases() -> list[Case]:
@@ -94,9 +97,16 @@ def cases() -> list[Case]:
       small = name in ('VAR-d16', 'VAR-d20', 'VAR-d24', 'LlamaGen-3B')
       mesh = PAIRS if where == 'v5p:8x8x8' and small else BLOCK
       found.append(Case(name, config, where, mesh, cached=cached))
+    if where == 'v5p:4x4x4':
+      found += [_large(*slice) for slice in SLICES.items()]
   for name, (config, _) in MODELS.items():
     found.append(Case(name, config, 'v5p:4x4x4', ('mesh.fsdp=1',), 'sample'))
   return found
+
+
+def _large(where, chips):
+  mesh = (*BLOCK, f'data.batch_size={chips}')
+  return Case(LARGE, 'configs/var/imagenet1024.py:d60', where, mesh)
 
 
 def row(plan: Plan, case: Case) -> str:
@@ -152,8 +162,25 @@ def write(page: pathlib.Path, chosen: list[Case]) -> int:
   if order:
     head = HEAD.format(versions=versions[0])
     table = head + '\n'.join(lines[label] for label in order) + '\n'
+    table += _weak_scaling(lines)
     page.write_text(f'{before}{BEGIN}\n{table}{END}{after}', encoding='utf-8')
   return len(order)
+
+
+def _weak_scaling(lines) -> str:
+  """What a chip of ever larger slices sends for the same share of a batch."""
+  sent = {}
+  for where, chips in sorted(SLICES.items(), key=lambda pair: pair[1]):
+    cells = lines.get(f'{LARGE}, training | {where}', '').split(' | ')
+    if len(cells) < 7 or not cells[6].endswith(' GiB'):
+      return ''
+    sent[chips] = float(cells[6].removesuffix(' GiB').replace(',', ''))
+  each = ', '.join(f'{n:,.2f} GiB on {chips:,}' for chips, n in sent.items())
+  more = max(sent.values()) / min(sent.values()) - 1
+  return (
+    f'\nWeak scaling of {LARGE}, one image on a chip: a chip sends {each}; the '
+    f'largest is {100 * more:.1f} % above the smallest.\n'
+  )
 
 
 def main() -> None:
@@ -166,8 +193,8 @@ def main() -> None:
   args = flags.parse_args()
   wanted = [name for name in args.only.split(',') if name]
   for name in wanted:
-    if name not in MODELS:
-      flags.error(f'--only={name}: there are {", ".join(MODELS)}')
+    if name not in (*MODELS, LARGE):
+      flags.error(f'--only={name}: there are {", ".join(MODELS)}, {LARGE}')
   chosen = [case for case in cases() if not wanted or case.name in wanted]
   page = args.docs / 'parallelism.md'
   missing = [case for case in chosen if not case.question.path().exists()]

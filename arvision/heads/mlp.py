@@ -11,6 +11,7 @@ from arvision.layers.dense import Dense
 from arvision.layers.level import LevelEmbedding
 from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
 from arvision.layers.param import normal
+from arvision.layers.spread import INNER, MODULATION, spread
 from arvision.layers.stack import BlockInputs, Stack
 
 
@@ -41,12 +42,14 @@ class ResidualBlock(nn.Module):
     three = linear('adaln', (3, self.width), ('embed', None, 'mlp'), 0.0)(
       jax.nn.silu(rest.modulation)
     )
+    three = spread(three, MODULATION)
     shift, scale, gate = (three[..., i, :] for i in range(3))
     y = AffineLayerNorm(dtype=self.dtype, name='norm')(x)
     y = linear('fc1', (self.width,), ('embed', 'mlp'))(
       modulate(y, scale, shift)
     )
-    y = linear('fc2', (self.width,), ('mlp', 'embed'))(jax.nn.silu(y))
+    y = spread(jax.nn.silu(y), INNER)
+    y = linear('fc2', (self.width,), ('mlp', 'embed'))(y)
     return x + gate * y, None
 
 

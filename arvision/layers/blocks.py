@@ -9,11 +9,8 @@ import jax.numpy as jnp
 from arvision.layers.dense import Dense
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal, param
-from arvision.layers.spread import RESIDUAL, spread
+from arvision.layers.spread import INNER, MODULATION, RESIDUAL, spread
 from arvision.structs import Template
-
-# (b, n, hidden), inside an MLP.
-_INNER = ('act_batch', 'act_length', 'act_mlp')
 
 
 class GELU(nn.Module):
@@ -47,7 +44,7 @@ class GELU(nn.Module):
       name='fc1',
       **dense,
     )(x)
-    y = spread(self.activation(y), _INNER)
+    y = spread(self.activation(y), INNER)
     if self.inner_dropout:
       y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
@@ -105,7 +102,7 @@ class SwiGLU(nn.Module):
       )(x)
       for name in ('w1', 'w3')
     )
-    y = spread(self.activation(gate) * up, _INNER)
+    y = spread(self.activation(gate) * up, INNER)
     y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
       (x.shape[-1],),
@@ -178,7 +175,7 @@ class AdaLN(nn.Module):
       dtype=self.dtype,
       name='linear',
     )(jax.nn.silu(modulation))
-    return spread(six, ('act_batch', 'act_length', None, 'act_embed'))
+    return spread(six, MODULATION)
 
 
 class SharedAdaLN(nn.Module):

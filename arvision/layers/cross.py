@@ -13,6 +13,7 @@ from arvision.layers.kernels import attention
 from arvision.layers.norm import RMSNorm, modulate
 from arvision.layers.param import normal
 from arvision.layers.position import rotate
+from arvision.layers.spread import MODULATION, RESIDUAL, spread
 from arvision.structs import Template
 
 
@@ -60,16 +61,21 @@ class CrossAttention(nn.Module):
         name=name,
       )
 
-    q = linear('q', head, ('embed', 'heads', 'kv'))(x).swapaxes(1, 2)
+    q = linear('q', head, ('embed', 'heads', 'kv'))(x)
+    q = spread(q, ('act_batch', 'act_length', 'act_heads', 'act_kv'))
     kv = linear('kv', (2, *head), ('embed', None, 'heads', 'kv'))(memory)
-    k, v = (kv[:, :, i].swapaxes(1, 2) for i in range(2))  # (b, h, m, k)
+    kv = spread(kv, ('act_batch', 'act_length', None, 'act_heads', 'act_kv'))
+    q = q.swapaxes(1, 2)  # (b, h, n, k)
+    k, v = (kv[:, :, i].swapaxes(1, 2) for i in range(2))
     if rotation is not None:
       q, k = rotate(q, rotation), rotate(k, rotation)
     q, k = self.logits(name='logits')(q, k)
     kernel = 'dense' if self.is_initializing() else self.kernel
     y = attention(q, k, v, mask, kernel=kernel).swapaxes(1, 2)
     names = ('heads', 'kv', 'embed')
-    return linear('out', (width,), names, inputs=2, bias=True)(y)
+    return spread(
+      linear('out', (width,), names, inputs=2, bias=True)(y), RESIDUAL
+    )
 
 
 class CrossBlock(Block):
@@ -126,4 +132,5 @@ class CrossBlock(Block):
       dtype=x.dtype,
       name=name,
     )(jax.nn.silu(vector))
+    three = spread(three, MODULATION)
     return (three[..., i, :] for i in range(3))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.layers.param import Init, normal, param, zeros
+from arvision.layers.product import product
 
 
 class Dense(nn.Module):
@@ -43,27 +44,15 @@ class Dense(nn.Module):
       return self.kernel_init(key, flat, dtype).reshape(shape)
 
     kernel = param(self, 'kernel', init, self.names, shape)
-    y = contract(x, kernel, self.inputs, self.dtype)
+    rows = 'abcdefgh'[: x.ndim - self.inputs]
+    ins, outs = 'ijkl'[: self.inputs], 'wxyz'[: len(self.features)]
+    spec = f'{rows}{ins},{ins}{outs}->{rows}{outs}'
+    y = product(spec, x.astype(self.dtype), kernel, self.dtype)
     if self.bias:
       names = self.names[self.inputs :]
-      bias = param(self, 'bias', zeros, names, self.features)
-      y = y + bias.astype(y.dtype)
-    return y
-
-
-def contract(x: jax.Array, kernel: jax.Array, inputs: int, dtype: Any):
-  """x (..., *in) by kernel (*in, *out), accumulated in float32."""
-  contracted = (
-    tuple(range(x.ndim - inputs, x.ndim)),
-    tuple(range(inputs)),
-  )
-  y = jax.lax.dot_general(
-    x.astype(dtype),
-    kernel.astype(dtype),
-    (contracted, ((), ())),
-    preferred_element_type=jnp.float32,
-  )
-  return y.astype(dtype)
+      # Before y is rounded, so that its gradient is a sum in float32.
+      y = y + param(self, 'bias', zeros, names, self.features)
+    return y.astype(self.dtype)
 
 
 class Embed(nn.Module):

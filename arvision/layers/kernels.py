@@ -21,6 +21,7 @@ from absl import logging
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
+from arvision.layers.product import product
 from arvision.layers.spread import spread
 from arvision.layouts.masks import Pattern
 
@@ -146,16 +147,11 @@ def _is_placed():
 
 def dense(q, k, v, mask, drop=None) -> jax.Array:
   """The reference, see `attention`; `mask` is an array."""
-  logits = jnp.einsum(
-    'bhnk,bhmk->bhnm', q, k, preferred_element_type=jnp.float32
-  )
+  logits = product('bhnk,bhmk->bhnm', q, k, q.dtype)
   logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
   share = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
   share = share if drop is None else drop(share)
-  out = jnp.einsum(
-    'bhnm,bhmk->bhnk', share, v, preferred_element_type=jnp.float32
-  )
-  return out.astype(v.dtype)
+  return product('bhnm,bhmk->bhnk', share, v, v.dtype).astype(v.dtype)
 
 
 # ------------------------------------------------------------------------ TPU

@@ -7,6 +7,10 @@ from jax.sharding import PartitionSpec
 
 # (b, n, d), what blocks hand on.
 RESIDUAL = ('act_batch', 'act_length', 'act_embed')
+# (b, n, hidden), inside an MLP.
+INNER = ('act_batch', 'act_length', 'act_mlp')
+# (b, n, m, d), shifts, scales and gates.
+MODULATION = ('act_batch', 'act_length', None, 'act_embed')
 
 
 def spread(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:

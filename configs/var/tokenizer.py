@@ -5,8 +5,8 @@
       --config.data.source.data_dir=DIR \\
       --config.task.perceptual_weights=FILE
 
-`tokenizer.py:512` is the same for 512 × 512. The architecture is that of the released `vae_ch160v4096z32` (108.95M
-parameters); the released weights were trained on OpenImages by code that was
+`tokenizer.py:512` and `tokenizer.py:1024` are the same for larger images. The
+architecture is that of the released `vae_ch160v4096z32` (108.95M parameters); the released weights were trained on OpenImages by code that was
 never published. The recipe follows the nearest official trainer: AdamW with
 betas (0.5, 0.9), learning rate 3e-4 at batch 768, weight decay 0.005, clipping
 at 10, L1 0.2, L2 1, LPIPS 1, hinge loss with adaptive weight 0.4 from a fifth
@@ -23,10 +23,14 @@ from arvision.configs import common
 SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 # The released weights serve 512 px too, with other grids.
 SCALES_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
+# Those of Infinity (arXiv 2412.04431).
+SCALES_1024 = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
+SIDES = {'256': SCALES, '512': SCALES_512, '1024': SCALES_1024}
 STEPS_PER_EPOCH = 1_281_167 // 768
 
 
 def get_config(arg: str = '256'):
+  scales = common.size(arg or '256', SIDES)
   side = int(arg or 256)
   config = common.new()
   resize = side * 9 // 8
@@ -36,7 +40,7 @@ def get_config(arg: str = '256'):
     type='tokenizers.residual.MultiScaleVQ',
     vocab_size=4096,
     channels=32,
-    scales=common.size(arg or '256', {'256': SCALES, '512': SCALES_512}),
+    scales=scales,
     **common.autoencoder(ch=160, z_channels=32),
   )
   config.task = common.block(

@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from tests.multidevice.families import FAMILIES
+
 ROOT = pathlib.Path(__file__).parents[2]
 # Of the compiler, what takes long and changes no collective is left out.
 FLAGS = (
@@ -145,8 +147,8 @@ def test_var_sends_what_its_mesh_asks_for(var):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['var', 'llamagen'])
-def test_families_of_codes_on_every_mesh(name, tmp_path):
+@pytest.mark.parametrize('name', FAMILIES)
+def test_every_family_on_every_mesh(name, tmp_path):
   found = _run(tmp_path, [name], MESHES)[name]
   _same(found)
   _collectives(found)

@@ -1,0 +1,88 @@
+"""Products in a compute dtype, with sums in float32."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arvision.layers.dense import Dense
+from arvision.layers.product import product
+
+SPECS = {
+  'linear': ('abi,ix->abx', (4, 6, 16), (16, 8)),
+  'heads': ('abij,ijx->abx', (4, 6, 2, 8), (2, 8, 12)),
+  'logits': ('bhnk,bhmk->bhnm', (2, 3, 5, 8), (2, 3, 7, 8)),
+}
+
+
+def _operands(name, dtype=jnp.float32):
+  spec, *shapes = SPECS[name]
+  keys = jax.random.split(jax.random.key(0), 2)
+  return spec, *(jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes))
+
+
+@pytest.mark.parametrize('name', SPECS)
+def test_gradients_are_those_of_einsum(name):
+  spec, a, b = _operands(name)
+  ours = functools.partial(product, spec, dtype=jnp.float32)
+  plain = functools.partial(jnp.einsum, spec)
+  grad = lambda f: jax.grad(lambda a, b: (f(a, b) ** 2).sum(), (0, 1))(a, b)
+  for found, wanted in zip(grad(ours), grad(plain)):
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+
+
+def _dots(jaxpr):
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name == 'dot_general':
+      yield tuple(str(x.aval.dtype) for x in (*eqn.invars, *eqn.outvars))
+    for inner in jax.tree.leaves(
+      eqn.params, is_leaf=lambda x: hasattr(x, 'eqns')
+    ):
+      inner = getattr(inner, 'jaxpr', inner)
+      if hasattr(inner, 'eqns'):
+        yield from _dots(inner)
+
+
+@pytest.mark.parametrize('name', SPECS)
+def test_both_sides_of_every_product_have_the_compute_dtype(name):
+  spec, a, b = _operands(name)
+  loss = lambda a, b: (product(spec, a, b, jnp.bfloat16) ** 2).sum()
+  found = list(_dots(jax.make_jaxpr(jax.grad(loss, (0, 1)))(a, b).jaxpr))
+  assert found == [('bfloat16', 'bfloat16', 'float32')] * 3
+
+
+def test_gradients_of_float32_parameters_are_not_rounded():
+  spec, a, b = _operands('linear')
+  seed = jax.random.normal(jax.random.key(2), (4, 6, 8))
+  rounded = [np.asarray(x.astype(jnp.bfloat16), np.float64) for x in (a, seed)]
+  wanted = np.einsum('abi,abx->ix', *rounded)
+  _, pull = jax.vjp(lambda b: product(spec, a, b, jnp.bfloat16), b)
+  (found,) = pull(seed)
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_of_a_bias_is_summed_in_float32():
+  # A sum of as many in bfloat16 stops growing at 256.
+  x = jnp.ones((64, 64, 2))
+  layer = Dense((3,), ('embed', 'mlp'), dtype=jnp.bfloat16)
+  params = layer.init(jax.random.key(0), x)
+  loss = lambda p: layer.apply(p, x).astype(jnp.float32).sum()
+  found = jax.grad(loss)(params)['params']['bias']
+  np.testing.assert_array_equal(jnp.asarray(found.unbox()), 64 * 64)
+
+
+@pytest.mark.parametrize(('remat', 'again'), [('dots', 0), ('full', 1)])
+def test_remat_policies_see_the_products(remat, again):
+  spec, a, b = _operands('linear')
+  policy = {
+    'full': jax.checkpoint_policies.nothing_saveable,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  }[remat]
+  layer = jax.checkpoint(
+    lambda a, b: jnp.sin(product(spec, a, b, jnp.bfloat16)), policy=policy
+  )
+  grad = jax.grad(lambda a, b: layer(a, b).sum(), (0, 1))
+  assert len(list(_dots(jax.make_jaxpr(grad)(a, b).jaxpr))) == 3 + again
