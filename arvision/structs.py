@@ -312,6 +312,6 @@ class Picked:
     batch, _, size = logits.shape
     place = jnp.asarray(self.place)
     whole = jnp.zeros((batch, self.tokens, size), logits.dtype)
-    whole = whole.at[jnp.arange(batch)[:, None], place].set(logits)
+    whole = jax.vmap(lambda w, p, x: w.at[p].set(x))(whole, place, logits)
     drawn = self.draw.categorical(name, whole)
     return jnp.take_along_axis(drawn, place, 1)

@@ -54,11 +54,13 @@ class Masked(Halves):
     x = self._linear(x)
     # Of two axes, since it decays as published.
     hidden = self._param('hole', (1, self.out_width))
-    # Rows that only fill up are written outside of the array and dropped.
-    place = jnp.where(known, rows, layout.slots)
-    batch = jnp.arange(len(x))[:, None]
-    whole = jnp.broadcast_to(hidden, (len(x), layout.slots, self.out_width))
-    x = whole.at[batch, place].set(x, mode='drop')
+    # A gather by the rank among visible rows, and no scatter to their places: it
+    # stays within an example, so that devices need no rows of one another.
+    hole = jnp.asarray(slots.hole)
+    rank = jnp.cumsum(~hole, axis=1) - 1
+    kept = ~hole & (rank < rows.shape[1])
+    x = jnp.take_along_axis(x, jnp.where(kept, rank, 0)[..., None], 1)
+    x = jnp.where(kept[..., None], x, hidden)
     x = x + self._positions('position_second', layout, slots)
     x = x.astype(self.dtype)
     second = self._stack(

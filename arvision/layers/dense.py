@@ -6,9 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from arvision.layers.param import Init, normal, param, zeros
 from arvision.layers.product import product
+
+# Names what the remat policy 'dots' keeps.
+KEPT = 'dense'
 
 
 class Dense(nn.Module):
@@ -52,7 +56,7 @@ class Dense(nn.Module):
       names = self.names[self.inputs :]
       # Before y is rounded, so that its gradient is a sum in float32.
       y = y + param(self, 'bias', zeros, names, self.features)
-    return y.astype(self.dtype)
+    return checkpoint_name(y.astype(self.dtype), KEPT)
 
 
 class Embed(nn.Module):

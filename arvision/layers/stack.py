@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.layers.dense import Dense
+from arvision.layers.dense import KEPT, Dense
 from arvision.layers.spread import RESIDUAL, spread
 from arvision.structs import Template
 
@@ -17,7 +17,7 @@ LAYERS = 'layers'
 REMAT = {
   'none': None,
   'full': jax.checkpoint_policies.nothing_saveable,
-  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'dots': jax.checkpoint_policies.save_only_these_names(KEPT),
 }
 
 
@@ -76,7 +76,7 @@ class Stack(nn.Module):
     block: template of a block.
     depth: number of layers.
     drop_path: largest rate; grows linearly from 0 over the layers.
-    remat: 'none', 'dots' (keep matmul outputs) or 'full' (keep nothing).
+    remat: 'none', 'dots' (keep what `Dense` layers give) or 'full' (keep nothing).
     unroll: layers in one round of the scan. More compile longer; on a CPU a
       short stack trains faster with all of them, since a scan copies what
       the backward pass needs.

@@ -108,9 +108,8 @@ class RandomOrder(HoleFilling):
       )
       # Rows beyond those of the step are written outside and dropped.
       place = jnp.where(number < before, place, count)
-      example = jnp.arange(batch)[:, None]
-      new = values.at[example, place].set(drawn, mode='drop')
-      return new, (values, hole)
+      put = jax.vmap(lambda v, p, x: v.at[p].set(x, mode='drop'))
+      return put(values, place, drawn), (values, hole)
 
     shown = []
     for first, end, most, width in programs:

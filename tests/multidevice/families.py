@@ -25,6 +25,8 @@ FAMILIES = {
   'flowar': 'flowar/imagenet256:S',
 }
 
+BATCH = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -58,7 +60,7 @@ class Family:
     task: of it.
   """
 
-  def __init__(self, name: str, batch_size: int = 16, **optim):
+  def __init__(self, name: str, batch_size: int = BATCH, **optim):
     self.config = config = shrink(GENERATORS[FAMILIES[name]]())
     with config.unlocked():
       config.data.batch_size = batch_size

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from arvision.layers.dense import Dense
 from arvision.layers.product import product
+from arvision.layers.stack import REMAT
 
 SPECS = {
   'linear': ('abi,ix->abx', (4, 6, 16), (16, 8)),
@@ -75,14 +77,12 @@ def test_the_gradient_of_a_bias_is_summed_in_float32():
 
 
 @pytest.mark.parametrize(('remat', 'again'), [('dots', 0), ('full', 1)])
-def test_remat_policies_see_the_products(remat, again):
-  spec, a, b = _operands('linear')
-  policy = {
-    'full': jax.checkpoint_policies.nothing_saveable,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  }[remat]
-  layer = jax.checkpoint(
-    lambda a, b: jnp.sin(product(spec, a, b, jnp.bfloat16)), policy=policy
+def test_remat_policies_keep_what_they_say(remat, again):
+  x = jnp.ones((4, 16))
+  layer = Dense((8,), ('embed', 'mlp'), dtype=jnp.bfloat16)
+  params = nn.unbox(layer.init(jax.random.key(0), x))
+  block = jax.checkpoint(
+    lambda params, x: jnp.sin(layer.apply(params, x)), policy=REMAT[remat]
   )
-  grad = jax.grad(lambda a, b: layer(a, b).sum(), (0, 1))
-  assert len(list(_dots(jax.make_jaxpr(grad)(a, b).jaxpr))) == 3 + again
+  grad = jax.grad(lambda params, x: block(params, x).sum(), (0, 1))
+  assert len(list(_dots(jax.make_jaxpr(grad)(params, x).jaxpr))) == 3 + again
