@@ -111,9 +111,8 @@ def _inside(eqn, here, times, loops):
     times *= rounds or 1
   elif kind == 'shard_map':
     # Inside are the shapes of one device.
-    manual = params['manual_axes']
     sizes = params['mesh'].shape
-    times *= math.prod(sizes[axis] for axis in manual)
+    times *= math.prod(sizes[axis] for axis in params['newly_manual_axes'])
   for inner in _jaxprs(params.values()):
     yield from _walk(inner, here, times, loops)
 

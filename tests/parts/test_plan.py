@@ -124,6 +124,16 @@ def test_loops_and_what_is_computed_again_are_counted():
   assert (found.total, found.unknown) == (2 * 4**3, 1)
 
 
+def test_what_devices_do_by_themselves_is_counted_for_all_of_them():
+  mesh = jax.sharding.AbstractMesh((4, 2), ('data', 'tensor'))
+  with jax.sharding.use_abstract_mesh(mesh):
+    spec = jax.sharding.PartitionSpec('data')
+    product = jax.shard_map(lambda x: x @ x.T, in_specs=spec, out_specs=spec)
+    found = flops.count(jax.make_jaxpr(product)(jnp.ones((8, 16))))
+  # Both devices along `tensor` compute the same.
+  assert found.total == 4 * 2 * (2 * 2 * 2 * 16)
+
+
 def test_convolutions_are_counted_as_the_compiler_counts_them():
   def f(x, k):
     return jax.lax.conv_general_dilated(
