@@ -60,7 +60,7 @@ GENERATORS = {
   'xar/imagenet256:H': 1186.0,
 }
 # Configs of sizes that nobody published.
-OWN = ('digits/', 'fashion_mnist/', 'folder/', 'emoji/')
+OWN = ('var/imagenet1024', 'digits/', 'fashion_mnist/', 'folder/', 'emoji/')
 TOKENIZERS = {
   'var/tokenizer': 108.948355,
   'llamagen/tokenizer': 71.883,
