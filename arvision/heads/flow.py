@@ -16,6 +16,7 @@ from arvision.layers.level import LevelEmbedding, as_time
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal
 from arvision.layers.position import Rotary
+from arvision.layers.spread import deal
 from arvision.layers.stack import BlockInputs, Stack
 from arvision.layouts import masks
 from arvision.process.counts import Counts, Same
@@ -128,7 +129,7 @@ class Flow(nn.Module):
     z = z[:, :, 0]
     level = self.level(as_time(level))
     if level.shape[1] > 1:
-      level = level[:, at.entity]
+      level = deal(level, at.entity)
     cond = self.cond(z.astype(jnp.float32)) + level
     rotation = None
     if self.rotary is not None:

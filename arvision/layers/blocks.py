@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from arvision.layers.dense import Dense
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal, param
-from arvision.layers.spread import INNER, MODULATION, RESIDUAL, spread
+from arvision.layers.spread import INNER, MODULATION, RESIDUAL, deal, spread
 from arvision.structs import Template
 
 
@@ -234,7 +234,7 @@ class Block(nn.Module):
     if self.adaln is not None:
       six = self.adaln(name='adaln')(rest.modulation)
       if rest.rows is not None:
-        six = six[:, rest.rows]
+        six = deal(six, rest.rows)
       g1, g2, s1, s2, t1, t2 = (six[..., i, :] for i in range(6))
       gates = (g1, g2)
       norms = (

@@ -1,5 +1,7 @@
 """How activations are spread over the devices of a mesh."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -35,6 +37,21 @@ def spread(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
   rules = dict(nn.get_logical_axis_rules())
   axes = [_fitting(mesh, n and rules.get(n), s) for n, s in zip(names, x.shape)]
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+
+
+def deal(x: jax.Array, rows: Any) -> jax.Array:
+  """x (b, s, ...) -> (b, n, ...): to every slot its row of a few.
+
+  What comes out is whole along the slots. Spread over them, with padding, the
+  gradient of x was wrong by 8 % (jax 0.10.2 on eight CPU devices, FlowAR's 30 slots
+  over 4).
+
+  Args:
+    x: of any shape with s rows in every example.
+    rows: (n,) numbers of rows.
+  """
+  names = ('act_batch', *(None,) * (x.ndim - 2), 'act_embed')
+  return spread(x[:, rows], names)
 
 
 def _fitting(mesh, axes, size):
