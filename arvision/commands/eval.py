@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+
 from arvision.build import ConfigError, suggest
 from arvision.commands import runs
 from arvision.evals import cache
@@ -14,6 +16,7 @@ from arvision.evals.classifier import Recipe
 from arvision.evals.generation import Generation
 from arvision.evals.protocol import Metrics, dataset_name, headline
 from arvision.evals.reconstruction import Reconstruction
+from arvision.parallel import host
 
 KINDS = ('reconstruction', 'generation')
 # What of config.data changes no picture, and so no classifier.
@@ -22,7 +25,7 @@ _WITHOUT_EFFECT = ('batch_size', 'threads', 'workers', 'cache', 'broken_share')
 
 def main(argv: list[str]) -> None:
   """`arvision eval`: writes <workdir>/eval.json and prints a table."""
-  flags, run = runs.open_run(parser(), argv)
+  flags, run = runs.open_run(parser(), argv, several=True)
   start = time.time()
   metrics = evaluate(
     run,
@@ -41,9 +44,9 @@ def main(argv: list[str]) -> None:
     'seconds': time.time() - start,
   }
   path = flags.output or pathlib.Path(flags.workdir) / 'eval.json'
-  runs.write_text(path, json.dumps(record, indent=2) + '\n')
-  print(table(metrics))
-  print(f'\n{path}')
+  if jax.process_index() == 0:
+    runs.write_text(path, json.dumps(record, indent=2) + '\n')
+  host.say(f'{table(metrics)}\n\n{path}')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,7 +91,7 @@ def evaluate(
   sampling: Mapping[str, Any] | None = None,
   recipe: Recipe | None = None,
   classifiers: pathlib.Path | None = None,
-  say: Callable[[str], None] = print,
+  say: Callable[[str], None] = host.say,
 ) -> Metrics:
   """All figures of a run.
 

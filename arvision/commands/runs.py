@@ -4,9 +4,11 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -15,6 +17,7 @@ from arvision.commands import common
 from arvision.data.base import Data, DataError
 from arvision.data.latents import CachedTokens
 from arvision.parallel import host
+from arvision.parallel.mesh import make_mesh
 from arvision.tasks import assemble
 from arvision.training import workdir as workdirs
 from arvision.training.trained import TrainedRun, load_run
@@ -40,15 +43,27 @@ def parser(command: str, about: str | None) -> argparse.ArgumentParser:
   flags.add_argument(
     '--step', type=int, help='of the checkpoint; default: the newest'
   )
+  flags.add_argument(
+    '--mesh',
+    default='data=-1',
+    metavar='AXIS=N,...',
+    help='of the devices of a process, as in config.mesh; default: all of them '
+    'share the images (data=-1), and every one holds all weights',
+  )
   return flags
 
 
 def open_run(
-  flags: argparse.ArgumentParser, argv: list[str]
+  flags: argparse.ArgumentParser, argv: list[str], several: bool = False
 ) -> tuple[argparse.Namespace, TrainedRun]:
   """Parses a command line and opens the run that it names.
 
   Without --config the run's own is taken; --config.<key> changes either.
+
+  Args:
+    flags: of the command.
+    argv: the command line.
+    several: whether processes may share the work of the command.
 
   Raises:
     ConfigError: no run there, or one of another model than --config.
@@ -56,12 +71,27 @@ def open_run(
   """
   values, overrides = common.parse(flags, argv)
   host.use_compilation_cache()
-  run = load_run(values.workdir, values.ema, values.step)
+  if several:
+    host.initialize()
+  mesh = make_mesh(mesh_sizes(values.mesh), jax.local_devices())
+  run = load_run(values.workdir, values.ema, values.step, mesh)
   if values.config:
     config = common.load_config(values.config, overrides)
   else:
     config = common.override(run.config, overrides)
   return values, with_config(run, config, values.workdir)
+
+
+def mesh_sizes(text: str) -> dict[str, int]:
+  """'data=2,fsdp=4' -> {'data': 2, 'fsdp': 4}.
+
+  Raises:
+    ConfigError: not of that form.
+  """
+  if not re.fullmatch(r'\w+=-?\d+(,\w+=-?\d+)*', text):
+    raise ConfigError(f"--mesh='{text}': wanted axes and sizes, data=2,fsdp=4")
+  parts = (part.split('=') for part in text.split(','))
+  return {axis: int(size) for axis, size in parts}
 
 
 def with_config(

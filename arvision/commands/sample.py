@@ -6,11 +6,13 @@ import re
 import shutil
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from arvision.build import ConfigError, build, suggest
 from arvision.commands import runs
 from arvision.evals.generation import Drawn, draw
+from arvision.parallel import host
 from arvision.training import pictures
 from arvision.training.prompts import Prompts, of_captions, of_files
 from arvision.training.trained import TrainedRun
@@ -21,7 +23,7 @@ _SHOWN = 16
 
 def main(argv: list[str]) -> None:
   """`arvision sample`: writes <workdir>/samples/<name>/."""
-  flags, run = runs.open_run(parser(), argv)
+  flags, run = runs.open_run(parser(), argv, several=True)
   if run.model is None:
     raise ConfigError(
       f"--workdir='{flags.workdir}' holds a tokenizer, which draws nothing by "
@@ -43,9 +45,14 @@ def main(argv: list[str]) -> None:
   sample = run.sample_fn(prompts=prompts, **runs.sampling(flags))
   drawn = list(draw(sample, labels, flags.batch_size))
   folder = pathlib.Path(flags.workdir) / 'samples' / name
-  write(drawn, classes, folder, flags.npz)
+  if jax.process_index() == 0:
+    write(drawn, classes, folder, flags.npz)
+  # JAX gives a process up that ends long after the others.
+  host.barrier('written')
   kind = 'captions' if prompts else 'classes'
-  print(f'{len(labels)} images of {len(chosen)} {kind}: {folder / "grid.png"}')
+  host.say(
+    f'{len(labels)} images of {len(chosen)} {kind}: {folder / "grid.png"}'
+  )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -24,9 +24,9 @@ def main(argv: list[str]) -> int:
     stop_at=flags.stop_at,
   )
   if result.step == result.total:
-    print(f'trained {result.total} steps; results in {flags.workdir}')
+    host.say(f'trained {result.total} steps; results in {flags.workdir}')
     return 0
-  print(
+  host.say(
     f'stopped and saved after step {result.step} of {result.total}; the same '
     'command goes on from there'
   )

@@ -17,7 +17,7 @@ from flax import traverse_util
 
 from arvision.data.base import Data
 from arvision.evals.classifier import Classifier, Recipe
-from arvision.parallel.host import cache_folder
+from arvision.parallel import host
 
 # To be raised when `Network` or its training changes: older files are then
 # not found any more.
@@ -69,19 +69,21 @@ def load_or_train(
     ConfigError: fewer than two classes.
   """
   name = f'{fingerprint(recipe, data, description)}.npz'
-  path = pathlib.Path(folder or cache_folder() / 'classifiers') / name
+  path = pathlib.Path(folder or host.cache_folder() / 'classifiers') / name
   classifier = _load(path, recipe.network(data.num_classes))
   if classifier is not None:
     say(f'classifier: {path}')
-    return classifier
-  say(
-    f'classifier: training on {data.examples} images, once; it is kept as '
-    f'{path}'
-  )
-  classifier = recipe.train(data, say)
-  if jax.process_index() == 0:
-    _save(path, classifier)
-  return classifier
+  else:
+    say(
+      f'classifier: training on {data.examples} images, once; it is kept as '
+      f'{path}'
+    )
+    classifier = recipe.train(data, say)
+    if jax.process_index() == 0:
+      _save(path, classifier)
+  # One process may have found a file where another has trained.
+  variables = host.as_first(classifier.variables)
+  return dataclasses.replace(classifier, variables=variables)
 
 
 def _save(path, classifier):

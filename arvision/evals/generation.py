@@ -13,6 +13,7 @@ from arvision.data.base import Data
 from arvision.evals.classifier import Classifier
 from arvision.evals.frechet import Moments, frechet_distance
 from arvision.evals.protocol import Metrics, pad, size_name
+from arvision.parallel import host
 
 # labels (b,), index (b,) -> images (b, H, W, C) in [-1, 1], tokens (b, t) or
 # (b, t, c). `index` is the number of the sample, the same for any batching.
@@ -39,7 +40,7 @@ class Drawn:
 def draw(
   sample: SampleFn, labels: np.ndarray, batch_size: int
 ) -> Iterator[Drawn]:
-  """Draws one image per label, in calls of one shape.
+  """Draws one image per label, in calls of one shape, by all processes.
 
   Args:
     sample: see `SampleFn`.
@@ -54,10 +55,10 @@ def draw(
     part = slice(start, start + batch_size)
     wanted = labels[part]
     begin = time.perf_counter()
-    images, tokens = sample(
-      pad(wanted, batch_size), pad(index[part], batch_size)
+    images, tokens = host.divide(
+      sample, pad(wanted, batch_size), pad(index[part], batch_size)
     )
-    images, tokens = np.asarray(images, np.float32), np.asarray(tokens)
+    images = np.asarray(images, np.float32)
     seconds = time.perf_counter() - begin
     count = len(wanted)
     images = np.clip(images[:count], -1, 1)
@@ -126,7 +127,7 @@ class Generation:
       if encode is not None:
         digests += _digests(drawn.tokens)
       if classifier is not None:
-        features, logits = classifier(pad(drawn.images, size))
+        features, logits = host.divide(classifier, pad(drawn.images, size))
         features = features[: len(drawn.labels)]
         moments = moments.add(features) if moments else Moments.of(features)
         best = np.argmax(logits[: len(drawn.labels)], axis=-1)
@@ -140,24 +141,29 @@ class Generation:
       protocol = f'classifier-{place}-{self.samples}'
       if self.classes:
         metrics[f'class_accuracy/{protocol}'] = right / self.samples
-      real = feature_moments(classifier, data.train_pass(size))
+      real = feature_moments(classifier, host.own_pass(data.train_pass, size))
       metrics[f'frechet/{protocol}'] = frechet_distance(moments, real)
       if data.held_out_examples > 1:
-        held_out = feature_moments(classifier, data.held_out(size))
+        held_out = feature_moments(
+          classifier, host.own_pass(data.held_out, size)
+        )
         name = f'frechet_of_held_out/classifier-{place}-{held_out.count}'
         metrics[name] = frechet_distance(held_out, real)
     if encode is not None:
-      seen = seen_tokens(encode, data.train_pass(size))
+      seen = seen_tokens(encode, host.own_pass(data.train_pass, size))
       share = sum(d in seen for d in digests) / self.samples
       metrics[f'memorised/{place}-{self.samples}'] = share
     return metrics
 
 
 def feature_moments(classifier: Classifier, batches: Iterable) -> Moments:
-  """Moments of the features of a pass over images."""
+  """Moments of the features of a pass over images, see `host.own_pass`."""
   moments = None
   for batch in batches:
-    features = classifier(batch['image'])[0][batch['weight'] > 0]
+    features, weight = host.gather(
+      (classifier(batch['image'])[0], batch['weight'])
+    )
+    features = features[weight > 0]
     moments = moments.add(features) if moments else Moments.of(features)
   if moments is None:
     raise ConfigError('the pass over the data gave no batch')
@@ -165,14 +171,15 @@ def feature_moments(classifier: Classifier, batches: Iterable) -> Moments:
 
 
 def seen_tokens(encode: Callable[[Any], Any], batches: Iterable) -> set[bytes]:
-  """Digests of the tokens of all images of a pass.
+  """Digests of the tokens of all images of a pass, see `host.own_pass`.
 
   Batches that hold `tokens` are taken as they are.
   """
   seen: set[bytes] = set()
   for batch in batches:
     tokens = batch['tokens'] if 'tokens' in batch else encode(batch['image'])
-    seen.update(_digests(np.asarray(tokens)[batch['weight'] > 0]))
+    tokens, weight = host.gather((tokens, batch['weight']))
+    seen.update(_digests(tokens[weight > 0]))
   return seen
 
 

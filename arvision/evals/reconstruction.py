@@ -10,6 +10,7 @@ import numpy as np
 from arvision.data.base import Data, DataError
 from arvision.evals.image import psnr, squared_error, ssim, window_size
 from arvision.evals.protocol import Metrics, size_name
+from arvision.parallel import host
 from arvision.structs import TokenSpec
 
 
@@ -66,14 +67,16 @@ class Reconstruction:
     )
     counts = CodeCounts.empty(spec) if spec.kind == 'codes' else None
     errors, similarities = [], []
-    for batch in data.held_out(self.batch_size):
-      real = batch['weight'] > 0
+    for batch in host.own_pass(data.held_out, self.batch_size):
       values = encode(batch['image'])
-      error, similarity = measure(batch['image'], decode(values))
-      errors.append(np.asarray(error, np.float64)[real])
-      similarities.append(np.asarray(similarity, np.float64)[real])
+      error, similarity, values, weight = host.gather(
+        (*measure(batch['image'], decode(values)), values, batch['weight'])
+      )
+      real = weight > 0
+      errors.append(error[real].astype(np.float64))
+      similarities.append(similarity[real].astype(np.float64))
       if counts is not None:
-        counts = counts.add(np.asarray(values)[real])
+        counts = counts.add(values[real])
     error = np.concatenate(errors)
     protocol = f'held-out-{self.dataset}-{size_name(data.shape)}'
     metrics = {

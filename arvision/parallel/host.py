@@ -19,22 +19,69 @@ from arvision.parallel.rules import BATCH_AXES, Rules, axes_text, nearest
 def initialize() -> None:
   """Joins the other processes of a run, where the environment tells of any.
 
-  That is: JAX_COORDINATOR_ADDRESS is set (with JAX_NUM_PROCESSES and
-  JAX_PROCESS_ID, unless a cluster manager says them), a SLURM step has several
-  tasks, or a TPU has several workers. To be called before anything asks for
-  devices.
+  That is, in this order:
+
+    explicit  JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID;
+              what a cluster manager knows may be left out
+    SLURM     a step of several tasks
+    TPU       several TPU_WORKER_HOSTNAMES, or a TPU VM with a metadata server,
+              which JAX asks; TPU_SKIP_MDS_QUERY=1 forbids it
+
+  To be called before anything asks for devices.
+
+  Raises:
+    ConfigError: variables that do not fit one another.
   """
-  get = os.environ.get
-  tpu = len((get('TPU_WORKER_HOSTNAMES') or '').split(',')) > 1
-  slurm = int(get('SLURM_STEP_NUM_TASKS') or 1) > 1
-  if 'JAX_COORDINATOR_ADDRESS' in os.environ:
-    count, index = get('JAX_NUM_PROCESSES'), get('JAX_PROCESS_ID')
-    jax.distributed.initialize(
-      num_processes=int(count) if count else None,
-      process_id=int(index) if index else None,
+  if jax.distributed.is_initialized():
+    return
+  address = os.environ.get('JAX_COORDINATOR_ADDRESS')
+  count, index = _number('JAX_NUM_PROCESSES', 1), _number('JAX_PROCESS_ID', 0)
+  managed = (_number('SLURM_STEP_NUM_TASKS', 1) or 1) > 1 or _on_tpu_pod()
+  if not address and not managed:
+    if count is None and index is None:
+      return
+    raise ConfigError(
+      f'JAX_NUM_PROCESSES={count} and JAX_PROCESS_ID={index}, but no '
+      'JAX_COORDINATOR_ADDRESS: set it to host:port of process 0, or unset all '
+      'three to run alone'
     )
-  elif tpu or slurm:
-    jax.distributed.initialize()
+  if count is not None and index is not None and index >= count:
+    raise ConfigError(
+      f'JAX_PROCESS_ID={index} of JAX_NUM_PROCESSES={count}: wanted 0 to '
+      f'{count - 1}'
+    )
+  try:
+    jax.distributed.initialize(num_processes=count, process_id=index)
+  except ValueError as error:
+    raise ConfigError(
+      f'JAX_COORDINATOR_ADDRESS={address}, JAX_NUM_PROCESSES={count}, '
+      f'JAX_PROCESS_ID={index}: {error} Set all three, or run under a cluster '
+      'manager that JAX knows'
+    ) from error
+
+
+def _number(name: str, least: int) -> int | None:
+  """An environment variable as a number, None where it is not set."""
+  text = os.environ.get(name)
+  if not text:
+    return None
+  try:
+    number = int(text)
+  except ValueError:
+    number = least - 1
+  if number < least:
+    raise ConfigError(f"{name}='{text}': wanted a number, {least} or more")
+  return number
+
+
+def _on_tpu_pod() -> bool:
+  """Whether this is a TPU worker that has, or may have, others beside it."""
+  get = os.environ.get
+  hosts = get('TPU_PROCESS_ADDRESSES') or get('TPU_WORKER_HOSTNAMES')
+  if hosts:
+    return len(hosts.split(',')) > 1
+  # JAX itself sets the first where it finds TPU chips.
+  return bool(get('TPU_ML_PLATFORM') and not get('TPU_SKIP_MDS_QUERY'))
 
 
 def cache_folder() -> pathlib.Path:
@@ -66,6 +113,54 @@ def barrier(name: str) -> None:
   """Waits for every process."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
+
+
+def say(text: str) -> None:
+  """Prints a line, in process 0."""
+  if jax.process_index() == 0:
+    print(text, flush=True)
+
+
+def gather(tree: Any) -> Any:
+  """Rows of all processes: numpy arrays, one process after another.
+
+  Args:
+    tree: of arrays with equally many rows in every process.
+  """
+  return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def as_first(tree: Any) -> Any:
+  """A tree of numpy arrays as process 0 has them."""
+  return multihost_utils.broadcast_one_to_all(tree)
+
+
+def divide(function: Callable, *rows: np.ndarray) -> Any:
+  """function(*rows), a share of the rows in every process; all get all of it.
+
+  Args:
+    function: maps arrays (b, ...) row by row; it is given equally many rows in
+      every process, the last one repeated.
+    rows: (b, ...) each, the same in every process.
+  """
+  size, count = len(rows[0]), jax.process_count()
+  share = -(-size // count)
+  start = jax.process_index() * share
+  own = np.minimum(np.arange(start, start + share), size - 1)
+  found = gather(function(*(x[own] for x in rows)))
+  return jax.tree.map(lambda x: x[:size], found)
+
+
+def own_pass(make: Callable[..., Iterator], batch_size: int) -> Iterator:
+  """The rows of this process of a pass over data; `gather` gives all of them.
+
+  Args:
+    make: `Data.held_out` or `Data.train_pass`.
+    batch_size: of all processes together, rounded up to divide among them.
+  """
+  count = jax.process_count()
+  whole = -(-batch_size // count) * count
+  return iter(make(whole, jax.process_index(), count))
 
 
 class Placement:
@@ -117,13 +212,56 @@ class Placement:
       f'({f"{below} or " if below else ""}{below + whole}){other}'
     )
 
+  def share(self) -> tuple[int, int]:
+    """The number of the part of every batch that this process makes, of how many.
+
+    Processes whose devices hold the same rows (along `tensor` and `sequence`)
+    make the same part. Where the rows of a process are not neighbours, the rows
+    of a batch come in another order than with one process.
+
+    Raises:
+      ConfigError: parts that overlap.
+    """
+    devices = self.mesh.devices.reshape(self.batch_parts, -1)
+    owners = np.array([[d.process_index for d in row] for row in devices])
+    parts = {
+      int(p): tuple(np.flatnonzero((owners == p).any(1)))
+      for p in np.unique(owners)
+    }
+    distinct = sorted(set(parts.values()))
+    sizes = [len(rows) for rows in distinct]
+    if sum(sizes) != self.batch_parts or len(set(sizes)) > 1:
+      raise ConfigError(
+        f'config.mesh: the {self.batch_parts} parts of a batch are not dealt '
+        f'out evenly to {len(parts)} processes; make the product of '
+        f'{", ".join(BATCH_AXES)} a multiple of the processes, or a divisor'
+      )
+    return distinct.index(parts[jax.process_index()]), len(distinct)
+
   def put_batch(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Global arrays of the rows that this process has; text is left out."""
+    """Global arrays of the rows that this process makes; text is left out."""
     arrays = numbers(batch)
     if jax.process_count() == 1:
       return jax.device_put(arrays, self.batch)
     make = jax.make_array_from_process_local_data
     return {k: make(self.batch, v) for k, v in arrays.items()}
+
+  def put_rows(self, tree: Any) -> Any:
+    """Rows that this process has all of, for a mesh of its own devices.
+
+    Args:
+      tree: of arrays (b, ...); the last row is repeated until the devices
+        divide them.
+    """
+
+    def put(x):
+      x = x if isinstance(x, jax.Array) else np.asarray(x)
+      rows = -(-len(x) // self.batch_parts) * self.batch_parts
+      if rows > len(x):
+        x = np.asarray(x)[np.minimum(np.arange(rows), len(x) - 1)]
+      return jax.device_put(x, self.batch)
+
+    return jax.tree.map(put, tree)
 
   def put_whole(self, tree: Any) -> Any:
     """Arrays that every device has a copy of, as process 0 has them."""

@@ -67,11 +67,12 @@ def make_model(config: Any) -> ARModel:
   )
 
 
-def trained_shapes(config: Any) -> Any:
+def trained_shapes(config: Any, boxed: bool = False) -> Any:
   """Shapes of the parameters that a config trains, without any data.
 
   Args:
     config: whole; of a tokenizer or of a generator.
+    boxed: with the logical names of their axes, see `Rules.shardings`.
 
   Returns:
     a tree of `jax.ShapeDtypeStruct`: of the model, or of the tokenizer without
@@ -85,13 +86,15 @@ def trained_shapes(config: Any) -> Any:
   key = jax.random.key(0)
   if not is_generator(config):
     variables = jax.eval_shape(tokenizer.init, key, image)
-    return nn.unbox(variables['params'])
+    shapes = variables['params']
+    return shapes if boxed else nn.unbox(shapes)
   model = make_model(config)
   check_fit(config, model, tokenizer)
   return model_shapes(
     model,
     lambda: tokenizer.bind(tokenizer.init(key, image)),
     blank_tokens(tokenizer.spec),
+    boxed,
   )
 
 
@@ -99,6 +102,7 @@ def model_shapes(
   model: ARModel,
   make_codec: Callable[[], Any] = lambda: None,
   tokens: Tokens | None = None,
+  boxed: bool = False,
 ) -> Any:
   """Shapes of the parameters of a model.
 
@@ -106,6 +110,7 @@ def model_shapes(
     model: the trained parts.
     make_codec: gives the bound tokenizer; nothing of it is computed.
     tokens: of one image; None: codes.
+    boxed: see `trained_shapes`.
   """
   if tokens is None:
     tokens = Tokens(jnp.zeros((1, model.layout.tokens), jnp.int32))
@@ -117,8 +122,8 @@ def model_shapes(
       key, tokens, inputs, draw, make_codec(), train=False, method='loss'
     )
 
-  shapes = jax.eval_shape(init, jax.random.key(0))
-  return nn.unbox(shapes['params'])
+  shapes = jax.eval_shape(init, jax.random.key(0))['params']
+  return shapes if boxed else nn.unbox(shapes)
 
 
 def is_generator(config: Any) -> bool:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from arvision.data.base import Data
-from arvision.parallel.host import Placement, numbers
+from arvision.parallel.host import Placement
 from arvision.tasks.base import Task, TrainState
 
 
@@ -67,11 +67,12 @@ class HeldOut:
     self._data = data
     self._placement = placement
     self._batch_size = batch_size
-    self._count = count
     whole = placement.whole
     self._sums = placement.jit(task.evaluate, out_shardings=whole)
     self._pictures = _Ordered(placement, task.pictures)
     self._check = _Ordered(placement, task.check)
+    few = lambda batch: {k: v[:count] for k, v in batch.items()}
+    self._first = placement.jit(few, out_shardings=whole)
     self._fixed: Any = None
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
@@ -111,10 +112,8 @@ class HeldOut:
     return self._check(state, self._few(batch))
 
   def _pass(self):
-    return self._data.held_out(
-      self._batch_size, jax.process_index(), jax.process_count()
-    )
+    return self._data.held_out(self._batch_size, *self._placement.share())
 
   def _few(self, batch):
-    few = {k: v[: self._count] for k, v in numbers(batch).items()}
-    return self._placement.put_whole(few)
+    # Of the global batch: one process may make fewer rows than are shown.
+    return self._first(self._placement.put_batch(batch))

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from arvision.build import build
@@ -86,9 +85,7 @@ def train(
   frozen = frozen_weights.load(config, workdir)
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
   origin = start.Origin(task, placement, config.seed)
-  batches = data.train(
-    clock.batch_size, config.seed, jax.process_index(), jax.process_count()
-  )
+  batches = data.train(clock.batch_size, config.seed, *placement.share())
 
   frozen_weights.claim(workdir, config, frozen)
   with contextlib.ExitStack() as stack:

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from arvision.build import ConfigError, build
 from arvision.data.base import Data
 from arvision.model import ARModel, sample
+from arvision.parallel.host import Placement
+from arvision.parallel.mesh import make_mesh
+from arvision.parallel.rules import Rules
 from arvision.process.editing import kept_tokens
 from arvision.samplers.base import Known
 from arvision.structs import Draw, Tokens
@@ -35,6 +38,7 @@ class TrainedRun:
     step: optimizer steps that the weights have seen.
     tokenizer: module.
     variables: of the tokenizer.
+    placement: over whose devices, those of this process, batches are spread.
     model: of a generator, None for a tokenizer.
     params: of the model, None for a tokenizer.
   """
@@ -43,6 +47,7 @@ class TrainedRun:
   step: int
   tokenizer: Any
   variables: Any
+  placement: Placement
   model: ARModel | None = None
   params: Any = None
 
@@ -60,11 +65,11 @@ class TrainedRun:
 
   @functools.cached_property
   def _encode(self):
-    return jax.jit(lambda v, x: self.tokenizer.bind(v).encode(x).values)
+    return self._rows(lambda codec, x: codec.encode(x).values)
 
   @functools.cached_property
   def _store(self):
-    return jax.jit(lambda v, x: self.tokenizer.bind(v).store(x))
+    return self._rows(lambda codec, x: codec.store(x))
 
   @functools.cached_property
   def as_drawn(self) -> 'TrainedRun':
@@ -74,19 +79,29 @@ class TrainedRun:
 
   @functools.cached_property
   def _decode(self):
-    return jax.jit(lambda v, t: self.tokenizer.bind(v).decode(Tokens(t)))
+    return self._rows(lambda codec, t: codec.decode(Tokens(t)))
+
+  def _rows(self, function):
+    """x (b, ...) -> function(codec, x), the rows spread over the devices."""
+    call = self.placement.jit(lambda v, x: function(self.tokenizer.bind(v), x))
+
+    def spread(x):
+      out = call(self.variables, self.placement.put_rows(x))
+      return out if len(out) == len(x) else out[: len(x)]
+
+    return spread
 
   def encode(self, image: Any) -> jax.Array:
     """(b, H, W, C) in [-1, 1] -> (b, t) int32 or (b, t, c) float32."""
-    return self._encode(self.variables, jnp.asarray(image))
+    return self._encode(image)
 
   def store(self, image: Any) -> jax.Array:
     """(b, H, W, C) in [-1, 1] -> what `arvision encode` keeps of it."""
-    return self._store(self.variables, jnp.asarray(image))
+    return self._store(image)
 
   def decode(self, values: Any) -> jax.Array:
     """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1]."""
-    return self._decode(self.variables, jnp.asarray(values))
+    return self._decode(values)
 
   def sampler(
     self,
@@ -150,7 +165,7 @@ class TrainedRun:
         kept = kept_tokens(keep, grids)
       except ValueError as error:
         raise ConfigError(f'config.tokenizer: {error}') from error
-      return draw(labels, index, (jnp.asarray(images), jnp.asarray(kept)))
+      return draw(labels, index, (images, kept))
 
     return call
 
@@ -161,7 +176,6 @@ class TrainedRun:
       raise ConfigError('a tokenizer draws nothing by itself')
     tokenizer = sampler.tokenizer(self.tokenizer)
 
-    @jax.jit
     def draw(params, variables, inputs, index, picture):
       codec = tokenizer.bind(variables)
       keys, known = Draw.create(seed, index), None
@@ -172,12 +186,14 @@ class TrainedRun:
       return codec.decode(tokens), tokens.values
 
     prompts = prompts or self.prompts
+    compiled = self.placement.jit(draw)
 
     def call(labels, index, picture=None):
-      labels, index = (jnp.asarray(x, jnp.int32) for x in (labels, index))
+      labels, index = (np.asarray(x, np.int32) for x in (labels, index))
       inputs = prompts.take(labels) if prompts else {'label': labels}
-      out = draw(self.params, self.variables, inputs, index, picture)
-      return jax.device_get(out)
+      rows = self.placement.put_rows((inputs, index, picture))
+      out = jax.device_get(compiled(self.params, self.variables, *rows))
+      return jax.tree.map(lambda x: x[: len(labels)], out)
 
     return call
 
@@ -186,6 +202,7 @@ def load_run(
   workdir: str | os.PathLike,
   ema: str | None = None,
   step: int | None = None,
+  mesh: Mesh | None = None,
 ) -> TrainedRun:
   """Opens a run.
 
@@ -193,22 +210,50 @@ def load_run(
     workdir: its folder.
     ema: which weights: a decay, 'raw', or None for the slowest average.
     step: of the checkpoint; None for the newest.
+    mesh: of devices of this process; None takes all of them along `data`.
 
   Raises:
     ConfigError: no run there, or no such average.
     DataError: a checkpoint that cannot be read.
   """
   config, params, step = checkpoint.load_params(workdir, ema, step)
+  kept = frozen.load(config, workdir) if assemble.is_generator(config) else {}
+  if mesh is None:
+    mesh = make_mesh({'data': -1}, jax.local_devices())
+  return placed(config, step, params, kept, mesh)
+
+
+def placed(
+  config: ConfigDict, step: int, params: Any, kept: Any, mesh: Mesh
+) -> TrainedRun:
+  """A run whose weights are here, with the weights on devices.
+
+  Args:
+    config, step: of the run.
+    params: that were trained, numpy arrays.
+    kept: {'tokenizer': variables} of a generator, {} of a tokenizer.
+    mesh: of devices of this process. A generator's weights are cut as in
+      training, a tokenizer's are whole on every device.
+  """
+  placement = Placement(mesh, Rules(**config.get('rules', {})))
   tokenizer = assemble.make_tokenizer(config)
-  if not assemble.is_generator(config):
-    variables = {'params': params['tokenizer']}
-    return TrainedRun(config, step, tokenizer, jax.device_put(variables))
-  kept = frozen.load(config, workdir)
-  return TrainedRun(
+  variables = kept.get('tokenizer') or {'params': params['tokenizer']}
+  run = TrainedRun(
     config,
     step,
     tokenizer,
-    jax.device_put(kept['tokenizer']),
-    assemble.make_model(config),
-    jax.device_put(params),
+    jax.device_put(variables, placement.whole),
+    placement,
+  )
+  if not kept:
+    return run
+  # To know where weights lie costs a trace of the model.
+  where: Any = placement.whole
+  if mesh.size > placement.batch_parts or mesh.shape['fsdp'] > 1:
+    shapes = assemble.trained_shapes(config, boxed=True)
+    where = placement.rules.shardings(mesh, shapes)
+  return dataclasses.replace(
+    run,
+    model=assemble.make_model(config),
+    params=jax.device_put(params, where),
   )

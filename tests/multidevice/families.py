@@ -44,7 +44,7 @@ class Data:
     return {'image': image, 'label': label}
 
 
-def _numbers(shapes: Any) -> Any:
+def numbers(shapes: Any) -> Any:
   """Small numbers of these shapes; programs that draw them compile long."""
   rng = np.random.default_rng(0)
   leaves, structure = jax.tree.flatten(shapes)
@@ -78,14 +78,14 @@ class Family:
       config,
       self.data,
       build(config.optim, 'optim').make(clock),
-      {'tokenizer': _numbers(nn.unbox(shapes))},
+      {'tokenizer': numbers(nn.unbox(shapes))},
       clock.total,
     )
 
   def state(self, place: Placement) -> TrainState:
     """The same state on every mesh."""
     abstract = start.Origin(self.task, place, 0).abstract
-    params = _numbers(abstract.params)
+    params = numbers(abstract.params)
     state = abstract.replace(
       step=np.int32(0),
       params=params,

@@ -1,23 +1,14 @@
 """Families of the published papers take the same steps on every mesh."""
 
 import json
-import os
-import pathlib
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from tests.multidevice import processes
 from tests.multidevice.families import BATCH, FAMILIES
 
-ROOT = pathlib.Path(__file__).parents[2]
-# Of the compiler, what takes long and changes no collective is left out.
-FLAGS = (
-  '--xla_force_host_platform_device_count=8 '
-  '--xla_backend_optimization_level=0 '
-  '--xla_llvm_disable_expensive_passes=true'
-)
 MESHES = {
   'data': {'data': 8},
   'fsdp': {'fsdp': 8},
@@ -58,13 +49,9 @@ with open(path, 'w') as file:
 
 def _run(folder, names, meshes):
   path = folder / 'found.json'
-  subprocess.run(
-    [sys.executable, '-c', _PROGRAM, json.dumps([names, meshes, str(path)])],
-    check=True,
-    cwd=ROOT,
-    env={**os.environ, 'XLA_FLAGS': FLAGS, 'JAX_PLATFORMS': 'cpu'},
-    timeout=1500,
-  )
+  given = json.dumps([names, meshes, str(path)])
+  program = [sys.executable, '-c', _PROGRAM, given]
+  processes.run(program, count=1, devices=8, flags=processes.QUICK)
   return json.loads(path.read_text())
 
 

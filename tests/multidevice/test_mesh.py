@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import types
@@ -17,6 +16,7 @@ from arvision.build import ConfigError
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules, nearest
+from tests.multidevice import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -118,8 +118,15 @@ def test_the_nearest_mesh_divides_and_is_no_larger():
 
 
 class FakePlacement(Placement):
-  def __init__(self, **sizes):
-    self.mesh = types.SimpleNamespace(shape={**dict.fromkeys(AXES, 1), **sizes})
+  """A mesh of devices that belong to so many processes, in this order."""
+
+  def __init__(self, processes=1, order=None, **sizes):
+    shape = {**dict.fromkeys(AXES, 1), **sizes}
+    count = int(np.prod(list(shape.values())))
+    owners = [i * processes // count for i in order or range(count)]
+    devices = [types.SimpleNamespace(process_index=p) for p in owners]
+    grid = np.array(devices, object).reshape(list(shape.values()))
+    self.mesh = types.SimpleNamespace(shape=shape, devices=grid)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +146,32 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused(size, pieces, said):
   with pytest.raises(ConfigError, match=said):
     FakePlacement(data=8).check_batch(size, pieces)
   FakePlacement(data=8).check_batch(16, pieces)
+
+
+@pytest.mark.parametrize(
+  ('count', 'sizes', 'shares'),
+  [
+    (2, {'data': 2, 'fsdp': 4}, [(0, 2), (1, 2)]),
+    (4, {'fsdp': 8}, [(0, 4), (1, 4), (2, 4), (3, 4)]),
+    # Both processes hold all rows.
+    (2, {'tensor': 8}, [(0, 1), (0, 1)]),
+    (4, {'data': 2, 'tensor': 4}, [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    (2, {'data': 4, 'order': [0, 2, 1, 3]}, [(0, 2), (1, 2)]),
+  ],
+)
+def test_processes_make_the_rows_that_their_devices_hold(
+  count, sizes, shares, monkeypatch
+):
+  placement = FakePlacement(count, **sizes)
+  for index, share in enumerate(shares):
+    monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
+    assert placement.share() == share
+
+
+def test_rows_that_processes_cannot_share_evenly_are_refused():
+  # The middle one of three rows would lie in both processes.
+  with pytest.raises(ConfigError, match='3 parts of a batch .* 2 processes'):
+    FakePlacement(2, data=3, tensor=2).share()
 
 
 def test_moments_lie_where_their_parameters_do():
@@ -240,6 +273,8 @@ from tests.parts import training_toys as toys
 assert (jax.process_count(), jax.device_count()) == (2, 4)
 config = toys.config(8, mesh={'data': 2, 'fsdp': 2})
 toys.run(config, sys.argv[1], stop_at=5)
+# Now both processes hold every row.
+config.mesh = {'tensor': 4}
 toys.run(config, sys.argv[1])
 """
 
@@ -247,30 +282,8 @@ toys.run(config, sys.argv[1])
 def test_two_processes_train_as_one_does(tmp_path):
   from tests.parts import training_toys as toys
 
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{free.getsockname()[1]}'
-  processes = [
-    subprocess.Popen(
-      [sys.executable, '-c', _PROCESS, str(tmp_path / 'two')],
-      cwd=ROOT,
-      env={
-        **os.environ,
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
-        'JAX_PLATFORMS': 'cpu',
-        'JAX_COORDINATOR_ADDRESS': address,
-        'JAX_NUM_PROCESSES': '2',
-        'JAX_PROCESS_ID': str(i),
-      },
-      stdout=subprocess.DEVNULL,
-    )
-    for i in range(2)
-  ]
-  try:
-    assert [p.wait(timeout=300) for p in processes] == [0, 0]
-  finally:
-    for process in processes:
-      process.kill()
+  program = [sys.executable, '-c', _PROCESS, str(tmp_path / 'two')]
+  processes.run(program, count=2, devices=2)
   toys.run(toys.config(8), tmp_path / 'one')
   one, two = toys.arrays(tmp_path / 'one'), toys.arrays(tmp_path / 'two')
   for name in one:

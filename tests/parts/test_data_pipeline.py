@@ -103,6 +103,24 @@ def test_processes_share_the_same_global_batches(processes):
     assert_equal(batch, joined)
 
 
+def test_an_epoch_is_whole_though_processes_come_and_go():
+  data = images(held_out_share=0)
+  seen, state = [], None
+  for processes, steps in ((2, 2), (4, 1), (1, 2)):
+    parts = [data.train(8, 3, p, processes) for p in range(processes)]
+    for part in parts if state else ():
+      part.set_state(state)
+    for _ in range(steps):
+      shards = [next(part)['index'] for part in parts]
+      assert [len(shard) for shard in shards] == [8 // processes] * processes
+      seen += np.concatenate(shards).tolist()
+    [state] = {tuple(part.get_state().items()) for part in parts}
+    state = dict(state)
+  assert sorted(seen) == list(range(40))
+  alone = take(data.train(8, seed=3), 5)
+  assert seen == np.concatenate([b['index'] for b in alone]).tolist()
+
+
 @pytest.mark.parametrize('threads', [0, 2])
 def test_resume_in_the_middle_of_an_epoch(threads):
   data = images(threads=threads, flip=True)

@@ -1,0 +1,71 @@
+"""Several processes on this machine, as if each were a host of its own."""
+
+import os
+import pathlib
+import socket
+import subprocess
+from collections.abc import Sequence
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Of the compiler, what takes long and changes no collective is left out.
+QUICK = (
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+)
+
+
+def start(
+  program: Sequence[str], count: int, devices: int, flags: str = ''
+) -> list[subprocess.Popen]:
+  """Starts a program `count` times, to be joined by `host.initialize`.
+
+  Args:
+    program: and its arguments.
+    count: processes.
+    devices: fake ones of every process.
+    flags: of XLA.
+
+  Returns:
+    the processes, their stdout in a pipe.
+  """
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  env = {
+    **os.environ,
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} {flags}',
+    'JAX_PLATFORMS': 'cpu',
+  }
+  if count > 1:
+    env |= {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': str(count)}
+  started = []
+  for i in range(count):
+    own = {'JAX_PROCESS_ID': str(i)} if count > 1 else {}
+    started.append(
+      subprocess.Popen(
+        program,
+        cwd=ROOT,
+        env={**env, **own},
+        stdout=subprocess.PIPE,
+        text=True,
+      )
+    )
+  return started
+
+
+def wait(started: list[subprocess.Popen], timeout: float = 600) -> list[str]:
+  """What the processes printed; all of them must end well."""
+  try:
+    texts = [process.communicate(timeout=timeout)[0] for process in started]
+  finally:
+    for process in started:
+      process.kill()
+  codes = [process.returncode for process in started]
+  assert not any(codes), codes
+  return texts
+
+
+def run(
+  program: Sequence[str], count: int, devices: int, flags: str = ''
+) -> list[str]:
+  """Starts the processes and waits for them."""
+  return wait(start(program, count, devices, flags))
