@@ -21,11 +21,16 @@ def initialize() -> None:
 
   That is: JAX_COORDINATOR_ADDRESS is set (with JAX_NUM_PROCESSES and
   JAX_PROCESS_ID, unless a cluster manager says them), a SLURM step has several
-  tasks, or a TPU has several workers. To be called before anything asks for
-  devices.
+  tasks, a TPU has several workers or slices, or this is a TPU VM, where JAX asks
+  the metadata server. To be called before anything asks for devices.
   """
   get = os.environ.get
-  tpu = len((get('TPU_WORKER_HOSTNAMES') or '').split(',')) > 1
+  hosts = get('TPU_WORKER_HOSTNAMES')
+  # With chips JAX chooses the platform 'tpu'; without, it sets the variable.
+  on_tpu = 'tpu' in (jax.config.jax_platforms or '')
+  vm = on_tpu and hosts is None and 'TPU_SKIP_MDS_QUERY' not in os.environ
+  several = len((hosts or '').split(',')) > 1
+  tpu = vm or several or int(get('MEGASCALE_NUM_SLICES') or 1) > 1
   slurm = int(get('SLURM_STEP_NUM_TASKS') or 1) > 1
   if 'JAX_COORDINATOR_ADDRESS' in os.environ:
     count, index = get('JAX_NUM_PROCESSES'), get('JAX_PROCESS_ID')
@@ -97,10 +102,12 @@ class Placement:
       pieces: that every step is cut into (config.optim.accumulate).
 
     Raises:
-      ConfigError: with the keys to change.
+      ConfigError: with the keys to change; or a mesh that lays a row of the
+        batch over several processes, each of which reads rows of its own.
     """
     parts = self.batch_parts
     if batch_size % (parts * pieces) == 0:
+      self._check_rows(batch_size)
       return
     whole = parts * pieces
     below = batch_size // whole * whole
@@ -116,6 +123,21 @@ class Placement:
       f'config.optim.accumulate={pieces}; make it a multiple of {whole} '
       f'({f"{below} or " if below else ""}{below + whole}){other}'
     )
+
+  def _check_rows(self, batch_size):
+    """Refuses a mesh on which processes share rows of the batch."""
+    if jax.process_count() == 1:
+      return
+    here = self.batch.addressable_devices_indices_map((batch_size,))
+    rows = {i for (part,) in here.values() for i in range(batch_size)[part]}
+    if len(rows) * jax.process_count() != batch_size:
+      cut = {a: n for a, n in self.mesh.shape.items() if n > 1}
+      raise ConfigError(
+        f'{axes_text(cut)}: several of the {jax.process_count()} processes '
+        'would need the same rows of the batch, and each reads rows of its '
+        'own; make tensor x sequence a divisor of '
+        f'{jax.local_device_count()}, the devices of a process'
+      )
 
   def put_batch(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Global arrays of the rows that this process has; text is left out."""

@@ -14,6 +14,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from arvision.build import ConfigError
+from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules, nearest
@@ -190,6 +191,7 @@ def test_eight_devices_train_as_one_does(tmp_path):
 
 _SHARDED = """
 import jax
+from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.training import start
@@ -231,13 +233,55 @@ def test_state_is_spread_and_given_up():
   assert 'sharded' in done.stdout, done.stderr[-2000:]
 
 
+@pytest.mark.parametrize(
+  ('platforms', 'variables', 'joins'),
+  [
+    ('', {}, False),
+    ('', {'JAX_COORDINATOR_ADDRESS': 'node:1'}, True),
+    ('', {'SLURM_STEP_NUM_TASKS': '2'}, True),
+    ('', {'SLURM_STEP_NUM_TASKS': '1'}, False),
+    # Kubernetes: several hosts, one, and one in each of two slices.
+    ('tpu,cpu', {'TPU_WORKER_HOSTNAMES': 'a,b'}, True),
+    ('tpu,cpu', {'TPU_WORKER_HOSTNAMES': 'a'}, False),
+    ('', {'TPU_WORKER_HOSTNAMES': 'a', 'MEGASCALE_NUM_SLICES': '2'}, True),
+    # A TPU VM; without its TPU; without a server to ask, and so no TPU VM.
+    ('tpu,cpu', {}, True),
+    ('cpu', {}, False),
+    ('tpu,cpu', {'TPU_SKIP_MDS_QUERY': '1'}, False),
+  ],
+)
+def test_a_process_joins_where_there_are_others(
+  monkeypatch, platforms, variables, joins
+):
+  names = ('SLURM', 'TPU', 'MEGASCALE', 'JAX_COORD', 'JAX_NUM', 'JAX_PROCESS')
+  for name in [name for name in os.environ if name.startswith(names)]:
+    monkeypatch.delenv(name)
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  calls = []
+  config = types.SimpleNamespace(jax_platforms=platforms)
+  monkeypatch.setattr(jax, 'config', config)
+  monkeypatch.setattr(
+    jax.distributed, 'initialize', lambda **k: calls.append(k)
+  )
+  host.initialize()
+  assert len(calls) == joins
+
+
 _PROCESS = """
 import sys
 from arvision.parallel import host
 host.initialize()
 import jax
+from arvision.build import ConfigError
 from tests.parts import training_toys as toys
 assert (jax.process_count(), jax.device_count()) == (2, 4)
+try:
+  toys.run(toys.config(8, mesh={'tensor': 4}), sys.argv[1])
+except ConfigError as error:
+  assert 'make tensor x sequence a divisor of 2, the' in str(error), error
+else:
+  raise AssertionError('two processes had rows of their own on one device')
 config = toys.config(8, mesh={'data': 2, 'fsdp': 2})
 toys.run(config, sys.argv[1], stop_at=5)
 toys.run(config, sys.argv[1])
