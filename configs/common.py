@@ -35,7 +35,7 @@ def new(seed: int = 0) -> ConfigDict:
   config = ConfigDict()
   config.seed = seed
   config.ema = (0.999,)
-  config.mesh = block(data=-1, fsdp=1, tensor=1)
+  config.mesh = block(slice=1, data=-1, fsdp=1, tensor=1, sequence=1)
   config.checkpoint = block(every=block(fraction=0.1), keep=2)
   config.log = block(every=block(steps=50))
   config.pictures = block(every=block(fraction=0.1), count=32)

@@ -1,14 +1,18 @@
 """Trains a tokenizer or a generator, or goes on where a run was stopped."""
 
 import argparse
-import signal
 
 from arvision.commands import common
 from arvision.parallel import host
 
 
 def main(argv: list[str]) -> int:
-  """`arvision train`: fills --workdir; returns the exit code."""
+  """`arvision train`: fills --workdir.
+
+  Returns:
+    The exit code: 0, or 128 + the signal that stopped it, so that what
+    started it knows to start it again.
+  """
   flags, overrides = common.parse(parser(), argv)
   config = common.load_config(flags.config, overrides)
   host.use_compilation_cache()
@@ -30,7 +34,7 @@ def main(argv: list[str]) -> int:
     f'stopped and saved after step {result.step} of {result.total}; the same '
     'command goes on from there'
   )
-  return 130 if result.signal == signal.SIGINT else 0
+  return 128 + result.signal if result.signal else 0
 
 
 def parser() -> argparse.ArgumentParser:

@@ -24,8 +24,9 @@ def initialize() -> None:
     explicit  JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID;
               what a cluster manager knows may be left out
     SLURM     a step of several tasks
-    TPU       several TPU_WORKER_HOSTNAMES, or a TPU VM with a metadata server,
-              which JAX asks; TPU_SKIP_MDS_QUERY=1 forbids it
+    TPU       several TPU_WORKER_HOSTNAMES or MEGASCALE_NUM_SLICES, or a TPU VM
+              with a metadata server, which JAX asks; TPU_SKIP_MDS_QUERY=1
+              forbids it
 
   To be called before anything asks for devices.
 
@@ -77,6 +78,8 @@ def _number(name: str, least: int) -> int | None:
 def _on_tpu_pod() -> bool:
   """Whether this is a TPU worker that has, or may have, others beside it."""
   get = os.environ.get
+  if (_number('MEGASCALE_NUM_SLICES', 1) or 1) > 1:
+    return True
   hosts = get('TPU_PROCESS_ADDRESSES') or get('TPU_WORKER_HOSTNAMES')
   if hosts:
     return len(hosts.split(',')) > 1

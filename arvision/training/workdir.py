@@ -80,11 +80,16 @@ def save_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
 
 
 def check_same(config: ConfigDict, workdir: str | os.PathLike) -> None:
-  """Refuses a folder with the run of another config.
+  """Refuses a folder with the run of another config, and what is no folder.
 
   Raises:
     ConfigError: with the keys that differ, as they were and as they are.
   """
+  if '://' in str(workdir):
+    raise ConfigError(
+      f"'{workdir}': runs are kept in folders; mount what is behind the URL, "
+      'and name the folder'
+    )
   folder = pathlib.Path(workdir)
   if not (folder / CONFIG).exists():
     if (folder / CHECKPOINTS).exists():

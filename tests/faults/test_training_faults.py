@@ -149,6 +149,13 @@ def test_a_signal_saves_and_stops(tmp_path, number):
   assert signal.getsignal(number) is before
 
 
+def test_a_url_is_no_workdir(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ConfigError, match='mount what is behind the URL'):
+    toys.run(toys.config(), 'gs://bucket/run')
+  assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize(
   ('changes', 'said'),
   [

@@ -256,7 +256,7 @@ NEITHER = {'num_processes': None, 'process_id': None}
 def join(monkeypatch):
   """environment -> what JAX is asked for, None where it is not asked."""
   asked = []
-  ours = ('JAX_COORDINATOR', 'JAX_NUM_PROC', 'JAX_PROCESS', 'SLURM_', 'TPU_')
+  ours = ('JAX_COORDINATOR', 'JAX_NUM_PROC', 'JAX_PROCESS', 'SLURM_', 'TPU_', 'MEGASCALE_')
 
   def call(env, error=None):
     def initialize(**given):
@@ -287,6 +287,7 @@ def join(monkeypatch):
     ({'TPU_WORKER_HOSTNAMES': 'a,b'}, NEITHER),
     ({'TPU_PROCESS_ADDRESSES': 'a:1,b:1'}, NEITHER),
     ({'TPU_WORKER_HOSTNAMES': 'localhost'}, None),
+    ({'TPU_WORKER_HOSTNAMES': 'a', 'MEGASCALE_NUM_SLICES': '2'}, NEITHER),
     # A TPU VM, whose metadata JAX reads, and one where it may not.
     ({'TPU_ML_PLATFORM': 'JAX'}, NEITHER),
     ({'TPU_ML_PLATFORM': 'JAX', 'TPU_SKIP_MDS_QUERY': '1'}, None),

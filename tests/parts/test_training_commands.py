@@ -167,7 +167,7 @@ def test_a_stopped_run_says_how_to_go_on(monkeypatch, tmp_path, capsys):
 
   from arvision.training import loop
 
-  for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 0)):
+  for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
     result = loop.Result(5, 9, number)
     monkeypatch.setattr(loop, 'train', lambda *a, r=result, **k: r)
     monkeypatch.setattr(common, 'load_config', lambda *a: ConfigDict())
