@@ -256,7 +256,14 @@ NEITHER = {'num_processes': None, 'process_id': None}
 def join(monkeypatch):
   """environment -> what JAX is asked for, None where it is not asked."""
   asked = []
-  ours = ('JAX_COORDINATOR', 'JAX_NUM_PROC', 'JAX_PROCESS', 'SLURM_', 'TPU_', 'MEGASCALE_')
+  ours = (
+    'JAX_COORDINATOR',
+    'JAX_NUM_PROC',
+    'JAX_PROCESS',
+    'SLURM_',
+    'TPU_',
+    'MEGASCALE_',
+  )
 
   def call(env, error=None):
     def initialize(**given):
