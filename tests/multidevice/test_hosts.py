@@ -105,7 +105,7 @@ def test_two_processes_go_on_as_one(folder):
   one, two = log(folder / 'one'), log(folder / 'two')
   # One line for every step, and the figures of the last one.
   assert [line['step'] for line in two] == [1, 2, 3, 4, 5, 6, 6]
-  assert abs(one[0]['loss'] - one[5]['loss']) > 0.1
+  assert abs(one[0]['loss'] - one[5]['loss']) > 0.01
   for a, b in zip(one, two, strict=True):
     assert a.keys() == b.keys()
     for name in a.keys() - {'images_per_second'}:
@@ -171,7 +171,9 @@ def test_two_processes_measure_what_one_measures(folder):
 
 
 def test_process_0_alone_speaks_and_keeps(folder):
-  assert (folder / 'second.txt').read_text() == ''
+  lines = (folder / 'second.txt').read_text().splitlines()
+  # The library that connects them is not to be silenced.
+  assert not [line for line in lines if not line.startswith('[Gloo]')]
   assert len(list((folder / 'one' / 'together').iterdir())) == 1
 
 
