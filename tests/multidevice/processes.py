@@ -52,15 +52,17 @@ def start(
   return started
 
 
-def wait(started: list[subprocess.Popen], timeout: float = 600) -> list[str]:
-  """What the processes printed; all of them must end well."""
+def wait(
+  started: list[subprocess.Popen], timeout: float = 600, code: int = 0
+) -> list[str]:
+  """What the processes printed; all of them must end with an exit code."""
   try:
     texts = [process.communicate(timeout=timeout)[0] for process in started]
   finally:
     for process in started:
       process.kill()
   codes = [process.returncode for process in started]
-  assert not any(codes), codes
+  assert codes == [code] * len(started), codes
   return texts
 
 
