@@ -95,8 +95,8 @@ def cases() -> list[Case]:
   found = []
   for where in ('v5p:4x4x4', 'v5p:8x8x8', 'v6e:16x16', 'v5e:16x16'):
     for name, (config, cached) in MODELS.items():
-      odd = name in ('VAR-d16', 'VAR-d20', 'VAR-d24') and where == 'v5p:8x8x8'
-      mesh = PAIRS if odd or name == 'LlamaGen-3B' else BLOCK
+      few = name.startswith('VAR') and where == 'v5p:8x8x8'
+      mesh = PAIRS if few or name == 'LlamaGen-3B' else BLOCK
       found.append(Case(name, config, where, mesh, cached=cached))
     if where == 'v5p:4x4x4':
       found += [_large(*slice) for slice in SLICES.items()]
