@@ -209,7 +209,7 @@ def test_a_jobset_has_a_job_for_every_slice_and_a_pod_for_every_host(cluster):
 def test_a_slurm_job_that_was_stopped_queues_again(cluster):
   flags = ('--sbatch=--partition=h100 --account=me', '--setup=echo ready')
   done = cluster.launch('slurm.sh', *FLAGS['slurm.sh'], *flags)
-  assert done.returncode == 0 and cluster.calls == [['sbatch', '']]
+  assert done.returncode == 0 and cluster.calls == [['sbatch']]
   job = (cluster.folder / 'stdin').read_text()
   assert job.startswith('#!/usr/bin/env bash\n#SBATCH ')
   options = [
