@@ -62,6 +62,9 @@ class Dense(nn.Module):
 class Embed(nn.Module):
   """A table of vectors, looked up by id.
 
+  It is cut along its width alone: the number of rows is seldom one that a mesh
+  divides (1,000 classes and the null one).
+
   Attributes:
     rows: number of ids.
     width: length of a vector.
@@ -77,8 +80,8 @@ class Embed(nn.Module):
   @nn.compact
   def __call__(self, ids: jax.Array) -> jax.Array:
     shape = (self.rows, self.width)
-    table = param(self, 'table', self.table_init, ('vocab', 'embed'), shape)
+    table = param(self, 'table', self.table_init, (None, 'embed'), shape)
     # Gather the embed axis before the lookup: otherwise the partitioner
     # replicates the result and cuts it again on meshes with fsdp and tensor.
-    table = nn.with_logical_constraint(table, ('vocab', None))
+    table = nn.with_logical_constraint(table, (None, None))
     return jnp.asarray(table)[ids].astype(self.dtype)

@@ -1,8 +1,5 @@
 """Meshes and rules, and that eight devices compute what one does."""
 
-import os
-import pathlib
-import subprocess
 import sys
 import types
 
@@ -17,8 +14,6 @@ from arvision.parallel.host import Placement
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules, nearest
 from tests.multidevice import processes
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_one_axis_takes_what_the_others_leave():
@@ -203,14 +198,8 @@ def test_eight_devices_train_as_one_does(tmp_path):
   from tests.parts import training_toys as toys
 
   toys.run(toys.config(8, evals__every={'steps': 4}), tmp_path / 'one')
-  flag = '--xla_force_host_platform_device_count=8'
-  subprocess.run(
-    [sys.executable, '-c', _PROGRAM, str(tmp_path)],
-    check=True,
-    cwd=ROOT,
-    env={**os.environ, 'XLA_FLAGS': flag, 'JAX_PLATFORMS': 'cpu'},
-    timeout=300,
-  )
+  program = [sys.executable, '-c', _PROGRAM, str(tmp_path)]
+  processes.run(program, count=1, devices=8)
   one = toys.arrays(tmp_path / 'one')
   for i in range(3):
     many = toys.arrays(tmp_path / str(i))
@@ -252,16 +241,9 @@ print('sharded')
 
 
 def test_state_is_spread_and_given_up():
-  flag = '--xla_force_host_platform_device_count=8'
-  done = subprocess.run(
-    [sys.executable, '-c', _SHARDED],
-    cwd=ROOT,
-    env={**os.environ, 'XLA_FLAGS': flag, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert 'sharded' in done.stdout, done.stderr[-2000:]
+  program = [sys.executable, '-c', _SHARDED]
+  (text,) = processes.run(program, count=1, devices=8)
+  assert 'sharded' in text
 
 
 _PROCESS = """

@@ -1,8 +1,5 @@
 """The kernels of attention against the dense reference, and their choice."""
 
-import os
-import pathlib
-import subprocess
 import sys
 
 import jax
@@ -22,8 +19,8 @@ from arvision.layers import kernels
 from arvision.layers.kernels import Mask, attention, dense, fused, splash
 from arvision.layouts import grid, masks, scales, sequence
 from tests.configs import GENERATORS
+from tests.multidevice import processes
 
-ROOT = pathlib.Path(__file__).parents[2]
 # None of them has a multiple of 128 rows.
 LAYOUTS = {
   'VAR': scales.scales((1, 2, 3, 4, 5, 6, 8)),
@@ -297,13 +294,5 @@ print('spread')
 
 
 def test_every_device_has_its_examples_and_heads():
-  flag = '--xla_force_host_platform_device_count=8'
-  done = subprocess.run(
-    [sys.executable, '-c', _SPREAD],
-    cwd=ROOT,
-    env={**os.environ, 'XLA_FLAGS': flag, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert 'spread' in done.stdout, done.stderr[-2000:]
+  (text,) = processes.run([sys.executable, '-c', _SPREAD], 1, devices=8)
+  assert 'spread' in text

@@ -17,7 +17,7 @@ from arvision.build import ConfigError
 from arvision.commands import common
 from arvision.commands import plan as command
 from arvision.parallel.host import Placement
-from arvision.parallel.mesh import make_mesh
+from arvision.parallel.mesh import AXES, make_mesh
 from arvision.plan import answer, flops, programs, report, topology, traffic
 from arvision.plan.chips import CHIPS
 from arvision.plan.predict import predict
@@ -365,6 +365,14 @@ def test_meshes_that_divide_are_found_and_named(monkeypatch):
   assert found[-1]['fsdp'] < 4
   assert all(mesh['tensor'] != 2 for mesh in found)
   assert all(16 % (s['data'] * s['fsdp']) == 0 for s in asked)
+
+
+def test_published_models_may_be_cut_by_tensor():
+  mesh = jax.sharding.AbstractMesh((1, 1, 2, 4, 1), AXES)
+  config = common.load_config('var/imagenet256:d16', ())
+  found = programs.Programs(config, Placement(mesh))
+  # Of what is large, all is cut: of position tables and norms little is left.
+  assert found.state_bytes < 1.1 * 3 * 4 * found.parameters / 8
 
 
 def test_what_does_not_divide_is_refused_with_meshes_that_do():
