@@ -65,24 +65,26 @@ def spent(run: Callable[[], Any]) -> Spent:
 
 
 def interleaved(
-  runs: dict[str, Callable[[], Any]], repeats: int
+  runs: dict[str, Callable[[], Any]], repeats: int, warm: tuple[str, ...] = ()
 ) -> dict[str, tuple[Spent, list[Spent]]]:
   """Times several calls in turns, so that a noisy machine is unjust to none.
 
   Args:
     runs: name -> call.
     repeats: turns after the first.
+    warm: names of those that were called before.
 
   Returns:
     name -> what the first call took, which compiles, and what the others took.
+    Of warm ones the first is the first of the others.
   """
-  first = {name: spent(run) for name, run in runs.items()}
+  first = {name: spent(run) for name, run in runs.items() if name not in warm}
   times: dict[str, list[Spent]] = {name: [] for name in runs}
   for turn in range(repeats):
     names = list(runs) if turn % 2 == 0 else list(reversed(runs))
     for name in names:
       times[name].append(spent(runs[name]))
-  return {name: (first[name], times[name]) for name in runs}
+  return {name: (first.get(name, t[0]), t) for name, t in times.items()}
 
 
 def best(run: Callable[[], Any], repeats: int) -> tuple[float, float]:

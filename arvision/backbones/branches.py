@@ -23,17 +23,16 @@ class Branches(Decoder):
   extra: int = 1
 
   @property
-  def layers(self):
-    return self.depth + (self.branches - 1) * self.extra
+  def depths(self):
+    return self.depth, *(self.extra,) * (self.branches - 1)
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
-    hidden, written, start = [], (), 0
-    for r in range(self.branches):
+    hidden, written = [], []
+    for r, depth in enumerate(self.depths):
       end = f'_{r}' if r else ''
-      depth = self.extra if r else self.depth
-      own = None if cache is None else cache[start : start + depth]
+      own = None if cache is None else cache[r]
       x, own = self._stack(f'stack{end}', depth)(x, inputs, own)
-      written += own or ()
-      start += depth
+      written.append(own)
       hidden.append(self._last_norm(f'norm{end}', x, cond))
-    return jnp.stack(hidden, axis=2), written if cache is not None else None
+    caches = None if cache is None else tuple(written)
+    return jnp.stack(hidden, axis=2), caches

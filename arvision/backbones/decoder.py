@@ -1,5 +1,6 @@
 """The decoder-only transformer that most of the papers share."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from arvision.layers.dense import Dense, Embed
 from arvision.layers.kernels import Mask
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal
-from arvision.layers.stack import BlockInputs, Stack
+from arvision.layers.stack import BlockInputs, Caches, Stack
 from arvision.layouts import masks
 from arvision.layouts.base import Layout, take
 from arvision.structs import Cond, Slots, Template
@@ -120,17 +121,17 @@ class Decoder(nn.Module):
     cond: Cond,
     layout: Layout,
     *,
-    cache: tuple[Cache, ...] | None = None,
+    cache: tuple[Caches, ...] | None = None,
     commit: bool = True,
     train: bool = False,
-  ) -> tuple[jax.Array, tuple[Cache, ...] | None]:
+  ) -> tuple[jax.Array, tuple[Caches, ...] | None]:
     """Hidden vectors of some slots.
 
     Args:
       slots: rows of one step (with a cache), or rows that see one another.
       cond: its prefix fills the slots before `layout.prefix`.
       layout: static.
-      cache: one `Cache` per layer, or None. Slots see what it holds.
+      cache: of `empty_cache` or the last call, or None. Slots see what it holds.
       commit: static; False looks at the cache without keeping the new rows, as
         samplers that refine an entity in place want it.
       train: whether dropout is on.
@@ -160,20 +161,23 @@ class Decoder(nn.Module):
     return hidden, written if commit else cache
 
   @property
-  def layers(self) -> int:
-    """How many layers have a cache."""
-    return self.depth
+  def depths(self) -> tuple[int, ...]:
+    """Layers of every stack with a cache."""
+    return (self.depth,)
 
-  def empty_cache(self, batch: int, layout: Layout) -> tuple[Cache, ...]:
-    """A cache for every layer, with a row per slot."""
+  def empty_cache(self, batch: int, layout: Layout) -> tuple[Caches, ...]:
+    """A cache for every layer of every stack, with a row per slot."""
     head = self.width // self.heads
     shape = (batch, self.heads, layout.slots, head)
-    return tuple(Cache.empty(*shape, self.dtype) for _ in range(self.layers))
+    empty = functools.partial(Cache.empty, *shape, self.dtype)
+    return tuple(tuple(empty() for _ in range(d)) for d in self.depths)
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
-    """x (b, n, d) -> hidden (b, n, branches, d), and the cache."""
-    x, cache = self._stack('stack', self.depth)(x, inputs, cache)
-    return self._last_norm('norm', x, cond)[:, :, None], cache
+    """x (b, n, d) -> hidden (b, n, branches, d), and the caches of the stacks."""
+    (own,) = (None,) if cache is None else cache
+    x, own = self._stack('stack', self.depth)(x, inputs, own)
+    hidden = self._last_norm('norm', x, cond)[:, :, None]
+    return hidden, None if cache is None else (own,)
 
   def _last_norm(self, name, x, cond):
     norm = self.last_norm or self.norm

@@ -25,8 +25,8 @@ class Halves(Decoder):
   std: float | None = None
 
   @property
-  def layers(self):
-    return self.depth + self.second_depth
+  def depths(self):
+    return self.depth, self.second_depth
 
   @property
   def out_width(self):
@@ -34,8 +34,7 @@ class Halves(Decoder):
     return self.width
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
-    first = None if cache is None else cache[: self.depth]
-    second = None if cache is None else cache[self.depth :]
+    first, second = (None, None) if cache is None else cache
     x, first = self._stack('stack', self.depth)(x, inputs, first)
     x = self._between(self._last_norm('norm_first', x, cond), layout, slots)
     x = x.astype(self.dtype)
@@ -45,7 +44,7 @@ class Halves(Decoder):
     x = self._last_norm('norm', x, cond)
     if self.out_position:
       x = x + self._positions('position_out', layout, slots)
-    written = None if cache is None else first + second
+    written = None if cache is None else (first, second)
     return x[:, :, None], written
 
   def _between(self, x, layout, slots):

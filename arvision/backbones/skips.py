@@ -12,10 +12,6 @@ class Skips(Decoder):
   Source: arXiv 2209.12152; bytedance/1d-tokenizer, UViTBert.
   """
 
-  @property
-  def layers(self):
-    return 2 * (self.depth // 2) + 1
-
   def _layers(self, x, inputs, cond, cache, layout, slots):
     if cache is not None:
       raise ValueError(

@@ -22,11 +22,13 @@ class Cache:
   Heads come before slots, so that a decoding step is a plain batched matmul.
 
   Attributes:
-    k, v: (b, h, n, k).
+    k, v: (b, h, n, k); of a stack of layers (l, b, h, n, k).
+    layer: of a stack, the one that is written and read; None: there is none.
   """
 
   k: jax.Array
   v: jax.Array
+  layer: Any = None
 
   @classmethod
   def empty(cls, batch, heads, slots, head_dim, dtype=jnp.float32):
@@ -35,11 +37,22 @@ class Cache:
 
   def write(self, k, v, start: Any) -> 'Cache':
     """Rows k, v (b, h, e, k) at slots start, start + 1, ..."""
-    put = jax.lax.dynamic_update_slice_in_dim
-    return Cache(
-      put(self.k, k.astype(self.k.dtype), start, 2),
-      put(self.v, v.astype(self.v.dtype), start, 2),
+    at: tuple[Any, ...] = (0, 0, start, 0)
+    if self.layer is not None:
+      k, v, at = k[None], v[None], (self.layer, *at)
+    put = jax.lax.dynamic_update_slice
+    return self.replace(
+      k=put(self.k, k.astype(self.k.dtype), at),
+      v=put(self.v, v.astype(self.v.dtype), at),
     )
+
+  def read(self, extent: int | None) -> tuple[jax.Array, jax.Array]:
+    """k and v (b, h, extent, k) of the first slots; None: of all."""
+    k, v = self.k[..., :extent, :], self.v[..., :extent, :]
+    if self.layer is None:
+      return k, v
+    of_layer = jax.lax.dynamic_index_in_dim
+    return tuple(of_layer(x, self.layer, keepdims=False) for x in (k, v))
 
 
 class Scaled(nn.Module):
@@ -167,7 +180,7 @@ class Attention(nn.Module):
     q, k = self.logits(name='logits')(q, k)
     if cache is not None:
       cache = cache.write(k, v, start)
-      k, v = cache.k[:, :, :extent], cache.v[:, :, :extent]
+      k, v = cache.read(extent)
     drop = None
     if train and self.weights_dropout:
       drop = nn.Dropout(self.weights_dropout, deterministic=False)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.layers.attention import Cache
 from arvision.layers.dense import KEPT, Dense
 from arvision.layers.spread import RESIDUAL, spread
 from arvision.structs import Template
@@ -91,7 +92,7 @@ class Stack(nn.Module):
 
   @nn.compact
   def __call__(self, x, rest: BlockInputs, caches=None, skips=None):
-    """x (b, n, d) -> (x, caches); caches is a tuple of a `Cache` per layer.
+    """x (b, n, d) -> (x, caches), see `Caches`.
 
     With `skips` (layers, b, n, d) every layer is given a linear map of x and its
     row of them. With `keep` what every layer gave (layers, b, n, d) comes back
@@ -145,23 +146,41 @@ class Stack(nn.Module):
       return _scan_layers(layer, x, params.stacked, caches)
     new = []
     for i, own in enumerate(params.single):
+      if isinstance(caches, Cache):
+        x, caches = layer(x, own, caches.replace(layer=i))
+        continue
       x, cache = layer(x, own, None if caches is None else caches[i])
       new.append(cache)
+    if isinstance(caches, Cache):
+      return x, caches.replace(layer=None)
     return x, None if caches is None else tuple(new)
 
 
 # A scan over layers copies the weights and the cache of every layer, which
-# takes about as long as multiplying 20 rows by them. From here on the copies
-# are small beside the work, and one compiled body serves all layers.
-_SCANNED_ROWS = 128
+# takes about as long as multiplying 100 rows by them (2 cores of an EPYC,
+# VAR-d16). From here on the copies are small beside the work, and one compiled
+# body serves all layers.
+_SCANNED_ROWS = 512
+
+# What a stack of layers holds: a `Cache` per layer; from its first scan on one of
+# all layers, whose rows are written where they are.
+Caches = tuple[Cache, ...] | Cache
 
 
 def _scan_layers(layer, x, params, caches):
   if caches is None:
     return jax.lax.scan(lambda x, own: layer(x, own, None), x, params)
-  stacked = jax.tree.map(lambda *c: jnp.stack(c), *caches)
-  x, stacked = jax.lax.scan(lambda x, own: layer(x, *own), x, (params, stacked))
-  return x, tuple(_take(stacked, i) for i in range(len(caches)))
+  if not isinstance(caches, Cache):
+    caches = jax.tree.map(lambda *c: jnp.stack(c), *caches)
+
+  def advance(carry, own):
+    x, caches = carry
+    i, params = own
+    x, caches = layer(x, params, caches.replace(layer=i))
+    return (x, caches.replace(layer=None)), None
+
+  numbers = jnp.arange(len(caches.k))
+  return jax.lax.scan(advance, (x, caches), (numbers, params))[0]
 
 
 @flax.struct.dataclass

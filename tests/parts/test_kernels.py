@@ -77,6 +77,25 @@ def test_splash_equals_dense(name, padded):
   )
 
 
+@pytest.mark.parametrize('padded', [False, True])
+def test_heads_in_groups_attend_as_all_at_once(padded, monkeypatch):
+  *qkv, weights = rows(40, heads=6)
+  valid = np.ones((2, 40), bool)
+  valid[0, :3] = valid[1, [1, 20]] = False
+  mask = of(grid.raster(5, 8), valid if padded else None)
+  counted = valid[:, None, :, None]
+  run = with_gradients(lambda *x: attention(*x, mask), counted, weights)
+  wanted = run(*qkv)
+  monkeypatch.setattr(kernels, '_MANY', 0)
+  monkeypatch.setattr(kernels, '_CACHED', 3 * 4 * 40**2)
+  assert kernels._group(*qkv[:2], mask.dense()) == 3
+  run = with_gradients(lambda *x: attention(*x, mask), counted, weights)
+  got = run(*qkv)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, wanted
+  )
+
+
 def whole(blocks):
   """The mask that the kernel is told of, put together from its blocks."""
   side, length = 128, blocks.length

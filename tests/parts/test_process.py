@@ -69,6 +69,23 @@ def test_top_p_always_keeps_the_best():
   assert kept(Choice(top_p=1e-6), np.log([0.1, 0.2, 0.7])) == [2]
 
 
+@pytest.mark.parametrize('k', [0, 7, 200])
+@pytest.mark.parametrize('p', [0.3, 0.96, 1.0])
+def test_filters_keep_what_sorted_logits_say(k, p):
+  logits = np.random.default_rng(k).normal(size=(3, 5, 250)) * 4
+  logits = logits.astype(np.float32)
+  ascending = np.sort(logits, -1)
+  if k:
+    ascending[..., :-k] = -np.inf
+  share = np.exp(ascending.astype(np.float64))
+  below = np.cumsum(share, -1) / share.sum(-1, keepdims=True)
+  first = np.argmax(below > (1 - p if p < 1 else 0), -1)
+  cut = np.take_along_axis(ascending, first[..., None], -1)
+  found = np.asarray(Choice(top_k=k, top_p=p).filter(logits))
+  lowest = np.finfo(np.float32).min
+  np.testing.assert_array_equal(found, np.where(logits < cut, lowest, logits))
+
+
 def test_temperature_zero_is_greedy_and_draws_follow_probabilities():
   logits = jnp.log(jnp.array([[0.7, 0.2, 0.1]]))
   rows = jnp.repeat(logits, 4000, 0)
