@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import signal
 import sys
 import time
@@ -172,9 +173,11 @@ def test_two_processes_measure_what_one_measures(folder):
 
 
 def test_process_0_alone_speaks_and_keeps(folder):
-  lines = (folder / 'second.txt').read_text().splitlines()
-  # The library that connects them is not to be silenced.
-  assert not [line for line in lines if not line.startswith('[Gloo]')]
+  said = (folder / 'second.txt').read_text()
+  # The library that connects them is not to be silenced; its threads write
+  # pieces of lines into one another's.
+  gloo = '[Gloo] Rank is connected to peer ranks Expected number of connected'
+  assert set(re.findall(r'[^\s.:\d]+', said)) <= set(gloo.split())
   assert len(list((folder / 'one' / 'together').iterdir())) == 1
 
 
