@@ -196,7 +196,7 @@ def _by_groups(q, k, v, mask, group) -> jax.Array:
 
   cuts = [cut(x) for x in (q, k, v)]
   out = jax.lax.map(some, (jnp.arange(len(cuts[0])), *cuts))
-  return out.reshape(q.shape)
+  return out.reshape(*q.shape[:3], v.shape[-1])
 
 
 # ------------------------------------------------------------------------ TPU

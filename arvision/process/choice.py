@@ -62,8 +62,8 @@ class Choice:
 
 
 # Both filters ask for the highest value that is true of a threshold. It is found
-# bit by bit, in 32 passes over the logits; to sort them takes several times as
-# long.
+# bit by bit, in 32 passes over the logits. On two cores of a CPU to sort 4,096 of
+# them takes six times as long; on other devices it was not measured.
 
 
 def _rank(x):
