@@ -125,6 +125,11 @@ def _say(text):
   logging.info(text)
 
 
+def traced_for() -> str:
+  """The platform that a program is traced for: 'cpu', 'gpu' or 'tpu'."""
+  return _device()[0]
+
+
 def _device():
   """Platform and kind of the devices that are traced for.
 
@@ -170,7 +175,7 @@ def _group(q, k, mask) -> int | None:
   each = 4 * rows * k.shape[2]
   if batch * heads * each <= _MANY or mask.ndim < 4 or mask.shape[1] > 1:
     return None
-  if _device()[0] != 'cpu' or not _is_alone():
+  if traced_for() != 'cpu' or not _is_alone():
     return None
   fit = [g for g in range(1, heads + 1) if heads % g == 0]
   return max(g for g in fit if g == 1 or g * each <= _CACHED)

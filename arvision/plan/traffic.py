@@ -6,6 +6,7 @@ memory, `S(1)` in the text, costs nothing. Slices are counted where a large
 array is only looked at in part, and written in part where it is updated.
 """
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -75,7 +76,7 @@ def _instruction(program, x, inside) -> float:
 
 
 def _fusion(program, x, inside) -> float:
-  body = program.computations[x.called('calls')]
+  body = _flat(program, x.called('calls'))
   total, updated = 0.0, set()
   for out in _results(body):
     if out.opcode == 'parameter' or out.opcode == 'custom-call':
@@ -93,6 +94,42 @@ def _fusion(program, x, inside) -> float:
     whole = _size_of(operand, inside)
     total += min(whole, _looked_at(parameter, body, whole))
   return total
+
+
+def _flat(program, name):
+  """The instructions of a fusion and of the fusions inside of it, by name.
+
+  A layer of stacked weights is often sliced by a fusion inside of that which
+  multiplies by it: only what the innermost one looks at is read.
+  """
+  found: dict[str, Any] = {}
+  same: dict[str, str] = {}  # what stands for an instruction that is gone
+  for x in program.computations[name].values():
+    operands = tuple(same.get(o, o) for o in x.operands)
+    if x.opcode == 'get-tuple-element' and operands[0] in found:
+      of = found[operands[0]]
+      if of.opcode == 'tuple':
+        index = int(x.rest.split('index=')[1].split(',')[0])
+        same[x.name] = of.operands[index]
+        continue
+    if x.opcode != 'fusion':
+      found[x.name] = dataclasses.replace(x, operands=operands)
+      continue
+    outer: dict[str, str] = {}
+    for y in _flat(program, x.called('calls')).values():
+      if y.opcode == 'parameter':
+        outer[y.name] = operands[_number(y)]
+      else:
+        outer[y.name] = f'{x.name}/{y.name}'
+        found[outer[y.name]] = dataclasses.replace(
+          y,
+          name=outer[y.name],
+          operands=tuple(outer.get(o, o) for o in y.operands),
+          root=x.root and y.root,
+        )
+      if y.root:
+        same[x.name] = outer[y.name]
+  return found
 
 
 def _results(body):
@@ -116,9 +153,13 @@ def _source(name, body):
 
 def _parameter(body, number):
   for x in body.values():
-    if x.opcode == 'parameter' and int(x.rest.split(')')[0]) == number:
+    if x.opcode == 'parameter' and _number(x) == number:
       return x.name
   return None
+
+
+def _number(parameter):
+  return int(parameter.rest.split(')')[0])
 
 
 def _looked_at(name, body, whole):
@@ -129,7 +170,7 @@ def _looked_at(name, body, whole):
       continue
     if x.opcode in ('dynamic-slice', 'slice', 'gather'):
       total += _bytes(x.shape)
-    elif x.opcode == 'bitcast':
+    elif x.opcode == 'bitcast' and not x.root:
       total += _looked_at(x.name, body, whole)
     else:
       return whole

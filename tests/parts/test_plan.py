@@ -214,11 +214,29 @@ PROGRAM = """HloModule m, num_partitions=4
   ROOT %s = f32[1,128]{1,0:T(1,128)} dynamic-slice(%a, %n, %zero)
 }
 
-ENTRY %main (w: f32[64,128], v: f32[4,128]) -> f32[4,128] {
+%inner (b: bf16[16,128,128], l: s32[]) -> bf16[128,128] {
+  %b = bf16[16,128,128]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %l = s32[]{:T(128)S(6)} parameter(1)
+  %nought = s32[]{:T(128)} constant(0)
+  %cut = bf16[1,128,128]{2,1,0:T(8,128)(2,1)} dynamic-slice(%b, %l, %nought, %nought)
+  ROOT %flat = bf16[128,128]{1,0:T(8,128)(2,1)} bitcast(%cut)
+}
+
+%outer (c: bf16[16,128,128], d: f32[4,128], m: s32[]) -> f32[4,128] {
+  %c = bf16[16,128,128]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %d = f32[4,128]{1,0:T(4,128)} parameter(1)
+  %m = s32[]{:T(128)S(6)} parameter(2)
+  %own = bf16[128,128]{1,0:T(8,128)(2,1)} fusion(%c, %m), kind=kLoop, calls=%inner
+  ROOT %dot = f32[4,128]{1,0:T(4,128)} convolution(%d, %own), dim_labels=bf_io->bf
+}
+
+ENTRY %main (w: f32[64,128], v: f32[4,128], stack: bf16[16,128,128]) -> f32[4,128] {
   %w = f32[64,128]{1,0:T(8,128)} parameter(0)
   %v = f32[4,128]{1,0:T(4,128)} parameter(1)
+  %stack = bf16[16,128,128]{2,1,0:T(8,128)(2,1)} parameter(2)
   %k = s32[]{:T(128)S(6)} constant(0)
   %row = f32[1,128]{1,0:T(1,128)} fusion(%w, %k), kind=kLoop, calls=%sliced
+  %layer = f32[4,128]{1,0:T(4,128)} fusion(%stack, %v, %k), kind=kOutput, calls=%outer
   %near = f32[64,128]{1,0:T(8,128)S(1)} negate(%w)
   %start = (s32[], f32[4,128]{1,0}) tuple(%k, %v)
   %loop = (s32[], f32[4,128]{1,0}) while(%start), condition=%condition.1, body=%body.1
@@ -232,7 +250,8 @@ def test_bytes_of_memory_are_counted():
   in_loop = 10 * (rows + 2 * rows + 4)  # the product, and the counter's read
   slice_ = 2 * 128 * 4
   scratch = 64 * 128 * 4  # read, and written where it costs nothing
-  assert traffic.hbm_bytes(PROGRAM) == in_loop + slice_ + scratch
+  layer = 128 * 128 * 2 + 2 * rows  # one of 16, sliced two fusions deep
+  assert traffic.hbm_bytes(PROGRAM) == in_loop + slice_ + scratch + layer
 
 
 # ------------------------------------------------------------ plans and errors
