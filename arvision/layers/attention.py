@@ -7,8 +7,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from arvision.layers import traced
 from arvision.layers.dense import Dense
-from arvision.layers.kernels import attention, traced_for
+from arvision.layers.kernels import attention
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.position import rotate
 from arvision.layers.spread import RESIDUAL, spread
@@ -58,7 +59,7 @@ class Cache:
     # written in a sampling step of VAR-d16 in the place of 91. Two cores of a CPU
     # take 22.5 s for four of its images then, in the place of 16.9.
     rows = x.shape[-2] if extent is None else min(extent, x.shape[-2])
-    if traced_for() == 'cpu':
+    if traced.on_cpu():
       x = jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False)
       return x[..., :rows, :]
     sizes = (1, *x.shape[1:-2], rows, x.shape[-1])

@@ -21,6 +21,7 @@ from absl import logging
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
+from arvision.layers import traced
 from arvision.layers.product import product
 from arvision.layers.spread import spread
 from arvision.layouts.masks import Pattern
@@ -79,7 +80,7 @@ def attention(
   """
   name = choose(q, mask, drop, kernel)
   if name == 'splash':
-    return splash(q, k, v, mask, interpret=_device()[0] == 'cpu')
+    return splash(q, k, v, mask, interpret=traced.on_cpu())
   if name == 'cudnn':
     return fused(q, k, v, mask)
   # Queries stay where their slots are; every device has all keys.
@@ -100,7 +101,7 @@ def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
     )
   if drop is not None or not isinstance(mask, Mask):
     return 'dense'
-  platform, device = _device()
+  platform, device = traced.devices()
   refused = {
     'splash': _splash_refuses(platform),
     'cudnn': _cudnn_refuses(q, mask, platform, device),
@@ -123,23 +124,6 @@ def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
 @functools.cache
 def _say(text):
   logging.info(text)
-
-
-def traced_for() -> str:
-  """The platform that a program is traced for: 'cpu', 'gpu' or 'tpu'."""
-  return _device()[0]
-
-
-def _device():
-  """Platform and kind of the devices that are traced for.
-
-  Those of the mesh in scope may be a description of devices that are not here.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  device = None if mesh.empty else mesh.abstract_device
-  if device is not None:
-    return device.platform, device.device_kind
-  return jax.default_backend(), jax.devices()[0].device_kind
 
 
 def _is_placed():
@@ -175,7 +159,7 @@ def _group(q, k, mask) -> int | None:
   each = 4 * rows * k.shape[2]
   if batch * heads * each <= _MANY or mask.ndim < 4 or mask.shape[1] > 1:
     return None
-  if traced_for() != 'cpu' or not _is_alone():
+  if not traced.on_cpu() or not _is_alone():
     return None
   fit = [g for g in range(1, heads + 1) if heads % g == 0]
   return max(g for g in fit if g == 1 or g * each <= _CACHED)

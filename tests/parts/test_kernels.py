@@ -15,7 +15,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 
 from arvision.build import build
 from arvision.configs.common import shrink
-from arvision.layers import kernels
+from arvision.layers import kernels, traced
 from arvision.layers.kernels import Mask, attention, dense, fused, splash
 from arvision.layouts import grid, masks, scales, sequence
 from tests.configs import GENERATORS
@@ -238,7 +238,7 @@ def chosen(layout=WIDE, kernel='auto', size=64, dtype='bfloat16', **given):
   ],
 )
 def test_platform_and_shapes_choose(monkeypatch, device, given, wanted):
-  monkeypatch.setattr(kernels, '_device', lambda: device)
+  monkeypatch.setattr(traced, 'devices', lambda: device)
   assert chosen(**given) == wanted
 
 
@@ -255,13 +255,13 @@ def test_platform_and_shapes_choose(monkeypatch, device, given, wanted):
 def test_a_forced_kernel_that_cannot_run_is_refused(
   monkeypatch, device, given, said
 ):
-  monkeypatch.setattr(kernels, '_device', lambda: device)
+  monkeypatch.setattr(traced, 'devices', lambda: device)
   with pytest.raises(ValueError, match=f'attention.kernel=.*{said}'):
     chosen(**given)
 
 
 def test_without_a_mesh_nothing_is_taken_for_granted(monkeypatch):
-  monkeypatch.setattr(kernels, '_device', lambda: TPU)
+  monkeypatch.setattr(traced, 'devices', lambda: TPU)
   monkeypatch.setattr(jax, 'device_count', lambda: 4)
   assert chosen() == 'dense'
 
@@ -277,7 +277,7 @@ def test_the_choice_is_said_once(monkeypatch):
 
 @pytest.mark.parametrize('name', ['VAR', 'xAR beside its clean past'])
 def test_lowers_for_a_tpu(name, monkeypatch):
-  monkeypatch.setattr(kernels, '_device', lambda: TPU)
+  monkeypatch.setattr(traced, 'devices', lambda: TPU)
   *qkv, weights = rows(LAYOUTS[name].slots, size=64, dtype=jnp.bfloat16)
   mask = of(LAYOUTS[name])
   run = with_gradients(
@@ -291,7 +291,7 @@ def test_lowers_for_a_tpu(name, monkeypatch):
 
 _SPREAD = """
 import jax, numpy as np
-from arvision.layers import kernels
+from arvision.layers import kernels, traced
 from arvision.layers.kernels import Mask, attention, dense
 from arvision.layouts import grid, masks
 from arvision.parallel.host import Placement

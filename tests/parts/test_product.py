@@ -36,9 +36,10 @@ def test_gradients_are_those_of_einsum(name):
 
 
 def _dots(jaxpr):
+  """Arrays in and out of every product."""
   for eqn in jaxpr.eqns:
     if eqn.primitive.name == 'dot_general':
-      yield tuple(str(x.aval.dtype) for x in (*eqn.invars, *eqn.outvars))
+      yield [x.aval for x in (*eqn.invars, *eqn.outvars)]
     for inner in jax.tree.leaves(
       eqn.params, is_leaf=lambda x: hasattr(x, 'eqns')
     ):
@@ -47,11 +48,16 @@ def _dots(jaxpr):
         yield from _dots(inner)
 
 
+def _dtypes(f, *args):
+  found = _dots(jax.make_jaxpr(f)(*args).jaxpr)
+  return [tuple(str(x.dtype) for x in arrays) for arrays in found]
+
+
 @pytest.mark.parametrize('name', SPECS)
 def test_both_sides_of_every_product_have_the_compute_dtype(name):
   spec, a, b = _operands(name)
   loss = lambda a, b: (product(spec, a, b, jnp.bfloat16) ** 2).sum()
-  found = list(_dots(jax.make_jaxpr(jax.grad(loss, (0, 1)))(a, b).jaxpr))
+  found = _dtypes(jax.grad(loss, (0, 1)), a, b)
   assert found == [('bfloat16', 'bfloat16', 'float32')] * 3
 
 
@@ -85,4 +91,28 @@ def test_remat_policies_keep_what_they_say(remat, again):
     lambda params, x: jnp.sin(layer.apply(params, x)), policy=REMAT[remat]
   )
   grad = jax.grad(lambda params, x: block(params, x).sum(), (0, 1))
-  assert len(list(_dots(jax.make_jaxpr(grad)(params, x).jaxpr))) == 3 + again
+  assert len(_dtypes(grad, params, x)) == 3 + again
+
+
+ONE_ROW = {
+  'linear': ('abi,ix->abx', (1, 1, 64), (64, 32)),
+  'logits': ('bhnk,bhmk->bhnm', (2, 3, 1, 16), (2, 3, 10, 16)),
+  'values': ('bhnm,bhmk->bhnk', (2, 3, 1, 10), (2, 3, 10, 16)),
+}
+
+
+@pytest.mark.parametrize('name', ONE_ROW)
+def test_one_row_on_a_cpu_is_multiplied_in_float32_or_twice(name):
+  spec, *shapes = ONE_ROW[name]
+  keys = jax.random.split(jax.random.key(0))
+  a, b = (
+    jax.random.normal(k, s, jnp.bfloat16).astype(jnp.float32)
+    for k, s in zip(keys, shapes)
+  )
+  wanted = jnp.einsum(spec, a, b)
+  one = lambda a, b: product(spec, a, b, jnp.bfloat16)
+  for stored, dtype in ((b, 'float32'), (b.astype(jnp.bfloat16), 'bfloat16')):
+    np.testing.assert_allclose(one(a, stored), wanted, rtol=1e-5, atol=1e-5)
+    (found,) = _dots(jax.make_jaxpr(one)(a, stored).jaxpr)
+    assert [str(x.dtype) for x in found] == [dtype, dtype, 'float32']
+    assert found[2].size == wanted.size * (1 if dtype == 'float32' else 2)
