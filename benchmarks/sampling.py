@@ -4,12 +4,11 @@
     python -m benchmarks.sampling --only=digits --repeats=10
     python -m benchmarks.sampling --json=out.json
 
-Two models with random weights, in the compute dtype of their configs: the digits
-VAR, float32, and one of the size of VAR-d16 at 256 px with batch 1 and 8, whose
-transformer computes in bfloat16. Every row is one compiled program; the
-time is the best of the repeats, compilation is reported apart. A matmul peak,
-measured in the same run, stands beside every row, since a throughput without
-it says little on a shared machine.
+Two models with random weights, in the compute dtype of their transformers' configs:
+the digits VAR, and one of the size of VAR-d16 at 256 px with batch 1 and 8. Every
+row is one compiled program; the time is the best of the repeats, compilation is
+reported apart. A matmul peak of that dtype, measured in the same run, stands beside
+every row, since a throughput without it says little on a shared machine.
 """
 
 import functools
@@ -19,6 +18,7 @@ from benchmarks import common
 COLUMNS = {
   'model': 'model:<17s',
   'part': 'part:<12s',
+  'dtype': 'dtype:<9s',
   'batch': 'batch:5d',
   'images_per_second': 'images/s:10.2f',
   'seconds': 'seconds:9.3f',
@@ -48,7 +48,8 @@ def main():
     if args.only not in (None, key):
       continue
     config = shrink(config) if args.quick else config
-    generator = ours.Generator.create(ours.of_dtype(config, 'float32'))
+    dtype = config.backbone.get('dtype', 'float32')
+    generator = ours.Generator.create(ours.of_dtype(config, dtype))
     for batch in batches:
       parts = {
         'transformer': generator.sampling(batch),
@@ -56,11 +57,12 @@ def main():
       }
       for part, (function, inputs) in parts.items():
         run = functools.partial(jax.jit(function), *inputs)
-        peak = common.matmul_peak('float32', 256 if args.quick else 2048)
+        peak = common.matmul_peak(dtype, 256 if args.quick else 2048)
         first, seconds = common.best(run, args.repeats)
         table.add(
           model=name,
           part=part,
+          dtype=dtype,
           batch=batch,
           images_per_second=batch / seconds,
           seconds=seconds,
