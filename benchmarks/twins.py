@@ -91,7 +91,7 @@ ROWS = {
   'mar.generate': Row(
     ('mar.imagenet256', 'B'),
     'generate',
-    (1, 4),
+    (1,),
     {
       'sampler.steps': 64,
       'head.counts.first': 25,
