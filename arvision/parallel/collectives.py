@@ -23,6 +23,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from arvision.parallel import hlo
+
 KINDS = (
   'all-gather',
   'all-reduce',
@@ -60,9 +62,7 @@ class Collective:
   @property
   def result_bytes(self) -> int:
     """Bytes that one device is left with, of one time."""
-    return (
-      sum(math.prod(dims) * _bits(dtype) for dtype, dims in self.shapes) // 8
-    )
+    return round(sum(hlo.Array(*shape).bytes for shape in self.shapes))
 
   @property
   def group_size(self) -> int:
@@ -109,19 +109,10 @@ def read(text: str) -> list[Collective]:
   Raises:
     ValueError: the text has no entry computation.
   """
-  program = parse(text)
+  reader = _Reader(hlo.Program(text))
   found: list[Collective] = []
-  program.visit(program.entry, 1, True, found)
+  reader.visit(reader.program.entry, 1, True, found)
   return found
-
-
-def parse(text: str) -> '_Program':
-  """The computations of a program, for others that read its text.
-
-  Raises:
-    ValueError: the text has no entry computation.
-  """
-  return _Program(text)
 
 
 def moved(found: Iterable[Collective]) -> dict[str, int]:
@@ -132,56 +123,17 @@ def moved(found: Iterable[Collective]) -> dict[str, int]:
   return dict(total)
 
 
-# ------------------------------------------------------------- the text of XLA
+class _Reader:
+  """Finds the collectives of a program's computations."""
 
-# A computation begins at the margin; its name may have any of these letters.
-_HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
-_NAMED = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = (.*)$')
-_SHAPE = re.compile(r'([a-z]\w*)\[([\d,]*)\]')
-_OPCODE = re.compile(r'\s*([a-z][\w\-]*)\(')
-# What hands on an array as it is, in another form.
-_SAME = ('bitcast', 'copy', 'reshape', 'transpose', 'convert')
-
-
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
-  name: str
-  shape: str
-  opcode: str
-  operands: tuple[str, ...]
-  rest: str
-  root: bool
-
-  def called(self, key):
-    found = re.search(rf'\b{key}=%?([\w.\-]+)', self.rest)
-    return found.group(1) if found else None
-
-
-class _Program:
-  """The computations of a module, name -> instructions by name."""
-
-  def __init__(self, text):
-    self.entry = None
-    self.computations: dict[str, dict[str, _Instruction]] = {}
-    count = [re.search(rf'\b{k}=(\d+)', text) for k in _COUNTS]
-    self.devices = math.prod(int(c.group(1)) for c in count if c)
-    here: dict[str, _Instruction] = {}
-    for line in text.splitlines():
-      if header := _HEADER.match(line):
-        here = self.computations[header.group(2)] = {}
-        self.entry = header.group(2) if header.group(1) else self.entry
-      elif named := _NAMED.match(line):
-        found = _instruction(*named.groups())
-        if found is not None:
-          here[found.name] = found
-    if self.entry is None:
-      raise ValueError('the text of a compiled program has a line ENTRY')
+  def __init__(self, program):
+    self.program: hlo.Program = program
 
   def visit(self, name, times, known, found, seen=None):
     """Appends the collectives of a computation that runs `times` times."""
     # Fusions belong to the computation around them, and share its channels.
     fused, seen = seen is not None, set() if seen is None else seen
-    for x in self.computations[name].values():
+    for x in self.program.computations[name].values():
       kind = x.opcode.removesuffix('-start')
       if kind in KINDS:
         channel = re.search(r'\bchannel_id=(\d+)', x.rest)
@@ -191,7 +143,7 @@ class _Program:
         if channel is not None:
           seen.add(channel.group(1))
       elif x.opcode == 'while':
-        count = self._rounds(x, name)
+        count = self.program.rounds(x, name)
         inner = (times * (count or 1), known and count is not None)
         self.visit(x.called('body'), *inner, found)
         self.visit(x.called('condition'), *inner, found)
@@ -204,11 +156,8 @@ class _Program:
 
   def _branches(self, x, times, known, found):
     """Of a conditional, the branch that sends most."""
-    listed = re.search(r'branch_computations=\{([^}]*)\}', x.rest)
-    names = re.findall(r'[\w.\-]+', listed.group(1)) if listed else []
-    names = names or [x.called(f'{k}_computation') for k in ('true', 'false')]
     branches: list[list[Collective]] = []
-    for name in names:
+    for name in x.branches:
       branches.append([])
       self.visit(name, times, known, branches[-1])
     found += max(branches, key=lambda b: sum(c.moved_bytes for c in b))
@@ -218,41 +167,37 @@ class _Program:
     if kind == 'all-reduce':
       sliced = self._sliced_each(x, inside)
       if fused and all(sliced):
-        root = next(i for i in self.computations[inside].values() if i.root)
-        kind, text, sliced = 'reduce-scatter', root.shape, ()
+        text = self.program.root(inside).shape
+        kind, sliced = 'reduce-scatter', ()
     elif x.opcode.endswith('-start'):
       # A pair of what goes in and what comes out.
-      text = _parts(x.shape)[1]
-    group = _group(x.rest, self.devices)
-    return Collective(kind, x.name, _shapes(text), group, sliced=sliced)
+      text = hlo.parts(x.shape)[1]
+    group = _group(x.rest, self.program.devices)
+    shapes = tuple((a.dtype, a.dims) for a in hlo.arrays(text))
+    return Collective(kind, x.name, shapes, group, sliced=sliced)
 
   def _sliced_each(self, x, inside):
     """`_sliced` of every array of an all-reduce."""
-    count = len(_shapes(x.shape))
+    count = len(hlo.arrays(x.shape))
     if count == 1:
       return (self._sliced(x.name, inside),)
-    readers = [
-      y for y in self.computations[inside].values() if x.name in y.operands
-    ]
+    readers = self.program.readers(x.name, inside)
     if any(y.opcode != 'get-tuple-element' for y in readers):
       return (False,) * count
     parts: list[list[bool]] = [[] for _ in range(count)]
     for y in readers:
-      index = int(y.rest.split('index=')[1].split(',')[0])
-      parts[index].append(not y.root and self._sliced(y.name, inside))
+      parts[y.index].append(not y.root and self._sliced(y.name, inside))
     return tuple(bool(p) and all(p) for p in parts)
 
   def _sliced(self, name, inside):
     """Whether all that is read of an array are slices."""
-    readers = [
-      x for x in self.computations[inside].values() if name in x.operands
-    ]
+    readers = self.program.readers(name, inside)
     return bool(readers) and all(self._takes(x, name, inside) for x in readers)
 
   def _takes(self, x, name, inside):
     if x.opcode == 'dynamic-slice':
       return x.operands[0] == name
-    if x.opcode in _SAME or x.opcode in (
+    if x.opcode in hlo.FORMS or x.opcode in (
       'get-tuple-element',
       'all-reduce-done',
     ):
@@ -263,104 +208,10 @@ class _Program:
     numbers = [i for i, o in enumerate(x.operands) if o == name]
     parameters = [
       p.name
-      for p in self.computations[body].values()
-      if p.opcode == 'parameter' and int(p.rest.split(')')[0]) in numbers
+      for p in self.program.computations[body].values()
+      if p.opcode == 'parameter' and p.number in numbers
     ]
     return all(self._sliced(p, body) for p in parameters)
-
-  # ------------------------------------------------------------------- loops
-
-  def _rounds(self, loop, inside):
-    """How often a loop goes round, None where that cannot be seen.
-
-    Where the compiler does not say it: a condition `i < n` over a counter that
-    grows by 1, which is how JAX writes scans.
-    """
-    said = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
-    if said:
-      return int(said.group(1))
-    condition = self.computations[loop.called('condition')]
-    root = next(x for x in condition.values() if x.root)
-    if root.opcode != 'compare' or 'direction=LT' not in root.rest:
-      return None
-    counter = condition.get(root.operands[0])
-    end = self._constant(root.operands[1], condition)
-    if counter is None or counter.opcode != 'get-tuple-element' or end is None:
-      return None
-    index = int(counter.rest.split('index=')[1].split(',')[0])
-    around = self.computations[inside]
-    start = around.get(loop.operands[0])
-    if start is None or start.opcode != 'tuple':
-      return None
-    first = self._constant(start.operands[index], around)
-    return None if first is None else max(end - first, 0)
-
-  def _constant(self, name, computation):
-    x = computation.get(name)
-    while x is not None and x.opcode in _SAME and x.operands:
-      x = computation.get(x.operands[0])
-    if x is None or x.opcode != 'constant':
-      return None
-    value = re.match(r'(-?\d+)\)', x.rest)
-    return int(value.group(1)) if value else None
-
-
-_COUNTS = ('num_partitions', 'replica_count')
-
-
-def _instruction(root, name, text):
-  text = re.sub(r'/\*.*?\*/', '', text)
-  end = _closing(text, 0) + 1 if text.startswith('(') else text.find(' ')
-  opcode = _OPCODE.match(text, end)
-  if opcode is None:
-    return None
-  close = _closing(text, opcode.end() - 1)
-  operands = text[opcode.end() : close]
-  rest = text[close + 1 :]
-  if opcode.group(1) in ('parameter', 'constant'):
-    rest = operands + ')' + rest
-  names = tuple(re.findall(r'%([\w.\-]+)', operands))
-  return _Instruction(
-    name, text[:end], opcode.group(1), names, rest, bool(root)
-  )
-
-
-def _closing(text, start):
-  """Where the bracket that opens at `start` closes."""
-  depth = 0
-  for i in range(start, len(text)):
-    depth += (text[i] in '([{') - (text[i] in ')]}')
-    if not depth:
-      return i
-  raise ValueError(f'no closing bracket: {text[start : start + 80]}')
-
-
-def _shapes(text):
-  return tuple(
-    (dtype, tuple(int(n) for n in dims.split(',') if n))
-    for dtype, dims in _SHAPE.findall(text)
-  )
-
-
-def _parts(text):
-  """The elements of a tuple's shape."""
-  text, parts, start = text.strip()[1:-1], [], 0
-  depth = 0
-  for i, letter in enumerate(text):
-    depth += (letter in '([{') - (letter in ')]}')
-    if letter == ',' and not depth:
-      parts.append(text[start:i])
-      start = i + 1
-  return [*parts, text[start:]]
-
-
-def _bits(dtype):
-  if dtype == 'pred':
-    return 8
-  if dtype in ('token', 'opaque'):
-    return 0
-  # c64 has two halves of 32 bits; f8e4m3fn has 8.
-  return int(re.findall(r'\d+', dtype)[0])
 
 
 def _group(rest, devices):

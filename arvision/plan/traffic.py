@@ -7,11 +7,9 @@ array is only looked at in part, and written in part where it is updated.
 """
 
 import dataclasses
-import math
 import re
-from typing import Any
 
-from arvision.parallel import collectives
+from arvision.parallel import hlo
 
 # These move nothing themselves.
 _FREE = (
@@ -24,8 +22,6 @@ _FREE = (
   'partition-id',
   'iota',
 )
-_VIEWS = ('bitcast', 'reshape', 'copy', 'transpose', 'convert')
-_ARRAY = re.compile(r'([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?')
 _ELSEWHERE = re.compile(r'S\([1-9]')
 
 
@@ -35,30 +31,23 @@ def hbm_bytes(text: str) -> int:
   Args:
     text: of the optimised program.
   """
-  program: Any = collectives.parse(text)
+  program = hlo.Program(text)
   return round(_computation(program, program.entry, 1))
 
 
-def _computation(program: Any, name: str, times: int) -> float:
+def _computation(program, name, times) -> float:
   inside, total = program.computations[name], 0.0
   for x in inside.values():
     if x.opcode == 'while':
-      rounds = times * (program._rounds(x, name) or 1)
+      rounds = times * (program.rounds(x, name) or 1)
       total += _computation(program, x.called('body'), rounds)
     elif x.opcode == 'call':
       total += _computation(program, x.called('to_apply'), times)
     elif x.opcode == 'conditional':
-      total += max(_computation(program, b, times) for b in _branches(x))
+      total += max(_computation(program, b, times) for b in x.branches)
     elif x.opcode not in _FREE and not x.opcode.endswith('-done'):
       total += times * _instruction(program, x, inside)
   return total
-
-
-def _branches(x):
-  listed = re.search(r'branch_computations=\{([^}]*)\}', x.rest)
-  if listed:
-    return re.findall(r'[\w.\-]+', listed.group(1))
-  return [x.called(f'{k}_computation') for k in ('true', 'false')]
 
 
 def _instruction(program, x, inside) -> float:
@@ -70,7 +59,7 @@ def _instruction(program, x, inside) -> float:
     return 2 * _size_of(x.operands[1], inside)
   if x.opcode.endswith('-start'):
     # What comes out is a tuple that names the operand again.
-    first = collectives._parts(x.shape)[0] if '(' in x.shape else x.shape
+    first = hlo.parts(x.shape)[0]
     return sum(_size_of(o, inside) for o in x.operands) + size(first)
   return size(x.shape) + sum(_size_of(o, inside) for o in x.operands)
 
@@ -102,15 +91,14 @@ def _flat(program, name):
   A layer of stacked weights is often sliced by a fusion inside of that which
   multiplies by it: only what the innermost one looks at is read.
   """
-  found: dict[str, Any] = {}
+  found: dict[str, hlo.Instruction] = {}
   same: dict[str, str] = {}  # what stands for an instruction that is gone
   for x in program.computations[name].values():
     operands = tuple(same.get(o, o) for o in x.operands)
     if x.opcode == 'get-tuple-element' and operands[0] in found:
       of = found[operands[0]]
       if of.opcode == 'tuple':
-        index = int(x.rest.split('index=')[1].split(',')[0])
-        same[x.name] = of.operands[index]
+        same[x.name] = of.operands[x.index]
         continue
     if x.opcode != 'fusion':
       found[x.name] = dataclasses.replace(x, operands=operands)
@@ -118,7 +106,7 @@ def _flat(program, name):
     outer: dict[str, str] = {}
     for y in _flat(program, x.called('calls')).values():
       if y.opcode == 'parameter':
-        outer[y.name] = operands[_number(y)]
+        outer[y.name] = operands[y.number]
       else:
         outer[y.name] = f'{x.name}/{y.name}'
         found[outer[y.name]] = dataclasses.replace(
@@ -146,20 +134,16 @@ def _through(name, body):
 
 
 def _source(name, body):
-  while body[name].opcode in _VIEWS and body[name].operands:
+  while body[name].opcode in hlo.FORMS and body[name].operands:
     name = body[name].operands[0]
   return name
 
 
 def _parameter(body, number):
   for x in body.values():
-    if x.opcode == 'parameter' and _number(x) == number:
+    if x.opcode == 'parameter' and x.number == number:
       return x.name
   return None
-
-
-def _number(parameter):
-  return int(parameter.rest.split(')')[0])
 
 
 def _looked_at(name, body, whole):
@@ -169,7 +153,7 @@ def _looked_at(name, body, whole):
     if name not in x.operands:
       continue
     if x.opcode in ('dynamic-slice', 'slice', 'gather'):
-      total += _bytes(x.shape)
+      total += hlo.size(x.shape)
     elif x.opcode == 'bitcast' and not x.root:
       total += _looked_at(x.name, body, whole)
     else:
@@ -184,22 +168,13 @@ def _size_of(name, inside):
 
 def _plain(name, inside):
   found = inside.get(name)
-  return _bytes(found.shape) if found is not None else 0
+  return hlo.size(found.shape) if found is not None else 0
 
 
 def size(shape: str) -> float:
   """Bytes in HBM of a shape's text, 'bf16[8,128]{1,0:T(8,128)(2,1)S(1)}'."""
   return sum(
-    _array(dtype, dims)
-    for dtype, dims, layout in _ARRAY.findall(shape)
-    if not _ELSEWHERE.search(layout)
+    array.bytes
+    for array in hlo.arrays(shape)
+    if not _ELSEWHERE.search(array.layout)
   )
-
-
-def _bytes(shape):
-  return sum(_array(dtype, dims) for dtype, dims, _ in _ARRAY.findall(shape))
-
-
-def _array(dtype, dims):
-  numbers = math.prod(int(n) for n in dims.split(',') if n)
-  return numbers * collectives._bits(dtype) / 8
