@@ -47,6 +47,15 @@ class Cache:
       v=put(self.v, v.astype(self.v.dtype), at),
     )
 
+  def first(self, slots: int) -> 'Cache':
+    """The rows of the first slots alone."""
+    return self.replace(k=self.k[..., :slots, :], v=self.v[..., :slots, :])
+
+  def over(self, whole: 'Cache') -> 'Cache':
+    """`whole` with these rows as its first."""
+    put = lambda x, new: jax.lax.dynamic_update_slice(x, new, (0,) * x.ndim)
+    return whole.replace(k=put(whole.k, self.k), v=put(whole.v, self.v))
+
   def read(self, extent: int | None) -> tuple[jax.Array, jax.Array]:
     """k and v (b, h, extent, k) of the first slots; None: of all."""
     if self.layer is None:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from arvision.layers.attention import Cache
 from arvision.layouts.base import Step
 from arvision.process.guidance import guide
 from arvision.samplers.base import Known, Sampler, tile
@@ -78,9 +79,19 @@ class EntityAR(Sampler):
       if run.count == 1:
         carry = advance(carry, run.step(0))
       else:
-        carry, _ = jax.lax.scan(
+        # A loop that reads a part of what it carries would copy it all: what it
+        # sees is cut out before, and put back after.
+        state, whole = carry
+        seen = _each(lambda cache, run=run: cache.first(run.extent), whole)
+        (state, seen), _ = jax.lax.scan(
           lambda carry, i, run=run: (advance(carry, run.step(i, jnp)), None),
-          carry,
+          (state, seen),
           jnp.arange(run.count),
         )
+        carry = state, _each(Cache.over, seen, whole)
     return model.finish(carry[0])
+
+
+def _each(f, *trees):
+  is_cache = lambda x: isinstance(x, Cache)
+  return jax.tree.map(f, *trees, is_leaf=is_cache)
