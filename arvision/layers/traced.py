@@ -1,5 +1,9 @@
 """What a program is traced for."""
 
+import functools
+import pathlib
+import re
+
 import jax
 
 
@@ -17,3 +21,17 @@ def devices() -> tuple[str, str]:
 
 def on_cpu() -> bool:
   return devices()[0] == 'cpu'
+
+
+@functools.cache
+def cpu_multiplies_bfloat16() -> bool:
+  """Whether the CPU of this process has instructions for it.
+
+  Linux says so, of x86 and of ARM; of other systems it is not known: False.
+  """
+  try:
+    text = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')
+  except OSError:
+    return False
+  units = r'^(flags|Features)\s*:.*\b(avx512_bf16|amx_bf16|bf16)\b'
+  return re.search(units, text, re.MULTILINE) is not None

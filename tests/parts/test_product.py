@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from arvision.layers import traced
 from arvision.layers.dense import Dense
 from arvision.layers.product import product
 from arvision.layers.stack import REMAT
@@ -53,19 +54,44 @@ def _dtypes(f, *args):
   return [tuple(str(x.dtype) for x in arrays) for arrays in found]
 
 
+@pytest.fixture(params=[True, False], ids=['units', 'no units'])
+def units(request, monkeypatch):
+  """Whether the CPU is taken to have instructions for bfloat16."""
+  has = request.param
+  monkeypatch.setattr(traced, 'cpu_multiplies_bfloat16', lambda: has)
+  return has
+
+
+@pytest.mark.parametrize('given', [jnp.bfloat16, 'bfloat16'])
 @pytest.mark.parametrize('name', SPECS)
-def test_both_sides_of_every_product_have_the_compute_dtype(name):
+def test_both_sides_of_every_product_have_the_same_dtype(name, given, units):
   spec, a, b = _operands(name)
-  loss = lambda a, b: (product(spec, a, b, jnp.bfloat16) ** 2).sum()
+  loss = lambda a, b: (product(spec, a, b, given) ** 2).sum()
   found = _dtypes(jax.grad(loss, (0, 1)), a, b)
-  assert found == [('bfloat16', 'bfloat16', 'float32')] * 3
+  dtype = 'bfloat16' if units else 'float32'
+  assert found == [(dtype, dtype, 'float32')] * 3
 
 
-def test_gradients_of_float32_parameters_are_not_rounded():
+def test_what_is_stored_in_bfloat16_is_multiplied_so_but_by_many_rows(
+  monkeypatch,
+):
+  monkeypatch.setattr(traced, 'cpu_multiplies_bfloat16', lambda: False)
+  b = jax.random.normal(jax.random.key(1), (2, 8, 4), jnp.bfloat16)
+  for rows, dtype in ((1, 'bfloat16'), (127, 'bfloat16'), (128, 'float32')):
+    a = jax.random.normal(jax.random.key(0), (2, rows, 8), jnp.bfloat16)
+    one = lambda a, b: product('bni,bix->bnx', a, b, jnp.bfloat16)
+    assert _dtypes(one, a, b) == [(dtype, dtype, 'float32')]
+    wanted = np.einsum('bni,bix->bnx', *(np.asarray(x, float) for x in (a, b)))
+    np.testing.assert_allclose(one(a, b), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_float32_parameters_are_not_rounded(units):
   spec, a, b = _operands('linear')
   seed = jax.random.normal(jax.random.key(2), (4, 6, 8))
-  rounded = [np.asarray(x.astype(jnp.bfloat16), np.float64) for x in (a, seed)]
-  wanted = np.einsum('abi,abx->ix', *rounded)
+  left = a.astype(jnp.bfloat16)
+  right = seed.astype(jnp.bfloat16) if units else seed
+  operands = (np.asarray(x, np.float64) for x in (left, right))
+  wanted = np.einsum('abi,abx->ix', *operands)
   _, pull = jax.vjp(lambda b: product(spec, a, b, jnp.bfloat16), b)
   (found,) = pull(seed)
   assert found.dtype == jnp.float32
@@ -102,7 +128,8 @@ ONE_ROW = {
 
 
 @pytest.mark.parametrize('name', ONE_ROW)
-def test_one_row_on_a_cpu_is_multiplied_in_float32_or_twice(name):
+def test_one_row_on_a_cpu_is_multiplied_in_float32_or_twice(name, monkeypatch):
+  monkeypatch.setattr(traced, 'cpu_multiplies_bfloat16', lambda: True)
   spec, *shapes = ONE_ROW[name]
   keys = jax.random.split(jax.random.key(0))
   a, b = (
