@@ -161,6 +161,17 @@ def processor() -> str:
   return platform.processor() or platform.machine()
 
 
+def vectors() -> str:
+  """What the CPU multiplies by, '' where the system does not say."""
+  kinds = ('amx_bf16', 'avx512_bf16', 'avx512f', 'avx2', 'avx', 'bf16', 'asimd')
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as file:
+      words = set(file.read().split())
+  except OSError:
+    return ''
+  return next((kind for kind in kinds if kind in words), '')
+
+
 def hardware() -> dict[str, Any]:
   """What a figure was measured on."""
   import jax
@@ -170,7 +181,7 @@ def hardware() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0))
   return {
     'device': jax.devices()[0].device_kind,
-    'processor': processor(),
+    'processor': f'{processor()} {vectors()}'.strip(),
     'cores': cores,
     'jax': jax.__version__,
   }

@@ -2,13 +2,15 @@
 
     python -m benchmarks.report twins.json input_pipeline.json compile.json
 
-A section is filled by the file of its name; without one it has its command alone.
+A section is filled by the file of its name; without one it keeps the figures that
+the page has.
 """
 
 import argparse
 import importlib
 import json
 import pathlib
+import re
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'benchmarks.md'
 SECTIONS = {
@@ -26,8 +28,8 @@ keeps it on two cores, and `--help` says what else there is.
 """
 
 
-def section(name: str, found: dict | None) -> str:
-  """Heading, command, what is measured, and the table where there is one."""
+def section(name: str, found: dict | None, kept: str) -> str:
+  """Heading, command, what is measured, and figures where there are any."""
   module = importlib.import_module(f'benchmarks.{name}')
   about = module.__doc__.split('\n\n', 2)
   text = [
@@ -38,8 +40,16 @@ def section(name: str, found: dict | None) -> str:
   ]
   if found is not None:
     where = (f'{k} {v}' for k, v in found.items() if k != 'rows')
-    text += [', '.join(where) + '.', table(module.COLUMNS, found['rows'])]
-  return '\n\n'.join(text)
+    kept = ', '.join(where) + '.\n\n' + table(module.COLUMNS, found['rows'])
+  return '\n\n'.join([*text, kept] if kept else text)
+
+
+def figures(text: str) -> dict[str, str]:
+  """Those of the sections of a page: heading -> hardware and table."""
+  return {
+    part.split('\n', 1)[0]: part.rsplit('```\n', 1)[1].strip()
+    for part in re.split(r'^## ', text, flags=re.MULTILINE)[1:]
+  }
 
 
 def table(columns: dict[str, str], rows: list[dict]) -> str:
@@ -62,8 +72,12 @@ def table(columns: dict[str, str], rows: list[dict]) -> str:
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def page(files: list[pathlib.Path]) -> str:
+def page(files: list[pathlib.Path], old: str = '') -> str:
   """The whole page.
+
+  Args:
+    files: that benchmarks have written.
+    old: the page as it was.
 
   Raises:
     ValueError: a file that no section has the name of.
@@ -76,14 +90,19 @@ def page(files: list[pathlib.Path]) -> str:
         + ', '.join(f'{name}.json' for name in SECTIONS)
       )
     found[file.stem] = json.loads(file.read_text(encoding='utf-8'))
-  sections = (section(name, found.get(name)) for name in SECTIONS)
+  kept = figures(old)
+  sections = (
+    section(name, found.get(name), kept.get(heading, ''))
+    for name, heading in SECTIONS.items()
+  )
   return '\n\n'.join([HEAD.strip(), *sections]) + '\n'
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   parser.add_argument('files', nargs='*', type=pathlib.Path)
-  PAGE.write_text(page(parser.parse_args().files), encoding='utf-8')
+  old = PAGE.read_text(encoding='utf-8') if PAGE.exists() else ''
+  PAGE.write_text(page(parser.parse_args().files, old), encoding='utf-8')
   print(PAGE)
 
 

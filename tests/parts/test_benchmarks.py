@@ -59,6 +59,8 @@ def test_page_shows_what_a_file_holds(tmp_path):
   text = report.page([file])
   assert '| step | c | cold | 1.23 |' in text
   assert 'python -m benchmarks.twins --json=twins.json' in text
+  # Sections without a file keep what was measured before.
+  assert report.page([], text) == text
   with pytest.raises(ValueError, match='wanted files named'):
     report.page([tmp_path / 'other.json'])
 
