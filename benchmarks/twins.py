@@ -23,7 +23,9 @@ Ours is one compiled program per row. PyTorch runs eagerly: its weights are in t
 dtype of the row, it trains with float32 weights under autocast, attends with
 `scaled_dot_product_attention` and loops over steps and layers in Python. In
 bfloat16 rows our weights are float32 and rounded inside of the program, and our
-logits are float32 products where PyTorch's are bfloat16.
+logits are float32 products where PyTorch's are bfloat16. A CPU without instructions
+for bfloat16 (`avx2`, `avx512f`) multiplies float32 faster, in PyTorch by far; ours
+does so in bfloat16 rows too, see `layers.product`.
 
 `work` is what PyTorch's side multiplies, in GFLOP; a share is work / seconds over
 the matmul peak of that dtype, measured beside the row. `more` is our work over
@@ -334,7 +336,11 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
 
   if args.threads:
     torch.set_num_threads(args.threads)
-  about = {'torch': torch.__version__, 'threads': torch.get_num_threads()}
+  about = {
+    'torch': torch.__version__,
+    'threads': torch.get_num_threads(),
+    'repeats': args.repeats,
+  }
   names = list(chosen(args.only))
   table = common.Table(COLUMNS, **about)
   for name in names:
