@@ -82,16 +82,18 @@ class EntityAR(Sampler):
         # A loop that reads a part of what it carries would copy it all: what it
         # sees is cut out before, and put back after.
         state, whole = carry
-        seen = _each(lambda cache, run=run: cache.first(run.extent), whole)
+        seen = _caches(lambda cache, run=run: cache.first(run.extent), whole)
         (state, seen), _ = jax.lax.scan(
           lambda carry, i, run=run: (advance(carry, run.step(i, jnp)), None),
           (state, seen),
           jnp.arange(run.count),
         )
-        carry = state, _each(Cache.over, seen, whole)
+        carry = state, _caches(Cache.over, seen, whole)
     return model.finish(carry[0])
 
 
-def _each(f, *trees):
+def _caches(f, tree, *rest):
+  """f over the key-value caches of a tree; what else a backbone keeps stays whole."""
   is_cache = lambda x: isinstance(x, Cache)
-  return jax.tree.map(f, *trees, is_leaf=is_cache)
+  apply = lambda x, *others: f(x, *others) if is_cache(x) else x
+  return jax.tree.map(apply, tree, *rest, is_leaf=is_cache)
