@@ -13,6 +13,14 @@ from arvision.layers.spread import INNER, MODULATION, RESIDUAL, deal, spread
 from arvision.structs import Template
 
 
+def _again(f):
+  """f, computed again in the backward pass from what it was given.
+
+  Else five arrays of the size of an MLP's inside are kept of a gelu.
+  """
+  return jax.checkpoint(f, prevent_cse=False)
+
+
 class GELU(nn.Module):
   """fc2(gelu(fc1 x)), tanh form, with biases.
 
@@ -44,7 +52,7 @@ class GELU(nn.Module):
       name='fc1',
       **dense,
     )(x)
-    y = spread(self.activation(y), INNER)
+    y = spread(_again(self.activation)(y), INNER)
     if self.inner_dropout:
       y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
@@ -102,7 +110,8 @@ class SwiGLU(nn.Module):
       )(x)
       for name in ('w1', 'w3')
     )
-    y = spread(self.activation(gate) * up, INNER)
+    gated = _again(lambda gate, up: self.activation(gate) * up)
+    y = spread(gated(gate, up), INNER)
     y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
       (x.shape[-1],),

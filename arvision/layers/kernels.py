@@ -178,6 +178,8 @@ def _by_groups(q, k, v, mask, group) -> jax.Array:
   def cut(x):
     return x.reshape(-1, 1, group, *x.shape[2:])
 
+  # Weights leave the cache too: the backward pass computes them again.
+  @functools.partial(jax.checkpoint, prevent_cse=False)
   def some(inputs):
     i, *qkv = inputs
     of_example = i // parts if mask.shape[0] > 1 else 0
