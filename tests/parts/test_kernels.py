@@ -94,6 +94,10 @@ def test_heads_in_groups_attend_as_all_at_once(padded, monkeypatch):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, wanted
   )
+  # No logits or weights of all groups are kept for the backward pass.
+  _, backward = jax.vjp(lambda *x: attention(*x, mask), *qkv)
+  kept = [leaf.shape for leaf in jax.tree.leaves(backward)]
+  assert not any(shape[-2:] == (40, 40) and len(shape) > 4 for shape in kept)
 
 
 def whole(blocks):

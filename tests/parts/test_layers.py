@@ -11,7 +11,7 @@ import pytest
 from arvision.backbones.decoder import CodeInput, Decoder
 from arvision.layers import stack
 from arvision.layers.attention import Attention, Cache, L2Normed, Scaled
-from arvision.layers.blocks import GELU, AdaLN, SwiGLU
+from arvision.layers.blocks import GELU, AdaLN, ExactGELU, SwiGLU
 from arvision.layers.kernels import attention
 from arvision.layers.norm import LayerNorm, RMSNorm
 from arvision.layers.position import Learned, Rotary, rotate, rotations
@@ -197,6 +197,16 @@ def test_how_layers_are_run_changes_no_gradient(how):
     gradient(),
     gradient(**how),
   )
+
+
+@pytest.mark.parametrize('mlp, wide', [(GELU, 2), (ExactGELU, 2), (SwiGLU, 3)])
+def test_the_backward_pass_keeps_what_products_of_an_mlp_give(mlp, wide):
+  """And what the last of them is given, but nothing of the activation."""
+  model, x = mlp(hidden=48), jnp.ones((2, 5, 8))
+  params = model.init(jax.random.key(0), x)
+  _, backward = jax.vjp(model.apply, nn.unbox(params), x)
+  kept = [leaf.shape for leaf in jax.tree.leaves(backward)]
+  assert kept.count((2, 5, 48)) <= wide, kept
 
 
 def test_layers_are_stacked_and_every_parameter_has_axis_names():
