@@ -16,6 +16,7 @@ PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'benchmarks.md'
 SECTIONS = {
   'twins': 'Beside plain PyTorch',
   'sampling': 'Sampling',
+  'convolutions': 'Convolutions',
   'input_pipeline': 'Input',
   'compile': 'Start',
 }

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, ones, zeros
 
+from arvision.layers.winograd import convolve
+
 
 def conv(
   features: int,
@@ -52,6 +54,7 @@ def conv(
     dtype=dtype,
     kernel_init=nn.with_logical_partitioning(init or lecun_normal(), names),
     bias_init=nn.with_logical_partitioning(zeros, ('conv_out',)),
+    conv_general_dilated=convolve,
     name=name,
   )
 

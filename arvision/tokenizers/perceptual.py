@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from arvision.build import ConfigError
+from arvision.layers.winograd import convolve
 
 # Index of the convolutions in torchvision's `vgg16().features`, by slice; a
 # slice ends behind the ReLU of its last convolution, the next begins with a
@@ -61,13 +62,8 @@ def features(weights: Weights, image: jax.Array) -> list[jax.Array]:
     if i:
       x = nn.max_pool(x, (2, 2), (2, 2))
     for j in slice_:
-      x = jax.lax.conv_general_dilated(
-        x,
-        jnp.asarray(weights[f'conv_{j}']['kernel']),
-        (1, 1),
-        ((1, 1), (1, 1)),
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      )
+      kernel = jnp.asarray(weights[f'conv_{j}']['kernel'])
+      x = convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))
       x = nn.relu(x + weights[f'conv_{j}']['bias'])
     out.append(x)
   return out

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import common, report, twins
+from benchmarks import common, convolutions, report, twins
 
 
 def test_flops_of_loops_and_convolutions():
@@ -74,5 +74,19 @@ def test_twins_do_the_same_work(tmp_path):
   assert set(rows) == set(twins.ROWS)
   for name, row in rows.items():
     assert row['params'] == 1, name
-    assert 0.95 < row['more'] < 1.2, name
+    # The decoder's convolutions multiply less, see `layers.winograd`.
+    least = 0.4 if name == 'var.decoder' else 0.95
+    assert least < row['more'] < 1.2, name
     assert np.isfinite(row['ratio']), name
+
+
+@pytest.mark.slow
+def test_convolutions_are_timed_beside_both(tmp_path):
+  pytest.importorskip('torch')
+  file = tmp_path / 'convolutions.json'
+  convolutions.main(['--quick', '--repeats=1', f'--json={file}'])
+  rows = json.loads(file.read_text())['rows']
+  assert [r['row'] for r in rows] == 2 * list(convolutions.PARTS)
+  assert all(r[key] > 0 for r in rows for key in ('ours', 'xla', 'torch'))
+  with pytest.raises(SystemExit, match='wanted sides among'):
+    convolutions.main(['--only=7'])
