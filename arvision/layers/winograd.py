@@ -2,9 +2,9 @@
 
 XLA has kernels for them that are far from a CPU's matrix products, and further in
 gradients: of a batch of 4 images of 256 px and 160 channels, 3 x 3 kernels, the
-convolution takes 1.2 s and the gradient of its kernel 9.1 s; below they take 0.7 s
-and 0.7 s (`python -m benchmarks.convolutions` has the table). On GPUs and TPUs
-nothing is done here.
+convolution takes 1.2 s and the gradient of its kernel 8.6 s; below they take 0.7 s
+and 0.8 s (`python -m benchmarks.convolutions`, the table is in docs/benchmarks.md).
+On GPUs and TPUs nothing is done here.
 
 A 3 x 3 convolution is Winograd's F(2 x 2, 3 x 3): squares of 2 x 2 outputs come
 from sums of 4 x 4 inputs, 16 products in the place of 36. Its transforms are sums
@@ -93,15 +93,7 @@ def _zeros(padding):
 @jax.custom_vjp
 def _three(x, kernel):
   """3 x 3 over an even grid, zeros around it."""
-  if min(kernel.shape[2:]) < _CHANNELS:
-    one = (1, 1)
-    return jax.lax.conv_general_dilated(
-      x, kernel, one, (one, one), dimension_numbers=_NUMBERS
-    )
-  kernels = _kernels(kernel.astype(jnp.float32))
-  rows = _rows(x.shape, max(kernel.shape[2:]), _BLOCK)
-  squares = functools.partial(_squares, kernels=kernels, dtype=x.dtype)
-  return _by_rows(squares, _framed(x), rows)
+  return _three_by_three(x, kernel)
 
 
 def _forward(x, kernel):
@@ -110,11 +102,29 @@ def _forward(x, kernel):
 
 def _backward(operands, gradient):
   x, kernel = operands
-  turned = kernel[::-1, ::-1].swapaxes(2, 3)
-  return _three(gradient, turned), _of_kernel(x, kernel, gradient)
+  of_input = _three_by_three(gradient, kernel, turned=True)
+  return of_input, _of_kernel(x, kernel, gradient)
 
 
 _three.defvjp(_forward, _backward)
+
+
+def _three_by_three(x, kernel, turned=False):
+  """See `_three`; `turned`: of the kernel turned by half, from o to c."""
+  if min(kernel.shape[2:]) < _CHANNELS:
+    if turned:
+      kernel = kernel[::-1, ::-1].swapaxes(2, 3)
+    one = (1, 1)
+    return jax.lax.conv_general_dilated(
+      x, kernel, one, (one, one), dimension_numbers=_NUMBERS
+    )
+  kernels = _kernels(kernel.astype(jnp.float32))
+  if turned:
+    order = 3, 1, 2, 0  # what `_kernels` gives of a row read backwards
+    kernels = [[kernels[i][j].T for j in order] for i in order]
+  rows = _rows(x.shape, max(kernel.shape[2:]), _BLOCK)
+  squares = functools.partial(_squares, kernels=kernels, dtype=x.dtype)
+  return _by_rows(squares, _framed(x), rows)
 
 
 def _of_kernel(x, kernel, gradient):
