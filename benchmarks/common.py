@@ -28,6 +28,19 @@ def use_threads(count: int | None) -> None:
     os.environ['OMP_NUM_THREADS'] = str(min(count, len(allowed)))
 
 
+def use_torch(threads: int | None, repeats: int) -> dict[str, Any]:
+  """Keeps PyTorch to so many threads; what a table says of its side."""
+  import torch
+
+  if threads:
+    torch.set_num_threads(threads)
+  return {
+    'torch': torch.__version__,
+    'threads': torch.get_num_threads(),
+    'repeats': repeats,
+  }
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
   """The flags that every benchmark has."""
   made = argparse.ArgumentParser(

@@ -158,15 +158,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   parser.add_argument('--dtypes', default='float32')
   args = parser.parse_args(argv)
   common.use_threads(args.threads)
-  import torch
-
-  if args.threads:
-    torch.set_num_threads(args.threads)
-  about = {
-    'torch': torch.__version__,
-    'threads': torch.get_num_threads(),
-    'repeats': args.repeats,
-  }
+  about = common.use_torch(args.threads, args.repeats)
   sides = {c[1] for c in CASES}
   if args.only:
     sides = {int(side) for side in args.only.split(',')}

@@ -333,15 +333,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   parser.add_argument('--depth', type=int, help='layers, to look for causes')
   args = parser.parse_args(argv)
   common.use_threads(args.threads)
-  import torch
-
-  if args.threads:
-    torch.set_num_threads(args.threads)
-  about = {
-    'torch': torch.__version__,
-    'threads': torch.get_num_threads(),
-    'repeats': args.repeats,
-  }
+  about = common.use_torch(args.threads, args.repeats)
   names = list(chosen(args.only))
   table = common.Table(COLUMNS, **about)
   for name in names:

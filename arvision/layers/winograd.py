@@ -48,7 +48,7 @@ def convolve(
 ) -> jax.Array:
   """`jax.lax.conv_general_dilated` of NHWC and HWIO, quick on CPUs too.
 
-  The number of examples changes nothing in how one of them is computed.
+  Which sum is taken for an example does not depend on how many there are.
 
   Args:
     x: (b, h, w, c).
