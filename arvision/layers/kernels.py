@@ -1,6 +1,7 @@
 """Attention: one entry, and the kernels that it chooses among.
 
-    dense    softmax(q kᵀ + mask) v as written; the reference, any mask
+    dense    softmax(q kᵀ + mask) v as written; the reference, any mask. On a CPU
+             some heads at a time, and rows without the keys that none of them sees
     splash   TPU: block-sparse, skips the blocks that the mask hides
     cudnn    GPU: fused, never holds the weights
 
@@ -86,10 +87,14 @@ def attention(
   # Queries stay where their slots are; every device has all keys.
   k, v = (spread(x, ('act_batch', 'act_heads', None, 'act_kv')) for x in (k, v))
   seen = mask.dense() if isinstance(mask, Mask) else mask
-  group = _group(q, k, seen) if drop is None else None
+  if drop is not None or not traced.on_cpu() or not _is_alone():
+    return dense(q, k, v, seen, drop)
+  least = max(_BAND, q.shape[2] // _BANDS)
+  bands = mask.pattern.bands(least) if isinstance(mask, Mask) else []
+  group = _group(q, k, seen, bands)
   if group is not None:
-    return _by_groups(q, k, v, seen, group)
-  return dense(q, k, v, seen, drop)
+    return _by_groups(q, k, v, seen, bands, group)
+  return _by_bands(q, k, v, seen, bands)
 
 
 def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
@@ -152,14 +157,19 @@ def dense(q, k, v, mask, drop=None) -> jax.Array:
 # leave the cache cost twice the time (measured on an EPYC of two cores).
 _MANY, _CACHED = 24 << 20, 6 << 20
 
+# On a CPU some rows of queries are taken with the keys that any of them sees: so
+# many rows at least, in so many parts at most, each of which is compiled.
+_BAND, _BANDS = 64, 16
 
-def _group(q, k, mask) -> int | None:
+
+def _group(q, k, mask, bands) -> int | None:
   """Heads of an example that are taken at a time; None: all of a batch."""
   batch, heads, rows = q.shape[:3]
-  each = 4 * rows * k.shape[2]
-  if batch * heads * each <= _MANY or mask.ndim < 4 or mask.shape[1] > 1:
+  if mask.ndim < 4 or mask.shape[1] > 1:
     return None
-  if not traced.on_cpu() or not _is_alone():
+  sizes = [(r.stop - r.start) * (c.stop - c.start) for r, c in bands]
+  each = 4 * max(sizes, default=rows * k.shape[2])
+  if batch * heads * each <= _MANY:
     return None
   fit = [g for g in range(1, heads + 1) if heads % g == 0]
   return max(g for g in fit if g == 1 or g * each <= _CACHED)
@@ -171,8 +181,19 @@ def _is_alone():
   return (jax.device_count() if mesh.empty else mesh.size) == 1
 
 
-def _by_groups(q, k, v, mask, group) -> jax.Array:
-  """`dense`, some heads of an example at a time."""
+def _by_bands(q, k, v, mask, bands) -> jax.Array:
+  """`dense`, some rows at a time and only the keys that these see."""
+  if len(bands) < 2:
+    return dense(q, k, v, mask)
+  parts = [
+    dense(q[:, :, r], k[:, :, c], v[:, :, c], mask[:, :, r, c])
+    for r, c in bands
+  ]
+  return jnp.concatenate(parts, axis=2)
+
+
+def _by_groups(q, k, v, mask, bands, group) -> jax.Array:
+  """`_by_bands`, some heads of an example at a time."""
   parts = q.shape[1] // group
 
   def cut(x):
@@ -183,7 +204,8 @@ def _by_groups(q, k, v, mask, group) -> jax.Array:
   def some(inputs):
     i, *qkv = inputs
     of_example = i // parts if mask.shape[0] > 1 else 0
-    return dense(*qkv, jax.lax.dynamic_slice_in_dim(mask, of_example, 1))
+    seen = jax.lax.dynamic_slice_in_dim(mask, of_example, 1)
+    return _by_bands(*qkv, seen, bands)
 
   cuts = [cut(x) for x in (q, k, v)]
   out = jax.lax.map(some, (jnp.arange(len(cuts[0])), *cuts))

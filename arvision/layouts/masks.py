@@ -136,6 +136,26 @@ class Pattern:
     ends = np.searchsorted(self.entity, self.entity, side='right')
     return ends.astype(np.int32)
 
+  def bands(self, least: int) -> list[tuple[slice, slice]]:
+    """The rows in blocks, each with the range of keys that its rows see.
+
+    Args:
+      least: rows of a block.
+
+    Returns:
+      (rows, keys), whose rows follow one another; one block where more would
+      see the same keys.
+    """
+    first = self._dense.argmax(1)
+    last = self.slots - self._dense[:, ::-1].argmax(1)
+    steps = np.flatnonzero((np.diff(first) != 0) | (np.diff(last) != 0)) + 1
+    cuts = [0]
+    for step in steps.tolist():
+      if min(step - cuts[-1], self.slots - step) >= least:
+        cuts.append(step)
+    blocks = [slice(*ends) for ends in zip(cuts, [*cuts[1:], self.slots])]
+    return [(b, slice(first[b].min(), last[b].max())) for b in blocks]
+
   @property
   def full(self) -> bool:
     """Whether every row sees every other."""

@@ -77,6 +77,51 @@ def test_splash_equals_dense(name, padded):
   )
 
 
+@pytest.mark.parametrize('name', LAYOUTS)
+def test_bands_hold_every_key_that_their_rows_see(name):
+  pattern = of(LAYOUTS[name]).pattern
+  bands = pattern.bands(16)
+  everyone = np.arange(pattern.slots)
+  np.testing.assert_array_equal(
+    np.concatenate([everyone[some] for some, _ in bands]), everyone
+  )
+  inside = np.zeros((pattern.slots, pattern.slots), bool)
+  for some, keys in bands:
+    assert some.stop - some.start >= 16
+    inside[some, keys] = True
+    edges = pattern.dense()[some, keys][:, [0, -1]]
+    assert edges.any(0).all()  # and none at an end that nobody sees
+  assert not (pattern.dense() & ~inside).any()
+  assert inside.mean() < 0.75
+  assert len(masks.same(np.zeros(40)).bands(16)) == 1
+
+
+@pytest.mark.parametrize(
+  ('name', 'padded'), list(zip(LAYOUTS, (True, False, True, False)))
+)
+def test_a_cpu_attends_by_bands_as_to_all(name, padded, monkeypatch):
+  layout = LAYOUTS[name]
+  *qkv, weights = rows(layout.slots)
+  valid, counted = None, 1.0
+  if padded:
+    valid = np.ones((2, layout.slots), bool)
+    valid[0, :3] = valid[1, [1, layout.slots // 2]] = False
+    counted = valid[:, None, :, None]
+  mask = of(layout, valid)
+  mesh = jax.make_mesh((1,), ('data',), devices=jax.devices('cpu')[:1])
+  with jax.set_mesh(mesh):
+    wanted = with_gradients(
+      lambda q, k, v: dense(q, k, v, mask.dense()), counted, weights
+    )(*qkv)
+    run = with_gradients(lambda *x: attention(*x, mask), counted, weights)
+    got = run(*qkv)
+    program = run.lower(*qkv).as_text()
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, wanted
+  )
+  assert f'x{layout.slots}x{layout.slots}xf32' not in program
+
+
 @pytest.mark.parametrize('padded', [False, True])
 def test_heads_in_groups_attend_as_all_at_once(padded, monkeypatch):
   *qkv, weights = rows(40, heads=6)
@@ -88,7 +133,7 @@ def test_heads_in_groups_attend_as_all_at_once(padded, monkeypatch):
   wanted = run(*qkv)
   monkeypatch.setattr(kernels, '_MANY', 0)
   monkeypatch.setattr(kernels, '_CACHED', 3 * 4 * 40**2)
-  assert kernels._group(*qkv[:2], mask.dense()) == 3
+  assert kernels._group(*qkv[:2], mask.dense(), []) == 3
   run = with_gradients(lambda *x: attention(*x, mask), counted, weights)
   got = run(*qkv)
   jax.tree.map(
