@@ -89,9 +89,8 @@ def attention(
   seen = mask.dense() if isinstance(mask, Mask) else mask
   if drop is not None or not traced.on_cpu() or not _is_alone():
     return dense(q, k, v, seen, drop)
-  least = max(_BAND, q.shape[2] // _BANDS)
-  bands = mask.pattern.bands(least) if isinstance(mask, Mask) else []
-  group = _group(q, k, seen, bands)
+  bands = _bands(q, k, mask)
+  group = _group(q, seen, bands)
   if group is not None:
     return _by_groups(q, k, v, seen, bands, group)
   return _by_bands(q, k, v, seen, bands)
@@ -162,17 +161,24 @@ _MANY, _CACHED = 24 << 20, 6 << 20
 _BAND, _BANDS = 64, 16
 
 
-def _group(q, k, mask, bands) -> int | None:
+def _bands(q, k, mask) -> list[tuple[slice, slice]]:
+  """Rows of queries, and the keys that are taken with them."""
+  rows = q.shape[2]
+  if isinstance(mask, Mask):
+    return mask.pattern.bands(max(_BAND, rows // _BANDS))
+  return [(slice(0, rows), slice(0, k.shape[2]))]
+
+
+def _group(q, mask, bands) -> int | None:
   """Heads of an example that are taken at a time; None: all of a batch."""
-  batch, heads, rows = q.shape[:3]
+  batch, heads = q.shape[:2]
   if mask.ndim < 4 or mask.shape[1] > 1:
     return None
-  sizes = [(r.stop - r.start) * (c.stop - c.start) for r, c in bands]
-  each = 4 * max(sizes, default=rows * k.shape[2])
-  if batch * heads * each <= _MANY:
+  each = [4 * (r.stop - r.start) * (c.stop - c.start) for r, c in bands]
+  if batch * heads * sum(each) <= _MANY:
     return None
   fit = [g for g in range(1, heads + 1) if heads % g == 0]
-  return max(g for g in fit if g == 1 or g * each <= _CACHED)
+  return max(g for g in fit if g == 1 or g * max(each) <= _CACHED)
 
 
 def _is_alone():
@@ -183,7 +189,7 @@ def _is_alone():
 
 def _by_bands(q, k, v, mask, bands) -> jax.Array:
   """`dense`, some rows at a time and only the keys that these see."""
-  if len(bands) < 2:
+  if len(bands) == 1:
     return dense(q, k, v, mask)
   parts = [
     dense(q[:, :, r], k[:, :, c], v[:, :, c], mask[:, :, r, c])

@@ -133,7 +133,8 @@ def test_heads_in_groups_attend_as_all_at_once(padded, monkeypatch):
   wanted = run(*qkv)
   monkeypatch.setattr(kernels, '_MANY', 0)
   monkeypatch.setattr(kernels, '_CACHED', 3 * 4 * 40**2)
-  assert kernels._group(*qkv[:2], mask.dense(), []) == 3
+  bands = kernels._bands(*qkv[:2], mask)
+  assert kernels._group(qkv[0], mask.dense(), bands) == 3
   run = with_gradients(lambda *x: attention(*x, mask), counted, weights)
   got = run(*qkv)
   jax.tree.map(
