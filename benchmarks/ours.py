@@ -152,8 +152,3 @@ def training(config: ConfigDict, batch: int, shapes: bool = False):
     return state, metrics['loss']
 
   return run, (state.replace(frozen=frozen), examples)
-
-
-def compiled(function, args, donate: tuple[int, ...] = ()):
-  """The compiled program of a function of arrays."""
-  return jax.jit(function, donate_argnums=donate).lower(*args).compile()

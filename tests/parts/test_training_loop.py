@@ -1,13 +1,16 @@
 """The train loop, with a toy task and toy data."""
 
 import json
+import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from arvision.build import ConfigError
 from arvision.training.checkpoint import load_params
+from arvision.training.start import compile_lowered
 from tests.parts import training_toys as toys
 
 
@@ -154,3 +157,15 @@ def test_steps_of_a_run_share_one_program(tmp_path):
     jax.monitoring.unregister_event_duration_listener(listen)
   # Both write one checkpoint; the second run has a line of the log, too.
   assert 0 < few <= many <= few + 1
+
+
+def test_what_layers_keep_in_bfloat16_is_not_converted_as_a_whole():
+  def loss(x, kernels):
+    layer = lambda x, w: (jax.nn.gelu(jnp.einsum('ab,bc->ac', x, w)), None)
+    return jax.lax.scan(layer, x, kernels)[0].sum()
+
+  x, kernels = jnp.ones((3, 4), jnp.bfloat16), jnp.ones((5, 4, 4), jnp.bfloat16)
+  text = compile_lowered(jax.jit(jax.grad(loss)).lower(x, kernels)).as_text()
+  main = text[text.index('\nENTRY') :]
+  assert 'bf16[5,3,4]' in main
+  assert not re.search(r'f32\[5,3,4\]\S* (convert|fusion)\(', main)
