@@ -29,9 +29,10 @@ does so in bfloat16 rows too, see `layers.product`.
 
 `work` is what PyTorch's side multiplies, in GFLOP; a share is work / seconds over
 the matmul peak of that dtype, measured beside the row. `more` is our work over
-theirs, which is less in convolutions on a CPU (`layers.winograd`), and `params` the
-quotient of the numbers of parameters. `best` rows name the dtype that our side is
-faster in; their ratio is to PyTorch's better dtype, and `plain` to its float32.
+theirs, which is less on a CPU in convolutions (`layers.winograd`) and where a
+mask hides keys (`layers.kernels`), and `params` the quotient of the numbers of
+parameters. `best` rows name the dtype that our side is faster in; their ratio is
+to PyTorch's better dtype, and `plain` to its float32.
 `cpu` is the ratio of the seconds that the process had on processors: with
 --threads=1 it holds on a machine that others use too, with more it counts the
 waiting of PyTorch's threads for one another.
