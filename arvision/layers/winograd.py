@@ -109,6 +109,8 @@ def _backward(operands, gradient):
 _three.defvjp(_forward, _backward)
 
 
+# Traced once for layers of the same shapes.
+@functools.partial(jax.jit, static_argnames='turned')
 def _three_by_three(x, kernel, turned=False):
   """See `_three`; `turned`: of the kernel turned by half, from o to c."""
   if min(kernel.shape[2:]) < _CHANNELS:

@@ -55,7 +55,7 @@ class PyramidVQ(VQ, kw_only=True):
       'commitment': self.commitment
       * mean([sg(q) - z for z, q in zip(zs, found)]),
     }
-    if len(zs) > 1 and (train or self.is_initializing()):
+    if len(zs) > 1 and train:
       s = jnp.int32(0)
       if draw is not None:
         s = jax.random.randint(draw.key('scale'), (), 0, len(zs) - 1)
