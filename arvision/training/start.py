@@ -190,7 +190,8 @@ def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 
   On a CPU nothing is moved out of the loops of a step in bfloat16. The compiler
   would make float32 of what the backward loop reads, of all layers at once: for
-  VAR-d16 0.8 GiB, and 11.2 s for a step of 10.1 (two cores of an EPYC).
+  VAR-d16 0.8 GiB, and a step takes 11.2 s in the place of 10.1 (two cores of an
+  EPYC with avx512_bf16).
   """
   options: dict[str, str | bool] = {}
   if traced.on_cpu() and 'xbf16>' in lowered.as_text():

@@ -99,7 +99,7 @@ def test_bands_hold_every_key_that_their_rows_see(name):
 @pytest.mark.parametrize(
   ('name', 'padded'), list(zip(LAYOUTS, (True, False, True, False)))
 )
-def test_a_cpu_attends_by_bands_as_to_all(name, padded, monkeypatch):
+def test_a_cpu_attends_by_bands_as_to_all(name, padded):
   layout = LAYOUTS[name]
   *qkv, weights = rows(layout.slots)
   valid, counted = None, 1.0
