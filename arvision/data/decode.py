@@ -40,7 +40,7 @@ def decode(
     background: RGB, 0 to 255.
 
   Returns:
-    (H, W, 1) or (H, W, 3) uint8.
+    (H, W, 1) or (H, W, 3) uint8, read-only.
 
   Raises:
     BrokenImage: it cannot be read to its end.
@@ -68,12 +68,13 @@ def _array(image, background):
       raise ValueError(f'mode {image.mode} is not an 8-bit or 16-bit picture')
     return (array.astype(np.uint32) >> 8).astype(np.uint8)[..., None]
   if image.mode in ('1', 'L') and 'transparency' not in image.info:
-    return np.array(image.convert('L'))[..., None]
+    return np.asarray(image.convert('L'))[..., None]
   if image.has_transparency_data:
     image = image.convert('RGBA')
     paper = Image.new('RGBA', image.size, (*background, 255))
     image = Image.alpha_composite(paper, image)
-  return np.array(image.convert('RGB'))
+  # Pillow's `convert` copies what is RGB already, and so would `np.array`.
+  return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
 
 
 def encode(image: np.ndarray, format: str = 'png', quality: int = 95) -> bytes:
