@@ -1,7 +1,7 @@
 """Attention: one entry, and the kernels that it chooses among.
 
-    dense    softmax(q kᵀ + mask) v as written; the reference, any mask. On a CPU
-             some heads at a time, and rows without the keys that none of them sees
+    dense    softmax(q kᵀ + mask) v as written; the reference, any mask. By parts
+             on a CPU, see `layers.dense_attention`
     splash   TPU: block-sparse, skips the blocks that the mask hides
     cudnn    GPU: fused, never holds the weights
 
@@ -23,7 +23,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
 from arvision.layers import traced
-from arvision.layers.product import product
+from arvision.layers.dense_attention import dense, dense_by_parts
 from arvision.layers.spread import spread
 from arvision.layouts.masks import Pattern
 
@@ -89,11 +89,8 @@ def attention(
   seen = mask.dense() if isinstance(mask, Mask) else mask
   if drop is not None or not traced.on_cpu() or not _is_alone():
     return dense(q, k, v, seen, drop)
-  bands = _bands(q, k, mask)
-  group = _group(q, seen, bands)
-  if group is not None:
-    return _by_groups(q, k, v, seen, bands, group)
-  return _by_bands(q, k, v, seen, bands)
+  pattern = mask.pattern if isinstance(mask, Mask) else None
+  return dense_by_parts(q, k, v, seen, pattern)
 
 
 def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
@@ -139,83 +136,10 @@ def _is_placed():
   return not jax.sharding.get_abstract_mesh().empty or jax.device_count() == 1
 
 
-# ---------------------------------------------------------------------- dense
-
-
-def dense(q, k, v, mask, drop=None) -> jax.Array:
-  """The reference, see `attention`; `mask` is an array."""
-  logits = product('bhnk,bhmk->bhnm', q, k, q.dtype)
-  logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-  share = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-  share = share if drop is None else drop(share)
-  return product('bhnm,bhmk->bhnk', share, v, v.dtype).astype(v.dtype)
-
-
-# Bytes of float32 logits. On a CPU as many heads are taken at a time as the
-# second number lets, where all together have more than the first: logits that
-# leave the cache cost twice the time (measured on an EPYC of two cores).
-_MANY, _CACHED = 24 << 20, 6 << 20
-
-# On a CPU some rows of queries are taken with the keys that any of them sees: so
-# many rows at least, in so many parts at most, each of which is compiled.
-_BAND, _BANDS = 64, 16
-
-
-def _bands(q, k, mask) -> list[tuple[slice, slice]]:
-  """Rows of queries, and the keys that are taken with them."""
-  rows = q.shape[2]
-  if isinstance(mask, Mask):
-    return mask.pattern.bands(max(_BAND, rows // _BANDS))
-  return [(slice(0, rows), slice(0, k.shape[2]))]
-
-
-def _group(q, mask, bands) -> int | None:
-  """Heads of an example that are taken at a time; None: all of a batch."""
-  batch, heads = q.shape[:2]
-  if mask.ndim < 4 or mask.shape[1] > 1:
-    return None
-  each = [4 * (r.stop - r.start) * (c.stop - c.start) for r, c in bands]
-  if batch * heads * sum(each) <= _MANY:
-    return None
-  fit = [g for g in range(1, heads + 1) if heads % g == 0]
-  return max(g for g in fit if g == 1 or g * max(each) <= _CACHED)
-
-
 def _is_alone():
   """Whether a program is for a single device."""
   mesh = jax.sharding.get_abstract_mesh()
   return (jax.device_count() if mesh.empty else mesh.size) == 1
-
-
-def _by_bands(q, k, v, mask, bands) -> jax.Array:
-  """`dense`, some rows at a time and only the keys that these see."""
-  if len(bands) == 1:
-    return dense(q, k, v, mask)
-  parts = [
-    dense(q[:, :, r], k[:, :, c], v[:, :, c], mask[:, :, r, c])
-    for r, c in bands
-  ]
-  return jnp.concatenate(parts, axis=2)
-
-
-def _by_groups(q, k, v, mask, bands, group) -> jax.Array:
-  """`_by_bands`, some heads of an example at a time."""
-  parts = q.shape[1] // group
-
-  def cut(x):
-    return x.reshape(-1, 1, group, *x.shape[2:])
-
-  # Weights leave the cache too: the backward pass computes them again.
-  @functools.partial(jax.checkpoint, prevent_cse=False)
-  def some(inputs):
-    i, *qkv = inputs
-    of_example = i // parts if mask.shape[0] > 1 else 0
-    seen = jax.lax.dynamic_slice_in_dim(mask, of_example, 1)
-    return _by_bands(*qkv, seen, bands)
-
-  cuts = [cut(x) for x in (q, k, v)]
-  out = jax.lax.map(some, (jnp.arange(len(cuts[0])), *cuts))
-  return out.reshape(*q.shape[:3], v.shape[-1])
 
 
 # ------------------------------------------------------------------------ TPU

@@ -15,8 +15,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 
 from arvision.build import build
 from arvision.configs.common import shrink
-from arvision.layers import kernels, traced
-from arvision.layers.kernels import Mask, attention, dense, fused, splash
+from arvision.layers import dense_attention, kernels, traced
+from arvision.layers.dense_attention import dense
+from arvision.layers.kernels import Mask, attention, fused, splash
 from arvision.layouts import grid, masks, scales, sequence
 from tests.configs import GENERATORS
 from tests.multidevice import processes
@@ -131,10 +132,10 @@ def test_heads_in_groups_attend_as_all_at_once(padded, monkeypatch):
   counted = valid[:, None, :, None]
   run = with_gradients(lambda *x: attention(*x, mask), counted, weights)
   wanted = run(*qkv)
-  monkeypatch.setattr(kernels, '_MANY', 0)
-  monkeypatch.setattr(kernels, '_CACHED', 3 * 4 * 40**2)
-  bands = kernels._bands(*qkv[:2], mask)
-  assert kernels._group(qkv[0], mask.dense(), bands) == 3
+  monkeypatch.setattr(dense_attention, '_MANY', 0)
+  monkeypatch.setattr(dense_attention, '_CACHED', 3 * 4 * 40**2)
+  bands = dense_attention._bands(*qkv[:2], mask.pattern)
+  assert dense_attention._group(qkv[0], mask.dense(), bands) == 3
   run = with_gradients(lambda *x: attention(*x, mask), counted, weights)
   got = run(*qkv)
   jax.tree.map(
@@ -341,8 +342,8 @@ def test_lowers_for_a_tpu(name, monkeypatch):
 
 _SPREAD = """
 import jax, numpy as np
-from arvision.layers import kernels, traced
-from arvision.layers.kernels import Mask, attention, dense
+from arvision.layers.dense_attention import dense
+from arvision.layers.kernels import Mask, attention
 from arvision.layouts import grid, masks
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
