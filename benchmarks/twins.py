@@ -29,8 +29,8 @@ does so in bfloat16 rows too, see `layers.product`.
 
 `work` is what PyTorch's side multiplies, in GFLOP; a share is work / seconds over
 the matmul peak of that dtype, measured beside the row. `more` is our work over
-theirs, which is less on a CPU in convolutions (`layers.winograd`) and where a
-mask hides keys (`layers.kernels`), and `params` the quotient of the numbers of
+theirs, which is less on a CPU in convolutions (`layers.winograd`) and where a mask
+hides keys (`layers.dense_attention`), and `params` the quotient of the numbers of
 parameters. `best` rows name the dtype that our side is faster in; their ratio is
 to PyTorch's better dtype, and `plain` to its float32.
 `cpu` is the ratio of the seconds that the process had on processors: with
@@ -119,11 +119,13 @@ class Side:
     run: does the work once.
     parameters: of what runs.
     gflop: matmuls and convolutions of a run.
+    program: gives the compiled program as text; PyTorch has none.
   """
 
   run: Callable[[], Any]
   parameters: int
   gflop: float
+  program: Callable[[], str] | None = None
 
 
 def config_of(row: Row, dtype: str, quick: bool, depth: int | None) -> Any:
@@ -166,7 +168,7 @@ def our_side(row: Row, config: Any, batch: int) -> Side:
       held[0], loss = program(held[0], examples)
       return loss
 
-    return Side(step, count, work)
+    return Side(step, count, work, program.as_text)
   generator = ours.Generator.create(config)
   kinds = {
     'forward': generator.forward,
@@ -182,8 +184,13 @@ def our_side(row: Row, config: Any, batch: int) -> Side:
       for k, v in generator.frozen['params'].items()
       if k in ('dec', 'post_quant_conv')
     }
-  run = functools.partial(jax.jit(function), *args)
-  return Side(run, common.count(trained), work)
+  jitted = jax.jit(function)
+  return Side(
+    functools.partial(jitted, *args),
+    common.count(trained),
+    work,
+    lambda: jitted.lower(*args).compile().as_text(),
+  )
 
 
 def their_side(row: Row, config: Any, batch: int, dtype: str) -> Side:

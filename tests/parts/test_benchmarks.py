@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import common, convolutions, report, twins
+from benchmarks import common, convolutions, profile, report, twins
 
 
 def test_flops_of_loops_and_convolutions():
@@ -63,6 +63,62 @@ def test_page_shows_what_a_file_holds(tmp_path):
   assert report.page([], text) == text
   with pytest.raises(ValueError, match='wanted files named'):
     report.page([tmp_path / 'other.json'])
+
+
+def test_time_is_told_by_kinds():
+  @jax.jit
+  def layer(x, w):
+    with jax.named_scope('mlp'):
+      return jax.nn.softmax(jnp.dot(x, w)).T
+
+  x, w = jnp.ones((256, 512)), jnp.ones((512, 128))
+  program = layer.lower(x, w).compile().as_text()
+  jax.block_until_ready(layer(x, w))
+  spent = list(profile.events(lambda: layer(x, w)))
+  rows = profile.rows(iter(spent), program, top=2)
+  kinds = {row['kind']: row for row in rows if not row['where']}
+  assert {'products', 'sums', 'copies'} <= set(kinds)
+  assert set(kinds) <= {'products', *profile.KINDS, 'rest'}
+  assert sum(row['share'] for row in kinds.values()) == pytest.approx(100)
+  whole = sum(seconds for _, seconds in spent)
+  assert sum(r['seconds'] for r in kinds.values()) == pytest.approx(whole)
+  found = [row for row in rows if row['where']]
+  assert len(found) == 2
+  assert found[0]['seconds'] >= found[1]['seconds']
+  every = profile.rows(iter(spent), program, top=99)
+  (product,) = [r for r in every if r['where'].endswith('mlp/dot_general')]
+  assert product['kind'] == 'products' and product['shape'] == 'f32[256,128]'
+
+
+@pytest.mark.parametrize(
+  ('name', 'path', 'wanted'),
+  [
+    ('ynn_fusion.2', 'jit(run)/attention/reduce_max', 'sums'),
+    ('copy_bitcast_fusion.7', 'jit(run)/mlp/fc2/dot_general', 'copies'),
+    ('dynamic-update-slice_convert_fusion.1', 'jit(run)/while', 'writes'),
+    ('wrapped_broadcast.32', 'jit(run)/broadcast_in_dim', 'fills'),
+    ('broadcast_divide_fusion', 'jit(run)/softmax/div', 'rest'),
+    ('wrapped_convert', 'jit(run)/convert_element_type', 'casts'),
+    ('add.3', '', 'rest'),
+  ],
+)
+def test_kinds_of_operations(name, path, wanted):
+  assert profile.kind(name, profile.Operation('f32[2]', path, False)) == wanted
+  assert profile.kind(name, profile.Operation('', path, True)) == 'products'
+
+
+def test_a_path_says_whose_gradient_it_is():
+  path = 'jit(run)/transpose(jvp(M.loss))/stack/while/body/mlp/fc2/dot_general'
+  assert profile.where(path) == 'd stack/mlp/fc2/dot_general'
+  assert profile.where('jit(run)/mlp/add') == 'mlp/add'
+
+
+@pytest.mark.slow
+def test_a_row_is_profiled(capsys):
+  pytest.importorskip('torch')
+  rows = profile.main(['llamagen.train', '--quick', '--dtype=bfloat16'])
+  assert any(r['kind'] == 'products' and 'mlp' in r['where'] for r in rows)
+  assert 'row llamagen.train, dtype bfloat16' in capsys.readouterr().out
 
 
 @pytest.mark.slow
