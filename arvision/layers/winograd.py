@@ -2,7 +2,7 @@
 
 XLA has kernels for them that are far from a CPU's matrix products, and further in
 gradients: of a batch of 4 images of 256 px and 160 channels, 3 x 3 kernels, the
-convolution takes 1.2 s and the gradient of its kernel 8.6 s; below they take 0.7 s
+convolution takes 1.1 s and the gradient of its kernel 7.6 s; below they take 0.6 s
 and 0.8 s (`python -m benchmarks.convolutions`, the table is in docs/benchmarks.md).
 On GPUs and TPUs nothing is done here.
 
