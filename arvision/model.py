@@ -188,8 +188,8 @@ class BoundModel:
 
   Attributes:
     module: static.
-    variables: {'params': ...}; unstacked for samplers with a cache, so that
-      decoding loops do not slice.
+    variables: {'params': ...}; unstacked where loops would slice them, see
+      `sample`.
     codec: the bound tokenizer.
   """
 
@@ -259,6 +259,11 @@ def sample(
   """
   if sampler.layout is not None:
     module = module.clone(layout=sampler.layout)
-  params = unstack(params) if sampler.cached else params
+  # A loop copies what it slices: of the layers while tokens are decoded one after
+  # another, and of a head while it integrates (10 of 100 s of MAR-B on a CPU).
+  if sampler.cached:
+    params = unstack(params)
+  elif 'head' in params:
+    params = {**params, 'head': unstack(params['head'])}
   bound = BoundModel(module, {'params': params}, codec)
   return sampler(bound, inputs, draw, draw.batch, known)
