@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -185,6 +186,12 @@ def vectors() -> str:
   return next((kind for kind in kinds if kind in words), '')
 
 
+def allocator() -> str:
+  """What gives memory: the library that LD_PRELOAD names, else the system's."""
+  names = re.findall(r'lib(\w*malloc\w*)\.so', os.environ.get('LD_PRELOAD', ''))
+  return names[0] if names else platform.libc_ver()[0] or 'of the system'
+
+
 def hardware() -> dict[str, Any]:
   """What a figure was measured on."""
   import jax
@@ -196,6 +203,7 @@ def hardware() -> dict[str, Any]:
     'device': jax.devices()[0].device_kind,
     'processor': f'{processor()} {vectors()}'.strip(),
     'cores': cores,
+    'allocator': allocator(),
     'jax': jax.__version__,
   }
 
