@@ -25,7 +25,9 @@ dtype of the row, it trains with float32 weights under autocast, attends with
 bfloat16 rows our weights are float32 and rounded inside of the program, and our
 logits are float32 products where PyTorch's are bfloat16. A CPU without instructions
 for bfloat16 (`avx2`, `avx512f`) multiplies float32 faster, in PyTorch by far; ours
-does so in bfloat16 rows too, see `layers.product`.
+does so in bfloat16 rows too, see `layers.product`. On a CPU our train steps in
+bfloat16 are without a loop over layers (`config.backbone.unroll` is their number):
+what a loop keeps of its rounds is rounded there anew in every round.
 
 `work` is what PyTorch's side multiplies, in GFLOP; a share is work / seconds over
 the matmul peak of that dtype, measured beside the row. `more` is our work over
@@ -130,6 +132,8 @@ class Side:
 
 def config_of(row: Row, dtype: str, quick: bool, depth: int | None) -> Any:
   """The config of a row, small where it is to be quick."""
+  import jax
+
   from arvision.configs.common import shrink
   from benchmarks import ours
 
@@ -145,6 +149,8 @@ def config_of(row: Row, dtype: str, quick: bool, depth: int | None) -> Any:
     config.backbone.depth = depth
     if 'second_depth' in config.backbone:
       config.backbone.second_depth = depth
+  if (row.work, dtype, jax.default_backend()) == ('train', 'bfloat16', 'cpu'):
+    config.backbone.unroll = config.backbone.depth
   return config
 
 

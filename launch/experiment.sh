@@ -16,32 +16,30 @@ shift 3
 OUT=runs/$DATA
 case ${1:---} in --*) ;; *) OUT=$1; shift ;; esac
 ARVISION=${ARVISION:-arvision}
-# glibc returns large arrays to the system after every step, and a CPU then
-# spends a fifth of the next one on page faults; large pages make them few.
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+run() { bash launch/cpu.sh "$ARVISION" "$@"; }
 
 start=$((SECONDS - ${ALREADY_SPENT:-0}))
 say() { printf '\n== %s (%d s)\n' "$1" "$((SECONDS - start))"; }
 
 say "training $TOKENIZER"
-"$ARVISION" train --config="configs/$DATA/$TOKENIZER.py" \
+run train --config="configs/$DATA/$TOKENIZER.py" \
   --workdir="$OUT/$TOKENIZER" "$@"
 
 say "training $GENERATOR"
-"$ARVISION" train --config="configs/$DATA/$GENERATOR.py" \
+run train --config="configs/$DATA/$GENERATOR.py" \
   --workdir="$OUT/$GENERATOR" \
   --config.tokenizer_workdir="$OUT/$TOKENIZER" "$@"
 
 say 'sampling'
-"$ARVISION" sample --workdir="$OUT/$GENERATOR" --labels=all --number=10 \
+run sample --workdir="$OUT/$GENERATOR" --labels=all --number=10 \
   --batch_size=100 --name=grid
 
 say 'evaluating'
-"$ARVISION" eval --workdir="$OUT/$TOKENIZER"
-"$ARVISION" eval --workdir="$OUT/$GENERATOR" --samples="${SAMPLES:-1000}"
+run eval --workdir="$OUT/$TOKENIZER"
+run eval --workdir="$OUT/$GENERATOR" --samples="${SAMPLES:-1000}"
 
 say 'writing the report'
-"$ARVISION" report --workdir="$OUT/$TOKENIZER" --workdir="$OUT/$GENERATOR" \
+run report --workdir="$OUT/$TOKENIZER" --workdir="$OUT/$GENERATOR" \
   --output="$OUT" --title="arvision on $DATA" --seconds="$((SECONDS - start))"
 
 say 'done'

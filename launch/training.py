@@ -111,12 +111,10 @@ def arvision(*args: str, meanwhile: Callable[[], None] = lambda: None) -> None:
   Raises:
     subprocess.CalledProcessError: the command failed.
   """
-  command = [sys.executable, '-m', 'arvision', *args]
+  keeper = str(pathlib.Path(__file__).with_name('cpu.sh'))
+  command = ['bash', keeper, sys.executable, '-m', 'arvision', *args]
   print('\n== arvision', *args, flush=True)
-  # See launch/experiment.sh.
-  tunables = os.environ.get('GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1')
-  environment = {**os.environ, 'GLIBC_TUNABLES': tunables}
-  with subprocess.Popen(command, env=environment) as process:
+  with subprocess.Popen(command) as process:
     while process.returncode is None:
       meanwhile()
       with contextlib.suppress(subprocess.TimeoutExpired):

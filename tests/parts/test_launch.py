@@ -1,4 +1,4 @@
-"""Scripts for pods: what they would run, what they refuse, what they run."""
+"""Scripts of launch/: what they would run, what they refuse, what they run."""
 
 import importlib.metadata
 import os
@@ -284,6 +284,41 @@ def test_without_the_program_only_a_dry_run_works(cluster, script):
   assert done.returncode == 2 and 'is not on PATH (https://' in done.stderr
   done = cluster.launch(script, *FLAGS[script], '--dry_run', path=str(tools))
   assert done.returncode == 0 and 'arvision' in done.stdout
+
+
+LISTED = """3 libs found in cache
+\tlibtcmalloc_minimal_debug.so.4 (libc6,x86-64) => /lib/libtcmalloc_minimal_debug.so.4
+\tlibtcmalloc_minimal.so.4 (libc6,x86-64) => /lib/libtcmalloc_minimal.so.4
+\tlibz.so.1 (libc6,x86-64) => /lib/libz.so.1
+"""
+
+
+@pytest.mark.parametrize(
+  ('libraries', 'own', 'kept'),
+  [
+    (LISTED, {}, {'LD_PRELOAD': '/lib/libtcmalloc_minimal.so.4'}),
+    ('', {}, {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}),
+    (LISTED, {'LD_PRELOAD': 'libmine.so'}, {'LD_PRELOAD': 'libmine.so'}),
+    (LISTED, {'GLIBC_TUNABLES': 'mine'}, {'GLIBC_TUNABLES': 'mine'}),
+  ],
+)
+def test_a_command_gets_an_allocator(tmp_path, libraries, own, kept):
+  (tmp_path / 'libraries').write_text(libraries)
+  ldconfig = tmp_path / 'ldconfig'
+  ldconfig.write_text(f'#!/bin/bash\necho "$(<{tmp_path}/libraries)"\n')
+  ldconfig.chmod(0o755)
+  # The dynamic linker says that it cannot load what is not there, and goes on.
+  done = subprocess.run(
+    ['bash', ROOT / 'launch' / 'cpu.sh', shutil.which('env'), 'A=a b', 'env'],
+    env={'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}', **own},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  found = dict(line.split('=', 1) for line in done.stdout.splitlines())
+  names = ('LD_PRELOAD', 'GLIBC_TUNABLES')
+  assert {k: found[k] for k in names if found.get(k)} == kept
+  assert found['A'] == 'a b'
 
 
 def pod(cluster, *flags):
