@@ -79,8 +79,8 @@ class Stack(nn.Module):
     drop_path: largest rate; grows linearly from 0 over the layers.
     remat: 'none', 'dots' (keep what `Dense` layers give) or 'full' (keep nothing).
     unroll: layers in one round of the scan. More compile longer; on a CPU a
-      short stack trains faster with all of them, since a scan copies what
-      the backward pass needs.
+      short stack, and any in bfloat16, trains faster with all of them, since a
+      scan copies what the backward pass needs.
   """
 
   block: Template
