@@ -187,9 +187,13 @@ def vectors() -> str:
 
 
 def allocator() -> str:
-  """What gives memory: the library that LD_PRELOAD names, else the system's."""
-  names = re.findall(r'lib(\w*malloc\w*)\.so', os.environ.get('LD_PRELOAD', ''))
-  return names[0] if names else platform.libc_ver()[0] or 'of the system'
+  """What gives memory, see launch/cpu.sh: a library that is preloaded, or libc."""
+  preloaded = os.environ.get('LD_PRELOAD', '')
+  if found := re.search(r'lib(\w*malloc\w*)\.so', preloaded):
+    return found[1]
+  tuned = 'malloc.hugetlb=1' in os.environ.get('GLIBC_TUNABLES', '')
+  name = platform.libc_ver()[0] or 'of the system'
+  return f'{name} with large pages' if tuned else name
 
 
 def hardware() -> dict[str, Any]:

@@ -4,10 +4,10 @@
 #   bash launch/cpu.sh arvision train --config=digits/var --workdir=runs/var
 #
 # glibc gives the arrays of a step back to the system, which clears their pages
-# anew for the next one: a fifth of a step or more. tcmalloc keeps them (Debian
-# and Ubuntu: apt install libtcmalloc-minimal4); where it is not installed, large
-# pages make those that are cleared few. LD_PRELOAD and GLIBC_TUNABLES of your own
-# are left as they are.
+# anew for the next one: a sixth of a step of VAR-d16 (docs/benchmarks.md).
+# tcmalloc keeps them (Debian and Ubuntu: apt install libtcmalloc-minimal4); where
+# it is not installed, large pages make those that are cleared few. LD_PRELOAD and
+# GLIBC_TUNABLES of your own are left as they are.
 set -euo pipefail
 
 if [ -z "${LD_PRELOAD:-}${GLIBC_TUNABLES:-}" ]; then

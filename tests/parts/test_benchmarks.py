@@ -146,3 +146,20 @@ def test_convolutions_are_timed_beside_both(tmp_path):
   assert all(r[key] > 0 for r in rows for key in ('ours', 'xla', 'torch'))
   with pytest.raises(SystemExit, match='wanted sides among'):
     convolutions.main(['--only=7'])
+
+
+@pytest.mark.parametrize(
+  ('preload', 'tunables', 'said'),
+  [
+    ('', '', 'glibc'),
+    ('', 'glibc.malloc.hugetlb=1', 'glibc with large pages'),
+    ('/lib/libtcmalloc_minimal.so.4', '', 'tcmalloc_minimal'),
+    ('libother.so /lib/libjemalloc.so.2', '', 'jemalloc'),
+    ('libother.so', '', 'glibc'),
+  ],
+)
+def test_figures_name_the_allocator(monkeypatch, preload, tunables, said):
+  monkeypatch.setattr(common.platform, 'libc_ver', lambda: ('glibc', '2.36'))
+  monkeypatch.setenv('LD_PRELOAD', preload)
+  monkeypatch.setenv('GLIBC_TUNABLES', tunables)
+  assert common.allocator() == said
