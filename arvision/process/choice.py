@@ -67,8 +67,9 @@ class Choice:
 
 
 def _rank(x):
-  """uint32 in the order of float32 numbers."""
-  bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+  """uint32 in the order of float32 numbers; equal numbers have equal ranks."""
+  # The bits of 0.0 and -0.0 differ. XLA would drop `x + 0`.
+  bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.int32)
   ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
   return jax.lax.bitcast_convert_type(ordered, jnp.uint32) ^ _SIGN
 

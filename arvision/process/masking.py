@@ -48,6 +48,23 @@ def hidden_counts(schedule: str, steps: int, tokens: int) -> list[int]:
   return [*counts, 0]
 
 
+def least_sure(sure: jax.Array, count: jax.Array) -> jax.Array:
+  """(b, t) bool: exactly the `count` tokens of an example that are least sure.
+
+  Among equals those that come first are kept.
+
+  Differs: the official code masks every token that is as unsure as the last of
+    them. Where all are equally sure, it keeps nothing until the last step.
+
+  Args:
+    sure: (b, t) float32.
+    count: (b,) int32.
+  """
+  backwards = jnp.argsort(sure[:, ::-1], axis=-1, stable=True)
+  rank = jnp.argsort(backwards, axis=-1)[:, ::-1]
+  return rank < count[:, None]
+
+
 def truncated_normal(
   uniform: Any, mean: float, std: float, low: float, high: float
 ) -> jax.Array:

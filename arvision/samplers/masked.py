@@ -8,7 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.process.guidance import guide
-from arvision.process.masking import NoisyLogits, Policy, hidden_counts
+from arvision.process.masking import (
+  NoisyLogits,
+  Policy,
+  hidden_counts,
+  least_sure,
+)
 from arvision.samplers.base import HoleFilling, Known, tile
 from arvision.structs import Draw, Tokens
 
@@ -77,9 +82,7 @@ class Masked(HoleFilling):
       ids, sure = self.policy(self.choice.filter(logits), draw.fold(i), noise)
       ids = jnp.where(hole, ids, values)
       sure = jnp.where(hole, sure, jnp.inf)
-      last = jnp.maximum(left - 1, 0)[:, None]
-      cut = jnp.take_along_axis(jnp.sort(sure, axis=-1), last, -1)
-      again = (sure <= cut) & (left > 0)[:, None]
+      again = least_sure(sure, left)
       return jnp.where(again, _HIDDEN, ids), values
 
     values, shown = jax.lax.scan(advance, start, (jnp.arange(self.steps), left))

@@ -92,7 +92,7 @@ class Autoregressive:
     """Tokens of a batch, the same at every call."""
     stored = self.stored(frozen, batch)
     draw = Draw.create(self.seed, jnp.arange(stored.shape[0]))
-    return self.codec(frozen).visit(stored, draw)
+    return self.codec(frozen).visit(stored, draw.within('tokenizer'))
 
   def inputs(self, batch: Batch) -> dict[str, jax.Array]:
     """What the condition reads of a batch."""
@@ -118,7 +118,7 @@ class Autoregressive:
       codec = self.codec(state.frozen)
       return self.model.apply(
         {'params': params},
-        codec.visit(part['stored'], draw),
+        codec.visit(part['stored'], draw.within('tokenizer')),
         part['inputs'],
         draw,
         codec,

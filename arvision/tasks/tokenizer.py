@@ -206,7 +206,7 @@ class TrainTokenizer:
     out: Reconstruction = self.tokenizer.apply(
       {'params': params},
       image,
-      draw,
+      draw.within('tokenizer'),
       train=True,
       rngs={'dropout': draw.key('dropout')},
     )

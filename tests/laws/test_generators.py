@@ -12,7 +12,8 @@ import pytest
 from arvision.build import build
 from arvision.configs.common import shrink
 from arvision.model import BoundModel, sample
-from arvision.process.masking import hidden_counts
+from arvision.process.choice import Choice
+from arvision.process.masking import LikelyFirst, hidden_counts
 from arvision.samplers.base import Known
 from arvision.structs import Draw, Replay, Tokens
 from arvision.tasks import assemble
@@ -234,6 +235,37 @@ MASKED = _drawn_by('samplers.masked.Masked') + _drawn_by(
 )
 
 
+# Those that keep the tokens that they are most sure of.
+CONFIDENT = _drawn_by('samplers.masked.Masked')
+
+
+class Logged:
+  """A `Draw` that notes every key that it uses."""
+
+  def __init__(self, draw, log, folds=()):
+    self._draw, self.log, self._folds = draw, log, folds
+
+  def within(self, part):
+    return Logged(self._draw.within(part), self.log, self._folds)
+
+  def fold(self, i):
+    return Logged(self._draw.fold(i), self.log, (*self._folds, str(i)))
+
+  def replace(self, **changes):
+    return Logged(self._draw.replace(**changes), self.log, self._folds)
+
+  def __getattr__(self, name):
+    found = getattr(self._draw, name)
+    if name not in ('normal', 'uniform', 'categorical', 'permutation', 'key'):
+      return found
+
+    def drawn(what, *args):
+      self.log.append((*self._folds, f'{self._draw.part}{what}'))
+      return found(what, *args)
+
+    return drawn
+
+
 @pytest.fixture(params=GROUPS.values(), ids=', '.join)
 def law(request):
   return case(request.param[0])
@@ -329,18 +361,23 @@ def test_hidden_tokens_are_not_seen(masked):
   assert (np.abs(shown - base).max((2, 3)) > 1e-4).all()
 
 
-def test_kept_tokens_never_change(masked):
-  sampler = build(masked.config.sampler, 'sampler')
-  layout = masked.layout
+def filled(masked, sampler, known=None):
+  """The tokens, what every step was shown, and what was masked then."""
 
   @jit
   def run(params):
     codec = masked.codec(masked.frozen)
     bound = BoundModel(masked.model, {'params': params}, codec)
     draw = Draw.create(0, jnp.arange(BATCH))
-    return sampler.run(bound, masked.inputs, draw, BATCH)
+    return sampler.run(bound, masked.inputs, draw, BATCH, known)
 
-  tokens, shown, hole = jax.device_get(run(masked.params))
+  return jax.device_get(run(masked.params))
+
+
+def test_kept_tokens_never_change(masked):
+  sampler = build(masked.config.sampler, 'sampler')
+  layout = masked.layout
+  tokens, shown, hole = filled(masked, sampler)
   states = [*shown, tokens.values]
   assert hole[0].all()
   for before, after, hidden in zip(states, states[1:], hole):
@@ -350,6 +387,42 @@ def test_kept_tokens_never_change(masked):
     assert (hidden.sum(1) == count).all()
   if np.issubdtype(tokens.values.dtype, np.integer):
     assert (tokens.values >= 0).all()
+
+
+@pytest.mark.parametrize('names', CONFIDENT, ids=', '.join)
+def test_equally_sure_tokens_are_kept_as_scheduled(names):
+  """With one id left of each token, log p is 0 everywhere."""
+  masked = case(names[0])
+  sampler = dataclasses.replace(
+    build(masked.config.sampler, 'sampler'),
+    choice=Choice(temperature=0.0, top_k=1),
+    policy=LikelyFirst(4.5),
+    steps=4,
+  )
+  tokens = masked.some_tokens(3)
+  known = np.zeros(tokens.shape, bool)
+  known[1, ::3] = True
+  found, _, hole = filled(masked, sampler, Known(tokens, known))
+  for row, keep in enumerate(known):
+    total = int((~keep).sum())
+    wanted = [total, *hidden_counts(sampler.schedule, 4, total)[:-1]]
+    assert hole[:, row].sum(1).tolist() == wanted
+  np.testing.assert_array_equal(found.values[known], tokens[known])
+
+
+def test_draws_of_a_step_share_no_key(law):
+  """By what identifies a key, whose draws it is and by which name."""
+  draw = Logged(Draw.create(0, jnp.arange(BATCH)), [])
+
+  def loss(params, frozen, tokens):
+    codec = law.codec(frozen)
+    args = Tokens(tokens), law.inputs, draw, codec
+    rngs = {'dropout': jax.random.key(0)}
+    return law.model.apply({'params': params}, *args, rngs=rngs, method='loss')
+
+  jax.eval_shape(loss, law.params, law.frozen, law.tokens)
+  assert draw.log
+  assert len(set(draw.log)) == len(draw.log), draw.log
 
 
 def test_readout_is_the_step_that_samples(law):

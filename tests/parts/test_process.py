@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from arvision.layers.level import as_time
-from arvision.process import counts, flow, guidance
+from arvision.process import counts, flow, guidance, masking
 from arvision.process.choice import Choice
 from arvision.structs import Draw
 
@@ -55,6 +55,34 @@ def test_a_scale_of_one_computes_no_null_half(schedule):
 
 def test_top_k_keeps_ties_with_the_kth():
   assert kept(Choice(top_k=2), [1.0, 3.0, 2.0, 2.0, 0.0]) == [1, 2, 3]
+
+
+def test_zeros_of_both_signs_are_a_tie():
+  assert kept(Choice(top_k=1), [-0.0, 0.0, -1.0]) == [0, 1]
+  assert kept(Choice(top_k=2), [0.0, 1.0, -0.0, -1.0]) == [0, 1, 2]
+  assert kept(Choice(top_p=0.1), [-0.0, 0.0, -9.0]) == [0, 1]
+
+
+@pytest.mark.parametrize('count', range(7))
+def test_exactly_so_many_are_least_sure(count):
+  sure = np.array([[0, 0, 0, 0, 0, 0], [2, 1, 1, 0, 1, np.inf]], np.float32)
+  found = masking.least_sure(jnp.asarray(sure), jnp.full(2, count))
+  for row, got in zip(sure, np.asarray(found)):
+    # The least sure first, and of equals the last.
+    order = sorted(range(6), key=lambda i: (row[i], -i))
+    assert np.flatnonzero(got).tolist() == sorted(order[:count])
+
+
+def test_parts_that_name_a_draw_alike_share_no_bits():
+  draw = Draw.create(0, jnp.arange(4096))
+  feed = np.asarray(draw.within('feed').uniform('time'))
+  head = np.asarray(draw.within('head').uniform('time', (2, 3)))[:, 0, 0]
+  assert abs(np.corrcoef(feed, head)[0, 1]) < 0.06  # 4 / sqrt(n)
+  # Unlike these two, which are one draw.
+  one = np.asarray(draw.uniform('time'))
+  assert (
+    np.corrcoef(one, np.asarray(draw.uniform('time', (1,)))[:, 0])[0, 1] > 0.9
+  )
 
 
 def test_top_p_keeps_the_smallest_set_above_p():
