@@ -56,10 +56,10 @@ class ARModel(nn.Module):
     batch = draw.batch
     null = jnp.zeros((batch,), bool)
     if train:
-      null = draw.within('condition').uniform('null') < self.condition.drop
-    slots = self.feed.train(tokens, self.layout, codec, draw.within('feed'))
+      null = draw.uniform('condition/null') < self.condition.drop
+    slots = self.feed.train(tokens, self.layout, codec, draw)
     z, at = self.hidden(slots, inputs, null, train)
-    loss, metrics = self.head.loss(z, slots.targets, draw.within('head'), at)
+    loss, metrics = self.head.loss(z, slots.targets, draw, at)
     w = jnp.broadcast_to(slots.weight, loss.shape).astype(jnp.float32)
     counted = w
     if slots.counted is not None:
@@ -105,7 +105,7 @@ class ARModel(nn.Module):
     """
     batch = tokens.values.shape[0]
     draw = Draw.create(0, jnp.arange(batch)) if draw is None else draw
-    slots = self.feed.train(tokens, self.layout, codec, draw.within('feed'))
+    slots = self.feed.train(tokens, self.layout, codec, draw)
     null = jnp.zeros((batch,), bool) if null is None else null
     return self.hidden(slots, inputs, null)
 
@@ -131,7 +131,7 @@ class ARModel(nn.Module):
     return gather(h, readout), cache
 
   def draw(self, z, draw, guide, choose, at):
-    return self.head.sample(z, draw.within('head'), guide, choose, at)
+    return self.head.sample(z, draw, guide, choose, at)
 
   def field(self, z, at):
     return self.head.field(z, at)

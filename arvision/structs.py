@@ -166,21 +166,19 @@ class Reconstruction:
 class Draw:
   """Every random number of the library, one key per example.
 
-  Draws are named and belong to a part, so that two draws of one step never share
-  bits and so that recorded draws can be replayed by name. A key depends on
-  (seed, step, global example index) alone: the batch an example sits in does not
-  matter.
+  Draws are named, and a name begins with the part that draws ('feed/noise'), so
+  that two draws of one step never share bits and so that recorded draws can be
+  replayed by name. A key depends on (seed, step, global example index) alone: the
+  batch an example sits in does not matter.
 
   Attributes:
     keys: (b,) typed PRNG keys.
     progress: share of the run that is over, for what is drawn differently late
       in a run; None outside of training.
-    part: static; whose draws these are, see `within`.
   """
 
   keys: jax.Array
   progress: Any = None
-  part: str = flax.struct.field(pytree_node=False, default='')
 
   @classmethod
   def create(cls, seed: int | Array, index: Array, step: int | Array = 0):
@@ -197,10 +195,6 @@ class Draw:
     """The draws of the i-th pass through a loop."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, i)
     return self.replace(keys=keys)
-
-  def within(self, part: str) -> 'Draw':
-    """The draws of a part: its names are its own."""
-    return self.replace(part=f'{self.part}{part}/')
 
   def normal(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
     """(b, *shape) float32 standard normal numbers."""
@@ -225,7 +219,7 @@ class Draw:
     return self._named(name)[0]
 
   def _named(self, name: str) -> jax.Array:
-    code = np.uint32(zlib.crc32(f'{self.part}{name}'.encode()))
+    code = np.uint32(zlib.crc32(name.encode()))
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, code)
 
   def _map(self, name, draw):
@@ -237,7 +231,7 @@ class Replay:
   """A `Draw` that returns recorded arrays.
 
   Attributes:
-    arrays: name -> array, or a tuple of arrays where their shapes differ; every
+    arrays: name, with or without its part, -> array, or a tuple of arrays where their shapes differ; every
       `fold(i)` takes the i-th row of all of them.
     progress: see `Draw`.
     size: batch size of the recording.
@@ -258,12 +252,9 @@ class Replay:
     }
     return self.replace(arrays=rows)
 
-  def within(self, part: str) -> 'Replay':
-    """The same: recordings name a draw once, whichever part asks for it."""
-    del part
-    return self
-
   def _get(self, name, shape):
+    if name not in self.arrays:
+      name = name.rpartition('/')[2]
     if name not in self.arrays:
       raise KeyError(
         f"no draw '{name}' was recorded; recorded: {sorted(self.arrays)}"
@@ -310,9 +301,6 @@ class Picked:
 
   def fold(self, i: int | Array) -> 'Picked':
     return self.replace(draw=self.draw.fold(i))
-
-  def within(self, part: str) -> 'Picked':
-    return self.replace(draw=self.draw.within(part))
 
   def normal(self, name: str, shape: tuple[int, ...]) -> jax.Array:
     """(b, m, ...) float32, given a shape (m, ...)."""

@@ -60,9 +60,9 @@ class Mask(Holes):
 
   def train(self, tokens, layout, codec, draw):
     values = jnp.asarray(tokens.values)
-    share = hidden_share(self.schedule, draw.uniform('time'))
+    share = hidden_share(self.schedule, draw.uniform('feed/time'))
     count = jnp.round(layout.tokens * jnp.maximum(share, self.lowest))
-    order = draw.permutation('order', layout.tokens)
+    order = draw.permutation('feed/order', layout.tokens)
     hole = order < jnp.maximum(count, 1)[:, None]
     return self.shown(values, hole, layout, codec).replace(
       targets=values,
@@ -102,8 +102,8 @@ class Dropped(Holes):
 
   def train(self, tokens, layout, codec, draw):
     values = jnp.asarray(tokens.values)
-    hidden = self.count(draw.uniform('share'), layout.tokens)
-    order = draw.permutation('order', layout.tokens)
+    hidden = self.count(draw.uniform('feed/share'), layout.tokens)
+    order = draw.permutation('feed/order', layout.tokens)
     # The first of the order are hidden.
     hole = jnp.argsort(order, 1) < hidden[:, None]
     at_least = math.ceil(self.lowest * layout.tokens)

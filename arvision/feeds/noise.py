@@ -32,7 +32,7 @@ class Noise:
   def train(self, tokens, layout, codec, draw):
     clean = carried(jnp.asarray(tokens.values), layout.token)
     level = self.level(draw, layout)
-    noise = draw.normal('noise', clean.shape[1:])
+    noise = draw.normal('feed/noise', clean.shape[1:])
     return Slots(
       values=mix(clean, noise, level[:, layout.group]),
       index=layout.index,
@@ -54,7 +54,7 @@ class Noise:
         f'config.feed ({type(self).__name__}) has one level for an entity, '
         'but config.layout has two streams; take feeds.noise.CleanPast'
       )
-    return draw_levels(self.levels, draw, (layout.steps,))
+    return draw_levels(self.levels, draw, 'feed/level', (layout.steps,))
 
   def init(self, batch, layout, codec):
     return unknown(batch, layout, codec)
@@ -103,5 +103,5 @@ class CleanPast(Noise):
         'config.feed (CleanPast) shows a clean and a noisy copy of every '
         'token; make config.layout a layouts.sequence.two_stream'
       )
-    level = draw_levels(self.levels, draw, (layout.steps,))
+    level = draw_levels(self.levels, draw, 'feed/level', (layout.steps,))
     return jnp.concatenate([jnp.zeros_like(level), level], axis=1)

@@ -139,7 +139,7 @@ class RandomScales(Resample):
     if draw.progress is None:
       return super().train(tokens, layout, codec, draw)
     values = jnp.asarray(tokens.values)
-    chosen = self.draw_scales(draw.key('scales'), layout)
+    chosen = self.draw_scales(draw.key('feed/scales'), layout)
     index, valid = self._rows(chosen, layout)
     shown = self._shown(values, chosen, layout, codec)
     first = take(layout.entity, index) == 0

@@ -62,8 +62,8 @@ class Diffusion(TokenMLP):
     Args:
       z: (b, t, 1, d).
       targets: (b, t, c) float32 tokens.
-      draw: 'time' (repeats, t), of which a thousandth is a step, and 'noise'
-        (repeats, t, c) of an example.
+      draw: 'head/time' (repeats, t), of which a thousandth is a step, and
+        'head/noise' (repeats, t, c) of an example.
       at: rows of the slots that z was read from.
 
     Returns:
@@ -80,9 +80,9 @@ class Diffusion(TokenMLP):
     batch, count, _ = targets.shape
     shape = (self.repeats, count)
     steps = diffusion.TRAIN_STEPS
-    time = jnp.floor(draw.uniform('time', shape) * steps).astype(jnp.int32)
+    time = jnp.floor(draw.uniform('head/time', shape) * steps).astype(jnp.int32)
     time = jnp.minimum(time, steps - 1).reshape(batch, -1)
-    noise = draw.normal('noise', (*shape, self.channels))
+    noise = draw.normal('head/noise', (*shape, self.channels))
     noise = noise.reshape(batch, -1, self.channels)
     x = jnp.concatenate([targets] * self.repeats, 1)
     rows = diffusion.rows(diffusion.train_table(), time)
@@ -110,8 +110,8 @@ class Diffusion(TokenMLP):
 
     Args:
       z: (b or 2b, t, 1, d); conditional rows, then null rows.
-      draw: 'noise' (t, c) of an example: the first at `fold(0)`, what the i-th
-        step adds at `fold(i + 1)`.
+      draw: 'head/noise' (t, c) of an example: the first at `fold(0)`, what the
+        i-th step adds at `fold(i + 1)`.
       guide: merges the two halves of the noise at a level.
       choose: its temperature multiplies the noise that steps add.
       at: rows of the slots, with the step of the sampler.
@@ -126,7 +126,7 @@ class Diffusion(TokenMLP):
       )
     table, count = inner(self.counts, self._rows, at)
     shape = (z.shape[1], self.channels)
-    start = draw.fold(0).normal('noise', shape)
+    start = draw.fold(0).normal('head/noise', shape)
     halves = len(z) // len(start)
     head, variables = self.unbind()
 
@@ -140,7 +140,7 @@ class Diffusion(TokenMLP):
       )
       seen = guide(field[..., 0, :], time / diffusion.TRAIN_STEPS)
       share = field[: len(x), ..., 1, :]
-      noise = draw.fold(i + 1).normal('noise', shape)
+      noise = draw.fold(i + 1).normal('head/noise', shape)
       noise = jnp.where(k > 0, choose.temperature * noise, 0)
       return diffusion.step_back(rows, (seen, share), x, noise)
 

@@ -154,15 +154,16 @@ class Flow(nn.Module):
     Args:
       z: (b, t, 1, d).
       targets: (b, t, c) float32 tokens.
-      draw: 'level' (s,) of every entity and 'noise' (t, c) of an example.
+      draw: 'head/level' (s,) of every entity and 'head/noise' (t, c) of an
+        example.
       at: rows of the slots that z was read from; all entities of the layout.
 
     Returns:
       (b, t) float32 losses, and no metrics.
     """
     entities = 1 + int(np.max(np.asarray(at.entity)))
-    level = draw_levels(self.levels, draw, (entities,))
-    noise = draw.normal('noise', targets.shape[1:])
+    level = draw_levels(self.levels, draw, 'head/level', (entities,))
+    noise = draw.normal('head/noise', targets.shape[1:])
     x = mix(targets, noise, level[:, at.entity])
     error = self.field(z, x, level, at) - (noise - targets)
     return jnp.mean(error**2, -1), {}
@@ -181,7 +182,8 @@ class Flow(nn.Module):
 
     Args:
       z: (b or 2b, t, 1, d); conditional rows, then null rows.
-      draw: 'noise' (t, c) of an example, and what the solver draws at every step.
+      draw: 'head/noise' (t, c) of an example, and what the solver draws at every
+        step.
       guide: merges the two halves of the velocity at a level.
       choose: not used.
       at: rows of the slots, with the step of the sampler.
@@ -239,7 +241,8 @@ class TokenFlow(TokenMLP):
     Args:
       z: (b, t, 1, d).
       targets: (b, t, c) float32 tokens.
-      draw: 'level' (repeats, t) and 'noise' (repeats, t, c) of an example.
+      draw: 'head/level' (repeats, t) and 'head/noise' (repeats, t, c) of an
+        example.
       at: not read.
 
     Returns:
@@ -247,8 +250,8 @@ class TokenFlow(TokenMLP):
     """
     batch, count, _ = targets.shape
     shape = (self.repeats, count)
-    level = draw_levels(self.levels, draw, shape)
-    noise = draw.normal('noise', (*shape, self.channels))
+    level = draw_levels(self.levels, draw, 'head/level', shape)
+    noise = draw.normal('head/noise', (*shape, self.channels))
     noise = noise.reshape(batch, -1, self.channels)
     data = jnp.concatenate([targets] * self.repeats, 1)
     level = level.reshape(batch, -1)
@@ -270,7 +273,7 @@ class TokenFlow(TokenMLP):
 
 def _drawn(head, z, draw, guide, at):
   """Tokens of a head with a velocity field; both halves look at the same x."""
-  noise = draw.normal('noise', (z.shape[1], head.channels))
+  noise = draw.normal('head/noise', (z.shape[1], head.channels))
   halves = len(z) // len(noise)
   pure, variables = head.unbind()
 

@@ -58,7 +58,7 @@ class Choice:
     """(b, ..., v) logits -> (b, ...) int32 ids."""
     if self.temperature == 0:
       return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return draw.categorical('choice', self.filter(logits))
+    return draw.categorical('head/choice', self.filter(logits))
 
 
 # Both filters ask for the highest value that is true of a threshold. It is found

@@ -33,21 +33,24 @@ def mix(x: Any, noise: Any, level: Any) -> jax.Array:
   return (1 - level) * x + level * noise
 
 
-def draw_levels(law: str, draw: Draw, shape: tuple[int, ...]) -> jax.Array:
-  """(b, *shape) levels in [0, 1), drawn by the name 'level'.
+def draw_levels(
+  law: str, draw: Draw, name: str, shape: tuple[int, ...]
+) -> jax.Array:
+  """(b, *shape) levels in [0, 1).
 
   Args:
     law: 'uniform', or 'logit_normal' (sigmoid of a standard normal number).
     draw: of the examples.
+    name: of the draw.
     shape: of an example.
 
   Raises:
     ValueError: unknown law.
   """
   if law == 'logit_normal':
-    return jax.nn.sigmoid(draw.normal('level', shape))
+    return jax.nn.sigmoid(draw.normal(name, shape))
   if law == 'uniform':
-    return draw.uniform('level', shape)
+    return draw.uniform(name, shape)
   raise ValueError(f"levels='{law}': wanted one of {LEVELS}")
 
 
@@ -139,7 +142,7 @@ class EulerMaruyama:
       score = -((1 - level) velocity + x) / level
       drift = velocity - level score = (2 - level) velocity + x
 
-  The noise of a step is drawn by the name 'step'.
+  The noise of a step is drawn by the name 'solver/step'.
 
   Source: arXiv 2502.20388; OliverRensu/xAR, the sampler of SiT
     (arXiv 2401.08740).
@@ -157,7 +160,11 @@ class EulerMaruyama:
   def __call__(self, x, velocity, level, to, draw):
     drift = (2 - level) * velocity + x
     spread = jnp.where(to > 0, jnp.sqrt(2 * level * (level - to)), 0)
-    return x + (to - level) * drift + spread * draw.normal('step', x.shape[1:])
+    return (
+      x
+      + (to - level) * drift
+      + spread * draw.normal('solver/step', x.shape[1:])
+    )
 
 
 def solve(

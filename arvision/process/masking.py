@@ -105,9 +105,9 @@ class NoisyLogits:
       ids = jnp.argmax(logits, -1)
       return ids.astype(jnp.int32), _at(logits, ids)
     scale = self.temperature * noise
-    ids = jnp.argmax(logits + scale * _gumbel(draw, 'ids', logits), -1)
+    ids = jnp.argmax(logits + scale * _gumbel(draw, 'sampler/ids', logits), -1)
     chosen = _at(logits, ids)
-    sure = chosen + scale * _gumbel(draw, 'confidence', chosen)
+    sure = chosen + scale * _gumbel(draw, 'sampler/confidence', chosen)
     return ids.astype(jnp.int32), sure
 
 
@@ -126,10 +126,10 @@ class LikelyFirst:
     if noise is None:
       ids = jnp.argmax(logits, -1)
       return ids.astype(jnp.int32), _at(log_p, ids)
-    ids = draw.categorical('ids', logits)
+    ids = draw.categorical('sampler/ids', logits)
     chosen = _at(log_p, ids)
     scale = self.temperature * noise
-    return ids, chosen + scale * _gumbel(draw, 'confidence', chosen)
+    return ids, chosen + scale * _gumbel(draw, 'sampler/confidence', chosen)
 
 
 def _at(x, ids):

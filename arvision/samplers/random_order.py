@@ -60,7 +60,7 @@ class RandomOrder(HoleFilling):
     halves = 2 if self.guidance.active else 1
     null = jnp.repeat(jnp.arange(halves) > 0, batch)
     cond = model.condition(tile(inputs, halves), null)
-    order = draw.permutation('order', count)
+    order = draw.permutation('sampler/order', count)
     values, programs = model.start(batch), self.programs(count)
     counts: Any = np.tile(self.counts(count), (batch, 1))
     if known is not None:

@@ -25,7 +25,7 @@ class Refine(Sampler):
   `counts` says, and is then shown the finished entity once, at level 0, for the
   entities to come. Entities of one shape and one count are scanned.
 
-  Noise is drawn by the names 'start' (of an entity) and 'step', see `solver`.
+  Noise is drawn by the names 'sampler/start' (of an entity) and 'solver/step'.
   The state is float32 whatever the network computes in.
 
   Source: arXiv 2502.20388.
@@ -88,7 +88,9 @@ class Refine(Sampler):
     def advance(carry, step: Step, count: int):
       state, cache = carry
       own = draw.fold(step.s)
-      start = own.normal('start', (len(step.tokens), model.codec.spec.size))
+      start = own.normal(
+        'sampler/start', (len(step.tokens), model.codec.spec.size)
+      )
 
       def at(x, level):
         """The entity at a level, with what is known of it."""

@@ -92,7 +92,7 @@ class Autoregressive:
     """Tokens of a batch, the same at every call."""
     stored = self.stored(frozen, batch)
     draw = Draw.create(self.seed, jnp.arange(stored.shape[0]))
-    return self.codec(frozen).visit(stored, draw.within('tokenizer'))
+    return self.codec(frozen).visit(stored, draw)
 
   def inputs(self, batch: Batch) -> dict[str, jax.Array]:
     """What the condition reads of a batch."""
@@ -118,12 +118,12 @@ class Autoregressive:
       codec = self.codec(state.frozen)
       return self.model.apply(
         {'params': params},
-        codec.visit(part['stored'], draw.within('tokenizer')),
+        codec.visit(part['stored'], draw),
         part['inputs'],
         draw,
         codec,
         weight=part.get('weight'),
-        rngs={'dropout': draw.key('dropout')},
+        rngs={'dropout': draw.key('task/dropout')},
         method='loss',
       )
 

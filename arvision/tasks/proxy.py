@@ -51,7 +51,7 @@ class TrainProxy(TrainTokenizer):
       {'params': params['tokenizer']},
       image,
       train=True,
-      rngs={'dropout': draw.key('dropout')},
+      rngs={'dropout': draw.key('task/dropout')},
       method='proxy',
     )
     each, right = self._proxy(state, image, logits)

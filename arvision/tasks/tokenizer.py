@@ -206,9 +206,9 @@ class TrainTokenizer:
     out: Reconstruction = self.tokenizer.apply(
       {'params': params},
       image,
-      draw.within('tokenizer'),
+      draw,
       train=True,
-      rngs={'dropout': draw.key('dropout')},
+      rngs={'dropout': draw.key('task/dropout')},
     )
     return out.image, out
 
@@ -300,7 +300,7 @@ class TrainTokenizer:
     if not self.restart_after or spec.kind != 'codes':
       return None
     places = draw.batch // self.accumulate * spec.length
-    key = draw.key('restart')
+    key = draw.key('task/restart')
     piece_and_place = jax.random.randint(
       key, (spec.size,), 0, self.accumulate * places
     )

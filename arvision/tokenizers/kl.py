@@ -40,8 +40,10 @@ class Gaussian:
     return 0.5 * jnp.sum(square - 1 - self.log_variance, -1)
 
   def sample(self, draw: Draw) -> jax.Array:
-    """(b, ...) a draw, named 'posterior'."""
-    return self.mean + self.std * draw.normal('posterior', self.mean.shape[1:])
+    """(b, ...) a draw, named 'tokenizer/posterior'."""
+    return self.mean + self.std * draw.normal(
+      'tokenizer/posterior', self.mean.shape[1:]
+    )
 
 
 class KL(Tokenizer, kw_only=True):

@@ -58,7 +58,7 @@ class PyramidVQ(VQ, kw_only=True):
     if len(zs) > 1 and train:
       s = jnp.int32(0)
       if draw is not None:
-        s = jax.random.randint(draw.key('scale'), (), 0, len(zs) - 1)
+        s = jax.random.randint(draw.key('tokenizer/scale'), (), 0, len(zs) - 1)
       losses['smaller'] = self.smaller * self._smaller(s, image, through, train)
     return Reconstruction(
       image=self.synthesise(through[-1], train),

@@ -245,9 +245,6 @@ class Logged:
   def __init__(self, draw, log, folds=()):
     self._draw, self.log, self._folds = draw, log, folds
 
-  def within(self, part):
-    return Logged(self._draw.within(part), self.log, self._folds)
-
   def fold(self, i):
     return Logged(self._draw.fold(i), self.log, (*self._folds, str(i)))
 
@@ -260,7 +257,7 @@ class Logged:
       return found
 
     def drawn(what, *args):
-      self.log.append((*self._folds, f'{self._draw.part}{what}'))
+      self.log.append((*self._folds, what))
       return found(what, *args)
 
     return drawn
@@ -411,7 +408,6 @@ def test_equally_sure_tokens_are_kept_as_scheduled(names):
 
 
 def test_draws_of_a_step_share_no_key(law):
-  """By what identifies a key, whose draws it is and by which name."""
   draw = Logged(Draw.create(0, jnp.arange(BATCH)), [])
 
   def loss(params, frozen, tokens):

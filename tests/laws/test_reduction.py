@@ -46,8 +46,8 @@ def test_one_entity_trains_as_plain_flow_matching():
 
   @jax.jit
   def plain(params):
-    level = jax.nn.sigmoid(draw.normal('level', (1,)))
-    noise = draw.normal('noise', law.tokens.shape[1:])
+    level = jax.nn.sigmoid(draw.normal('feed/level', (1,)))
+    noise = draw.normal('feed/noise', law.tokens.shape[1:])
     x = (1 - level)[..., None] * law.tokens + level[..., None] * noise
     got = field(law, params, x, level)
     return jnp.mean((got - (noise - law.tokens)) ** 2)
@@ -66,7 +66,7 @@ def test_one_entity_is_drawn_by_plain_integration():
 
   @jax.jit
   def plain(params):
-    x = draw.fold(0).normal('start', law.tokens.shape[1:])
+    x = draw.fold(0).normal('sampler/start', law.tokens.shape[1:])
     for i in range(STEPS):
       level = jnp.full((BATCH, 1), 1 - i / STEPS)
       x = x - field(law, params, x, level) / STEPS

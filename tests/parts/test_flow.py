@@ -140,7 +140,7 @@ def test_a_sample_is_the_solution_written_out():
 
     got = jax.jit(sample)({'params': params}, z[:, here])
     levels = module.solver.levels(count)
-    x = draw.normal('noise', (len(here), CHANNELS))
+    x = draw.normal('head/noise', (len(here), CHANNELS))
     assert len(levels) == count // 2 * 2 + 1
     for level, to in zip(levels, levels[1:]):
       halves = [
@@ -271,7 +271,8 @@ def test_every_token_is_trained_on_at_several_levels():
   draw = Draw.create(0, jnp.arange(BATCH))
   loss, _ = module.apply(params, z, x, draw, AT, method='loss')
   shape = (module.repeats, x.shape[1])
-  level, noise = draw.uniform('level', shape), draw.normal('noise', (*shape, 4))
+  level = draw.uniform('head/level', shape)
+  noise = draw.normal('head/noise', (*shape, 4))
   each = []
   for i in range(module.repeats):
     noisy = flow.mix(x, noise[:, i], level[:, i])

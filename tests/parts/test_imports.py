@@ -111,3 +111,33 @@ def test_every_module_imports(name):
 
 def test_the_package_itself_imports_nothing():
   assert not list(imported(ast.parse((ROOT / '__init__.py').read_text())))
+
+
+# What the name of a draw begins with, for every room that draws.
+_DRAWS = {
+  'model.py': {'condition'},
+  'tasks': {'task'},
+  'tokenizers': {'tokenizer'},
+  'feeds': {'feed'},
+  'heads': {'head'},
+  'samplers': {'sampler'},
+  # Arithmetic draws for the parts that use it.
+  'process': {'head', 'sampler', 'solver'},
+}
+_DRAWING = ('normal', 'uniform', 'categorical', 'permutation', 'key')
+
+
+@pytest.mark.parametrize('path', FILES, ids=str)
+def test_names_of_draws_begin_with_the_part_that_draws(path):
+  """So no feed and no head can draw the same numbers in one step."""
+  room = path.relative_to(ROOT).parts[0]
+  for node in ast.walk(ast.parse(path.read_text())):
+    if not isinstance(node, ast.Call):
+      continue
+    function = node.func
+    drawn = isinstance(function, ast.Attribute) and function.attr in _DRAWING
+    if not drawn or not node.args or room == 'structs.py':
+      continue
+    name = node.args[0]
+    if isinstance(name, ast.Constant) and isinstance(name.value, str):
+      assert name.value.split('/')[0] in _DRAWS[room], name.value

@@ -73,18 +73,6 @@ def test_exactly_so_many_are_least_sure(count):
     assert np.flatnonzero(got).tolist() == sorted(order[:count])
 
 
-def test_parts_that_name_a_draw_alike_share_no_bits():
-  draw = Draw.create(0, jnp.arange(4096))
-  feed = np.asarray(draw.within('feed').uniform('time'))
-  head = np.asarray(draw.within('head').uniform('time', (2, 3)))[:, 0, 0]
-  assert abs(np.corrcoef(feed, head)[0, 1]) < 0.06  # 4 / sqrt(n)
-  # Unlike these two, which are one draw.
-  one = np.asarray(draw.uniform('time'))
-  assert (
-    np.corrcoef(one, np.asarray(draw.uniform('time', (1,)))[:, 0])[0, 1] > 0.9
-  )
-
-
 def test_top_p_keeps_the_smallest_set_above_p():
   logits = np.log([0.5, 0.3, 0.15, 0.05])
   assert kept(Choice(top_p=0.4), logits) == [0]

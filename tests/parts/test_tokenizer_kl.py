@@ -87,7 +87,7 @@ def test_a_visit_draws_what_the_moments_say():
   first, again, other = (codec.visit(stored, draw(i)).values for i in (0, 0, 1))
   np.testing.assert_array_equal(first, again)
   assert (first != other).all()
-  noise = draw().normal('posterior', (16, 2))
+  noise = draw().normal('tokenizer/posterior', (16, 2))
   mean, log_variance = np.split(np.asarray(stored), 2, -1)
   wanted = 2 * (mean + np.exp(log_variance / 2) * noise)
   np.testing.assert_allclose(first, wanted, rtol=1e-5, atol=1e-6)
