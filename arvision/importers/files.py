@@ -1,5 +1,7 @@
 """Weight files of any kind: read, searched for the weights, written."""
 
+import collections
+import dataclasses
 import os
 import pathlib
 import re
@@ -7,22 +9,29 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from arvision.build import ConfigError, suggest
 from arvision.data.base import DataError
-from arvision.importers import torch_file
+from arvision.importers import safetensors_file, torch_file
+from arvision.importers.tensors import Unreadable, is_array
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.ckpt', '.bin')
-# What running averages are called in the releases.
-_AVERAGES = re.compile(r'ema|average', re.IGNORECASE)
+# Words of a name that say whether weights are running averages.
+_AVERAGE = {'ema', 'averaged', 'average', 'averages', 'shadow', 'swa'}
+_NOT = {'no', 'non', 'not', 'without', 'raw', 'online'}
 # What wrappers of a network put before every key.
-_PREFIXES = ('module.', '_orig_mod.')
+_WRAPPERS = ('module', '_orig_mod')
+# How far a file is searched.
+_DEPTH = 12
+_VISITS = 50_000
+_NAME = 1000
 
 
 def read(path: str | os.PathLike) -> Any:
-  """The content of a weight file: nested mappings with numpy arrays.
+  """The content of a weight file: nested mappings with tensors.
+
+  A tensor is a `tensors.Tensor`, which `np.asarray` reads from the file.
 
   Raises:
     DataError: no such file, damaged, cut off, of a kind that is not known, or
@@ -34,10 +43,7 @@ def read(path: str | os.PathLike) -> Any:
   with open(path, 'rb') as file:
     head = file.read(64)
   if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 2**27:
-    try:
-      return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-      raise DataError(f"'{path}' is damaged or cut off: {error}") from error
+    return safetensors_file.read(path)
   if head.startswith((b'PK', b'\x80')):
     return torch_file.read(path)
   if head.startswith(b'version https://git-lfs'):
@@ -85,66 +91,193 @@ def write(
   torch_file.write(path, tree)
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Somewhere in a file that maps keys to arrays.
+
+  Attributes:
+    name: keys of the file with dots between, '' for the file itself.
+    weights: official key -> array, without what stands before every key.
+    count: how many of the network's keys it holds.
+    averaged: whether they are running averages.
+  """
+
+  name: str
+  weights: dict[str, Any]
+  count: int = 0
+  averaged: bool = False
+
+
 def find_weights(
   content: Any, wanted: Collection[str], which: str | None = None
-) -> tuple[str, dict[str, np.ndarray]]:
+) -> tuple[str, dict[str, Any]]:
   """The weights of one network in a file, however they are wrapped.
 
   Args:
     content: of `read`.
-    wanted: some of the network's keys. Where several places of the file hold
-      them equally well, running averages go before others.
+    wanted: the network's keys. Where several places of the file hold them
+      equally well, running averages go before others.
     which: the place to take, as `places` names it; None to choose.
 
   Returns:
     The name of the place, '' for the file itself, and its arrays.
 
   Raises:
-    DataError: nothing in the file has one of these keys.
+    DataError: nothing in the file has one of these keys, or it has one as a
+      tensor that cannot be read.
     ConfigError: no place of that name.
   """
-  found = dict(places(content))
+  wanted = {*wanted}
+  found = [*places(content, wanted)]
   if which is not None:
-    if which not in found:
+    inside = [p for p in found if f'{p.name}.'.startswith(f'{which}.')]
+    if not inside:
+      names = dict.fromkeys(p.name or "'' (the file itself)" for p in found)
       raise ConfigError(
-        f"the file has no weights under '{which}'."
-        + suggest(which, [n or "'' (the file itself)" for n in found])
+        f"the file has no weights under '{which}'." + suggest(which, [*names])
       )
-    return which, found[which]
-  counts = {n: len({*wanted} & {*w}) for n, w in found.items()}
-  best = max(counts.values(), default=0)
-  if not best:
-    keys = [k for w in found.values() for k in w][:5]
+    found = inside
+  best = max((p.count for p in found), default=0)
+  if not best and which is None:
+    keys = [k for p in found for k in p.weights][:5]
     raise DataError(
       'none of the keys of this network is in the file; it holds '
       + (', '.join(keys) + ', ...' if keys else 'no arrays at all')
     )
-  good = [name for name, count in counts.items() if count == best]
-  averages = [name for name in good if _AVERAGES.search(name)]
-  name = min(averages or good, key=len)
-  return name, found[name]
+
+  def rank(place):
+    last = place.name.rpartition('.')[2]
+    first = not place.averaged, not _is_average(last), len(place.name)
+    return place.name != which, *first
+
+  place = min((p for p in found if p.count == best), key=rank)
+  for key in sorted(wanted):
+    value = place.weights.get(key)
+    if isinstance(value, Unreadable):
+      raise DataError(f"'{key}' {value.refusal}")
+  return place.name, place.weights
 
 
-def places(
-  content: Any, name: str = ''
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-  """(where, weights) of everything in a file that maps keys to arrays."""
-  if not isinstance(content, Mapping):
+def places(content: Any, wanted: Collection[str] = ()) -> Iterator[Place]:
+  """Everything in a file that maps keys to arrays, nearest first.
+
+  A network that lies in a mapping with others, each under a prefix of its own,
+  is a place too, if most of the wanted keys are there.
+
+  Args:
+    content: of `read`.
+    wanted: keys of the network that is looked for.
+
+  Raises:
+    DataError: a file that is nested beyond reason.
+  """
+  wanted = {*wanted}
+  # A mapping may be in several places, and in itself.
+  known: dict[int, tuple[list[Place], list[tuple[str, Mapping]]]] = {}
+  queue = collections.deque([('', content, 0)] * isinstance(content, Mapping))
+  visits = 0
+  while queue:
+    name, mapping, depth = queue.popleft()
+    visits += 1
+    if visits > _VISITS:
+      raise DataError(f'more than {_VISITS} mappings lie in the file')
+    if id(mapping) not in known:
+      inner = [
+        (str(k), v) for k, v in mapping.items() if isinstance(v, Mapping)
+      ]
+      known[id(mapping)] = [*_networks(mapping, wanted)], inner
+    here, inner = known[id(mapping)]
+    for place in here:
+      full = _join(name, place.name)
+      averaged = place.averaged or any(map(_is_average, full.split('.')))
+      yield dataclasses.replace(place, name=full, averaged=averaged)
+    if depth < _DEPTH and len(name) < _NAME:
+      queue.extend((_join(name, k), v, depth + 1) for k, v in inner)
+
+
+def _join(*names):
+  return '.'.join(name for name in names if name)
+
+
+def _networks(mapping, wanted) -> Iterator[Place]:
+  """The networks of one mapping, named by the prefix of their keys."""
+  arrays = {str(k): v for k, v in mapping.items() if is_array(v)}
+  if not arrays:
     return
-  arrays = {
-    str(k): v
-    for k, v in content.items()
-    if isinstance(v, np.ndarray) and v.dtype.kind != 'O'
+  counts = collections.Counter({'': 0})
+  for key in arrays:
+    at = 0
+    for _ in range(_DEPTH):
+      if key[at:] in wanted:
+        counts[key[:at]] += 1
+      at = key.find('.', at) + 1
+      if not at:
+        break
+  own = max(_wrappers(counts), key=lambda p: (counts[p], -len(p)))
+  others = [
+    prefix
+    for prefix, count in counts.items()
+    if prefix != own and count > len(wanted) / 2 and count >= counts[own]
+  ]
+  rest = {
+    key: array
+    for key, array in arrays.items()
+    if not key.startswith(tuple(others))
   }
-  if arrays:
-    yield name, _bare(arrays)
-  for key, value in content.items():
-    yield from places(value, f'{name}.{key}' if name else str(key))
+  yield Place(
+    '',
+    _under(rest, own) if counts[own] else _bare(arrays),
+    counts[own],
+    # What torch.optim.swa_utils.AveragedModel counts.
+    averaged='n_averaged' in arrays,
+  )
+  for prefix in others:
+    parts = [p for p in prefix.split('.') if p not in _WRAPPERS]
+    place = Place(_join(*parts), _under(arrays, prefix), counts[prefix])
+    yield place
+    yield from _without_dots(arrays, prefix, place, wanted)
+
+
+def _without_dots(arrays, prefix, place, wanted) -> Iterator[Place]:
+  """Averages of a network beside it, whose keys have lost their dots.
+
+  Source: CompVis/latent-diffusion, ldm/modules/ema.py.
+  """
+  first, _, rest = prefix.partition('.')
+  for name in {key.partition('.')[0] for key in arrays if _is_average(key)}:
+    plain = {
+      key: f'{name}.' + (rest + key).replace('.', '') for key in place.weights
+    }
+    found = {key: arrays[k] for key, k in plain.items() if k in arrays}
+    count = len(wanted & found.keys())
+    if count == place.count:
+      yield Place(name, found, count, averaged=True)
+
+
+def _wrappers(prefixes):
+  """Those prefixes that wrappers alone have made, and ''."""
+  for prefix in prefixes:
+    if all(part in _WRAPPERS for part in prefix.split('.')[:-1]):
+      yield prefix
+
+
+def _under(arrays, prefix):
+  return {
+    key.removeprefix(prefix): array
+    for key, array in arrays.items()
+    if key.startswith(prefix)
+  }
 
 
 def _bare(arrays):
   """Without the prefix that a wrapper has put before all keys."""
-  for prefix in _PREFIXES:
-    if all(key.startswith(prefix) for key in arrays):
-      return _bare({k.removeprefix(prefix): v for k, v in arrays.items()})
+  for name in _WRAPPERS:
+    if all(key.startswith(f'{name}.') for key in arrays):
+      return _bare(_under(arrays, f'{name}.'))
   return arrays
+
+
+def _is_average(name):
+  """Whether a name says that it is of a running average."""
+  words = {w.lower() for w in re.findall(r'[A-Z]?[a-z]+|[A-Z]+', name[:_NAME])}
+  return bool(words & _AVERAGE) and not words & _NOT

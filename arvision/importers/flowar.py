@@ -45,7 +45,6 @@ class Transformer:
     (r'^decoder_blocks\.', 'config.backbone.second_depth and width'),
     (r'^class_emb', 'config.condition.classes'),
     (r'pos_embed_learned', 'config.layout.scales'),
-    (r'^(encoder|decoder)\.', 'the file: it is a tokenizer'),
   )
 
   def rows(self, ours):

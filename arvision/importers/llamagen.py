@@ -51,7 +51,6 @@ class Transformer:
       'config.condition: it reads captions',
     ),
     (r'^(tok_embeddings|output)\.', 'config.head.vocab_size'),
-    (r'^(encoder|decoder|quantize)\.', 'the file: it is a tokenizer'),
   )
 
   def rows(self, ours):
@@ -87,7 +86,6 @@ class Tokenizer:
       'config.tokenizer.encoder and decoder: ch_mult, res_blocks',
     ),
     (r'conv_(in|out)', 'config.tokenizer.encoder and decoder: ch, channels'),
-    (r'^layers\.', 'the file: it is a transformer'),
   )
 
   def rows(self, ours):

@@ -32,7 +32,6 @@ class Transformer:
     (r'^class_emb', 'config.condition.classes'),
     (r'^z_proj\.', 'config.head.channels'),
     (r'pos_embed_learned', 'config.layout.prefix, height and width'),
-    (r'^(encoder|decoder|quant_conv)\.', 'the file: it is a tokenizer'),
   )
 
   # What is added to the hidden vectors before the head.

@@ -19,7 +19,6 @@ class Tokenizer:
       'config.tokenizer.encoder and decoder: ch_mult, res_blocks',
     ),
     (r'conv_(in|out)', 'config.tokenizer.encoder and decoder: ch, channels'),
-    (r'^blocks\.', 'the file: it is a transformer'),
   )
 
   def rows(self, ours):

@@ -34,7 +34,6 @@ class Transformer:
     (r'^lm_head', 'config.head.vocab_size'),
     (r'pos_embed', 'config.backbone.position.rows'),
     (r'^timesteps', 'config.condition.steps'),
-    (r'^(encoder|decoder|quantize)\.', 'the file: it is a tokenizer'),
   )
 
   def rows(self, ours):

@@ -15,7 +15,8 @@ import numpy as np
 
 from arvision.data.base import DataError
 
-Weights = dict[str, np.ndarray]
+# Arrays, or tensors of a file that `np.asarray` reads.
+Weights = dict[str, Any]
 Shape = tuple[int, ...]
 Grids = tuple[tuple[int, int], ...]
 
@@ -177,17 +178,19 @@ class Row:
   def _layer(self, ours):
     return ours[1:] if '{i}' in self.key else ours
 
-  def inward(self, weights: Mapping[str, np.ndarray], ours: Shape):
+  def inward(self, weights: Mapping[str, Any], ours: Shape):
     """Our parameter, float32, from the official tensors."""
-    layers = []
-    for keys in self._keys(ours):
+    p = np.empty(ours, np.float32)
+    # One tensor of the file at a time.
+    layers = p if '{i}' in self.key else [p]
+    for layer, keys in zip(layers, self._keys(ours)):
       stop = self.start + self.form.shape(self._layer(ours))[0]
-      w = np.concatenate([np.asarray(weights[key]) for key in keys])
+      parts = [np.asarray(weights[key]) for key in keys]
+      w = np.concatenate(parts) if len(parts) > 1 else parts[0]
       if self.added in weights:
         w = w + np.asarray(weights[self.added])[:1]
-      layers.append(self.form.inward(w[self.start : stop], self._layer(ours)))
-    p = np.stack(layers) if '{i}' in self.key else layers[0]
-    return np.ascontiguousarray(p, np.float32)
+      layer[...] = self.form.inward(w[self.start : stop], self._layer(ours))
+    return p
 
   def outward(self, p: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """(official key, this row's part of it) of our parameter."""
@@ -246,8 +249,15 @@ def to_params(table: Table, weights: Weights, shapes: Any) -> Any:
   ours = paths(shapes)
   rows = table.rows(ours)
   check(table, rows, weights, ours)
-  params = {row.path: row.inward(weights, ours[row.path]) for row in rows}
-  broken = [path for path, p in params.items() if not np.isfinite(p).all()]
+  params = {}
+  broken = []
+  for row in rows:
+    params[row.path] = p = row.inward(weights, ours[row.path])
+    # The sum of the numbers takes no memory; it may itself be too large.
+    with np.errstate(all='ignore'):
+      finite = np.isfinite(p.sum()) or np.isfinite(p).all()
+    if not finite:
+      broken.append(row.path)
   if broken:
     raise DataError(f'numbers that are not finite: {", ".join(broken)}')
   return flax.traverse_util.unflatten_dict(params, sep='/')
@@ -290,14 +300,18 @@ def check(
     for key, shape in wanted.items()
     if key in weights and np.shape(weights[key]) != shape
   ]
+  imaginary = [
+    key for key in wanted if key in weights and weights[key].dtype.kind == 'c'
+  ]
   unknown = sorted({*ours} - {row.path for row in rows})
-  if not (missing or over or shaped or unknown):
+  if not (missing or over or shaped or imaginary or unknown):
     return
   shapes = lambda key: f' {np.shape(weights[key])}, wanted {wanted[key]}'
   lines = [
     *_listed('missing', missing),
     *_listed('left over', over),
     *_listed('of another shape', shaped, shapes),
+    *_listed('of complex numbers', imaginary),
     *(f'  not in any release: parameter {path}' for path in unknown),
   ]
   keys = [*missing, *over, *shaped]

@@ -36,7 +36,6 @@ class Tokenizer:
       r'^pixel_|decoder\.ffn|decoder\.conv_out',
       'config.tokenizer.type: legacy models have a pixel decoder',
     ),
-    (r'^(in_blocks|model)\.', 'the file: it is a generator'),
   )
 
   def rows(self, ours):
@@ -122,7 +121,6 @@ class Generator:
     (r'embeddings\.weight', 'config.condition.classes, config.head.vocab_size'),
     (r'lm_head', 'config.head.vocab_size'),
     (r'pos_embed|position_embeddings', 'config.layout'),
-    (r'^(encoder|decoder|quantize)\.', 'the file: it is a tokenizer'),
   )
 
   def rows(self, ours):

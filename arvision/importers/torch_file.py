@@ -1,73 +1,66 @@
 """torch's files, read without running what is in them, and written.
 
-A file of `torch.save` is a pickle beside the bytes of its tensors. A pickle may
-call any function; this reader knows the few that weights need and refuses
-others by name. Neither direction needs torch.
+A file of `torch.save` is a pickle beside the bytes of its tensors. `read` gives
+descriptions of tensors, whose bytes are read when they are used; no name in the
+pickle is ever called, see `torch_pickle`. Neither direction needs torch.
 
 Source: the format of pytorch/pytorch, torch/serialization.py.
 """
 
-import collections
 import contextlib
 import os
-import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from arvision.data.base import DataError
+from arvision.importers.tensors import Span, Storage
+from arvision.importers.torch_objects import STORAGES, Objects
+from arvision.importers.torch_pickle import Budget, Machine, Refused, Stream
+from arvision.importers.zip_file import Archive
 
-# The first pickle of the format from before torch 1.6.
+# The first pickle of the format from before torch 1.6, and the second.
 _MAGIC = 0x1950A86A20F9469CFC6C
-
-_DTYPES = {
-  'Double': np.float64,
-  'Float': np.float32,
-  'Half': np.float16,
-  'BFloat16': ml_dtypes.bfloat16,
-  'Long': np.int64,
-  'Int': np.int32,
-  'Short': np.int16,
-  'Char': np.int8,
-  'Byte': np.uint8,
-  'Bool': np.bool_,
-}
-
-
-class Record:
-  """An object of the file that is no tensor, as its plain attributes."""
-
-  def __init__(self, *args: Any, **kwargs: Any):
-    self.args = args
-    self.__dict__.update(kwargs)
-
-
-class _Refused(Exception):
-  """A pickle that asks for a function that weights do not need."""
+_VERSION = 1001
+# Memory for all that is in a file beside its tensors.
+_BUDGET = 48 * 2**20
+# Small entries of a zip file, and the bytes of one that are looked at.
+_FACTS = (
+  'version',
+  'byteorder',
+  '.format_version',
+  '.storage_alignment',
+  '.data/serialization_id',
+)
+_SMALL = 4096
 
 
 def read(path: str | os.PathLike) -> Any:
-  """What was given to `torch.save`, with numpy arrays for tensors.
+  """What was given to `torch.save`, with `Tensor` for its tensors.
+
+  Nested dicts, lists, tuples, sets, numbers and text stay what they were.
+  Dtypes are a `torch_pickle.Name`, devices and namespaces a `Record`, tensors
+  that numpy has no arrays for an `Unreadable`. Attributes that were set on a
+  tensor or on a state dict are not kept.
 
   Args:
     path: a file of torch, of either format.
 
   Returns:
-    nested dicts, lists and numbers. Arrays of the newer format are mapped from
-    the file, so that only those that are used are read.
+    the content; a `Tensor` is read from the file by `np.asarray`, which raises
+    DataError where its bytes are damaged.
 
   Raises:
     DataError: damaged, cut off, or a file that would run code.
   """
   try:
-    if zipfile.is_zipfile(path):
-      return _read_zip(path)
-    return _read_legacy(path)
-  except _Refused as error:
+    with open(path, 'rb') as file:
+      zipped = file.read(2) == b'PK'
+    return _read_zip(path) if zipped else _read_legacy(path)
+  except Refused as error:
     raise DataError(
       f"'{path}' would call {error} when it is opened, which weights do not "
       'need; it was not opened. Save its state dict alone, '
@@ -75,132 +68,118 @@ def read(path: str | os.PathLike) -> Any:
     ) from error
   except DataError:
     raise
-  # What a damaged pickle raises is not limited to UnpicklingError.
+  # What a damaged pickle raises is not limited to a few exceptions.
   except Exception as error:
     raise DataError(
-      f"'{path}' is damaged or cut off, or no file of torch.save: {error!r}"
+      f"'{path}' is damaged or cut off, or no file of torch.save: "
+      + (str(error) or type(error).__name__)
     ) from error
 
 
 def _read_zip(path):
-  size = os.path.getsize(path)
-  mapped = np.memmap(path, np.uint8, 'r')
-  with zipfile.ZipFile(path) as archive:
-    entries = {i.filename: i for i in archive.infolist()}
-    main = next((n for n in entries if n.endswith('/data.pkl')), None)
-    if main is None:
-      raise DataError(f"'{path}' is a zip file, but not one of torch.save")
-    folder = main.removesuffix('data.pkl')
-    order = '<'
-    if f'{folder}byteorder' in entries:
-      big = archive.read(f'{folder}byteorder') == b'big'
-      order = '>' if big else '<'
+  budget = Budget(_BUDGET)
+  entries = Archive(path, budget.spend).entries
+  folder = next(iter(entries), '').split('/')[0]
+  main = entries.get(f'{folder}/data.pkl')
+  if main is None or any(not e.startswith(f'{folder}/') for e in entries):
+    raise DataError(f"'{path}' is a zip file, but not one of torch.save")
+  if f'{folder}/constants.pkl' in entries:
+    raise DataError(
+      f"'{path}' is a program (TorchScript); save its state dict with "
+      'torch.save(model.state_dict(), ...)'
+    )
 
-    def storage(key, dtype, count):
-      entry = entries[f'{folder}data/{key}']
-      if entry.compress_type != zipfile.ZIP_STORED:
-        data = np.frombuffer(archive.read(entry), np.uint8)
-      else:
-        start = _start_of(archive, entry)
-        if start + entry.file_size > size:
-          raise EOFError(f'{entry.filename} ends after the file')
-        data = mapped[start : start + entry.file_size]
-      dtype = np.dtype(dtype).newbyteorder(order)
-      return data[: count * dtype.itemsize].view(dtype)
+  facts = {}
+  for name in _FACTS:
+    entry = entries.get(f'{folder}/{name}')
+    if entry is not None:
+      facts[name] = bytes(entry.read(0, min(entry.size, _SMALL))).decode()
+  order = facts.get('byteorder', 'little')
+  if order not in ('little', 'big'):
+    raise ValueError('its byte order is unknown')
+  int(facts.get('.storage_alignment', 64))
+  found: dict[str, Storage] = {}
 
-    with archive.open(main) as file:
-      return _Unpickler(file, storage).load()
+  def storage(pid, dtype, width):
+    _, _, key, _, count, *more = pid
+    entry = entries.get(f'{folder}/data/{key}')
+    if entry is None or more:
+      raise ValueError('a storage that is not in the file')
+    if count * width > entry.size:
+      raise ValueError(
+        f'a storage of {count * width} bytes, of which {entry.size} are there'
+      )
+    unit = width // 2 if dtype is not None and dtype.kind == 'c' else width
+    swapped = unit if order == 'big' else 0
+    new = Storage(dtype, width, count, entry, 0, swapped)
+    return _same(found, key, new) if new.size else new
 
-
-def _start_of(archive, entry):
-  """Where the bytes of a zip entry begin; its header may be padded."""
-  file = archive.fp
-  file.seek(entry.header_offset + 26)
-  name, extra = struct.unpack('<HH', file.read(4))
-  return entry.header_offset + 30 + name + extra
-
-
-def _read_legacy(path):
-  stores: dict[str, np.ndarray] = {}
-
-  def storage(key, dtype, count):
-    return stores.setdefault(key, np.empty(count, dtype))
-
-  with open(path, 'rb') as file:
-    if _Unpickler(file, storage).load() != _MAGIC:
-      raise DataError(f"'{path}' is a pickle, but not one of torch.save")
-    for _ in range(2):  # the version, and facts of the machine
-      _Unpickler(file, storage).load()
-    result = _Unpickler(file, storage).load()
-    # The bytes follow, and are filled into arrays that are there already.
-    for key in _Unpickler(file, storage).load():
-      (count,) = struct.unpack('<q', file.read(8))
-      store = stores[key]
-      if count != store.size:
-        raise ValueError(f'{count} numbers in place of {store.size}')
-      data = file.read(store.nbytes)
-      store[:] = np.frombuffer(data, store.dtype, count)
+  result = Machine(Stream(main), Objects(path, storage, budget), budget).load()
+  if not 1 <= int(facts.get('version', 0)) <= 10:
+    raise DataError(f"'{path}' is a zip file, but of no version of torch.save")
   return result
 
 
-class _Unpickler(pickle.Unpickler):
-  """A reader of pickles that calls nothing but the functions below."""
-
-  def __init__(self, file, storage: Callable):
-    super().__init__(file, encoding='latin1')
-    self._storage = storage
-
-  def find_class(self, module, name):
-    if (module, name) in _KNOWN:
-      return _KNOWN[module, name]
-    if module == 'torch' and name.removesuffix('Storage') in _DTYPES:
-      return _DTYPES[name.removesuffix('Storage')]
-    raise _Refused(f'{module}.{name}')
-
-  def persistent_load(self, pid):
-    kind, dtype, key, _, count, *_ = pid
-    if kind != 'storage':
-      raise ValueError(f'a persistent {kind!r}')
-    return self._storage(key, dtype, count)
+def _same(found, key, new):
+  """The storage that a key has already, or a new one."""
+  old = found.setdefault(key, new)
+  if (old.dtype, old.count, old.width) != (new.dtype, new.count, new.width):
+    raise ValueError('a storage is described twice, and differently')
+  return old
 
 
-def _tensor(storage, offset, size, stride, *_):
-  last = offset + sum((n - 1) * s for n, s in zip(size, stride))
-  if offset < 0 or min(stride, default=0) < 0:
-    raise ValueError('a tensor with negative strides')
-  if 0 not in size and last >= storage.size:
-    raise ValueError(f'a tensor of {storage.size} numbers asks for {last + 1}')
-  strides = tuple(s * storage.itemsize for s in stride)
-  flat = storage[offset:]
-  return np.lib.stride_tricks.as_strided(flat, size, strides, writeable=False)
+def _read_legacy(path):
+  budget = Budget(_BUDGET)
+  roots: dict[str, Storage] = {}
+  views: dict[str, tuple[str, int, Storage]] = {}
 
+  def storage(pid, dtype, width):
+    if len(pid) != 6:
+      raise ValueError('a persistent id that is none')
+    _, _, key, _, count, view = pid
+    root = _same(roots, key, Storage(dtype, width, count))
+    if view is None:
+      return root
+    name, start, size = view
+    if type(name) is not str or not type(start) is type(size) is int:
+      raise ValueError('a part of a storage that is none')
+    if not 0 <= start <= start + size <= count or name in roots:
+      raise ValueError('a part of a storage that is outside of it')
+    part = Storage(dtype, width, size, None, start * width)
+    known = views.setdefault(name, (key, start, part))
+    if known[:2] != (key, start) or known[2].count != size:
+      raise ValueError('a part of a storage is described twice')
+    return known[2]
 
-def _scalar(dtype, data=b''):
-  if np.dtype(dtype).hasobject:
-    raise ValueError('a numpy object')
-  return np.frombuffer(data, dtype)[0]
+  source = Span(path, 0, os.path.getsize(path))
+  stream = Stream(source)
 
+  def load(of=None):
+    return Machine(stream, Objects(path, of, budget), budget).load()
 
-def _encode(text, encoding):
-  return text.encode(encoding)
-
-
-def _parameter(tensor, *_):
-  return tensor
-
-
-_KNOWN: dict[tuple[str, str], Callable] = {
-  ('collections', 'OrderedDict'): collections.OrderedDict,
-  ('torch._utils', '_rebuild_tensor_v2'): _tensor,
-  ('torch._utils', '_rebuild_parameter'): _parameter,
-  ('torch', 'Size'): tuple,
-  ('torch', 'device'): Record,
-  ('argparse', 'Namespace'): Record,
-  ('_codecs', 'encode'): _encode,
-  ('numpy', 'dtype'): np.dtype,
-  ('numpy.core.multiarray', 'scalar'): _scalar,
-  ('numpy._core.multiarray', 'scalar'): _scalar,
-}
+  if load() != _MAGIC:
+    raise DataError(f"'{path}' is a pickle, but not one of torch.save")
+  if load() != _VERSION:
+    raise ValueError('of an unknown version')
+  load()  # facts of the machine
+  result, keys = load(storage), load()
+  if type(keys) is not list or any(type(key) is not str for key in keys):
+    raise ValueError('its list of storages is none')
+  at = stream.at
+  for key in keys:
+    (count,) = struct.unpack('<q', source.read(at, at + 8))
+    root = roots.get(key)
+    if root is None or root.source is not None or count != root.count:
+      raise ValueError('a storage is there twice, unused or of another size')
+    if at + 8 + root.size > source.size:
+      raise EOFError('its storages end too early')
+    root.source = Span(path, at + 8, root.size)
+    at += 8 + root.size
+  if any(root.source is None for root in roots.values()):
+    raise ValueError('a storage is not in the file')
+  for key, _, part in views.values():
+    part.source = roots[key].source
+  return result
 
 
 def write(path: str | os.PathLike, tree: Any) -> None:
@@ -254,7 +233,7 @@ def _pickled(value, arrays) -> bytes:
 
 
 def _pickled_tensor(array, shape, arrays):
-  kinds = {np.dtype(v): k for k, v in _DTYPES.items()}
+  kinds = {np.dtype(v): k for k, v in STORAGES.items()}
   if array.dtype not in kinds:
     raise ValueError(f'torch has no dtype like {array.dtype}')
   # The steps from one place to the next along every axis, in numbers.

@@ -25,7 +25,6 @@ class Transformer:
     (r'^head\.', 'config.head.vocab_size'),
     (r'^(pos_1LC|lvl_embed)', 'config.layout.scales'),
     (r'^word_embed', 'config.tokenizer.channels'),
-    (r'^(encoder|decoder|quantize)\.', 'the file: it is a tokenizer'),
   )
 
   def rows(self, ours):
@@ -90,7 +89,6 @@ class Tokenizer:
       'config.tokenizer.encoder and decoder: ch_mult, res_blocks',
     ),
     (r'conv_(in|out)', 'config.tokenizer.encoder and decoder: ch, channels'),
-    (r'^blocks\.', 'the file: it is a transformer'),
   )
 
   def rows(self, ours):

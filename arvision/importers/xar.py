@@ -42,7 +42,6 @@ class Transformer:
     (r'^class_emb', 'config.condition.classes'),
     (r'pos_embed_learned', 'config.layout'),
     (r'^(z_proj|pred)\.', 'config.tokenizer.channels'),
-    (r'^(quant_conv|post_quant_conv)', 'the file: it is a tokenizer'),
   )
 
   def rows(self, ours):

@@ -9,12 +9,11 @@ import pathlib
 import shutil
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from arvision.build import ConfigError, build
 from arvision.data.base import DataError
-from arvision.importers import files, table
+from arvision.importers import families, files, table
 from arvision.tasks import assemble
 from arvision.training import checkpoint, frozen
 from arvision.training import workdir as workdirs
@@ -72,7 +71,10 @@ def bring_in(
     place, weights = files.find_weights(content, wanted, which)
     params = table.to_params(form, weights, shapes)
   except DataError as error:
-    raise DataError(f"'{source}': {error}") from error
+    # What a tensor says names the file already.
+    named = str(error).startswith(f"'{source}'")
+    text = str(error) if named else f"'{source}': {error}"
+    raise DataError(text + _other_family(form, content)) from error
   kept = frozen.load(config, workdir)
   target = folder / workdirs.IMPORTED
   if target.exists():  # of an import that did not end
@@ -85,10 +87,19 @@ def bring_in(
   return _summary(form, source, place, weights, params)
 
 
+def _other_family(form, content):
+  """A line on whose weights a file has, where they are another network's."""
+  keys = [k for place in files.places(content) for k in place.weights]
+  seems = families.looks_like(keys)
+  if not seems or seems.startswith(form.name):
+    return ''
+  return f'\nthe file looks like a {seems}; this config is of a {form.name}'
+
+
 def _summary(form, source, place, weights, params):
   count = sum(p.size for p in jax.tree.leaves(params))
   used = [w for key, w in weights.items() if not form.derived(key)]
-  kinds = sorted({str(np.asarray(w).dtype) for w in used} - {'float32'})
+  kinds = sorted({str(w.dtype) for w in used} - {'float32'})
   ignored = sorted(filter(form.derived, weights))
   lines = [
     f"{form.name}: {count:,} parameters from '{source}'"

@@ -1,0 +1,66 @@
+"""Which released network a weight file looks like, from its keys alone."""
+
+import re
+from collections.abc import Iterable
+
+# Name, the config of its release, and patterns of keys: the first that has
+# keys for all of them. What a family has alone goes before what others share.
+_FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+  ('NAR transformer', 'nar/imagenet256', (r'medusa_output\.',)),
+  ('LlamaGen transformer', 'llamagen/t2i', (r'cls_embedding\.cap_proj\.',)),
+  (
+    'LlamaGen transformer',
+    'llamagen/imagenet256',
+    (r'cls_embedding\.embedding_table\.',),
+  ),
+  ('VAR transformer', 'var/imagenet256', (r'attn\.mat_qkv\.', r'lvl_embed\.')),
+  ('FlexVAR transformer', 'flexvar/imagenet256', (r'attn\.mat_qkv\.',)),
+  ('RAR transformer', 'rar/imagenet256', (r'target_aware_pos_embed$',)),
+  (
+    'TokenBridge transformer',
+    'tokenbridge/imagenet256',
+    (r'channel_blocks\.',),
+  ),
+  ('MAR transformer', 'mar/imagenet256', (r'diffloss\.',)),
+  ('FlowAR transformer', 'flowar/imagenet256', (r'flownet\.',)),
+  (
+    'xAR transformer',
+    'xar/imagenet256',
+    (r'encoder_blocks\.', r'time_embed\.'),
+  ),
+  ('TiTok generator', 'titok/imagenet256', (r'(in|out)_blocks\.',)),
+  ('TiTok generator', 'titok/imagenet256', (r'embeddings\.word_embeddings\.',)),
+  ('TiTok tokenizer', 'titok/tokenizer', (r'latent_tokens$',)),
+  ('VAR tokenizer', 'var/tokenizer', (r'quantize\.quant_resi\.',)),
+  ('LlamaGen tokenizer', 'llamagen/tokenizer', (r'encoder\.conv_blocks\.',)),
+  ('MaskGIT tokenizer', 'maskgit/tokenizer', (r'encoder\.mid\.0\.',)),
+  # One of codes has a table of them.
+  (
+    'KL autoencoder',
+    'mar/tokenizer',
+    (r'encoder\.mid\.attn_1\.', r'quant_conv\.', r'!quantize\.embedding'),
+  ),
+)
+
+
+def looks_like(keys: Iterable[str]) -> str:
+  """A part of a sentence that names the network of a file.
+
+  Args:
+    keys: of the arrays in the file.
+
+  Returns:
+    'a VAR tokenizer, which --config=var/tokenizer reads', or '' where nothing
+    is recognized.
+  """
+  keys = [*keys]
+  for name, config, patterns in _FAMILIES:
+    if all(_has(keys, pattern) for pattern in patterns):
+      return f'{name}, which --config={config} reads'
+  return ''
+
+
+def _has(keys, pattern):
+  wanted = not pattern.startswith('!')
+  form = re.compile(rf'(^|\.){pattern.removeprefix("!")}')
+  return wanted == any(form.search(key) for key in keys)

@@ -1,0 +1,438 @@
+"""A machine for the pickles of torch in which nothing can be called.
+
+A pickle is a program: it names functions and calls them. Here a name is a
+token; `REDUCE` looks the token up in a table of builders that make plain
+containers and descriptions of tensors, and any other is refused by name. What
+a pickle can fill is a dict, list or set that this machine made. Every object
+is paid for out of a budget before it is made, so that a small file cannot take
+much memory or time.
+
+Source: the opcodes of CPython, Lib/pickletools.py; those of protocol 2 that
+torch.load(weights_only=True) reads, and what protocols 3 to 5 have for them.
+"""
+
+import collections
+import dataclasses
+import re
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from arvision.importers.tensors import Source
+
+_BLOCK = 2**16
+_NAME = re.compile(r'[A-Za-z_][\w.]{0,200}', re.ASCII)
+# Levels of a container in a container, and of one that is not closed yet.
+DEPTH = 128
+# Text that may be a key of a dict; hashing and comparing it takes its time.
+_KEY = 4096
+_ITEMS = 16
+_INT64 = 2**63
+_STEP = 16
+
+
+class Refused(Exception):
+  """A pickle that asks for a function that weights do not need."""
+
+
+class Budget:
+  """Bytes of memory that the objects of a file may take."""
+
+  __slots__ = ('left', 'total')
+
+  def __init__(self, total: int):
+    self.left = self.total = total
+
+  def spend(self, cost: int) -> None:
+    """Pays for an object before it is made.
+
+    Raises:
+      ValueError: there is not so much left.
+    """
+    self.left -= cost
+    if self.left < 0:
+      raise ValueError(
+        f'its objects take more than {self.total >> 20} MiB besides the tensors'
+      )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Name:
+  """A function, class or dtype that a file names; nothing but its name."""
+
+  module: str
+  name: str
+
+  def __str__(self) -> str:
+    return f'{self.module}.{self.name}'
+
+
+class Record:
+  """An object of the file that is no tensor.
+
+  Attributes:
+    name: of its class.
+    args: that it was made with.
+    state: attribute -> value.
+  """
+
+  __slots__ = ('args', 'name', 'state')
+
+  def __init__(self, name: Name, args: tuple = ()):
+    self.name = name
+    self.args = args
+    self.state: dict = {}
+
+  def __repr__(self) -> str:
+    return f'Record({self.name})'
+
+
+class Builders(Protocol):
+  """What names in a pickle stand for.
+
+  Attributes:
+    made: name -> what a call of it with arguments makes.
+    empty: name -> what a new object of it is.
+  """
+
+  made: dict[Name, Callable[..., Any]]
+  empty: dict[Name, Callable[..., Any]]
+
+  def known(self, name: Name) -> bool:
+    """Whether a name may stand in a file of weights."""
+
+  def storage(self, pid: tuple) -> Any:
+    """What a persistent id stands for."""
+
+  def fill(self, target: Any, state: Any) -> None:
+    """Gives an object that is no container the state that a file has."""
+
+
+class Stream:
+  """The bytes of a source, one after another.
+
+  Attributes:
+    at: number of the next byte.
+  """
+
+  __slots__ = ('_block', '_i', '_low', '_source')
+
+  def __init__(self, source: Source, at: int = 0):
+    self._source = source
+    self._low = at
+    self._block = b''
+    self._i = 0
+
+  @property
+  def at(self) -> int:
+    return self._low + self._i
+
+  def byte(self) -> int:
+    """The next byte."""
+    if self._i >= len(self._block):
+      self._next(1)
+    self._i += 1
+    return self._block[self._i - 1]
+
+  def take(self, n: int) -> bytes:
+    """The next n bytes."""
+    if self._i + n > len(self._block):
+      self._next(n)
+    self._i += n
+    return self._block[self._i - n : self._i]
+
+  def line(self) -> str:
+    """Text up to the next newline, of a name."""
+    found = bytearray()
+    while (byte := self.byte()) != 10:
+      found.append(byte)
+      if len(found) > 256:
+        raise ValueError('a name that does not end')
+    return found.decode()
+
+  def _next(self, n):
+    """Reads the next block, of at least n bytes."""
+    at = self.at
+    if n > self._source.size - at:
+      raise EOFError('its pickle ends too early')
+    high = min(self._source.size, at + max(n, _BLOCK))
+    self._block, self._low, self._i = bytes(self._source.read(at, high)), at, 0
+
+
+class Machine:
+  """Reads one pickle."""
+
+  def __init__(self, stream: Stream, builders: Builders, budget: Budget):
+    """A machine that has read nothing.
+
+    Args:
+      stream: where the pickle begins; it is left where it ends.
+      builders: of the objects.
+      budget: that they are paid from.
+    """
+    self._stream = stream
+    self._builders = builders
+    self._spend = budget.spend
+    self._stack: list = []
+    self._marks: list[list] = []
+    self._memo: list = []
+    self._protocol = 2
+
+  def load(self) -> Any:
+    """The object of the pickle.
+
+    Raises:
+      Refused: it names a function that is not known.
+      ValueError, IndexError, EOFError: it is damaged, cut off or too large.
+    """
+    byte, spend = self._stream.byte, self._spend
+    while (op := byte()) != 0x2E:
+      spend(_STEP)
+      action = _OPS.get(op)
+      if action is None and self._protocol > 2:
+        action = _LATER.get(op)
+      if action is None:
+        raise ValueError(f'opcode {op:#x} in its pickle')
+      action(self)
+    found = self._stack.pop()
+    measure(found)
+    return found
+
+  def _new(self, value):
+    """Puts a new object on the stack; it is paid for."""
+    self._spend(sys.getsizeof(value))
+    self._stack.append(value)
+
+  def _marked(self):
+    """The objects since the last mark."""
+    items = self._stack
+    self._stack = self._marks.pop()
+    return items
+
+  def _mark(self):
+    if len(self._marks) >= DEPTH:
+      raise ValueError(f'its objects lie more than {DEPTH} deep')
+    self._spend(64)
+    self._marks.append(self._stack)
+    self._stack = []
+
+  def _number(self, form: str, length: int) -> Any:
+    return struct.unpack(form, self._stream.take(length))[0]
+
+  def _data(self, form: str, length: int, cost: int = 3) -> bytes:
+    """Bytes after their number, which stand in memory a few times."""
+    n = self._number(form, length)
+    self._spend(cost * n)
+    return self._stream.take(n)
+
+  def _text(self, form, length):
+    # A character may take four bytes.
+    text = self._data(form, length, 6).decode('utf-8', 'surrogatepass')
+    self._spend(64)
+    self._stack.append(text)
+
+  def _proto(self):
+    self._protocol = self._stream.byte()
+    if self._protocol > 5:
+      raise ValueError(f'a pickle of protocol {self._protocol}')
+
+  def _get(self, index):
+    self._stack.append(self._memo[index])
+
+  def _put(self, index):
+    value = self._stack[-1]
+    if index > len(self._memo):
+      raise ValueError('its memo has a gap')
+    self._memo[index : index + 1] = [value]
+
+  def _integer(self):
+    data = self._data('B', 1)
+    self._new(int.from_bytes(data, 'little', signed=True))
+
+  def _append(self, items):
+    target = self._stack[-1]
+    if type(target) is not list:
+      raise ValueError('appends to what is no list')
+    self._spend(_STEP * len(items))
+    target.extend(items)
+
+  def _set_item(self):
+    value, key = self._stack.pop(), self._stack.pop()
+    self._set_items([key, value])
+
+  def _set_items(self, items):
+    target = self._stack[-1]
+    if type(target) not in MAPPINGS or len(items) % 2:
+      raise ValueError('sets items of what is no dict')
+    self._spend(7 * _STEP * len(items))
+    for i in range(0, len(items), 2):
+      target[plain_key(items[i], self._spend)] = items[i + 1]
+
+  def _add_items(self):
+    items = self._marked()
+    target = self._stack[-1]
+    if type(target) is not set:
+      raise ValueError('adds to what is no set')
+    for item in items:
+      self._spend(10 * _STEP)
+      target.add(plain_key(item, self._spend))
+
+  def _container(self, value):
+    self._spend(4 * _STEP)
+    self._new(value)
+
+  def _tuple(self, n):
+    items = self._stack[-n:]
+    if len(items) != n:
+      raise IndexError('its stack is too short')
+    del self._stack[-n:]
+    self._container(tuple(items))
+
+  def _name(self, module, name):
+    if type(module) is not str or type(name) is not str:
+      raise ValueError('a name that is no text')
+    module = {'__builtin__': 'builtins'}.get(module, module)
+    if not _NAME.fullmatch(module) or not _NAME.fullmatch(name):
+      raise ValueError('a name that is none')
+    found = Name(module, name)
+    if not self._builders.known(found):
+      raise Refused(str(found))
+    self._new(found)
+
+  def _global(self):
+    module = self._stream.line()
+    self._name(module, self._stream.line())
+
+  def _stack_global(self):
+    name = self._stack.pop()
+    self._name(self._stack.pop(), name)
+
+  def _called(self, table):
+    args, name = self._stack.pop(), self._stack.pop()
+    if type(name) is not Name or type(args) is not tuple:
+      raise ValueError('calls what is no function')
+    if len(args) > _ITEMS:  # they are copied
+      raise ValueError(f'a call with {len(args)} arguments')
+    if name not in table:
+      raise Refused(str(name))
+    return table[name], args
+
+  def _reduce(self):
+    build, args = self._called(self._builders.made)
+    self._container(build(*args))
+
+  def _new_object(self):
+    build, args = self._called(self._builders.empty)
+    self._container(build(*args))
+
+  def _build(self):
+    state = self._stack.pop()
+    self._builders.fill(self._stack[-1], state)
+
+  def _persistent(self):
+    pid = self._stack.pop()
+    if type(pid) is not tuple:
+      raise ValueError('a persistent id that is none')
+    self._container(self._builders.storage(pid))
+
+
+def plain_key(key: Any, spend: Callable[[int], None]) -> Any:
+  """A key of a dict, or a member of a set, that is quick to hash and compare.
+
+  Raises:
+    ValueError: another.
+  """
+  if type(key) is tuple:
+    # Many tuples of one hash can be made, so there may not be many.
+    spend(8192)
+    if len(key) > _ITEMS:
+      raise ValueError('a key of many parts')
+    for item in key:
+      if type(item) is tuple:
+        raise ValueError('a key of nested parts')
+      plain_key(item, spend)
+  elif type(key) in (str, bytes):
+    if len(key) > _KEY:
+      raise ValueError('a key of very long text')
+  elif type(key) is int:
+    if not -_INT64 <= key < 2 * _INT64:
+      raise ValueError('a key that is a very large number')
+  elif key is not None and type(key) not in (float, bool, Name):
+    raise ValueError(f'a key that is a {type(key).__name__}')
+  return key
+
+
+def measure(value: Any) -> None:
+  """Refuses what is nested more deeply than `DEPTH`; cycles are no nesting."""
+  seen: set[int] = set()
+  level = [value]
+  for _ in range(DEPTH):
+    inner: list = []
+    for item in level:
+      kind = type(item)
+      if kind not in _CONTAINERS or id(item) in seen:
+        continue
+      seen.add(id(item))
+      if kind is Record:
+        inner += [item.args, item.state]
+      else:
+        inner.extend(item.values() if kind in MAPPINGS else item)
+    level = inner
+    if not level:
+      return
+  raise ValueError(f'its objects lie more than {DEPTH} deep')
+
+
+# The types of mappings, and of all that can hold something.
+MAPPINGS = (dict, collections.OrderedDict, collections.Counter)
+_CONTAINERS = (*MAPPINGS, list, tuple, set, Record)
+
+_U4, _U8 = ('<I', 4), ('<Q', 8)
+# Opcodes, and what they do; protocol 2 and what torch reads besides.
+_OPS: dict[int, Callable[[Machine], Any]] = {
+  0x80: Machine._proto,
+  ord('c'): Machine._global,
+  ord('R'): Machine._reduce,
+  0x81: Machine._new_object,
+  ord('b'): Machine._build,
+  ord('Q'): Machine._persistent,
+  ord('('): Machine._mark,
+  ord('N'): lambda m: m._stack.append(None),
+  0x88: lambda m: m._stack.append(True),
+  0x89: lambda m: m._stack.append(False),
+  ord('J'): lambda m: m._new(m._number('<i', 4)),
+  ord('K'): lambda m: m._new(m._stream.byte()),
+  ord('M'): lambda m: m._new(m._number('<H', 2)),
+  ord('G'): lambda m: m._new(m._number('>d', 8)),
+  0x8A: Machine._integer,
+  ord('X'): lambda m: m._text(*_U4),
+  ord('U'): lambda m: m._new(m._data('B', 1).decode()),
+  ord(')'): lambda m: m._stack.append(()),
+  ord(']'): lambda m: m._container([]),
+  ord('}'): lambda m: m._container({}),
+  0x8F: lambda m: m._container(set()),
+  ord('t'): lambda m: m._container(tuple(m._marked())),
+  0x85: lambda m: m._tuple(1),
+  0x86: lambda m: m._tuple(2),
+  0x87: lambda m: m._tuple(3),
+  ord('a'): lambda m: m._append([m._stack.pop()]),
+  ord('e'): lambda m: m._append(m._marked()),
+  ord('s'): Machine._set_item,
+  ord('u'): lambda m: m._set_items(m._marked()),
+  ord('h'): lambda m: m._get(m._stream.byte()),
+  ord('j'): lambda m: m._get(m._number(*_U4)),
+  ord('q'): lambda m: m._put(m._stream.byte()),
+  ord('r'): lambda m: m._put(m._number(*_U4)),
+}
+_LATER: dict[int, Callable[[Machine], Any]] = {
+  0x8C: lambda m: m._text('B', 1),
+  0x8D: lambda m: m._text(*_U8),
+  0x93: Machine._stack_global,
+  0x94: lambda m: m._put(len(m._memo)),
+  0x95: lambda m: m._stream.take(8),
+  0x90: Machine._add_items,
+  ord('C'): lambda m: m._new(m._data('B', 1)),
+  ord('B'): lambda m: m._new(m._data(*_U4)),
+  0x8E: lambda m: m._new(m._data(*_U8)),
+}
