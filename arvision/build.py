@@ -198,6 +198,13 @@ def fields(target) -> dict[str, Field] | None:
   }
 
 
+def value(block: Mapping, name: str) -> Any:
+  """A field of a block, its default where the block does not state it."""
+  if name in block:
+    return block[name]
+  return (fields(resolve(block['type'])) or {})[name].default
+
+
 def _default(field):
   missing = dataclasses.MISSING
   if field.default_factory is not missing:

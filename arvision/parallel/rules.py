@@ -138,6 +138,12 @@ class Rules:
       if not isinstance(leaf, nn.meta.AxisMetadata):
         return NamedSharding(mesh, PartitionSpec())
       where = jax.tree_util.keystr(path, simple=True, separator='/')
+      if not jax.tree.leaves(leaf.value):
+        # What an optimizer that sees some parameters only has for the others.
+        return leaf.value
+      if len(leaf.names) != len(leaf.value.shape):
+        # Of an optimizer that keeps less than an array of a parameter's shape.
+        return NamedSharding(mesh, PartitionSpec())
       return self.sharding(mesh, leaf.names, leaf.value.shape, where)
 
     return jax.tree_util.tree_map_with_path(
