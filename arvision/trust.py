@@ -8,6 +8,7 @@ line is the user's own and is not checked.
 """
 
 import dataclasses
+import importlib
 import inspect
 import pathlib
 import sys
@@ -122,7 +123,7 @@ def _check(keys, path, allow, source):
   short = path.removeprefix('arvision.')
   if _is_ours(short):
     in_room = any(short.startswith(f'{room}.') for room in rooms)
-    if not in_room or not _is_part(resolve(short, 'type'), short):
+    if not in_room or not _is_part(short):
       raise ConfigError(refused)
     return
   top = path.partition('.')[0]
@@ -149,9 +150,10 @@ def _is_ours(short: str) -> bool:
   return file.is_dir() or file.with_suffix('.py').is_file()
 
 
-def _is_part(found, short) -> bool:
-  """Whether what a path in arvision leads to is a part that is defined there."""
+def _is_part(short) -> bool:
+  """Whether a path in arvision leads to a part that is defined there."""
   module, name = f'arvision.{short}'.rsplit('.', 1)
+  found = getattr(importlib.import_module(module), name, None)
   if name.startswith('_') or getattr(found, '__module__', '') != module:
     return False
   if not inspect.isclass(found):
