@@ -12,10 +12,16 @@ import difflib
 import functools
 import importlib
 import inspect
+import re
+import traceback
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+
+# 'module.path.Name', as `resolve` takes it.
+PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', re.ASCII)
 
 
 class ConfigError(ValueError):
@@ -23,11 +29,16 @@ class ConfigError(ValueError):
 
 
 def suggest(name: str, names) -> str:
-  """' (did you mean x?)' where a name is close, and the names there are."""
+  """' Did you mean x?' where a name is close, and the names there are."""
   names = sorted(names)
-  near = difflib.get_close_matches(name, names, n=1)
-  hint = f" Did you mean '{near[0]}'?" if near else ''
-  return f'{hint} There are: {", ".join(names)}.'
+  return f'{did_you_mean(name, names)} There are: {", ".join(names)}.'
+
+
+def did_you_mean(name: str, names, most: int = 1) -> str:
+  """ " Did you mean 'x'?" with the closest names, '' without any."""
+  near = difflib.get_close_matches(name, sorted(names), n=most)
+  quoted = ' or '.join(f"'{x}'" for x in near)
+  return f' Did you mean {quoted}?' if near else ''
 
 
 def resolve(path: str, key: str = 'type') -> Any:
@@ -40,21 +51,16 @@ def resolve(path: str, key: str = 'type') -> Any:
   Raises:
     ConfigError: no such module or no such name in it.
   """
-  if '.' not in path:
-    raise ConfigError(f"config.{key}='{path}': wanted 'module.path.Name'.")
+  if not isinstance(path, str) or not PATH.fullmatch(path):
+    raise ConfigError(f"config.{key}={path!r}: wanted 'module.path.Name'.")
   module_name, name = path.rsplit('.', 1)
   for candidate in (f'arvision.{module_name}', module_name):
-    try:
-      module = importlib.import_module(candidate)
-    except ModuleNotFoundError as error:
-      # A missing module on the way means: not here. Anything else that is
-      # missing is the fault of the module itself and must be seen.
-      missing = error.name or ''
-      if candidate == missing or candidate.startswith(missing + '.'):
-        continue
-      raise
-    if hasattr(module, name):
-      return getattr(module, name)
+    module = _module(candidate, key)
+    if module is None:
+      continue
+    found = getattr(module, name, None)
+    if callable(found):
+      return found
     public = [
       n
       for n, v in vars(module).items()
@@ -64,10 +70,34 @@ def resolve(path: str, key: str = 'type') -> Any:
       f"config.{key}='{path}': {candidate} has no '{name}'."
       + suggest(name, public)
     )
+  near = did_you_mean(module_name, _modules(), most=3)
   raise ConfigError(
-    f"config.{key}='{path}': no module '{module_name}'."
-    + suggest(module_name, _modules())
+    f"config.{key}='{path}': no module '{module_name}' in arvision, beside the "
+    f'config file, or where Python finds packages.{near}'
   )
+
+
+def _module(name, key):
+  """A module, None where there is none of that name."""
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    # A missing module on the way means: not here. Anything else that is
+    # missing is the fault of the module itself and must be seen.
+    missing = error.name or ''
+    if name == missing or name.startswith(missing + '.'):
+      return None
+    raise ConfigError(f'config.{key}: {broken(name, error)}') from error
+  except Exception as error:  # a module of the user's may raise anything
+    raise ConfigError(f'config.{key}: {broken(name, error)}') from error
+
+
+def broken(name: str, error: BaseException) -> str:
+  """'mylab.heads cannot be imported (mylab/heads.py, line 3: NameError: ...)'."""
+  frames = traceback.extract_tb(error.__traceback__)
+  where = f'{frames[-1].filename}, line {frames[-1].lineno}: ' if frames else ''
+  text = ' '.join(str(error).split())
+  return f'{name} cannot be imported ({where}{type(error).__name__}: {text})'
 
 
 def build(block: Mapping, key: str, **given) -> Any:
@@ -79,35 +109,42 @@ def build(block: Mapping, key: str, **given) -> Any:
     **given: fields that the caller supplies instead of the config.
 
   Raises:
-    ConfigError: unknown type or field, or a missing field.
+    ConfigError: unknown type or field, a missing field, or one that the caller
+      supplies.
   """
-  target, fields = _fields(block, key)
-  return _call(target, {**fields, **given}, key)
+  target, stated = _read(block, key)
+  for name in given:
+    if name in stated:
+      raise ConfigError(
+        f'config.{key}.{name}: {target.__name__} gets it from the rest of the '
+        'config; leave it out'
+      )
+  return _call(target, {**stated, **given}, key)
 
 
 def template(block: Mapping, key: str) -> functools.partial:
   """A partial of the part that a block describes, for its parent to call."""
-  target, fields = _fields(block, key)
-  return functools.partial(target, **fields)
+  target, stated = _read(block, key)
+  return functools.partial(target, **stated)
 
 
-def _fields(block, key):
+def _read(block, key):
   if not isinstance(block, Mapping) and not hasattr(block, 'items'):
     raise ConfigError(f'config.{key}: wanted a block with a type, got {block}.')
   block = dict(block.items())
   if 'type' not in block:
     raise ConfigError(f"config.{key}: no 'type' in {sorted(block)}.")
   target = resolve(block.pop('type'), f'{key}.type')
-  names = field_names(target)
-  fields = {}
+  names = fields(target)
+  stated = {}
   for name, value in block.items():
     if names is not None and name not in names:
       raise ConfigError(
         f'config.{key}.{name}: {target.__name__} has no such field.'
         + suggest(name, names)
       )
-    fields[name] = _value(value, f'{key}.{name}')
-  return target, fields
+    stated[name] = _value(value, f'{key}.{name}')
+  return target, stated
 
 
 def _value(value, key):
@@ -123,52 +160,100 @@ def _value(value, key):
   return value
 
 
-def field_names(target) -> list[str] | None:
-  """Fields that a config may set; None where anything goes (**kwargs)."""
+REQUIRED: Any = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """A field of a part, as its class or function declares it.
+
+  Attributes:
+    hint: its type; Any where none is declared.
+    default: `REQUIRED` where a config must give it.
+  """
+
+  hint: Any
+  default: Any = REQUIRED
+
+
+def fields(target) -> dict[str, Field] | None:
+  """What a config may set of a part; None where anything goes (**kwargs)."""
+  hints = _hints(target)
   if dataclasses.is_dataclass(target):
     hidden = {'parent', 'name'}
-    return [
-      f.name
+    return {
+      f.name: Field(hints.get(f.name, Any), _default(f))
       for f in dataclasses.fields(target)
       if f.init and f.name not in hidden
-    ]
+    }
   parameters = inspect.signature(target).parameters.values()
   if any(p.kind is p.VAR_KEYWORD for p in parameters):
     return None
-  return [p.name for p in parameters if p.name != 'self']
+  return {
+    p.name: Field(
+      hints.get(p.name, Any), REQUIRED if p.default is p.empty else p.default
+    )
+    for p in parameters
+    if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != 'self'
+  }
 
 
-def _call(target, fields, key):
-  required = _required(target)
-  missing = [name for name in required if name not in fields]
+def value(block: Mapping, name: str) -> Any:
+  """A field of a block, its default where the block does not state it."""
+  if name in block:
+    return block[name]
+  return (fields(resolve(block['type'])) or {})[name].default
+
+
+def _default(field):
+  missing = dataclasses.MISSING
+  if field.default_factory is not missing:
+    return field.default_factory()
+  return REQUIRED if field.default is missing else field.default
+
+
+def _hints(target):
+  """Declared types by name, {} where they name what is not there."""
+  if inspect.isclass(target) and not dataclasses.is_dataclass(target):
+    target = target.__init__
+  try:
+    return typing.get_type_hints(inspect.unwrap(target))
+  except (NameError, TypeError, AttributeError):
+    return {}
+
+
+def to_block(part: Any) -> dict[str, Any]:
+  """The block that describes a part whose class is a dataclass."""
+  cls = type(part)
+  values = {name: getattr(part, name) for name in fields(cls) or ()}
+  path = f'{cls.__module__}.{cls.__qualname__}'
+  return {
+    'type': path.removeprefix('arvision.'),
+    **{k: to_block(v) if is_part(v) else v for k, v in values.items()},
+  }
+
+
+def is_part(value: Any) -> bool:
+  """Whether a field holds a part: an instance of a dataclass."""
+  return dataclasses.is_dataclass(value) and not inspect.isclass(value)
+
+
+def _call(target, given, key):
+  missing = [
+    name
+    for name, field in (fields(target) or {}).items()
+    if field.default is REQUIRED and name not in given
+  ]
   if missing:
     raise ConfigError(
       f'config.{key}: {target.__name__} needs {", ".join(missing)}.'
     )
   try:
-    return target(**fields)
+    return target(**given)
   except ConfigError:
     raise
   except (TypeError, ValueError) as error:
     raise ConfigError(f'config.{key} ({target.__name__}): {error}') from error
-
-
-def _required(target):
-  if dataclasses.is_dataclass(target):
-    return [
-      f.name
-      for f in dataclasses.fields(target)
-      if f.init
-      and f.default is dataclasses.MISSING
-      and f.default_factory is dataclasses.MISSING
-    ]
-  return [
-    p.name
-    for p in inspect.signature(target).parameters.values()
-    if p.default is p.empty
-    and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    and p.name != 'self'
-  ]
 
 
 def _modules():

@@ -1,18 +1,19 @@
 """What commands share: flags, and configs with overrides."""
 
 import argparse
-import ast
 import importlib.util
 import inspect
+import os
 import pathlib
+import sys
+import textwrap
 from collections.abc import Iterable
-from typing import Any
 
 from absl import flags as absl_flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, field_names, resolve, suggest
-from arvision.training.schedule import UNITS
+from arvision.build import ConfigError, broken, did_you_mean, suggest
+from arvision.commands.overrides import override
 
 
 def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -45,6 +46,9 @@ def add_config(flags: argparse.ArgumentParser, required: bool = True) -> None:
     dest='ignored',
     help='changes a key of the config, --config.optim.learning_rate=3e-4',
   )
+  if required:
+    names = textwrap.fill(', '.join(config_names()), break_on_hyphens=False)
+    flags.epilog = f'configs that are installed:\n{names}'
 
 
 def parse(
@@ -96,7 +100,8 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
   """The config that --config names, with overrides, locked.
 
   Args:
-    name: a path or a name in `arvision.configs`, with or without ':arg'.
+    name: a path or a name in `arvision.configs`, with or without ':arg'. Parts of
+      the user's own may lie beside a file, see `find_packages_in`.
     overrides: 'key=value' each, see `override`.
 
   Raises:
@@ -104,24 +109,62 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
   """
   path, _, arg = name.partition(':')
   file = find_config(path)
+  if not file.resolve().is_relative_to(_installed().resolve()):
+    find_packages_in(file.parent)
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
-  assert spec is not None and spec.loader is not None
+  if spec is None or spec.loader is None:
+    raise ConfigError(f"--config='{name}': wanted a Python file")
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, 'get_config'):
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:  # a config of the user's may raise anything
+    raise ConfigError(f"--config='{name}': {broken('it', error)}") from error
+  get_config = getattr(module, 'get_config', None)
+  if not callable(get_config):
     raise ConfigError(f'{file} has no function get_config, so it is no config')
   try:
-    config = module.get_config(arg) if arg else module.get_config()
-  except ValueError as error:
-    raise ConfigError(f"--config='{name}': {error}") from error
+    config = get_config(arg) if arg else get_config()
+    ignored = arg and config == get_config() and _takes_any(get_config)
+  except Exception as error:
+    if arg and not inspect.signature(get_config).parameters:
+      ignored = True
+    elif isinstance(error, ValueError):
+      raise ConfigError(f"--config='{name}': {error}") from error
+    else:
+      raise ConfigError(f"--config='{name}': {broken('it', error)}") from error
+  if ignored:
+    raise ConfigError(f"--config='{name}': {path} has no variant '{arg}'")
+  if not isinstance(config, ConfigDict):
+    raise ConfigError(
+      f'{file}: get_config() wanted a ConfigDict, got {config!r}'
+    )
   return override(config, overrides)
+
+
+def _takes_any(get_config) -> bool:
+  """Whether a config takes a variant that it cannot have, and changes nothing."""
+  try:
+    return get_config('no such variant') == get_config()
+  except Exception:
+    return False
+
+
+def find_packages_in(folder: str | os.PathLike) -> None:
+  """Lets packages of the user's be found in a folder.
+
+  It is the last place where Python looks, so that nothing in it stands before
+  what is installed. Processes that are started by this one look there too.
+  """
+  path = str(pathlib.Path(folder).resolve())
+  if path not in sys.path:
+    sys.path.append(path)
 
 
 def find_config(name: str) -> pathlib.Path:
   """The file of a config.
 
   Raises:
-    ConfigError: with the configs that there are.
+    ConfigError: with the nearest configs.
   """
   path = pathlib.Path(name)
   if path.is_file():
@@ -130,109 +173,24 @@ def find_config(name: str) -> pathlib.Path:
   short = name.removeprefix('configs/').removesuffix('.py')
   if (root / f'{short}.py').is_file():
     return root / f'{short}.py'
-  names = [
+  near = did_you_mean(short, config_names(), most=5)
+  raise ConfigError(
+    f"--config='{name}': no such file, and no config of that name.{near} "
+    'arvision train --help lists all'
+  )
+
+
+def config_names() -> list[str]:
+  """'digits/var', ...: what --config takes, without the fragments beside them."""
+  root = _installed()
+  return [
     str(p.relative_to(root).with_suffix(''))
     for p in sorted(root.glob('*/*.py'))
-    if p.stem != '__init__'
+    if '\ndef get_config(' in p.read_text(encoding='utf-8')
   ]
-  raise ConfigError(f"--config='{name}': no such file." + suggest(short, names))
 
 
 def _installed():
   spec = importlib.util.find_spec('arvision.configs')
   assert spec is not None and spec.submodule_search_locations
   return pathlib.Path(next(iter(spec.submodule_search_locations)))
-
-
-def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
-  """A locked copy of a config with other values.
-
-  Values are read as the type that stands there. Two kinds of blocks may be
-  exchanged: a duration gets another unit (`train.duration.steps=10`), and a
-  block with another `type` keeps the fields that the new type has, and takes
-  those that it wants.
-
-  Args:
-    config: is not changed.
-    overrides: 'key.of.block=value' each, without 'config.' in front.
-
-  Raises:
-    ConfigError: no such key, with the nearest one; or a value that is not of
-      the right type.
-  """
-  config = config.copy_and_resolve_references()
-  fresh: set[str] = set()
-  for text in overrides:
-    key, _, value = text.partition('=')
-    *path, last = key.split('.')
-    block = _block(config, path)
-    if last == 'type' and 'type' in block:
-      fresh |= _change_type(block, '.'.join(path), value)
-    elif last in UNITS and len(block) == 1 and [*block][0] in UNITS:
-      with block.unlocked():
-        del block[[*block][0]]
-        block[last] = _literal(value)
-    elif key in fresh or (last in block and block[last] is None):
-      with block.unlocked():
-        block[last] = _literal(value)
-    elif last not in block:
-      where = '.'.join(path)
-      more = [k.rpartition('.')[2] for k in fresh if k.startswith(where + '.')]
-      raise ConfigError(
-        f'config.{key}: no such key.' + suggest(last, [*block, *more])
-      )
-    else:
-      _set(config, key, value)
-  return config.lock()
-
-
-def _block(config, path):
-  """The block at a path of keys."""
-  block, seen = config, ''
-  for name in path:
-    if name not in block:
-      raise ConfigError(
-        f'config.{seen}{name}: no such key.' + suggest(name, block)
-      )
-    block, seen = block[name], f'{seen}{name}.'
-    if not isinstance(block, ConfigDict):
-      raise ConfigError(f'config.{seen[:-1]}={block!r} has no keys in it')
-  return block
-
-
-def _change_type(block, where, name) -> set[str]:
-  """Sets the type of a block; returns the keys that it may be given now."""
-  target = resolve(name, f'{where}.type')
-  names = field_names(target) or []
-  with block.unlocked():
-    for key in list(block):
-      if key not in names and key != 'type':
-        del block[key]
-    block.type = name
-  return {f'{where}.{key}' for key in names if key not in block}
-
-
-def _set(config, key, value) -> None:
-  """Sets a key that exists, read as the type of its value."""
-  values = absl_flags.FlagValues()
-  # A tuple stands in one flag; as text with parentheses, as in Python.
-  argv = ['arvision', f'--config.{key}={value}']
-  config_flags.DEFINE_config_dict(
-    'config', config, flag_values=values, lock_config=False, sys_argv=argv
-  )
-  try:
-    values(argv)
-  except (absl_flags.Error, ValueError, TypeError) as error:
-    now = config
-    for name in key.split('.'):
-      now = now[name]
-    raise ConfigError(
-      f'--config.{key}={value}: wanted a value like {now!r}'
-    ) from error
-
-
-def _literal(text: str) -> Any:
-  try:
-    return ast.literal_eval(text)
-  except (SyntaxError, ValueError):
-    return {'true': True, 'false': False}.get(text, text)

@@ -144,8 +144,6 @@ def table(found: dict[str, Any]) -> str:
   lines += [f'{i:<7}{mean:>10.4f}{std:>10.4f}' for i, (mean, std) in rows]
   line = f'--config.tokenizer.scale={found["scale"]:.4g}'
   if 'shift' in found:
-    # No flag can put a list where a config has one number or none.
-    means = ', '.join(f'{x:.4g}' for x in found['shift'])
-    scale = f'scale={found["scale"]:.4g}'
-    line = f'config.tokenizer.update({scale}, shift=({means},))'
+    means = ','.join(f'{x:.4g}' for x in found['shift'])
+    line += f" --config.tokenizer.shift='({means},)'"
   return '\n'.join([*lines, '', line])

@@ -12,8 +12,10 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from arvision import trust
 from arvision.build import ConfigError, build
 from arvision.commands import common
+from arvision.data import records
 from arvision.data.base import Data, DataError
 from arvision.data.latents import CachedTokens
 from arvision.parallel import host
@@ -34,6 +36,15 @@ def parser(command: str, about: str | None) -> argparse.ArgumentParser:
     '--workdir', required=True, metavar='DIR', help='folder of a trained run'
   )
   common.add_config(flags, required=False)
+  flags.add_argument(
+    '--allow',
+    action='append',
+    default=[],
+    metavar='PACKAGE',
+    help='a package of your own whose classes the run may name; without it, a '
+    'run that names others is refused and nothing of them is imported. May be '
+    'given several times',
+  )
   flags.add_argument(
     '--ema',
     metavar='DECAY',
@@ -74,10 +85,15 @@ def open_run(
   if several:
     host.initialize()
   mesh = make_mesh(mesh_sizes(values.mesh), jax.local_devices())
-  run = load_run(values.workdir, values.ema, values.step, mesh)
+  allow, config = trust.packages(values.allow), None
+  if allow:
+    common.find_packages_in('.')
   if values.config:
     config = common.load_config(values.config, overrides)
-  else:
+    # What the user's own config names is known to the user.
+    allow += trust.foreign(config)
+  run = load_run(values.workdir, values.ema, values.step, mesh, allow)
+  if config is None:
     config = common.override(run.config, overrides)
   return values, with_config(run, config, values.workdir)
 
@@ -189,7 +205,8 @@ def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:
   tokens were made of.
 
   Raises:
-    ConfigError: tokens that do not say what they were made of.
+    ConfigError: tokens that do not say what they were made of, or name what
+      is no part.
   """
   data = run.data
   if not isinstance(data, CachedTokens):
@@ -201,6 +218,7 @@ def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:
       "'data' that says which images they are of; give a config with these "
       'images by --config'
     )
+  trust.check(block, f'{data.path}/{records.SPEC}', run.allow, 'data')
   return build(block, 'data'), dict(block)
 
 

@@ -174,6 +174,11 @@ class CachedTokens:
     return self._split('held_out')
 
   def _split(self, name):
+    if self.spec['dtype'] not in ('int32', 'float32'):
+      raise DataError(
+        f'{self.path}: spec.json says dtype={str(self.spec["dtype"])[:80]!r}: '
+        'wanted int32 or float32'
+      )
     shape, dtype = tuple(self.spec['tokens']), np.dtype(self.spec['dtype'])
     classes = self.num_classes if self.conditional else 0
     count = self.spec['splits'].get(name, 0)

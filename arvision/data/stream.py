@@ -15,6 +15,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags as absl_flags
 
 from arvision.build import ConfigError
 from arvision.data.base import Batch, DataError
@@ -79,6 +80,8 @@ class Reading:
     options = grain.ReadOptions(self.threads, max(1, ahead))
     data = batches.to_iter_dataset(options)
     if self.workers:
+      # Grain reads a flag of absl, which a script or notebook does not parse.
+      absl_flags.FLAGS.mark_as_parsed()
       workers = grain.multiprocessing.MultiprocessingOptions(self.workers)
       data = data.mp_prefetch(workers)
     return iter(data)

@@ -2,11 +2,20 @@
 
 import dataclasses
 import functools
+import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from arvision.build import ConfigError
 from arvision.data.base import BrokenImage, DataError, Example, Source
+
+# Without a namespace, which may stand for code from elsewhere.
+_NAME = re.compile(r'\w+(/\w[\w+.-]*)?(:[\d.*]+)?', re.ASCII)
+_CLASS_KEYS = ('type', 'pythonClassName', 'python_class_name')
+_FEATURES = 'tensorflow_datasets.core.features.'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +49,13 @@ class Tfds(Source):
     # Imported here: the start of other runs shall not pay for it.
     import tensorflow_datasets as tfds
 
+    if not _NAME.fullmatch(self.builder):
+      raise ConfigError(
+        f"config.data.source.builder='{self.builder}': wanted the name of a "
+        'TFDS dataset, name/config:version'
+      )
     try:
+      _check_features(self.builder, tfds.core.as_path(self._folder(tfds)))
       return tfds.data_source(
         self.builder,
         split=self.split,
@@ -49,12 +64,17 @@ class Tfds(Source):
         builder_kwargs={'file_format': 'array_record'},
         try_gcs=False,
       )
+    except DataError:
+      raise
     except Exception as error:  # TFDS raises a dozen kinds
       raise DataError(
         f"TFDS '{self.builder}' with split '{self.split}' cannot be opened "
         f'({type(error).__name__}: {error}); look at config.data.source.'
         'builder, split and data_dir, or set download'
       ) from error
+
+  def _folder(self, tfds):
+    return self.data_dir or tfds.core.constants.DATA_DIR
 
   @functools.cached_property
   def _features(self):
@@ -108,3 +128,45 @@ class Tfds(Source):
     else:
       text = self.classes[label] if 0 <= label < len(self.classes) else ''
     return {'image': image, 'label': label, 'caption': text}
+
+
+def _check_features(builder: str, folder: Any) -> None:
+  """Refuses prepared data whose features are not of TFDS itself.
+
+  TFDS imports the module of every feature class that a features.json names.
+
+  Raises:
+    DataError: such a file, or one that is not JSON.
+  """
+  alike = lambda name: name.replace('_', '').lower()
+  name = alike(re.split('[/:]', builder)[0])
+  found = folder.iterdir() if folder.is_dir() else ()
+  for data in [path for path in found if alike(path.name) == name]:
+    for depth in ('', '*/', '*/*/'):
+      for file in data.glob(f'{depth}features.json'):
+        _check_file(file)
+
+
+def _check_file(file):
+  try:
+    names = [*_feature_classes(json.loads(file.read_text()))]
+  except (ValueError, RecursionError) as error:
+    raise DataError(f'{file} is damaged: {error}') from error
+  for name in names:
+    if not name.startswith(_FEATURES):
+      raise DataError(
+        f"{file} names the feature class '{name[:80]}': wanted one of TFDS "
+        'itself; classes from elsewhere are not imported'
+      )
+
+
+def _feature_classes(value: Any) -> Iterator[str]:
+  if isinstance(value, list):
+    for item in value:
+      yield from _feature_classes(item)
+  elif isinstance(value, dict):
+    for key, item in value.items():
+      if key in _CLASS_KEYS and isinstance(item, str):
+        yield item
+      else:
+        yield from _feature_classes(item)

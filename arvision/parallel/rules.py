@@ -12,6 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from arvision.build import ConfigError, suggest
 from arvision.parallel.mesh import AXES
 
+# Mesh axes that one logical axis is spread over.
+Axes = str | tuple[str, ...] | None
 BATCH_AXES = ('slice', 'data', 'fsdp')
 
 
@@ -27,23 +29,23 @@ class Rules:
       device where a mesh axis does not divide it; a larger one is refused.
   """
 
-  embed: Any = 'fsdp'
-  heads: Any = 'tensor'
-  kv: Any = None
-  mlp: Any = 'tensor'
-  vocab: Any = 'tensor'
-  norm: Any = None
-  layers: Any = None
-  conv_in: Any = None
-  conv_out: Any = 'fsdp'
-  batch: Any = BATCH_AXES
-  act_batch: Any = BATCH_AXES
-  act_length: Any = 'sequence'
-  act_embed: Any = None
-  act_heads: Any = 'tensor'
-  act_kv: Any = None
-  act_mlp: Any = 'tensor'
-  act_vocab: Any = 'tensor'
+  embed: Axes = 'fsdp'
+  heads: Axes = 'tensor'
+  kv: Axes = None
+  mlp: Axes = 'tensor'
+  vocab: Axes = 'tensor'
+  norm: Axes = None
+  layers: Axes = None
+  conv_in: Axes = None
+  conv_out: Axes = 'fsdp'
+  batch: Axes = BATCH_AXES
+  act_batch: Axes = BATCH_AXES
+  act_length: Axes = 'sequence'
+  act_embed: Axes = None
+  act_heads: Axes = 'tensor'
+  act_kv: Axes = None
+  act_mlp: Axes = 'tensor'
+  act_vocab: Axes = 'tensor'
   small: int = 2**16
 
   def __post_init__(self):
@@ -136,6 +138,12 @@ class Rules:
       if not isinstance(leaf, nn.meta.AxisMetadata):
         return NamedSharding(mesh, PartitionSpec())
       where = jax.tree_util.keystr(path, simple=True, separator='/')
+      if not jax.tree.leaves(leaf.value):
+        # What an optimizer that sees some parameters only has for the others.
+        return leaf.value
+      if len(leaf.names) != len(leaf.value.shape):
+        # Of an optimizer that keeps less than an array of a parameter's shape.
+        return NamedSharding(mesh, PartitionSpec())
       return self.sharding(mesh, leaf.names, leaf.value.shape, where)
 
     return jax.tree_util.tree_map_with_path(

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, build
+from arvision.build import ConfigError, build, value
 from arvision.model import sample
 from arvision.parallel.host import Placement
 from arvision.structs import Draw
@@ -56,7 +56,7 @@ def pictures(config: ConfigDict) -> Any:
   if 'size' not in config.data or assemble.open_classes(config):
     return assemble.make_data(config)
   classes = config.get('condition', {}).get('classes', 0)
-  shape = (*config.data.size, config.data.channels)
+  shape = (*config.data.size, value(config.data, 'channels'))
   return Pictures(shape, classes or 1, config.data.get('text'))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from arvision.build import ConfigError, build
+from arvision.build import ConfigError, build, value
 from arvision.data.base import Data
 from arvision.model import ARModel
 from arvision.structs import Draw, Tokens, blank_tokens
@@ -82,7 +82,8 @@ def trained_shapes(config: Any, boxed: bool = False) -> Any:
     ConfigError: parts that do not fit one another.
   """
   tokenizer = make_tokenizer(config)
-  image = jnp.zeros((1, *config.data.size, config.data.channels), jnp.float32)
+  shape = (1, *config.data.size, value(config.data, 'channels'))
+  image = jnp.zeros(shape, jnp.float32)
   key = jax.random.key(0)
   if not is_generator(config):
     variables = jax.eval_shape(tokenizer.init, key, image)
@@ -273,7 +274,7 @@ def make_task(
     'tx': tx or optax.identity(),
     'image_shape': tuple(data.shape),
     'ema': tuple(config.ema),
-    'accumulate': config.optim.accumulate,
+    'accumulate': value(config.optim, 'accumulate'),
     'seed': config.seed,
     'frozen': frozen or {},
   }

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -214,7 +214,10 @@ class Checkpoints:
 
 
 def load_params(
-  workdir: str | os.PathLike, ema: str | None = None, step: int | None = None
+  workdir: str | os.PathLike,
+  ema: str | None = None,
+  step: int | None = None,
+  allow: Iterable[str] | None = (),
 ) -> tuple[ConfigDict, Any, int]:
   """The trained or imported parameters of a run, without optimizer state.
 
@@ -224,6 +227,7 @@ def load_params(
       parameters themselves. None takes the slowest average that the run has,
       and the parameters themselves where it has none.
     step: which checkpoint; None takes the newest that can be read.
+    allow: see `workdir.load_config`.
 
   Returns:
     The run's config, the parameters as a tree of numpy arrays, their step.
@@ -232,7 +236,7 @@ def load_params(
     ConfigError: no run there, no such average or step.
     DataError: no checkpoint, or none that can be read.
   """
-  config = workdirs.load_config(workdir)
+  config = workdirs.load_config(workdir, allow)
   folder = pathlib.Path(workdir).absolute() / workdirs.CHECKPOINTS
   names = [p.name for p in folder.glob('*')] if folder.is_dir() else []
   steps = sorted((int(n) for n in names if n.isdigit()), reverse=True)

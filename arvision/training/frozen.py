@@ -53,7 +53,7 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       'bring released weights in (arvision import), or point this key at its '
       'folder'
     )
-  theirs = workdirs.load_config(source)
+  theirs = workdirs.load_config(source, allow=None)
   own = config.task.teacher if name == 'teacher' else config.tokenizer
   differ = workdirs.other_weights(theirs.tokenizer, own, block)
   if differ:
@@ -61,7 +61,7 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       f"the tokenizer in '{source}' (config.{key}) is not the one "
       'of this config:\n' + '\n'.join(differ)
     )
-  params = checkpoint.load_params(source)[1]
+  params = checkpoint.load_params(source, allow=None)[1]
   return {name: {'params': params['tokenizer']}}
 
 

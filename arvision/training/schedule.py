@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from arvision.build import ConfigError, suggest
+from arvision.build import ConfigError, suggest, value
 
 UNITS = ('steps', 'epochs', 'examples', 'fraction')
 
@@ -95,7 +95,7 @@ def run_clock(config: Any, examples: int) -> Clock:
   Raises:
     ConfigError: config.train.duration is not a duration.
   """
-  batch_size = config.data.batch_size
+  batch_size = value(config.data, 'batch_size')
   total = steps(
     config.train.duration,
     batch_size=batch_size,

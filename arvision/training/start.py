@@ -60,7 +60,7 @@ class Origin:
     Raises:
       ConfigError: other parameters than those of this config.
     """
-    params = load_params(workdir, 'raw')[1]
+    params = load_params(workdir, 'raw', allow=None)[1]
     state = self.fresh()
     # Released tokenizers come without a discriminator.
     absent = {k: state.params[k] for k in state.params if k not in params}
@@ -114,7 +114,7 @@ def first_state(
 
 def _from_run(origin, config, facts, position, workdir):
   """The newest checkpoint of another run of the same config."""
-  workdirs.load_config(workdir)
+  workdirs.load_config(workdir, allow=None)
   workdirs.check_same(config, workdir)
   folder = pathlib.Path(workdir) / workdirs.CHECKPOINTS
   found = None

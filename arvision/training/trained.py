@@ -7,7 +7,7 @@ images, tokens = run.sample_fn(seed=7)(labels, index)
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from arvision import trust
 from arvision.build import ConfigError, build
 from arvision.data.base import Data
 from arvision.model import ARModel, sample
@@ -41,6 +42,8 @@ class TrainedRun:
     placement: over whose devices, those of this process, batches are spread.
     model: of a generator, None for a tokenizer.
     params: of the model, None for a tokenizer.
+    allow: packages that JSON beside the run may name classes of, see
+      `load_run`.
   """
 
   config: ConfigDict
@@ -50,6 +53,7 @@ class TrainedRun:
   placement: Placement
   model: ARModel | None = None
   params: Any = None
+  allow: tuple[str, ...] = ()
 
   @functools.cached_property
   def data(self) -> Data:
@@ -203,6 +207,7 @@ def load_run(
   ema: str | None = None,
   step: int | None = None,
   mesh: Mesh | None = None,
+  allow: str | Iterable[str] = (),
 ) -> TrainedRun:
   """Opens a run.
 
@@ -211,16 +216,21 @@ def load_run(
     ema: which weights: a decay, 'raw', or None for the slowest average.
     step: of the checkpoint; None for the newest.
     mesh: of devices of this process; None takes all of them along `data`.
+    allow: your own packages whose classes the run may name, ('my_package',).
+      Others are refused before they are imported.
 
   Raises:
-    ConfigError: no run there, or no such average.
+    ConfigError: no run there, no such average, or a run that names what is
+      neither a part of arvision nor allowed.
     DataError: a checkpoint that cannot be read.
   """
-  config, params, step = checkpoint.load_params(workdir, ema, step)
+  allow = trust.packages(allow)
+  config, params, step = checkpoint.load_params(workdir, ema, step, allow)
   kept = frozen.load(config, workdir) if assemble.is_generator(config) else {}
   if mesh is None:
     mesh = make_mesh({'data': -1}, jax.local_devices())
-  return placed(config, step, params, kept, mesh)
+  run = placed(config, step, params, kept, mesh)
+  return dataclasses.replace(run, allow=allow)
 
 
 def placed(

@@ -3,12 +3,20 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, resolve
+from arvision import trust
+from arvision.build import (
+  REQUIRED,
+  ConfigError,
+  fields,
+  is_part,
+  resolve,
+  to_block,
+)
 
 CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
@@ -24,6 +32,7 @@ CHANGEABLE = (
   'pictures',
   'evals',
   'mesh',
+  'rules',
   'data.threads',
   'data.workers',
   'data.cache',
@@ -53,11 +62,18 @@ def _tuples(value):
   return value
 
 
-def load_config(workdir: str | os.PathLike) -> ConfigDict:
+def load_config(
+  workdir: str | os.PathLike, allow: Iterable[str] | None = ()
+) -> ConfigDict:
   """The config of the run in a folder.
 
+  Args:
+    workdir: the folder.
+    allow: packages whose classes it may name besides parts of arvision; None
+      where it is only compared and nothing of it is built.
+
   Raises:
-    ConfigError: the folder has none.
+    ConfigError: the folder has none, or it names what is no part.
   """
   path = pathlib.Path(workdir) / CONFIG
   if not path.is_file():
@@ -66,8 +82,13 @@ def load_config(workdir: str | os.PathLike) -> ConfigDict:
       'there first (arvision train --workdir=...), or name another folder'
     )
   try:
-    return from_json(json.loads(path.read_text()))
-  except ValueError as error:
+    plain = json.loads(path.read_text())
+    if allow is not None:
+      trust.check(plain, str(path), allow)
+    return from_json(plain)
+  except ConfigError:
+    raise
+  except (ValueError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged: {error}') from error
 
 
@@ -100,7 +121,7 @@ def check_same(config: ConfigDict, workdir: str | os.PathLike) -> None:
     return
   differ = [
     line
-    for line in differences(load_config(folder), config)
+    for line in differences(load_config(folder, allow=None), config)
     if not line.strip().startswith(_MAY)
   ]
   if differ:
@@ -118,15 +139,41 @@ def differences(
 
   Args:
     old: the config that is there.
-    new: the config that is asked for.
+    new: the config that is asked for; only types that it names are looked up,
+      to know that a field with its default is the same as one left out.
     key: what the keys are to begin with.
   """
-  there, here = dict(_flat(to_json(old), key)), dict(_flat(to_json(new), key))
+  old, new = _with_defaults(to_json(old), to_json(new), key)
+  there, here = dict(_flat(old, key)), dict(_flat(new, key))
   return [
     f'  {k}: {there.get(k, "absent")!r} there, {here.get(k, "absent")!r} here'
     for k in sorted({*there, *here})
     if there.get(k) != here.get(k)
   ]
+
+
+def _with_defaults(old, new, key):
+  """Two blocks where what one of them leaves out has its default."""
+  if 'type' in new and old.get('type') == new['type']:
+    declared = fields(resolve(new['type'], f'{key}.type')) or {}
+    for name in (old.keys() ^ new.keys()) & declared.keys():
+      if declared[name].default is not REQUIRED:
+        default = _json_default(declared[name].default)
+        old, new = {name: default, **old}, {name: default, **new}
+  for name in old.keys() & new.keys():
+    if isinstance(old[name], dict) and isinstance(new[name], dict):
+      pair = _with_defaults(old[name], new[name], f'{key}.{name}')
+      old, new = {**old, name: pair[0]}, {**new, name: pair[1]}
+  return old, new
+
+
+def _json_default(default):
+  """A default as `to_json` writes it; a default that it cannot write is said."""
+  plain = to_block(default) if is_part(default) else default
+  try:
+    return json.loads(json.dumps(plain))
+  except TypeError:
+    return f'{plain}'
 
 
 def other_weights(old: ConfigDict, new: ConfigDict, key: str) -> list[str]:

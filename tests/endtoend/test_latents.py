@@ -57,7 +57,7 @@ def test_a_shift_is_given_where_it_is_asked_for(workdir, capsys):
   assert not main(['latents', f'--workdir={workdir}', *flags])
   found = json.loads((workdir / 'latents.json').read_text())
   assert found['images'] == 100 and found['shift'] == found['channel_mean']
-  assert 'config.tokenizer.update(scale=' in capsys.readouterr().out
+  assert ' --config.tokenizer.shift=' in capsys.readouterr().out
   within = np.square(found['channel_std']).mean() ** 0.5
   assert found['scale'] == pytest.approx(1 / within)
 

@@ -96,6 +96,7 @@ class Toy:
     return call
 
   asked: list = dataclasses.field(default_factory=list)
+  allow: tuple[str, ...] = ()
 
 
 @pytest.fixture

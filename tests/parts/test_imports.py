@@ -27,6 +27,7 @@ _BEFORE_TASKS = (
 ALLOWED = {
   'structs': (),
   'build': (),
+  'trust': (),
   'parallel': (),
   'layouts': ('structs',),
   'layers': ('structs', 'layouts', 'parallel'),
@@ -41,7 +42,14 @@ ALLOWED = {
   'tasks': (*_BEFORE_TASKS, 'data'),
   'evals': (*_BEFORE_TASKS, 'data', 'tasks'),
   'importers': ('data', 'structs', 'process'),
-  'training': (*_BEFORE_TASKS, 'data', 'tasks', 'evals', 'importers'),
+  'training': (
+    *_BEFORE_TASKS,
+    'data',
+    'tasks',
+    'evals',
+    'importers',
+    'trust',
+  ),
   'plan': (*_BEFORE_TASKS, 'tasks', 'training'),
   'commands': (
     *_BEFORE_TASKS,
@@ -51,6 +59,7 @@ ALLOWED = {
     'evals',
     'importers',
     'training',
+    'trust',
   ),
   '__init__': (),
   '__main__': ('commands',),

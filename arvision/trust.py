@@ -1,0 +1,172 @@
+"""Which types JSON that was stored may name.
+
+The config of a run and the facts of encoded tokens name parts by import path, and
+a folder may come from anybody. So a type that was read from a file must be a part
+of arvision, of a room where its key looks for parts; or a class of a package that
+the user allows. Nothing else is imported. A config that is given on the command
+line is the user's own and is not checked.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import pathlib
+import sys
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import arvision
+from arvision.build import PATH, ConfigError, resolve
+
+_ROOT = pathlib.Path(arvision.__path__[0])
+_PARTS = (
+  'layouts',
+  'layers',
+  'process',
+  'tokenizers',
+  'feeds',
+  'backbones',
+  'heads',
+  'samplers',
+)
+# First key of a config -> where its part is from, and the parts inside of it.
+_ROOMS = {
+  'data': (('data',), ('data',)),
+  'tokenizer': (('tokenizers',), _PARTS),
+  'layout': (('layouts',), ('layouts',)),
+  'feed': (('feeds',), _PARTS),
+  'backbone': (('backbones',), _PARTS),
+  'head': (('heads',), _PARTS),
+  'condition': (('layers',), _PARTS),
+  'sampler': (('samplers',), _PARTS),
+  'optim': (('training.optim',), ('training.optim', 'training.schedule')),
+  'task': (('tasks',), _PARTS),
+  'release': (('importers',), ('importers',)),
+}
+
+
+def packages(allow: str | Iterable[str]) -> tuple[str, ...]:
+  """'mylab,other' or a list of such texts -> ('mylab', 'other').
+
+  Raises:
+    ConfigError: not the name of a package or of something in it, or one of
+      Python's own.
+  """
+  texts = [allow] if isinstance(allow, str) else allow
+  names = tuple(name for text in texts for name in text.split(',') if name)
+  for name in names:
+    top = name.partition('.')[0]
+    if not PATH.fullmatch(f'{name}.x') or top in sys.stdlib_module_names:
+      raise ConfigError(
+        f"--allow='{name}': wanted a package that holds parts, --allow=my_package"
+      )
+  return names
+
+
+def foreign(config: Mapping) -> tuple[str, ...]:
+  """The types in a config that are not of arvision, nor of Python itself."""
+  return tuple(
+    path
+    for _, path in _types(config, ())
+    if isinstance(path, str)
+    and PATH.fullmatch(path)
+    and not _is_ours(path.removeprefix('arvision.'))
+    and path.partition('.')[0] not in sys.stdlib_module_names
+  )
+
+
+def check(
+  stored: Any, source: str, allow: Iterable[str] = (), key: str = ''
+) -> None:
+  """Refuses stored values that name what is no part.
+
+  Args:
+    stored: JSON values.
+    source: the file that they are from.
+    allow: packages, or import paths of single parts, outside of arvision.
+    key: where in a config they stand, '' for a whole config.
+
+  Raises:
+    ConfigError: with the first type that is refused.
+  """
+  allow = packages(allow)
+  try:
+    for keys, path in _types(stored, (key,) if key else ()):
+      _check(keys, path, allow, source)
+  except RecursionError:
+    raise ConfigError(f'{source}: blocks within blocks without end') from None
+
+
+def _types(value: Any, keys: tuple) -> Iterator[tuple[tuple, Any]]:
+  """(keys to a block, its type) of all blocks, those in lists too."""
+  if isinstance(value, (list, tuple)):
+    for item in value:
+      yield from _types(item, keys)
+  elif hasattr(value, 'items'):
+    if 'type' in value:
+      yield keys, value['type']
+    for name, item in value.items():
+      yield from _types(item, (*keys, name))
+
+
+def _check(keys, path, allow, source):
+  where = f'{source}: config.{".".join((*keys, "type"))}={str(path)[:80]!r}'
+  own, inside = _ROOMS.get(keys[0] if keys else '', ((), ()))
+  rooms = own if len(keys) == 1 else inside
+  wanted = ' or '.join(f'arvision.{room}' for room in rooms)
+  refused = f'{where}: ' + (
+    f'wanted a part of {wanted}' if rooms else 'no part belongs there'
+  )
+  if not isinstance(path, str) or not PATH.fullmatch(path):
+    raise ConfigError(refused)
+  short = path.removeprefix('arvision.')
+  if _is_ours(short):
+    in_room = any(short.startswith(f'{room}.') for room in rooms)
+    if not in_room or not _is_part(short):
+      raise ConfigError(refused)
+    return
+  top = path.partition('.')[0]
+  if not rooms or top in ('arvision', *sys.stdlib_module_names):
+    raise ConfigError(refused)
+  if not any(f'{path}.'.startswith(f'{name}.') for name in allow):
+    raise ConfigError(
+      f'{refused}. What is outside runs its own code: only where you trust it, '
+      f"add --allow={top} (in Python: load_run(..., allow=('{top}',)))"
+    )
+  found = resolve(path, f'{".".join(keys)}.type')
+  home = str(getattr(found, '__module__', '')).partition('.')[0]
+  single = inspect.isclass(found) or _makes_layout(found) or path in allow
+  if home != top or not single:
+    raise ConfigError(
+      f'{where}: wanted a class that {top} itself defines. Of a function that '
+      f'you trust, name the whole path: --allow={path}'
+    )
+
+
+def _is_ours(short: str) -> bool:
+  """Whether 'room.module.Name' is in a module of arvision; imports nothing."""
+  file = _ROOT.joinpath(*short.split('.')[:-1])
+  return file.is_dir() or file.with_suffix('.py').is_file()
+
+
+def _is_part(short) -> bool:
+  """Whether a path in arvision leads to a part that is defined there."""
+  module, name = f'arvision.{short}'.rsplit('.', 1)
+  found = getattr(importlib.import_module(module), name, None)
+  if name.startswith('_') or getattr(found, '__module__', '') != module:
+    return False
+  if not inspect.isclass(found):
+    return _makes_layout(found)
+  # Tables of released weights are the parts that have no fields.
+  is_table = hasattr(found, 'rows') and hasattr(found, 'derived')
+  return dataclasses.is_dataclass(found) or is_table
+
+
+def _makes_layout(found) -> bool:
+  """Layouts are made by functions; only those that say so are taken."""
+  try:
+    made = typing.get_type_hints(inspect.unwrap(found)).get('return')
+  except (NameError, TypeError, AttributeError):
+    return False
+  return inspect.isclass(made) and made.__module__ == 'arvision.layouts.base'
