@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from arvision.data.base import BrokenImage, DataError, Example, Source
+from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Tfds(Source):
     download: True prepares data that are missing, which needs a network.
     image, label, caption: names of features; '' where there is none. Without
       a label there is one class, named after the builder.
+    max_pixels: an image with more counts as broken; nothing of it is decoded.
   """
 
   builder: str
@@ -34,6 +36,10 @@ class Tfds(Source):
   image: str = 'image'
   label: str = 'label'
   caption: str = ''
+  max_pixels: int = MAX_PIXELS
+
+  def __post_init__(self):
+    check_max_pixels(self.max_pixels)
 
   @functools.cached_property
   def _data(self) -> Any:
@@ -41,7 +47,7 @@ class Tfds(Source):
     import tensorflow_datasets as tfds
 
     try:
-      return tfds.data_source(
+      data = tfds.data_source(
         self.builder,
         split=self.split,
         data_dir=self.data_dir or None,
@@ -55,6 +61,11 @@ class Tfds(Source):
         f'({type(error).__name__}: {error}); look at config.data.source.'
         'builder, split and data_dir, or set download'
       ) from error
+    features, image = data.dataset_info.features, self.image
+    if image in features and isinstance(features[image], tfds.features.Image):
+      # Encoded pictures from everywhere are under the limits of `decode`.
+      data.decoders = {image: tfds.decode.SkipDecoding()}
+    return data
 
   @functools.cached_property
   def _features(self):
@@ -96,7 +107,10 @@ class Tfds(Source):
       raise BrokenImage(
         f'{self.name(i)}: cannot be decoded ({type(error).__name__}: {error})'
       ) from error
-    image = np.asarray(record[self.image])
+    image = record[self.image]
+    if isinstance(image, bytes):
+      image = decode(image, self.name(i), max_pixels=self.max_pixels)
+    image = np.asarray(image)
     if image.dtype != np.uint8:
       raise DataError(
         f'{self.name(i)}: {self.image} is {image.dtype}, wanted uint8'
@@ -104,7 +118,12 @@ class Tfds(Source):
     label = int(record[self.label]) if self.label else 0
     if self.caption:
       text = record[self.caption]
-      text = text.decode() if isinstance(text, bytes) else str(text)
+      try:
+        text = text.decode() if isinstance(text, bytes) else str(text)
+      except UnicodeDecodeError as error:
+        raise DataError(
+          f'{self.name(i)}: {self.caption} is not a text in UTF-8 ({error})'
+        ) from error
     else:
       text = self.classes[label] if 0 <= label < len(self.classes) else ''
     return {'image': image, 'label': label, 'caption': text}
