@@ -1,9 +1,10 @@
 """Files of unknown origin: which there are, what they hold, how to name them."""
 
+import contextlib
 import os
 import stat
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 
@@ -24,7 +25,8 @@ def shown(name: str | os.PathLike) -> str:
   )
 
 
-def open_regular(path: str | os.PathLike) -> BinaryIO:
+@contextlib.contextmanager
+def open_regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
   """Opens a regular file, or a link to one, to be read.
 
   Raises:
@@ -32,13 +34,10 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
   """
   _check_kind(os.stat(path))
   # It may be another file by now, and opening a FIFO must not wait.
-  file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), 'rb')
-  try:
+  flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+  with open(os.open(path, flags), 'rb') as file:
     _check_kind(os.fstat(file.fileno()))
-  except OSError:
-    file.close()
-    raise
-  return file
+    yield file
 
 
 def read(path: str | os.PathLike, limit: int) -> bytes:

@@ -6,7 +6,6 @@ import os
 import pathlib
 
 import numpy as np
-
 from absl import logging
 
 from arvision.data import files

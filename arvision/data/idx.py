@@ -1,5 +1,6 @@
 """IDX files: MNIST, Fashion-MNIST, EMNIST, KMNIST."""
 
+import contextlib
 import dataclasses
 import functools
 import gzip
@@ -99,9 +100,9 @@ def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
     DataError: not an IDX file of bytes, damaged, or cut short.
   """
   try:
-    with files.open_regular(path) as file:
+    unpack = gzip.open if path.suffix == '.gz' else contextlib.nullcontext
+    with files.open_regular(path) as file, unpack(file) as opened:
       size = os.fstat(file.fileno()).st_size
-      opened = gzip.open(file) if path.suffix == '.gz' else file
       shape = _shape(opened.read(4 + 4 * axes), axes, path)
       # No more than the header promises, nor than the file can hold.
       most = min(math.prod(shape), _MOST_DEFLATED * size)

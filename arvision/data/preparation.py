@@ -79,18 +79,17 @@ class Preparation:
       DataError: the crop does not fit into the result.
     """
     if self.resize == 'fit':
-      size = transforms.fit(image, self.size)
-    elif self._short_side():
-      size = transforms.short_side(image, self._short_side())
-    else:
-      size = image.shape[:2]
-    if size[0] < self.size[0] or size[1] < self.size[1]:
+      image = transforms.rescale(image, self.size, self.filter)
+    elif side := self._short_side():
+      image = transforms.rescale(image, (side, side), self.filter)
+    height, width = image.shape[:2]
+    if height < self.size[0] or width < self.size[1]:
       raise DataError(
-        f'{name}: {size[0]} x {size[1]} pixels after config.data.resize='
+        f'{name}: {height} x {width} pixels after config.data.resize='
         f'{self.resize!r}, too small for a crop of config.data.size='
         f"{self.size}; resize='fit' scales every picture"
       )
-    return transforms.resize(image, size, self.filter)
+    return image
 
   def train(self, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """A training view of a scaled picture (of an opened one for 'adm').
