@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import math
 import os
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -22,8 +24,12 @@ MAX_PIXELS = 2**26
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
 # What a file may hold beyond its pixels: metadata, thumbnails, more pictures.
 _MORE_BYTES = 2**26
-# A scan of a progressive JPEG costs as much as a whole picture.
-_MAX_SCANS = 100
+# Every scan of a progressive JPEG costs as much as a whole picture; about 10
+# are usual.
+_SCANS = 16
+# PPM with a short header and binary pixels; others are read byte by byte.
+_PPM = re.compile(rb'P(4\s+\d+|[56]\s+\d+\s+\d+)\s+\d+\s')
+_COMMENT = re.compile(rb'#[^\n]*\n')
 
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,8 +41,8 @@ _TURNS = {
   8: Image.Transpose.ROTATE_90,
 }
 
-# `max_pixels` refuses what Pillow only warns of.
-warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+# Pillow warns of every odd tag of a file, and of pictures that are refused here.
+warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 def check_max_pixels(number: int) -> None:
@@ -115,23 +121,25 @@ def _opened(file, name, max_pixels) -> Iterator[Image.Image]:
     if not isinstance(data, bytes):
       data = files.read(data, 8 * max_pixels + _MORE_BYTES)
     check_tags(data, max_pixels)
+    if re.match(rb'P\d', data) and not _PPM.match(_COMMENT.sub(b'', data[:4096])):
+      raise ValueError('not a binary PPM of one of the kinds P4, P5 and P6')
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-      width, height = image.size
-      if width * height > max_pixels:
-        raise BrokenImage(
-          f'{name}: {width} x {height} pixels, wanted at most {max_pixels} '
-          '(config.data.source.max_pixels of folders, records and TFDS)'
-        )
+      pixels = math.prod(image.size)
+      if pixels > max_pixels:
+        raise Image.DecompressionBombError(f'{pixels} pixels')
       scans = data.count(b'\xff\xda') if image.format in ('JPEG', 'MPO') else 0
-      if scans > _MAX_SCANS:
-        raise ValueError(f'{scans} scans, wanted at most {_MAX_SCANS}')
+      if scans > _SCANS and scans * pixels > _SCANS * max_pixels:
+        raise ValueError(f'{scans} scans of {pixels} pixels')
       _mend_transparency(image)
       if _is_deep(image):
         image.info['scale'] = _scale(image)
       image.load()
       yield _upright(image)
-  except BrokenImage:
-    raise
+  except Image.DecompressionBombError as error:
+    raise BrokenImage(
+      f'{name}: {str(error).split(" exceeds")[0]}, wanted at most {max_pixels} '
+      'pixels (config.data.source.max_pixels of folders, records and TFDS)'
+    ) from error
   except UnidentifiedImageError as error:
     kinds = ', '.join(FORMATS)
     raise BrokenImage(f'{name}: not a picture, wanted {kinds}') from error

@@ -6,7 +6,8 @@ import numpy as np
 
 from arvision.build import ConfigError
 from arvision.data import transforms
-from arvision.data.base import DataError
+from arvision.data.base import BrokenImage, DataError
+from arvision.data.decode import MAX_PIXELS
 
 CROPS = ('center', 'random', 'adm')
 VIEWS = ('center', 'flip', 'ten_crop')
@@ -67,6 +68,24 @@ class Preparation:
   def scales_at_random(self) -> bool:
     """Training views start from the unscaled picture."""
     return self.crop == 'adm'
+
+  def check_shape(self, image: np.ndarray, name: str) -> None:
+    """Refuses a long and thin picture that scaling would make enormous.
+
+    Raises:
+      BrokenImage: more than `decode.MAX_PIXELS` after it.
+    """
+    side = self._short_side()
+    frame = (side, side) if side else self.size
+    if self.resize in (None, 'none') and not self.scales_at_random:
+      return
+    height, width = transforms.fit(image, frame)
+    if height * width > MAX_PIXELS:
+      raise BrokenImage(
+        f'{name}: {image.shape[0]} x {image.shape[1]} pixels would become '
+        f'{height} x {width} by config.data.resize={self.resize!r}, wanted at '
+        f'most {MAX_PIXELS} pixels'
+      )
 
   def open(self, image: np.ndarray) -> np.ndarray:
     """The part that training repeats exactly, so that it can be kept."""

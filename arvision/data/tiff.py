@@ -9,7 +9,7 @@ _BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _BYTES |= {16: 8, 17: 8, 18: 8}
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 # Every number becomes a Python object, and every strip or tile a task.
-_MAX_NUMBERS = 2**18
+_MAX_NUMBERS = 2**16
 
 
 def check_tags(data: bytes, max_pixels: int) -> None:
