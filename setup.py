@@ -37,7 +37,7 @@ setuptools.setup(
     'numpy>=2.0',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
-    'pillow>=11',
+    'pillow>=11.3',
     'safetensors>=0.6',
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',

@@ -12,7 +12,8 @@ from arvision.build import ConfigError
 from arvision.commands import runs
 from arvision.commands.sample import parse_labels, prompts_of
 from arvision.data.base import DataError
-from arvision.data.decode import decode
+from arvision.data.decode import decode, decode_mask
+from arvision.data.files import shown
 from arvision.training import pictures
 from arvision.training.trained import TrainedRun
 
@@ -35,6 +36,10 @@ def main(argv: list[str]) -> None:
   images, own = originals(run, flags.image, flags.held_out)
   region = region_of(flags.mask, flags.box, images.shape[1:3])
   keep = region if flags.mode == 'outpaint' else ~region
+  if keep.all():
+    raise ConfigError(
+      f'--mode={flags.mode} with this --mask or --box leaves nothing to draw'
+    )
   prompts = prompts_of(run, flags.captions, ())
   labels = own
   if prompts is None:
@@ -82,7 +87,10 @@ def parser() -> argparse.ArgumentParser:
     help='edit the first N held-out pictures of the data instead',
   )
   flags.add_argument(
-    '--mask', metavar='FILE', help='a picture that is white in the region'
+    '--mask',
+    metavar='FILE',
+    help='a picture that is white in the region and black or transparent '
+    'elsewhere; of two values, the greater one is white',
   )
   flags.add_argument(
     '--box',
@@ -138,9 +146,8 @@ def originals(
   if files:
     found = []
     for file in files:
-      if not pathlib.Path(file).is_file():
-        raise DataError(f"--image='{file}': no such file")
-      found.append(data.picture(decode(file, f"--image='{file}'"), file))
+      name = f"--image='{_existing('image', file)}'"
+      found.append(data.picture(decode(file, name), shown(file)))
     return np.stack(found), np.full(len(found), -1, np.int32)
   if data.held_out_examples < held_out:
     raise DataError(
@@ -155,17 +162,22 @@ def region_of(mask: str | None, box: str, size: tuple[int, int]) -> np.ndarray:
   """(H, W) bool: the region that a mask file or a box names.
 
   Raises:
-    ConfigError: not four shares of the picture.
-    DataError: a mask that cannot be read or has another shape than the picture.
+    ConfigError: not four shares of the picture, or no pixel of it.
+    DataError: a mask that cannot be read, has another shape than the picture,
+      or is white everywhere or nowhere.
   """
   if mask:
-    if not pathlib.Path(mask).is_file():
-      raise DataError(f"--mask='{mask}': no such file")
-    white = decode(mask, f"--mask='{mask}'").mean(-1) > 127
+    name = f"--mask='{_existing('mask', mask)}'"
+    white = decode_mask(mask, name)
     if white.shape != size:
       raise DataError(
-        f"--mask='{mask}' is {white.shape[0]} x {white.shape[1]}, wanted "
+        f'{name} is {white.shape[0]} x {white.shape[1]}, wanted '
         f'{size[0]} x {size[1]} as the pictures that the model draws'
+      )
+    if white.all() or not white.any():
+      raise DataError(
+        f'{name} is white {"everywhere" if white.all() else "nowhere"}, wanted '
+        'white in the region and black elsewhere'
       )
     return white
   try:
@@ -182,7 +194,20 @@ def region_of(mask: str | None, box: str, size: tuple[int, int]) -> np.ndarray:
   rows = slice(round(top * size[0]), round((top + height) * size[0]))
   columns = slice(round(left * size[1]), round((left + width) * size[1]))
   region[rows, columns] = True
+  if not region.any():
+    raise ConfigError(
+      f"--box='{box}': no pixel of {size[0]} x {size[1]} lies in it"
+    )
   return region
+
+
+def _existing(flag, path):
+  if not pathlib.Path(path).is_file():
+    kind = (
+      'not a regular file' if pathlib.Path(path).exists() else 'no such file'
+    )
+    raise DataError(f"--{flag}='{shown(path)}': {kind}")
+  return shown(path)
 
 
 def labels_of(

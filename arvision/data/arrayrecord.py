@@ -8,8 +8,8 @@ from typing import Any
 from absl import logging
 
 from arvision.data import records
-from arvision.data.base import BrokenImage, Example, Source
-from arvision.data.decode import decode, encode
+from arvision.data.base import BrokenImage, DataError, Example, Source
+from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode, encode
 
 KIND, VERSION = 'images', 1
 
@@ -21,14 +21,30 @@ class ArrayRecordImages(Source):
   Attributes:
     path: the folder.
     split: 'train', or 'held_out', which is the held-out split of 'train'.
+    max_pixels: an image with more counts as broken; nothing of it is decoded.
   """
 
   path: str
   split: str = 'train'
+  max_pixels: int = MAX_PIXELS
+
+  def __post_init__(self):
+    check_max_pixels(self.max_pixels)
 
   @functools.cached_property
   def _spec(self):
-    return records.read_spec(self.path, KIND, VERSION)
+    spec = records.read_spec(self.path, KIND, VERSION)
+    classes, splits = spec.get('classes'), spec.get('splits')
+    names = isinstance(classes, list) and {type(c) for c in classes} <= {str}
+    counts = isinstance(splits, dict) and all(
+      type(n) is int and n >= 0 for n in splits.values()
+    )
+    if not names or not counts or self.split not in splits:
+      raise DataError(
+        f'{self.path}/{records.SPEC}: wanted a list of names as `classes`, and '
+        f"numbers of pictures as `splits`, with '{self.split}' among them"
+      )
+    return spec
 
   @functools.cached_property
   def _records(self):
@@ -53,12 +69,15 @@ class ArrayRecordImages(Source):
   def __getitem__(self, i: int) -> Example:
     name = f'{self.path}: {self.name(i)}'
     record = records.fetch(self._records, i, name)
-    image = decode(record['image'], name)
-    return {
-      'image': image,
-      'label': record['label'],
-      'caption': record['caption'],
-    }
+    kinds = {'image': bytes, 'label': int, 'caption': str}
+    for key, kind in kinds.items():
+      if type(record.get(key)) is not kind:
+        raise DataError(
+          f'{name}: {key} is {type(record.get(key)).__name__}, wanted '
+          f'{kind.__name__}; write the folder anew'
+        )
+    image = decode(record['image'], name, max_pixels=self.max_pixels)
+    return {**{key: record[key] for key in kinds}, 'image': image}
 
 
 def write_images(

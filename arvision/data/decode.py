@@ -1,72 +1,189 @@
 """Encoded pictures to arrays, and back."""
 
+import contextlib
 import io
-import struct
-import zlib
-from typing import Any
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from arvision.build import ConfigError
+from arvision.data import files
 from arvision.data.base import BrokenImage
+from arvision.data.tiff import check_tags
 
-# What Pillow's plugins raise for damaged files, beyond OSError.
-_DAMAGE = (
-  OSError,
-  SyntaxError,
-  ValueError,
-  TypeError,
-  IndexError,
-  EOFError,
-  MemoryError,
-  struct.error,
-  zlib.error,
-  Image.DecompressionBombError,
-)
+# Kinds whose readers start no program, unlike those of EPS, and read one file.
+FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF', 'PPM', 'WEBP', 'TIFF', 'AVIF')
+# 8192 x 8192.
+MAX_PIXELS = 2**26
+# Above this Pillow itself refuses.
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
+# What a file may hold beyond its pixels: metadata, thumbnails, more pictures.
+_MORE_BYTES = 2**26
+# Every scan of a progressive JPEG costs as much as a whole picture; about 10
+# are usual.
+_SCANS = 16
+# PPM with a short header and binary pixels; others are read byte by byte.
+_PPM = re.compile(rb'P(4\s+\d+|[56]\s+\d+\s+\d+)\s+\d+\s')
+_COMMENT = re.compile(rb'#[^\n]*\n')
+
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns of every odd tag of a file, and of pictures that are refused here.
+warnings.filterwarnings('ignore', module=r'PIL\.')
+
+
+def check_max_pixels(number: int) -> None:
+  """Raises a ConfigError for a limit that Pillow does not go along with."""
+  if not isinstance(number, int) or not 1 <= number <= MOST_PIXELS:
+    raise ConfigError(
+      f'config.data.source.max_pixels={number!r}: wanted a whole number from 1 '
+      f'to {MOST_PIXELS}'
+    )
 
 
 def decode(
-  file: Any, name: str, background: tuple[int, int, int] = (255, 255, 255)
+  file: str | os.PathLike | bytes,
+  name: str,
+  background: tuple[int, int, int] = (255, 255, 255),
+  max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-  """One picture of any kind that Pillow reads.
+  """The first picture of a file of one of FORMATS.
 
   Grey pictures stay grey; palettes, CMYK and the like become RGB; transparency
-  is laid over `background`; 16-bit grey keeps its upper byte; the EXIF
-  orientation is applied.
+  is laid over `background`; 16-bit grey keeps its upper byte, see `_grey`; the
+  EXIF orientation is applied.
 
   Args:
-    file: path, open file, or the encoded bytes.
+    file: path of a regular file, or the encoded bytes.
     name: what to call it in the error.
     background: RGB, 0 to 255.
+    max_pixels: the most that its header may promise.
 
   Returns:
     (H, W, 1) or (H, W, 3) uint8, read-only.
 
   Raises:
-    BrokenImage: it cannot be read to its end.
+    BrokenImage: it cannot be read to its end, or has too many pixels.
   """
-  if isinstance(file, bytes):
-    file = io.BytesIO(file)
+  with _opened(file, name, max_pixels) as image:
+    return _array(image, background)
+
+
+def decode_mask(
+  file: str | os.PathLike | bytes, name: str, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+  """A picture of two colours, of which the brighter one is True.
+
+  With more than two, the brighter half of the scale is; what is transparent is
+  black.
+
+  Args:
+    file, name, max_pixels: see `decode`.
+
+  Returns:
+    (H, W) bool.
+
+  Raises:
+    BrokenImage: see `decode`.
+  """
+  with _opened(file, name, max_pixels) as image:
+    if _is_deep(image):
+      # As stored: a mask of 0 and 1 is one in 16 bits, too.
+      array, white = np.asarray(image), 65535
+    else:
+      array, white = _array(image, (0, 0, 0)).mean(-1), 255
+    if not np.isfinite(array).all():
+      raise ValueError('values that are not finite')
+    low, high = array.min(), array.max()
+    if np.logical_or(array == low, array == high).all():
+      return array > low
+    return array > white / 2
+
+
+@contextlib.contextmanager
+def _opened(file, name, max_pixels) -> Iterator[Image.Image]:
+  """The decoded picture, upright, with the `scale` of deep grey in its info."""
   try:
-    with Image.open(file) as opened:
-      opened.load()
-      # Before any change of mode, which would drop the EXIF block.
-      ImageOps.exif_transpose(opened, in_place=True)
-      return _array(opened, background)
+    data = file
+    if not isinstance(data, bytes):
+      data = files.read(data, 8 * max_pixels + _MORE_BYTES)
+    check_tags(data, max_pixels)
+    if re.match(rb'P\d', data) and not _PPM.match(_COMMENT.sub(b'', data[:4096])):
+      raise ValueError('not a binary PPM of one of the kinds P4, P5 and P6')
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+      pixels = math.prod(image.size)
+      if pixels > max_pixels:
+        raise Image.DecompressionBombError(f'{pixels} pixels')
+      scans = data.count(b'\xff\xda') if image.format in ('JPEG', 'MPO') else 0
+      if scans > _SCANS and scans * pixels > _SCANS * max_pixels:
+        raise ValueError(f'{scans} scans of {pixels} pixels')
+      _mend_transparency(image)
+      if _is_deep(image):
+        image.info['scale'] = _scale(image)
+      image.load()
+      yield _upright(image)
+  except Image.DecompressionBombError as error:
+    raise BrokenImage(
+      f'{name}: {str(error).split(" exceeds")[0]}, wanted at most {max_pixels} '
+      'pixels (config.data.source.max_pixels of folders, records and TFDS)'
+    ) from error
   except UnidentifiedImageError as error:
-    raise BrokenImage(f'{name}: not a picture of a kind known here') from error
-  except _DAMAGE as error:
+    kinds = ', '.join(FORMATS)
+    raise BrokenImage(f'{name}: not a picture, wanted {kinds}') from error
+  except Exception as error:  # parsers raise whatever they stumble over
     raise BrokenImage(
       f'{name}: cannot be decoded ({type(error).__name__}: {error})'
     ) from error
 
 
+def _mend_transparency(image):
+  # Pillow brings the pixels of PNG to 8 bits, but not the transparent value.
+  clear = image.info.get('transparency')
+  raw = image.tile[0].args if image.format == 'PNG' and image.tile else ''
+  if clear is not None and raw in ('L;2', 'L;4'):
+    image.info['transparency'] = clear * (85 if raw == 'L;2' else 17)
+  elif clear is not None and raw == 'RGB;16B':
+    image.info['transparency'] = tuple(value >> 8 for value in clear)
+
+
+def _scale(image):
+  """(bits, whether white is 0) of grey that has more than 8 bits."""
+  if image.format != 'TIFF':
+    return 16, False
+  tags = image.tag_v2
+  # Signed samples of 16 bits arrive as 32, and have no agreed white either.
+  bits = 32 if image.mode == 'I' else max(tags[ExifTags.Base.BitsPerSample])
+  return bits, tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+
+
+def _upright(image):
+  try:
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+  except Exception:  # damaged metadata do not spoil the picture
+    return image
+  return image if turn is None else image.transpose(turn)
+
+
+def _is_deep(image):
+  return image.mode[0] in 'IF'
+
+
 def _array(image, background):
-  if image.mode.startswith('I') or image.mode == 'F':
-    array = np.asarray(image)
-    if array.min() < 0 or array.max() > 65535 or image.mode == 'F':
-      raise ValueError(f'mode {image.mode} is not an 8-bit or 16-bit picture')
-    return (array.astype(np.uint32) >> 8).astype(np.uint8)[..., None]
+  if _is_deep(image):
+    return _grey(image, background)
   if image.mode in ('1', 'L') and 'transparency' not in image.info:
     return np.asarray(image.convert('L'))[..., None]
   if image.has_transparency_data:
@@ -75,6 +192,29 @@ def _array(image, background):
     image = Image.alpha_composite(paper, image)
   # Pillow's `convert` copies what is RGB already, and so would `np.array`.
   return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
+
+
+def _grey(image, background):
+  """Grey of more than 8 bits: the upper 8 of as many as the file says.
+
+  Integers of 32 bits, and signed ones, have no agreed white. They are 8-bit values where none is
+  above 255, and 16-bit values where none is above 65535.
+  """
+  values = np.asarray(image)
+  (bits, inverted), high = image.info['scale'], values.max()
+  if image.mode == 'F' or values.min() < 0 or high > 65535:
+    raise ValueError(
+      f'{image.mode} values from {values.min()} to {high} are not an 8-bit or '
+      '16-bit picture'
+    )
+  if bits == 32:
+    bits = 8 if high < 256 else 16
+  grey = (values >> (bits - 8)).astype(np.uint8)[..., None]
+  grey = 255 - grey if inverted else grey
+  clear = image.info.get('transparency')
+  if clear is None:
+    return grey
+  return np.where((values == clear)[..., None], np.uint8(background), grey)
 
 
 def encode(image: np.ndarray, format: str = 'png', quality: int = 95) -> bytes:

@@ -6,11 +6,16 @@ import os
 import pathlib
 
 import numpy as np
+from absl import logging
 
+from arvision.data import files
 from arvision.data.base import DataError, Example, Source
-from arvision.data.decode import decode
+from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode
+from arvision.data.files import shown
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+# Longer ones are no captions.
+_CAPTION_BYTES = 2**16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,7 +25,11 @@ class Folder(Source):
   Classes are the sub-folders in sorted order, images are searched below them
   at any depth, names that start with a dot are passed over. A flat folder is
   one class, named after it. A text file beside an image with the same stem is
-  its caption; without one the caption is the name of the class.
+  its caption; without one the caption is the name of the class. Bytes of names
+  that are not UTF-8 are escaped in classes, captions and messages.
+
+  Links to files and folders are followed, but every image counts once: links
+  to what is listed already are passed over, with a line in the log.
 
   Attributes:
     path: the folder.
@@ -29,6 +38,7 @@ class Folder(Source):
     extensions: endings of image files, lower case, with the dot.
     background: RGB that shows through transparent pictures.
     only: classes to keep; () keeps all.
+    max_pixels: an image with more counts as broken; nothing of it is decoded.
   """
 
   path: str
@@ -36,6 +46,10 @@ class Folder(Source):
   extensions: tuple[str, ...] = EXTENSIONS
   background: tuple[int, int, int] = (255, 255, 255)
   only: tuple[str, ...] = ()
+  max_pixels: int = MAX_PIXELS
+
+  def __post_init__(self):
+    check_max_pixels(self.max_pixels)
 
   @functools.cached_property
   def _listing(self):
@@ -47,48 +61,73 @@ class Folder(Source):
     root = pathlib.Path(self.path)
     if not root.is_dir():
       raise DataError(
-        f'{root}: no such folder; set config.data.source.path to a folder of '
-        'images'
+        f'{shown(root)}: no such folder; set config.data.source.path to a '
+        'folder of images'
       )
-    found, captions = [], set()
-    for folder, below, files in os.walk(root, followlinks=True):
-      below[:] = sorted(name for name in below if not name.startswith('.'))
-      for name in files:
-        path = (pathlib.Path(folder) / name).relative_to(root)
-        if name.startswith('.'):
-          continue
-        if path.suffix.lower() in self.extensions:
-          found.append(path.as_posix())
-        elif path.suffix == '.txt':
-          captions.add(path.with_suffix('').as_posix())
-    found.sort()
+    try:
+      names, passed = files.search(root, self._is_image)
+    except OSError as error:
+      raise DataError(f'{shown(root)}: cannot be searched ({error})') from error
+    found = [name for name in names if self._is_image(name)]
+    # In order: `.txt` comes after `.TXT` and takes its place.
+    captions = {n[:-4]: n for n in names if n[-4:].lower() == '.txt'}
     if not found:
       raise DataError(
-        f'{root}: no images; config.data.source.path wants files that end in '
-        f'{", ".join(self.extensions)} (config.data.source.extensions)'
+        f'{shown(root)}: no images; config.data.source.path wants files that '
+        f'end in {", ".join(self.extensions)} (config.data.source.extensions)'
       )
+    self._check_links(root, passed, found)
     flat = [path for path in found if '/' not in path]
     if flat and len(flat) < len(found):
       raise DataError(
-        f'{root}: holds images ({flat[0]}) and sub-folders of images; '
-        'config.data.source.path wants either one sub-folder per class, or '
+        f'{shown(root)}: holds images ({shown(flat[0])}) and sub-folders of '
+        'images; config.data.source.path wants either one sub-folder per class, or '
         'images only'
       )
     if flat:
-      return (root.resolve().name,), found, [0] * len(found), captions
-    owner = [path.split('/', 1)[0] for path in found]
+      name = shown(root.resolve().name)
+      return (name,), found, [0] * len(found), captions
+    owner = [shown(path.split('/', 1)[0]) for path in found]
     classes = tuple(sorted(set(owner)))
     if self.only:
       missing = sorted(set(self.only) - set(classes))
       if missing:
         raise DataError(
-          f'{root}: no class {", ".join(missing)}; change '
+          f'{shown(root)}: no class {", ".join(missing)}; change '
           'config.data.source.only'
         )
       classes = tuple(sorted(self.only))
     number = {name: i for i, name in enumerate(classes)}
     kept = [(p, number[c]) for p, c in zip(found, owner) if c in number]
     return classes, [p for p, _ in kept], [c for _, c in kept], captions
+
+  def _is_image(self, name):
+    return os.path.splitext(name)[1].lower() in self.extensions
+
+  def _check_links(self, root, passed, found):
+    """Says what was passed over, and refuses classes that are another's."""
+    twice = {
+      link: target
+      for link, target in passed.items()
+      if not files.is_circle(root, link, target)
+    }
+    classes = {name.split('/', 1)[0] for name in found if '/' in name}
+    for link, target in sorted(twice.items()):
+      owner = link.split('/', 1)[0]
+      wanted = not self.only or shown(owner) in self.only
+      if classes and wanted and owner not in classes:
+        raise DataError(
+          f'{shown(root)}: class {shown(owner)} holds nothing '
+          f'but images of another class ({shown(link)} leads to '
+          f'{shown(target)}); delete the links'
+        )
+    if passed:
+      first = min(passed)
+      logging.warning(
+        '%s: %d links lead to what is listed already and are passed over; the '
+        'first one is %s, to %s',
+        *(shown(root), len(passed), shown(first), shown(passed[first])),
+      )
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -114,27 +153,33 @@ class Folder(Source):
     return other
 
   def name(self, i: int) -> str:
-    return self._listing[1][i]
+    return shown(self._listing[1][i])
 
   def __len__(self) -> int:
     return len(self._listing[1])
 
   def __getitem__(self, i: int) -> Example:
     classes, paths, labels, captions = self._listing
-    path = pathlib.Path(self.path) / paths[i]
-    stem = paths[i].rsplit('.', 1)[0]
+    path = os.path.join(self.path, paths[i])
+    stem = os.path.splitext(paths[i])[0]
     if stem in captions:
-      text = _caption(path.with_suffix('.txt'))
+      text = _caption(os.path.join(self.path, captions[stem]))
     else:
       text = classes[labels[i]]
-    image = decode(path, str(path), self.background)
+    image = decode(path, shown(path), self.background, self.max_pixels)
     return {'image': image, 'label': labels[i], 'caption': text}
 
 
 def _caption(path):
   try:
-    return path.read_text(encoding='utf-8').strip()
+    # Editors of Windows put a mark before the first letter.
+    text = files.read(path, _CAPTION_BYTES).decode('utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(
-      f'{path}: a caption wants to be a text in UTF-8 ({error})'
+      f'{shown(path)}: a caption wants to be a text in UTF-8 ({error})'
     ) from error
+  if '\0' in text:
+    raise DataError(
+      f'{shown(path)}: a caption wants to be a text in UTF-8, and holds a NUL'
+    )
+  return text.strip()

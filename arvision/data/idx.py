@@ -1,18 +1,23 @@
 """IDX files: MNIST, Fashion-MNIST, EMNIST, KMNIST."""
 
+import contextlib
 import dataclasses
 import functools
 import gzip
 import math
+import os
 import pathlib
 import struct
 import zlib
 
 import numpy as np
 
+from arvision.data import files
 from arvision.data.base import DataError, Example, Source
 
 _UNSIGNED_BYTE = 8
+# A byte of deflated data gives at most 1032.
+_MOST_DEFLATED = 1032
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,21 +100,33 @@ def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
     DataError: not an IDX file of bytes, damaged, or cut short.
   """
   try:
-    opener = gzip.open if path.suffix == '.gz' else open
-    with opener(path, 'rb') as file:
-      raw = file.read()
-  except (OSError, EOFError, zlib.error) as error:
+    unpack = gzip.open if path.suffix == '.gz' else contextlib.nullcontext
+    with files.open_regular(path) as file, unpack(file) as opened:
+      size = os.fstat(file.fileno()).st_size
+      shape = _shape(opened.read(4 + 4 * axes), axes, path)
+      # No more than the header promises, nor than the file can hold.
+      most = min(math.prod(shape), _MOST_DEFLATED * size)
+      rest = opened.read(most + 1)
+  except (OSError, EOFError, zlib.error, MemoryError) as error:
     raise DataError(f'{path}: cannot be read ({error})') from error
-  head = 4 + 4 * axes
-  if raw[:4] != bytes((0, 0, _UNSIGNED_BYTE, axes)) or len(raw) < head:
-    raise DataError(
-      f'{path}: starts with {raw[:4].hex(" ")}, wanted 00 00 08 {axes:02x} (an '
-      f'IDX file of bytes with {axes} axes)'
-    )
-  shape = struct.unpack(f'>{axes}I', raw[4:head])
-  if len(raw) - head != math.prod(shape):
+  if len(rest) != math.prod(shape):
+    more = ' or more' if len(rest) > math.prod(shape) else ''
     raise DataError(
       f'{path}: the header says {shape}, {math.prod(shape)} bytes, but '
-      f'{len(raw) - head} follow; the file is damaged'
+      f'{len(rest)}{more} follow; the file is damaged'
     )
-  return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)
+  return np.frombuffer(rest, np.uint8).reshape(shape)
+
+
+def _shape(head, axes, path):
+  if (
+    head[:4] != bytes((0, 0, _UNSIGNED_BYTE, axes)) or len(head) < 4 + 4 * axes
+  ):
+    raise DataError(
+      f'{path}: starts with {head[:4].hex(" ")}, wanted 00 00 08 {axes:02x} (an '
+      f'IDX file of bytes with {axes} axes)'
+    )
+  shape = struct.unpack(f'>{axes}I', head[4:])
+  if not all(shape):
+    raise DataError(f'{path}: the header says {shape}, which is nothing')
+  return shape

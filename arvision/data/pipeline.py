@@ -107,11 +107,11 @@ class Images:
     )
 
   def _open(self, image, name):
-    del name
+    self._preparation.check_shape(image, name)
     return self._preparation.open(image)
 
   def _open_and_scale(self, image, name):
-    return self._preparation.scale(self._preparation.open(image), name)
+    return self._preparation.scale(self._open(image, name), name)
 
   @property
   def examples(self) -> int:

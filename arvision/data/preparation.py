@@ -6,7 +6,8 @@ import numpy as np
 
 from arvision.build import ConfigError
 from arvision.data import transforms
-from arvision.data.base import DataError
+from arvision.data.base import BrokenImage, DataError
+from arvision.data.decode import MAX_PIXELS
 
 CROPS = ('center', 'random', 'adm')
 VIEWS = ('center', 'flip', 'ten_crop')
@@ -68,6 +69,24 @@ class Preparation:
     """Training views start from the unscaled picture."""
     return self.crop == 'adm'
 
+  def check_shape(self, image: np.ndarray, name: str) -> None:
+    """Refuses a long and thin picture that scaling would make enormous.
+
+    Raises:
+      BrokenImage: more than `decode.MAX_PIXELS` after it.
+    """
+    side = self._short_side()
+    frame = (side, side) if side else self.size
+    if self.resize in (None, 'none') and not self.scales_at_random:
+      return
+    height, width = transforms.fit(image, frame)
+    if height * width > MAX_PIXELS:
+      raise BrokenImage(
+        f'{name}: {image.shape[0]} x {image.shape[1]} pixels would become '
+        f'{height} x {width} by config.data.resize={self.resize!r}, wanted at '
+        f'most {MAX_PIXELS} pixels'
+      )
+
   def open(self, image: np.ndarray) -> np.ndarray:
     """The part that training repeats exactly, so that it can be kept."""
     return transforms.to_channels(image, self.channels)
@@ -79,18 +98,17 @@ class Preparation:
       DataError: the crop does not fit into the result.
     """
     if self.resize == 'fit':
-      size = transforms.fit(image, self.size)
-    elif self._short_side():
-      size = transforms.short_side(image, self._short_side())
-    else:
-      size = image.shape[:2]
-    if size[0] < self.size[0] or size[1] < self.size[1]:
+      image = transforms.rescale(image, self.size, self.filter)
+    elif side := self._short_side():
+      image = transforms.rescale(image, (side, side), self.filter)
+    height, width = image.shape[:2]
+    if height < self.size[0] or width < self.size[1]:
       raise DataError(
-        f'{name}: {size[0]} x {size[1]} pixels after config.data.resize='
+        f'{name}: {height} x {width} pixels after config.data.resize='
         f'{self.resize!r}, too small for a crop of config.data.size='
         f"{self.size}; resize='fit' scales every picture"
       )
-    return transforms.resize(image, size, self.filter)
+    return image
 
   def train(self, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """A training view of a scaled picture (of an opened one for 'adm').

@@ -3,12 +3,17 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from absl import logging
 
 from arvision.data.base import BrokenImage, DataError, Example, Source
+
+# How many broken pictures an error names, and for how many seconds the others
+# are looked for once there are too many.
+_NAMED, _SECONDS = 100, 20
 
 
 class Broken:
@@ -30,8 +35,16 @@ class Broken:
   def count(self) -> int:
     return len(self.files)
 
-  def add(self, i: int, message: str) -> None:
+  def add(
+    self, i: int, message: str, others: Iterable[tuple[int, str]] = ()
+  ) -> None:
     """Notes and logs a picture, once.
+
+    Args:
+      i: its index in the source.
+      message: what is wrong with it.
+      others: further broken pictures, which are looked for only where there
+        are too many, so that one error names all.
 
     Raises:
       DataError: too many by now.
@@ -41,11 +54,19 @@ class Broken:
     self.files[i] = message
     logging.warning('broken picture, another takes its place: %s', message)
     if self.count > self.limit:
-      first = '\n  '.join(list(self.files.values())[:5])
+      self.files.update(others)
+      named = [self.files[i] for i in sorted(self.files)][:_NAMED]
+      rest = self.count - len(named)
       raise DataError(
-        f'{self.count} of {self.total} pictures are broken, more than '
-        'config.data.broken_share allows. Mend or delete the files, or raise '
-        f'it. The first ones:\n  {first}'
+        '\n  '.join(
+          [
+            f'{self.count} of {self.total} pictures are broken, more than '
+            'config.data.broken_share allows. Mend or delete the files, or '
+            'raise it:',
+            *named,
+            *([f'and {rest} more'] if rest else []),
+          ]
+        )
       )
 
 
@@ -99,12 +120,25 @@ class Split:
       if i in self.broken.files:
         continue
       try:
-        example = self.source[i]
+        return self._checked(self.source[i], i, step == 0)
       except BrokenImage as error:
-        self.broken.add(i, str(error))
-        continue
-      return self._checked(example, i, step == 0)
+        self.broken.add(i, str(error), self._others_broken())
     raise DataError(f'none of {len(self)} pictures can be decoded')
+
+  def _others_broken(self):
+    """Indices and faults of the broken pictures that were not met yet."""
+    start = time.monotonic()
+    for i in map(int, self.numbers):
+      if time.monotonic() - start > _SECONDS:
+        logging.warning('not all pictures were looked at: %d s', _SECONDS)
+        return
+      if i not in self.broken.files:
+        try:
+          self.source[i]
+        except BrokenImage as error:
+          yield i, str(error)
+        except DataError:
+          pass  # another kind of fault, which is named when it is met
 
   def _checked(self, example, i, whole):
     name = self.source.name(i)

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+import io
 import os
 import pathlib
 import re
@@ -12,7 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from arvision.build import ConfigError
+from arvision.data import files
 from arvision.data.base import Batch, DataError
+
+# Of the features of one caption: 120 x 2048 in float32 are 2**20 bytes.
+_FEATURE_BYTES = 2**28
 
 
 class Text(abc.ABC):
@@ -154,8 +159,9 @@ def read_features(path: str | os.PathLike, channels: int) -> np.ndarray:
     DataError: not such an array.
   """
   try:
-    rows = np.load(path, allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
+    data = files.read(path, _FEATURE_BYTES)
+    rows = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+  except Exception as error:  # headers can hold any literal of Python
     raise DataError(f'{path}: not an array of numpy ({error})') from error
   shape = rows.shape
   rows = rows[0] if rows.ndim == 3 and len(rows) == 1 else rows

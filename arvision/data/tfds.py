@@ -11,6 +11,7 @@ import numpy as np
 
 from arvision.build import ConfigError
 from arvision.data.base import BrokenImage, DataError, Example, Source
+from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode
 
 # Without a namespace, which may stand for code from elsewhere.
 _NAME = re.compile(r'\w+(/\w[\w+.-]*)?(:[\d.*]+)?', re.ASCII)
@@ -33,6 +34,7 @@ class Tfds(Source):
     download: True prepares data that are missing, which needs a network.
     image, label, caption: names of features; '' where there is none. Without
       a label there is one class, named after the builder.
+    max_pixels: an image with more counts as broken; nothing of it is decoded.
   """
 
   builder: str
@@ -43,6 +45,10 @@ class Tfds(Source):
   image: str = 'image'
   label: str = 'label'
   caption: str = ''
+  max_pixels: int = MAX_PIXELS
+
+  def __post_init__(self):
+    check_max_pixels(self.max_pixels)
 
   @functools.cached_property
   def _data(self) -> Any:
@@ -56,7 +62,7 @@ class Tfds(Source):
       )
     try:
       _check_features(self.builder, tfds.core.as_path(self._folder(tfds)))
-      return tfds.data_source(
+      data = tfds.data_source(
         self.builder,
         split=self.split,
         data_dir=self.data_dir or None,
@@ -72,6 +78,11 @@ class Tfds(Source):
         f'({type(error).__name__}: {error}); look at config.data.source.'
         'builder, split and data_dir, or set download'
       ) from error
+    features, image = data.dataset_info.features, self.image
+    if image in features and isinstance(features[image], tfds.features.Image):
+      # Encoded pictures from everywhere are under the limits of `decode`.
+      data.decoders = {image: tfds.decode.SkipDecoding()}
+    return data
 
   def _folder(self, tfds):
     return self.data_dir or tfds.core.constants.DATA_DIR
@@ -116,7 +127,10 @@ class Tfds(Source):
       raise BrokenImage(
         f'{self.name(i)}: cannot be decoded ({type(error).__name__}: {error})'
       ) from error
-    image = np.asarray(record[self.image])
+    image = record[self.image]
+    if isinstance(image, bytes):
+      image = decode(image, self.name(i), max_pixels=self.max_pixels)
+    image = np.asarray(image)
     if image.dtype != np.uint8:
       raise DataError(
         f'{self.name(i)}: {self.image} is {image.dtype}, wanted uint8'
@@ -124,7 +138,12 @@ class Tfds(Source):
     label = int(record[self.label]) if self.label else 0
     if self.caption:
       text = record[self.caption]
-      text = text.decode() if isinstance(text, bytes) else str(text)
+      try:
+        text = text.decode() if isinstance(text, bytes) else str(text)
+      except UnicodeDecodeError as error:
+        raise DataError(
+          f'{self.name(i)}: {self.caption} is not a text in UTF-8 ({error})'
+        ) from error
     else:
       text = self.classes[label] if 0 <= label < len(self.classes) else ''
     return {'image': image, 'label': label, 'caption': text}

@@ -45,14 +45,19 @@ def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
   """
   if image.shape[:2] == tuple(size):
     return image
-  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
   if filter == ADM:
-    while picture.height >= 2 * size[0] and picture.width >= 2 * size[1]:
-      half = (picture.width // 2, picture.height // 2)
-      picture = picture.resize(half, FILTERS['area'])
-    filter = 'bicubic'
+    return resize(_halve(image, size), size, 'bicubic')
+  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
   picture = picture.resize((size[1], size[0]), FILTERS[filter])
   return np.asarray(picture).reshape(*size, image.shape[-1])
+
+
+def _halve(image, size):
+  """Halves a picture while it is at least twice as large as `size`."""
+  while image.shape[0] >= 2 * size[0] and image.shape[1] >= 2 * size[1]:
+    half = (image.shape[0] // 2, image.shape[1] // 2)
+    image = resize(image, half, 'area')
+  return image
 
 
 def fit(image: np.ndarray, size: Size) -> Size:
@@ -65,11 +70,23 @@ def fit(image: np.ndarray, size: Size) -> Size:
   )
 
 
-def short_side(image: np.ndarray, length: int) -> Size:
-  """The size of the same shape whose short side is `length`."""
-  height, width = image.shape[:2]
-  scale = length / min(height, width)
-  return max(length, round(height * scale)), max(length, round(width * scale))
+def rescale(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
+  """Scales a picture so that a crop of `size` just fits in.
+
+  'adm' rounds the new size after it has halved the picture, as ADM's code
+  does: the result may be a pixel or two longer than that of other filters.
+
+  Args:
+    image: (h, w, C) uint8.
+    size: (height, width) of the crop.
+    filter: one of FILTER_NAMES.
+
+  Source: `center_crop_arr` of the released code of Dhariwal & Nichol 2021
+    (arXiv:2105.05233).
+  """
+  if filter == ADM:
+    image = _halve(image, size)
+  return resize(image, fit(image, size), filter)
 
 
 def crop(image: np.ndarray, size: Size, y: float, x: float) -> np.ndarray:
@@ -150,7 +167,7 @@ def adm_random_crop(
     max(size[0], round(size[0] * wanted / side)),
     max(size[1], round(size[1] * wanted / side)),
   )
-  scaled = resize(image, fit(image, frame), filter)
+  scaled = rescale(image, frame, filter)
   return crop(scaled, size, draws[1], draws[2])
 
 

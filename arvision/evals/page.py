@@ -8,6 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
+from arvision.data import files
+
+# A page holds the whole of every picture.
+_PICTURE_BYTES = 2**28
+
 STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -112,8 +117,8 @@ def figure(content: str, title: str = '', caption: str = '') -> str:
 
 def picture(path: pathlib.Path, about: str, width: int = 640) -> str:
   """A PNG file inside the page; small ones are enlarged by whole pixels."""
-  data = path.read_bytes()
-  with Image.open(io.BytesIO(data)) as image:
+  data = files.read(path, _PICTURE_BYTES)
+  with Image.open(io.BytesIO(data), formats=('PNG',)) as image:
     own = image.width
   factor = max(1, width // own)
   kind = ' class="pixels"' if factor > 1 else ''

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from arvision.data import transforms
 from arvision.data.preparation import Preparation
@@ -59,9 +60,41 @@ def test_fit_leaves_just_enough(shape):
   )
 
 
+def adm_center_crop(image, size):
+  """What ADM's evaluator code does, in Pillow's words."""
+  picture = Image.fromarray(image)
+  while min(*picture.size) >= 2 * size:
+    half = tuple(x // 2 for x in picture.size)
+    picture = picture.resize(half, resample=Image.BOX)
+  scale = size / min(*picture.size)
+  new = tuple(round(x * scale) for x in picture.size)
+  array = np.array(picture.resize(new, resample=Image.BICUBIC))
+  y, x = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
+  return array[y : y + size, x : x + size]
+
+
+def test_adm_pictures_are_those_of_its_evaluator():
+  rng = np.random.default_rng(0)
+  prepare = preparation(size=(16, 16), channels=3, filter='adm')
+  by_side = preparation(size=(16, 16), channels=3, filter='adm', resize=16)
+  moved = 0
+  shapes = [*rng.integers(9, 150, (150, 2)), (33, 100), (65, 131), (16, 16)]
+  for height, width in shapes:
+    image = rng.integers(0, 256, (height, width, 3), np.uint8)
+    wanted = adm_center_crop(image, 16)
+    for how in (prepare, by_side):
+      scaled = how.scale(image, 'x')
+      np.testing.assert_array_equal(how.views(scaled, 'center')[0], wanted)
+    moved += scaled.shape[:2] != transforms.fit(image, (16, 16))
+  assert moved > 10, 'halving first changes the size of some'
+
+
 def test_short_side():
-  image = np.zeros((100, 50, 1), np.uint8)
-  assert transforms.short_side(image, 10) == (20, 10)
+  for shape, size in (((100, 50), (20, 10)), ((9, 40), (10, 44))):
+    image = np.zeros((*shape, 1), np.uint8)
+    for filter in ('lanczos', 'nearest'):
+      scaled = preparation(resize=10, filter=filter).scale(image, 'x')
+      assert scaled.shape == (*size, 1)
 
 
 def test_random_crop_reaches_every_place_and_no_other():
