@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
 
 from arvision.data import records
-from arvision.data.base import BrokenImage, Example, Source
+from arvision.data.base import BrokenImage, Example, Source, facts_of_files
 from arvision.data.decode import decode, encode
 
 KIND, VERSION = 'images', 1
@@ -47,18 +48,27 @@ class ArrayRecordImages(Source):
   def name(self, i: int) -> str:
     return f'{self.split} record {i}'
 
+  def caption(self, i: int) -> str:
+    return self._record(i)['caption']
+
+  def facts(self) -> Iterator[str | bytes]:
+    yield repr(self.classes)
+    files = sorted(pathlib.Path(self.path).glob(f'{self.split}-*'))
+    yield from facts_of_files({path.name: path for path in files})
+
   def __len__(self) -> int:
     return self._spec['splits'][self.split]
 
   def __getitem__(self, i: int) -> Example:
-    name = f'{self.path}: {self.name(i)}'
-    record = records.fetch(self._records, i, name)
-    image = decode(record['image'], name)
+    record = self._record(i)
     return {
-      'image': image,
+      'image': decode(record['image'], f'{self.path}: {self.name(i)}'),
       'label': record['label'],
       'caption': record['caption'],
     }
+
+  def _record(self, i):
+    return records.fetch(self._records, i, f'{self.path}: {self.name(i)}')
 
 
 def write_images(

@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
-from arvision.data.base import DataError, Example, Source
+from arvision.data.base import DataError, Example, Source, facts_of_files
 from arvision.data.decode import decode
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
@@ -119,16 +120,24 @@ class Folder(Source):
   def __len__(self) -> int:
     return len(self._listing[1])
 
-  def __getitem__(self, i: int) -> Example:
+  def caption(self, i: int) -> str:
     classes, paths, labels, captions = self._listing
     path = pathlib.Path(self.path) / paths[i]
-    stem = paths[i].rsplit('.', 1)[0]
-    if stem in captions:
-      text = _caption(path.with_suffix('.txt'))
-    else:
-      text = classes[labels[i]]
+    if paths[i].rsplit('.', 1)[0] in captions:
+      return _caption(path.with_suffix('.txt'))
+    return classes[labels[i]]
+
+  def facts(self) -> Iterator[str | bytes]:
+    classes, paths, _, _ = self._listing
+    yield f'{classes} {tuple(self.background)}'
+    root = pathlib.Path(self.path)
+    yield from facts_of_files({path: root / path for path in paths})
+
+  def __getitem__(self, i: int) -> Example:
+    _, paths, labels, _ = self._listing
+    path = pathlib.Path(self.path) / paths[i]
     image = decode(path, str(path), self.background)
-    return {'image': image, 'label': labels[i], 'caption': text}
+    return {'image': image, 'label': labels[i], 'caption': self.caption(i)}
 
 
 def _caption(path):

@@ -1,9 +1,11 @@
 """Training and held-out splits, and what happens to broken pictures."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from absl import logging
@@ -81,6 +83,21 @@ class Split:
     if len(self):
       self.load(0)
 
+  def captions(self, count: int) -> Iterator[str]:
+    """Of at most `count` examples from all over the split, as stored."""
+    for rank in spaced(len(self), count):
+      with contextlib.suppress(BrokenImage):
+        yield self.source.caption(int(self.numbers[rank]))
+
+  def empty_classes(self) -> list[str]:
+    """Names of classes without an example, where labels are known."""
+    labels = self.source.labels
+    if labels is None:
+      return []
+    found = np.unique(labels[self.numbers])
+    lost = np.setdiff1d(np.arange(self.classes), found)
+    return [self.source.classes[label] for label in lost]
+
   def load(self, rank: int) -> Example:
     """The rank-th example, or the next one that is whole.
 
@@ -123,11 +140,19 @@ class Split:
     }
 
 
-def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
-  """Cuts a source into training and held-out examples, class by class.
+def spaced(total: int, count: int) -> range:
+  """At most `count` of the numbers below `total`, evenly spaced."""
+  return range(0, total, -(-total // count) or 1)
 
-  The choice depends on the names of the examples alone: on no seed, and not
-  on the order of files.
+
+def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
+  """Cuts a source into training and held-out examples.
+
+  The name of an example decides alone: it is held out where its hash is below
+  the share. So an example stays in its split whatever is added to the source,
+  taken out of it or put into another order, and a larger share keeps all that
+  a smaller one holds out. Shares, of the whole and of every class, are only
+  met about.
 
   Args:
     source: to be cut.
@@ -137,25 +162,27 @@ def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
     (training, held-out) sorted indices.
 
   Raises:
-    DataError: the share is not 0, but too small for one example.
+    DataError: the share is not 0, but no example is held out.
   """
   count = len(source)
-  labels = source.labels
-  if labels is None:
-    labels = np.zeros(count, np.int32)
-  mixed = [
-    hashlib.blake2b(source.name(i).encode(), digest_size=8).digest()
-    for i in range(count)
-  ]
-  by_class = sorted(range(count), key=lambda i: (labels[i], mixed[i]))
-  # Along the classes, take one example whenever the share grows by a whole:
-  # every class gives its share to within one, all classes give it exactly.
-  whole = np.floor(np.arange(count + 1) * share + 0.5).astype(np.int64)
   chosen = np.zeros(count, bool)
-  chosen[np.array(by_class, np.int64)] = np.diff(whole) > 0
+  for i in range(count if share else 0):
+    chosen[i] = _chance(source.name(i)) < share
   if share and not chosen.any():
     raise DataError(
-      f'config.data.held_out_share={share} of {count} examples is none; raise '
-      'it, or set it to 0'
+      f'config.data.held_out_share={share} of {count} examples is none, as '
+      'their names fall; raise it, or set it to 0'
     )
   return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _chance(name):
+  """The hash of a name as a number in [0, 1).
+
+  Composed and decomposed accents are the same name: file systems differ there.
+  """
+  text = unicodedata.normalize('NFC', name)
+  digest = hashlib.blake2b(
+    text.encode('utf-8', 'surrogateescape'), digest_size=8
+  )
+  return int.from_bytes(digest.digest(), 'big') / 2**64
