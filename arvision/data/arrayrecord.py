@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +10,18 @@ from typing import Any
 from absl import logging
 
 from arvision.data import records
-from arvision.data.base import BrokenImage, Example, Source, facts_of_files
+from arvision.data.base import (
+  BrokenImage,
+  DataError,
+  Example,
+  Source,
+  facts_of_files,
+)
 from arvision.data.decode import decode, encode
 
 KIND, VERSION = 'images', 1
+# What the source called every picture: {split: names in order of the records}.
+NAMES = 'names.json'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,10 +54,14 @@ class ArrayRecordImages(Source):
       return None
     return dataclasses.replace(self, split='held_out')
 
-  def name(self, i: int) -> str:
-    return f'{self.split} record {i}'
+  @functools.cached_property
+  def _names(self) -> list[str]:
+    return read_names(self.path, self.split, len(self))
 
-  def caption(self, i: int) -> str:
+  def name(self, i: int) -> str:
+    return self._names[i] if self._names else f'{self.split} record {i}'
+
+  def caption_of(self, i: int) -> str:
     return self._record(i)['caption']
 
   def facts(self) -> Iterator[str | bytes]:
@@ -98,6 +111,8 @@ def write_images(
   if format not in ('png', 'jpeg'):
     raise ValueError(f"format='{format}': wanted 'png' or 'jpeg'")
 
+  names: dict[str, list[str]] = {'train': [], 'held_out': []}
+
   def all_records() -> Iterator[tuple[str, dict[str, Any]]]:
     for split, part in (('train', source), ('held_out', source.held_out)):
       if part is None:
@@ -109,6 +124,7 @@ def write_images(
           logging.warning('left out: %s', error)
           continue
         data = encode(example['image'], format, quality)
+        names[split].append(part.name(i))
         yield (
           split,
           {
@@ -127,4 +143,32 @@ def write_images(
       'splits': counts,
     }
     records.write_spec(folder, spec)
+    # Records are dealt out to the shards, and read shard by shard.
+    read = {
+      split: [name for k in range(shards) for name in written[k::shards]]
+      for split, written in names.items()
+    }
+    (folder / NAMES).write_text(json.dumps(read))
   return counts
+
+
+def read_names(path: str, split: str, count: int) -> list[str]:
+  """Names of the records of a split; [] in a folder of an older version.
+
+  Raises:
+    DataError: a file of names that does not fit the records.
+  """
+  file = pathlib.Path(path) / NAMES
+  if not file.exists():
+    return []
+  try:
+    names = json.loads(file.read_text(encoding='utf-8'))[split]
+    fits = len(names) == count and all(isinstance(n, str) for n in names)
+  except (ValueError, KeyError, TypeError):
+    fits = False
+  if not fits:
+    raise DataError(
+      f'{file}: wanted a list of {count} names for {split}; write the folder '
+      'anew'
+    )
+  return names

@@ -63,7 +63,7 @@ class Source(abc.ABC):
     """
     return f'{type(self).__name__.lower()}[{i}]'
 
-  def caption(self, i: int) -> str:
+  def caption_of(self, i: int) -> str:
     """The caption of picture i.
 
     Raises:

@@ -120,7 +120,7 @@ class Folder(Source):
   def __len__(self) -> int:
     return len(self._listing[1])
 
-  def caption(self, i: int) -> str:
+  def caption_of(self, i: int) -> str:
     classes, paths, labels, captions = self._listing
     path = pathlib.Path(self.path) / paths[i]
     if paths[i].rsplit('.', 1)[0] in captions:
@@ -137,7 +137,7 @@ class Folder(Source):
     _, paths, labels, _ = self._listing
     path = pathlib.Path(self.path) / paths[i]
     image = decode(path, str(path), self.background)
-    return {'image': image, 'label': labels[i], 'caption': self.caption(i)}
+    return {'image': image, 'label': labels[i], 'caption': self.caption_of(i)}
 
 
 def _caption(path):

@@ -87,7 +87,7 @@ class Split:
     """Of at most `count` examples from all over the split, as stored."""
     for rank in spaced(len(self), count):
       with contextlib.suppress(BrokenImage):
-        yield self.source.caption(int(self.numbers[rank]))
+        yield self.source.caption_of(int(self.numbers[rank]))
 
   def empty_classes(self) -> list[str]:
     """Names of classes without an example, where labels are known."""
