@@ -117,8 +117,7 @@ def evaluate(
       'samples and a batch of at least 1'
     )
   data, description = runs.images_of(run)
-  source = description.get('source', description)
-  name = data_name(source, data.digest)
+  name = data_name(description, data.digest)
   metrics: Metrics = {}
   if 'reconstruction' in chosen:
     say(f'reconstruction of {data.held_out_examples} held-out images')

@@ -90,10 +90,13 @@ class Images:
       raise DataError('config.data.source has no training examples')
     # Random scales start from the picture as it is, so it must be kept so.
     unscaled = self._preparation.scales_at_random
-    return (
+    splits = (
       self._split(self.source, train, scaled=not unscaled),
       self._split(own, held, scaled=True),
     )
+    for split in splits:
+      split.check_labels()
+    return splits
 
   def _split(self, source, numbers, scaled):
     total = len(numbers)

@@ -78,6 +78,20 @@ class Split:
   def _kept(self):
     return [self._fetch(rank) for rank in range(len(self))]
 
+  def check_labels(self) -> None:
+    """Refuses labels without a class, where labels are known without decoding.
+
+    So all processes find them at the start, and not one of them later.
+
+    Raises:
+      DataError: with the first such picture.
+    """
+    if self.classes and self.source.labels is not None:
+      labels = np.asarray(self.source.labels)[self.numbers]
+      bad = (labels < 0) | (labels >= self.classes)
+      for i in self.numbers[bad][:1]:
+        self._check_label(self.source.name(int(i)), labels[bad][0])
+
   def warm(self) -> None:
     """Loads one example, or all of them with `cache`, before threads do."""
     if len(self):
@@ -126,11 +140,7 @@ class Split:
   def _checked(self, example, i, whole):
     name = self.source.name(i)
     label = example['label'] if self.classes else 0
-    if not 0 <= label < max(self.classes, 1):
-      raise DataError(
-        f'{name}: label {label}, but there are {self.classes} classes; change '
-        'config.data.source, or set config.data.conditional=False'
-      )
+    self._check_label(name, label)
     return {
       'image': self.prepare(example['image'], name),
       'label': label,
@@ -138,6 +148,13 @@ class Split:
       'index': i,
       'whole': whole,
     }
+
+  def _check_label(self, name, label):
+    if not 0 <= label < max(self.classes, 1):
+      raise DataError(
+        f'{name}: label {label}, but there are {self.classes} classes; change '
+        'config.data.source, or set config.data.conditional=False'
+      )
 
 
 def spaced(total: int, count: int) -> range:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from arvision.data.pipeline import Images
+
 Metrics = dict[str, float]
 
 
@@ -27,18 +29,22 @@ class Evaluator(Protocol):
     """One measurement."""
 
 
-def data_name(source: Mapping, digest: str) -> str:
+def data_name(block: Mapping, digest: str) -> str:
   """What the names of metrics call data: never the same for two.
 
   Args:
-    source: see `dataset_name`.
+    block: `config.data`.
     digest: of the data, see `data.base.Data`. Its first 8 digits follow the
       name, but for a source of ours without fields, whose pictures come with
-      the package.
+      the package, that is split as usual.
   """
+  source = block.get('source', block)
   name = dataset_name(source)
   bundled = [*source] == ['type'] and source['type'].startswith('data.')
-  return name if bundled else f'{name}-{digest[:8]}'
+  usual = Images.held_out_share
+  if bundled and block.get('held_out_share', usual) == usual:
+    return name
+  return f'{name}-{digest[:8]}'
 
 
 def dataset_name(source: Mapping | str) -> str:

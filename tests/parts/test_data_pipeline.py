@@ -7,7 +7,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from arvision.data.base import Source
+from arvision.data.base import DataError, Source
 from arvision.data.digits import Digits
 from arvision.data.pipeline import Images
 from arvision.data.split import hold_out
@@ -277,6 +277,18 @@ def test_the_split_is_described():
   assert lost == ['zero']
   assert said.endswith('no held-out picture of 1 of 3 classes: zero')
   assert 'none' not in images(held_out_share=0).describe()
+
+
+def test_a_label_without_a_class_is_found_at_the_start():
+  class Wrong(Numbers):
+    @property
+    def labels(self):
+      return np.where(np.arange(self.count) == 37, 3, super().labels)
+
+  data = Images(Wrong(40), (4, 4), 1, held_out_share=0)
+  with pytest.raises(DataError, match=r'wrong\[37\]: label 3, .* 3 classes'):
+    data.train(8, 0, 1, 4)
+  assert Images(Wrong(40), (4, 4), 1, conditional=False).num_classes == 1
 
 
 def test_unconditional_is_one_class():

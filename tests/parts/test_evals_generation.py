@@ -134,16 +134,19 @@ def test_names_of_metrics_tell_data_apart(tmp_path):
   for i, root in enumerate(('cats/train', 'dogs/train', '猫', '犬', '!', '?')):
     data = pictures(tmp_path / root, value=100 + i)
     block = {'type': 'data.folder.Folder', 'path': f'{tmp_path}/{root}'}
-    names.add(data_name(block, data.digest))
+    names.add(data_name({'source': block}, data.digest))
     # A copy elsewhere has the same name.
     copy = pictures(tmp_path / 'copy' / str(i) / root, value=100 + i)
     block['path'] = copy.source.path + '/'
-    assert data_name(block, copy.digest) in names
+    assert data_name({'source': block}, copy.digest) in names
   assert len(names) == 6
   starts = sorted(name.rsplit('-', 1)[0] for name in names)
   assert starts == ['data', 'data', 'train', 'train', '犬', '猫']
-  digits = Images(Digits(), (8, 8), 1)
-  assert data_name({'type': 'data.digits.Digits'}, digits.digest) == 'digits'
+  block = {'source': {'type': 'data.digits.Digits'}}
+  assert data_name(block, Images(Digits(), (8, 8), 1).digest) == 'digits'
+  assert data_name({**block, 'held_out_share': 0.2}, 'abcdefghij') == (
+    'digits-abcdefgh'
+  )
 
 
 def test_idx_files_in_folders_of_one_name_have_other_digests(tmp_path):
