@@ -14,13 +14,15 @@ from arvision.commands import runs
 from arvision.evals import cache
 from arvision.evals.classifier import Recipe
 from arvision.evals.generation import Generation
-from arvision.evals.protocol import Metrics, dataset_name, headline
+from arvision.evals.protocol import Metrics, data_name, headline
 from arvision.evals.reconstruction import Reconstruction
 from arvision.parallel import host
 
 KINDS = ('reconstruction', 'generation')
 # What of config.data changes no picture, and so no classifier.
 _WITHOUT_EFFECT = ('batch_size', 'threads', 'workers', 'cache', 'broken_share')
+# What `Data.digest` stands for, wherever it lies.
+_IN_DIGEST = ('source', 'path')
 
 
 def main(argv: list[str]) -> None:
@@ -115,8 +117,7 @@ def evaluate(
       'samples and a batch of at least 1'
     )
   data, description = runs.images_of(run)
-  source = description.get('source', description)
-  name = dataset_name(source)
+  name = data_name(description, data.digest)
   metrics: Metrics = {}
   if 'reconstruction' in chosen:
     say(f'reconstruction of {data.held_out_examples} held-out images')
@@ -125,7 +126,8 @@ def evaluate(
   if 'generation' in chosen:
     classifier = None
     if data.num_classes > 1:
-      kept = {k: v for k, v in description.items() if k not in _WITHOUT_EFFECT}
+      known = (*_WITHOUT_EFFECT, *_IN_DIGEST)
+      kept = {k: v for k, v in description.items() if k not in known}
       classifier = cache.load_or_train(
         recipe or Recipe(), data, kept, classifiers, say
       )

@@ -3,8 +3,10 @@
 import ast
 import difflib
 import importlib
+import os
 import pathlib
 import sys
+import time
 
 # Modules beside this one that are no commands have no function `main`.
 _FOLDER = pathlib.Path(__file__).parent
@@ -12,7 +14,9 @@ _FOLDER = pathlib.Path(__file__).parent
 
 def run() -> None:
   """The entry point of the console script."""
-  sys.exit(main(sys.argv[1:]))
+  code = main(sys.argv[1:])
+  _leave(code)
+  sys.exit(code)
 
 
 def main(argv: list[str]) -> int:
@@ -49,6 +53,21 @@ def main(argv: list[str]) -> int:
     return _fail(str(error), 1)
   except KeyboardInterrupt:
     return _fail('interrupted', 130)
+
+
+def _leave(code):
+  """Ends a process that failed among several, so that the others end too.
+
+  At a regular end JAX waits five minutes for processes that work on, and they
+  wait for this one. Where all fail alike, process 0 leaves last, since the
+  others die with it before they could tell their fault.
+  """
+  jax = sys.modules.get('jax')
+  if code in (1, 2, 130) and jax and jax.distributed.is_initialized():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(2 if jax.process_index() else 4)
+    os._exit(code)
 
 
 def commands() -> dict[str, str]:

@@ -2,16 +2,26 @@
 
 import dataclasses
 import functools
+import json
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
 
 from arvision.data import records
-from arvision.data.base import BrokenImage, DataError, Example, Source
+from arvision.data.base import (
+  BrokenImage,
+  DataError,
+  Example,
+  Source,
+  facts_of_files,
+)
 from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode, encode
 
 KIND, VERSION = 'images', 1
+# What the source called every picture: {split: names in order of the records}.
+NAMES = 'names.json'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,15 +70,27 @@ class ArrayRecordImages(Source):
       return None
     return dataclasses.replace(self, split='held_out')
 
+  @functools.cached_property
+  def _names(self) -> list[str]:
+    return read_names(self.path, self.split, len(self))
+
   def name(self, i: int) -> str:
-    return f'{self.split} record {i}'
+    return self._names[i] if self._names else f'{self.split} record {i}'
+
+  def caption_of(self, i: int) -> str:
+    return self._record(i)['caption']
+
+  def facts(self) -> Iterator[str | bytes]:
+    yield repr(self.classes)
+    files = sorted(pathlib.Path(self.path).glob(f'{self.split}-*'))
+    yield from facts_of_files({path.name: path for path in files})
 
   def __len__(self) -> int:
     return self._spec['splits'][self.split]
 
   def __getitem__(self, i: int) -> Example:
     name = f'{self.path}: {self.name(i)}'
-    record = records.fetch(self._records, i, name)
+    record = self._record(i)
     kinds = {'image': bytes, 'label': int, 'caption': str}
     for key, kind in kinds.items():
       if type(record.get(key)) is not kind:
@@ -78,6 +100,9 @@ class ArrayRecordImages(Source):
         )
     image = decode(record['image'], name, max_pixels=self.max_pixels)
     return {**{key: record[key] for key in kinds}, 'image': image}
+
+  def _record(self, i):
+    return records.fetch(self._records, i, f'{self.path}: {self.name(i)}')
 
 
 def write_images(
@@ -107,6 +132,8 @@ def write_images(
   if format not in ('png', 'jpeg'):
     raise ValueError(f"format='{format}': wanted 'png' or 'jpeg'")
 
+  names: dict[str, list[str]] = {'train': [], 'held_out': []}
+
   def all_records() -> Iterator[tuple[str, dict[str, Any]]]:
     for split, part in (('train', source), ('held_out', source.held_out)):
       if part is None:
@@ -118,6 +145,7 @@ def write_images(
           logging.warning('left out: %s', error)
           continue
         data = encode(example['image'], format, quality)
+        names[split].append(part.name(i))
         yield (
           split,
           {
@@ -136,4 +164,32 @@ def write_images(
       'splits': counts,
     }
     records.write_spec(folder, spec)
+    # Records are dealt out to the shards, and read shard by shard.
+    read = {
+      split: [name for k in range(shards) for name in written[k::shards]]
+      for split, written in names.items()
+    }
+    (folder / NAMES).write_text(json.dumps(read))
   return counts
+
+
+def read_names(path: str, split: str, count: int) -> list[str]:
+  """Names of the records of a split; [] in a folder of an older version.
+
+  Raises:
+    DataError: a file of names that does not fit the records.
+  """
+  file = pathlib.Path(path) / NAMES
+  if not file.exists():
+    return []
+  try:
+    names = json.loads(file.read_text(encoding='utf-8'))[split]
+    fits = len(names) == count and all(isinstance(n, str) for n in names)
+  except (ValueError, KeyError, TypeError):
+    fits = False
+  if not fits:
+    raise DataError(
+      f'{file}: wanted a list of {count} names for {split}; write the folder '
+      'anew'
+    )
+  return names

@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from absl import logging
 
 from arvision.data import files
-from arvision.data.base import DataError, Example, Source
+from arvision.data.base import DataError, Example, Source, facts_of_files
 from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode
 from arvision.data.files import shown
 
@@ -158,16 +159,25 @@ class Folder(Source):
   def __len__(self) -> int:
     return len(self._listing[1])
 
-  def __getitem__(self, i: int) -> Example:
+  def caption_of(self, i: int) -> str:
     classes, paths, labels, captions = self._listing
+    name = captions.get(os.path.splitext(paths[i])[0])
+    if name is not None:
+      return _caption(os.path.join(self.path, name))
+    return classes[labels[i]]
+
+  def facts(self) -> Iterator[str | bytes]:
+    classes, paths, _, _ = self._listing
+    yield f'{classes} {tuple(self.background)}'
+    yield from facts_of_files(
+      {shown(path): pathlib.Path(self.path, path) for path in paths}
+    )
+
+  def __getitem__(self, i: int) -> Example:
+    _, paths, labels, _ = self._listing
     path = os.path.join(self.path, paths[i])
-    stem = os.path.splitext(paths[i])[0]
-    if stem in captions:
-      text = _caption(os.path.join(self.path, captions[stem]))
-    else:
-      text = classes[labels[i]]
     image = decode(path, shown(path), self.background, self.max_pixels)
-    return {'image': image, 'label': labels[i], 'caption': text}
+    return {'image': image, 'label': labels[i], 'caption': self.caption_of(i)}
 
 
 def _caption(path):

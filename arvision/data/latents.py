@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import pathlib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -11,9 +12,9 @@ import numpy as np
 
 from arvision.build import ConfigError
 from arvision.data import records, stream
-from arvision.data.base import Batch, DataError
-from arvision.data.split import Broken
-from arvision.data.text import Text
+from arvision.data.base import Batch, DataError, facts_of_files, hex_digest
+from arvision.data.split import Broken, spaced
+from arvision.data.text import CAPTIONS, Text
 
 KIND, VERSION = 'tokens', 1
 # Uniform numbers of one visit: which view.
@@ -208,6 +209,28 @@ class CachedTokens:
     height, width, channels = self.spec['shape']
     return height, width, channels
 
+  @functools.cached_property
+  def _features(self) -> str:
+    """What is said of the features of captions, if there are enough."""
+    if self.text is None:
+      return ''
+    splits = (self._train, self._held_out)
+    return self.text.check(*(s.captions(CAPTIONS) for s in splits))
+
+  def describe(self) -> str:
+    """A line for the start of a run: what is in the two splits."""
+    text = (
+      f'tokens of {self.examples:,} training and {self.held_out_examples:,} '
+      'held-out pictures'
+    )
+    return f'{text}; {self._features}' if self._features else text
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """Hex digits of all examples and their split; equal on every machine."""
+    files = sorted(pathlib.Path(self.path).glob('*.array_record'))
+    return hex_digest(facts_of_files({path.name: path for path in files}))
+
   @property
   def broken(self) -> Broken:
     """Always empty: broken pictures were left out before encoding."""
@@ -222,6 +245,7 @@ class CachedTokens:
   ) -> stream.TrainIterator:
     """Endless shuffled batches, a view drawn for every visit."""
     split = self._train
+    _ = self._features  # complains now
     split.warm()
 
     def assemble(ranks: np.ndarray, draws: np.ndarray) -> Batch:
@@ -251,6 +275,7 @@ class CachedTokens:
     return self._pass(self._train, batch_size, process_index, process_count)
 
   def _pass(self, split, batch_size, process_index, process_count):
+    _ = self._features
     split.warm()
 
     def assemble(ranks: np.ndarray, weight: np.ndarray) -> Batch:
@@ -295,6 +320,10 @@ class _TokenSplit:
     """Opens the files, and reads them with `cache`, before threads do."""
     if self.count:
       self.load(0)
+
+  def captions(self, count: int) -> Iterator[str]:
+    """Of at most `count` examples from all over the split."""
+    return (self.load(rank)['caption'] for rank in spaced(self.count, count))
 
   def load(self, rank: int) -> dict[str, Any]:
     return self._kept[rank] if self.cache else self._fetch(rank)

@@ -8,10 +8,10 @@ import numpy as np
 
 from arvision.build import ConfigError
 from arvision.data import stream, transforms
-from arvision.data.base import Batch, DataError, Source
+from arvision.data.base import Batch, DataError, Source, hex_digest
 from arvision.data.preparation import DRAWS, VIEWS, Preparation
 from arvision.data.split import Broken, Split, hold_out
-from arvision.data.text import Text
+from arvision.data.text import CAPTIONS, Text
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Images:
     resize, filter, crop, flip: see `preparation.Preparation`. Held-out
       images are resized likewise, cropped in the middle and never flipped.
     held_out_share: share of the examples to hold out, where the source has no
-      held-out split of its own; 0 for none.
+      held-out split of its own; 0 for none. See `split.hold_out`.
     conditional: False puts all examples into one class.
     cache: keep decoded and resized pictures in memory.
     threads, workers: see `stream.Reading`.
@@ -90,10 +90,13 @@ class Images:
       raise DataError('config.data.source has no training examples')
     # Random scales start from the picture as it is, so it must be kept so.
     unscaled = self._preparation.scales_at_random
-    return (
+    splits = (
       self._split(self.source, train, scaled=not unscaled),
       self._split(own, held, scaled=True),
     )
+    for split in splits:
+      split.check_labels()
+    return splits
 
   def _split(self, source, numbers, scaled):
     total = len(numbers)
@@ -105,6 +108,41 @@ class Images:
       broken=Broken(self.broken_share * total, total),
       cache=self.cache,
     )
+
+  @functools.cached_property
+  def _features(self) -> str:
+    """What is said of the features of captions, if there are enough."""
+    if self.text is None:
+      return ''
+    return self.text.check(*(s.captions(CAPTIONS) for s in self._splits))
+
+  def describe(self) -> str:
+    """A line for the start of a run: what is in the two splits."""
+    train, held = self._splits
+    text = f'{len(train):,} training and {len(held):,} held-out pictures'
+    if self.source.held_out is None and self.held_out_share:
+      found = len(held) / (len(train) + len(held))
+      text += (
+        f', {found:.4f} of all (config.data.held_out_share='
+        f'{self.held_out_share})'
+      )
+    parts = (('training', train), ('held-out', held))
+    for name, split in parts if self.conditional else ():
+      lost = split.empty_classes() if len(split) else []
+      if lost:
+        more = ', ...' if len(lost) > 5 else ''
+        text += (
+          f'; no {name} picture of {len(lost)} of {self.num_classes} classes: '
+          f'{", ".join(lost[:5])}{more}'
+        )
+    return f'{text}; {self._features}' if self._features else text
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """Hex digits of all examples and their split; equal on every machine."""
+    own = self.source.held_out
+    held_out = self.held_out_share if own is None else own.digest()
+    return hex_digest([self.source.digest(), str(held_out)])
 
   def _open(self, image, name):
     self._preparation.check_shape(image, name)
@@ -153,6 +191,7 @@ class Images:
     """
     split = self._splits[0]
     view = self._preparation.train
+    _ = self._features  # complains now
     split.warm()
 
     def assemble(ranks: np.ndarray, draws: np.ndarray) -> Batch:
@@ -208,6 +247,7 @@ class Images:
     if views and views not in VIEWS:
       raise ConfigError(f'views={views!r}: wanted one of {", ".join(VIEWS)}')
     get = self._preparation.views
+    _ = self._features
     split.warm()
 
     def assemble(ranks: np.ndarray, weight: np.ndarray) -> Batch:

@@ -1,10 +1,12 @@
 """Training and held-out splits, and what happens to broken pictures."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from absl import logging
@@ -97,10 +99,39 @@ class Split:
   def _kept(self):
     return [self._fetch(rank) for rank in range(len(self))]
 
+  def check_labels(self) -> None:
+    """Refuses labels without a class, where labels are known without decoding.
+
+    So all processes find them at the start, and not one of them later.
+
+    Raises:
+      DataError: with the first such picture.
+    """
+    if self.classes and self.source.labels is not None:
+      labels = np.asarray(self.source.labels)[self.numbers]
+      bad = (labels < 0) | (labels >= self.classes)
+      for i in self.numbers[bad][:1]:
+        self._check_label(self.source.name(int(i)), labels[bad][0])
+
   def warm(self) -> None:
     """Loads one example, or all of them with `cache`, before threads do."""
     if len(self):
       self.load(0)
+
+  def captions(self, count: int) -> Iterator[str]:
+    """Of at most `count` examples from all over the split, as stored."""
+    for rank in spaced(len(self), count):
+      with contextlib.suppress(BrokenImage):
+        yield self.source.caption_of(int(self.numbers[rank]))
+
+  def empty_classes(self) -> list[str]:
+    """Names of classes without an example, where labels are known."""
+    labels = self.source.labels
+    if labels is None:
+      return []
+    found = np.unique(labels[self.numbers])
+    lost = np.setdiff1d(np.arange(self.classes), found)
+    return [self.source.classes[label] for label in lost]
 
   def load(self, rank: int) -> Example:
     """The rank-th example, or the next one that is whole.
@@ -143,11 +174,7 @@ class Split:
   def _checked(self, example, i, whole):
     name = self.source.name(i)
     label = example['label'] if self.classes else 0
-    if not 0 <= label < max(self.classes, 1):
-      raise DataError(
-        f'{name}: label {label}, but there are {self.classes} classes; change '
-        'config.data.source, or set config.data.conditional=False'
-      )
+    self._check_label(name, label)
     return {
       'image': self.prepare(example['image'], name),
       'label': label,
@@ -156,12 +183,27 @@ class Split:
       'whole': whole,
     }
 
+  def _check_label(self, name, label):
+    if not 0 <= label < max(self.classes, 1):
+      raise DataError(
+        f'{name}: label {label}, but there are {self.classes} classes; change '
+        'config.data.source, or set config.data.conditional=False'
+      )
+
+
+def spaced(total: int, count: int) -> range:
+  """At most `count` of the numbers below `total`, evenly spaced."""
+  return range(0, total, -(-total // count) or 1)
+
 
 def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
-  """Cuts a source into training and held-out examples, class by class.
+  """Cuts a source into training and held-out examples.
 
-  The choice depends on the names of the examples alone: on no seed, and not
-  on the order of files.
+  The name of an example decides alone: it is held out where its hash is below
+  the share. So an example stays in its split whatever is added to the source,
+  taken out of it or put into another order, and a larger share keeps all that
+  a smaller one holds out. Shares, of the whole and of every class, are only
+  met about.
 
   Args:
     source: to be cut.
@@ -171,25 +213,27 @@ def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
     (training, held-out) sorted indices.
 
   Raises:
-    DataError: the share is not 0, but too small for one example.
+    DataError: the share is not 0, but no example is held out.
   """
   count = len(source)
-  labels = source.labels
-  if labels is None:
-    labels = np.zeros(count, np.int32)
-  mixed = [
-    hashlib.blake2b(source.name(i).encode(), digest_size=8).digest()
-    for i in range(count)
-  ]
-  by_class = sorted(range(count), key=lambda i: (labels[i], mixed[i]))
-  # Along the classes, take one example whenever the share grows by a whole:
-  # every class gives its share to within one, all classes give it exactly.
-  whole = np.floor(np.arange(count + 1) * share + 0.5).astype(np.int64)
   chosen = np.zeros(count, bool)
-  chosen[np.array(by_class, np.int64)] = np.diff(whole) > 0
+  for i in range(count if share else 0):
+    chosen[i] = _chance(source.name(i)) < share
   if share and not chosen.any():
     raise DataError(
-      f'config.data.held_out_share={share} of {count} examples is none; raise '
-      'it, or set it to 0'
+      f'config.data.held_out_share={share} of {count} examples is none, as '
+      'their names fall; raise it, or set it to 0'
     )
   return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _chance(name):
+  """The hash of a name as a number in [0, 1).
+
+  Composed and decomposed accents are the same name: file systems differ there.
+  """
+  text = unicodedata.normalize('NFC', name)
+  digest = hashlib.blake2b(
+    text.encode('utf-8', 'surrogateescape'), digest_size=8
+  )
+  return int.from_bytes(digest.digest(), 'big') / 2**64

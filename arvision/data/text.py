@@ -3,12 +3,13 @@
 import abc
 import dataclasses
 import functools
+import hashlib
 import io
 import os
 import pathlib
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from arvision.data.base import Batch, DataError
 
 # Of the features of one caption: 120 x 2048 in float32 are 2**20 bytes.
 _FEATURE_BYTES = 2**28
+# As many captions of a split are looked at before training.
+CAPTIONS = 1000
 
 
 class Text(abc.ABC):
@@ -40,8 +43,26 @@ class Text(abc.ABC):
       )
 
   @abc.abstractmethod
-  def of_example(self, caption: str, index: int) -> np.ndarray | None:
+  def of_example(self, caption: str) -> np.ndarray | None:
     """(n, channels) of an example of a source; None where it has none."""
+
+  def check(self, train: Iterable[str], held_out: Iterable[str]) -> str:
+    """Refuses training examples without features.
+
+    Every process asks this before the first batch and gets the same answer.
+    Later nobody can: a process sees only its own rows of a batch.
+
+    Args:
+      train, held_out: captions from all over the two splits.
+
+    Returns:
+      what to say at the start of a run, '' for nothing.
+
+    Raises:
+      DataError: none of the training captions has features.
+    """
+    del train, held_out
+    return ''
 
   @abc.abstractmethod
   def of_caption(self, caption: str) -> np.ndarray:
@@ -55,26 +76,17 @@ class Text(abc.ABC):
     """A batch with the features of its captions.
 
     Args:
-      batch: with `caption` and `index`, (b,).
+      batch: with `caption` (b,).
 
     Returns:
       the batch with `text` (b, length, channels) float32, `text_valid`
       (b, length) bool, and `weight` (b,) that is 0 where there are none.
 
     Raises:
-      DataError: features that cannot be read, or a batch for training in which
-        no example has any.
+      DataError: features that cannot be read.
     """
-    rows = [
-      self.of_example(str(caption), int(index))
-      for caption, index in zip(batch['caption'], batch['index'])
-    ]
+    rows = [self.of_example(str(caption)) for caption in batch['caption']]
     found = np.array([row is not None for row in rows], np.float32)
-    if 'weight' not in batch and not found.any():
-      raise DataError(
-        f'none of the {len(found)} examples of a batch has features of its '
-        'caption; look at config.data.text'
-      )
     weight = batch.get('weight', np.float32(1)) * found
     return {**batch, **self.pack(rows), 'weight': weight}
 
@@ -102,8 +114,7 @@ class HashedWords(Text):
   length: int
   channels: int
 
-  def of_example(self, caption, index):
-    del index
+  def of_example(self, caption):
     return self.of_caption(caption)
 
   def of_caption(self, caption):
@@ -127,8 +138,8 @@ class Stored(Text):
   most 120 tokens.
 
   Attributes:
-    path: folder of <index>.npy, (n, channels) or (1, n, channels) of any float
-      type, without padding; `index` is the number of the example in its source.
+    path: folder of files (n, channels) or (1, n, channels) of any float type,
+      without padding. `file_name` says what the file of a caption is called.
       Examples without a file get no weight.
   """
 
@@ -136,20 +147,64 @@ class Stored(Text):
   length: int = 120
   channels: int = 2048
 
-  def of_example(self, caption, index):
-    del caption
-    if not self.path:
-      raise DataError('config.data.text.path is empty; name a folder of .npy')
-    if not pathlib.Path(self.path).is_dir():
-      raise DataError(f"config.data.text.path='{self.path}' is no folder")
-    path = pathlib.Path(self.path) / f'{index}.npy'
+  def of_example(self, caption):
+    path = pathlib.Path(self.path) / file_name(caption)
     return read_features(path, self.channels) if path.exists() else None
 
   def of_caption(self, caption):
-    raise ConfigError(
-      f"--captions='{caption}': config.data.text reads features of a text "
-      'encoder from files; compute them and give them by --features=FILE.npy'
+    found = self.of_example(caption)
+    if found is None:
+      raise ConfigError(
+        f"--captions='{caption}': config.data.text has no features of it; "
+        'compute them and give them by --features=FILE.npy'
+      )
+    return found
+
+  def check(self, train, held_out):
+    if not self.path:
+      raise DataError('config.data.text.path is empty; name a folder of .npy')
+    folder = pathlib.Path(self.path)
+    if not folder.is_dir():
+      raise DataError(f"config.data.text.path='{folder}' is no folder")
+    for entry in os.scandir(folder):
+      if re.fullmatch(r'\d+\.npy', entry.name):
+        raise DataError(
+          f"config.data.text.path='{folder}': {entry.name} is named by the "
+          f'number of a picture, which changes when pictures are added; {_HOW}'
+        )
+    train, held_out = list(train), list(held_out)
+    has = lambda caption: (folder / file_name(caption)).exists()
+    found = sum(map(has, train))
+    if not found:
+      some = f": {file_name(train[0])} for '{train[0]}'" if train else ''
+      raise DataError(
+        f"config.data.text.path='{folder}': none of {len(train)} training "
+        f'captions has features; {_HOW}{some}'
+      )
+    return (
+      f'features of {found} of {len(train)} training captions and of '
+      f'{sum(map(has, held_out))} of {len(held_out)} held-out captions'
     )
+
+
+_HOW = (
+  'name every file by its caption, data.text.file_name(caption): the SHA-256 of '
+  'its UTF-8 bytes in 64 hex digits, and .npy'
+)
+
+
+def file_name(caption: str) -> str:
+  """What the features of a caption are called in the folder of `Stored`.
+
+  Args:
+    caption: as a batch has it; that of a text file is stripped of blanks at its
+      ends.
+
+  Returns:
+    the SHA-256 of its UTF-8 bytes in 64 hex digits, and '.npy'.
+  """
+  data = caption.encode('utf-8', 'surrogateescape')
+  return f'{hashlib.sha256(data).hexdigest()}.npy'
 
 
 def read_features(path: str | os.PathLike, channels: int) -> np.ndarray:

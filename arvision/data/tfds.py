@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from arvision.build import ConfigError
-from arvision.data.base import BrokenImage, DataError, Example, Source
+from arvision.data.base import (
+  BrokenImage,
+  DataError,
+  Example,
+  Source,
+  facts_of_files,
+)
 from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode
 
 # Without a namespace, which may stand for code from elsewhere.
@@ -113,8 +120,34 @@ class Tfds(Source):
       self, split=self.held_out_split, held_out_split=''
     )
 
+  @functools.cached_property
+  def _parts(self):
+    """(first index, split, first record there) of the slices in `split`."""
+    import tensorflow_datasets as tfds
+
+    splits = self._data.dataset_info.splits
+    if not splits or self.split in splits:
+      return [(0, self.split, 0)]
+    found, index = [], 0
+    for part in tfds.core.ReadInstruction.from_spec(self.split).to_absolute(
+      splits
+    ):
+      begin = part.from_ or 0
+      end = splits[part.splitname].num_examples if part.to is None else part.to
+      found.append((index, part.splitname, begin))
+      index += end - begin
+    return found
+
   def name(self, i: int) -> str:
-    return f'{self.builder}/{self.split}[{i}]'
+    # A slice calls its records what the whole split calls them.
+    index, split, begin = [p for p in self._parts if p[0] <= i][-1]
+    return f'{self.builder}/{split}[{begin + i - index}]'
+
+  def facts(self) -> Iterator[str | bytes]:
+    info = self._data.dataset_info
+    yield repr((self.split, self.image, self.label, self.caption))
+    files = sorted(p for p in pathlib.Path(info.data_dir).glob('*'))
+    yield from facts_of_files({path.name: path for path in files})
 
   def __len__(self) -> int:
     return len(self._data)

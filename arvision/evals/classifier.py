@@ -182,7 +182,7 @@ class Recipe:
 def accuracy(
   classifier: Classifier, data: Data, batch_size: int = 256
 ) -> float | None:
-  """Share of held-out images named rightly; None without a held-out split."""
+  """Share of held-out images named rightly; None without any."""
   if not data.held_out_examples:
     return None
   right = total = 0.0
@@ -191,7 +191,7 @@ def accuracy(
     hits = np.argmax(logits, axis=-1) == batch['label']
     right += float(np.sum(hits * batch['weight']))
     total += float(np.sum(batch['weight']))
-  return right / total
+  return right / total if total else None
 
 
 @functools.partial(jax.jit, static_argnums=0)

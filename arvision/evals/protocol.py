@@ -6,10 +6,13 @@ of a metric says what was measured on what: `<figure>/<protocol>`, such as
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+
+from arvision.data.pipeline import Images
 
 Metrics = dict[str, float]
 
@@ -26,8 +29,26 @@ class Evaluator(Protocol):
     """One measurement."""
 
 
+def data_name(block: Mapping, digest: str) -> str:
+  """What the names of metrics call data: never the same for two.
+
+  Args:
+    block: `config.data`.
+    digest: of the data, see `data.base.Data`. Its first 8 digits follow the
+      name, but for a source of ours without fields, whose pictures come with
+      the package, that is split as usual.
+  """
+  source = block.get('source', block)
+  name = dataset_name(source)
+  bundled = [*source] == ['type'] and source['type'].startswith('data.')
+  usual = Images.held_out_share
+  if bundled and block.get('held_out_share', usual) == usual:
+    return name
+  return f'{name}-{digest[:8]}'
+
+
 def dataset_name(source: Mapping | str) -> str:
-  """A short name of a data source for the names of metrics.
+  """A short name of a data source for people, not always its own.
 
   Args:
     source: the block `config.data.source`, or its type as text. A source that
@@ -35,7 +56,7 @@ def dataset_name(source: Mapping | str) -> str:
       their class.
 
   Returns:
-    lower case letters, digits and '-'.
+    lower case letters of any script, digits and '-'.
   """
   if isinstance(source, str):
     return _plain(source.rsplit('.', 1)[-1])
@@ -48,7 +69,8 @@ def dataset_name(source: Mapping | str) -> str:
 
 def _plain(text):
   words = re.sub(r'([a-z])([A-Z])', r'\1-\2', text)
-  return re.sub(r'[^a-z0-9]+', '-', words.lower()).strip('-') or 'data'
+  words = unicodedata.normalize('NFC', words.lower())
+  return re.sub(r'[\W_]+', '-', words).strip('-') or 'data'
 
 
 def size_name(shape: tuple[int, int, int]) -> str:

@@ -78,6 +78,11 @@ class Reconstruction:
       if counts is not None:
         counts = counts.add(values[real])
     error = np.concatenate(errors)
+    if not error.size:
+      raise DataError(
+        f'none of {data.held_out_examples} held-out images can be used: all are '
+        'broken, or without features of their captions (config.data.text)'
+      )
     protocol = f'held-out-{self.dataset}-{size_name(data.shape)}'
     metrics = {
       f'psnr_db/{protocol}': float(np.mean(psnr(error))),

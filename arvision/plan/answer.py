@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import importlib
 import importlib.metadata
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +15,7 @@ from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 import arvision
-from arvision.build import ConfigError
+from arvision.build import ConfigError, resolve
 from arvision.parallel import collectives, host
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules
@@ -32,6 +34,8 @@ _OUTSIDE = (
   'plan/report.py',
   'plan/topology.py',
 )
+# Flags of the compiler.
+_FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')
 # Of a device's memory, for parameters, moments and gradients.
 _STATE_SHARE = 0.6
 
@@ -76,8 +80,11 @@ class Question:
       'kind': self.kind,
       'cached': self.cached,
       'sample_batch': self.sample_batch,
-      'versions': versions(),
+      'data': programs.data_facts(self.config),
+      'versions': {**versions(), **_packages()},
+      'flags': {name: os.environ.get(name, '') for name in _FLAGS},
       'source': source_hash(),
+      'own': {name: source_hash(path, ()) for name, path in _own(config)},
     }
     text = json.dumps(asked, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -95,13 +102,35 @@ def versions() -> dict[str, str]:
   return {'jax': jax.__version__, 'libtpu': compiler}
 
 
-def source_hash(root: pathlib.Path | None = None) -> str:
-  """Of all files that have a say in a program."""
+def _packages():
+  """Versions of what has a say in a program besides the compiler."""
+  names = ('jaxlib', 'flax', 'optax', 'numpy')
+  return {name: importlib.metadata.version(name) for name in names}
+
+
+def _own(block: Any) -> Iterator[tuple[str, pathlib.Path]]:
+  """Packages besides ours from which a config, as JSON, takes parts."""
+  values = block if isinstance(block, list) else [*block.values()]
+  for value in values:
+    if isinstance(value, dict | list):
+      yield from _own(value)
+  if isinstance(block, dict) and isinstance(block.get('type'), str):
+    name = resolve(block['type']).__module__.split('.')[0]
+    file = getattr(importlib.import_module(name), '__file__', None)
+    if name != 'arvision' and file:
+      path = pathlib.Path(file)
+      yield name, path.parent if path.name == '__init__.py' else path
+
+
+def source_hash(
+  root: pathlib.Path | None = None, outside: tuple[str, ...] = _OUTSIDE
+) -> str:
+  """Of all files that have a say in a program: of ours, or of a package."""
   root = root or pathlib.Path(arvision.__file__).parent
   found = hashlib.sha256()
-  for path in sorted(root.rglob('*.py')):
+  for path in sorted(root.rglob('*.py')) if root.is_dir() else [root]:
     name = path.relative_to(root).as_posix()
-    if not name.startswith(_OUTSIDE):
+    if not name.startswith(outside):
       found.update(name.encode() + b'\0' + path.read_bytes())
   return found.hexdigest()
 
@@ -120,7 +149,7 @@ def plan(question: Question, devices: Any = None, again: bool = False) -> Plan:
   """
   path = question.path()
   if path.exists() and not again:
-    return Plan.load(path)
+    return dataclasses.replace(Plan.load(path), config=question.name)
   devices = topology.describe(question.where) if devices is None else devices
   config = question.config
   mesh = make_mesh(config.mesh, devices)

@@ -60,6 +60,16 @@ def pictures(config: ConfigDict) -> Any:
   return Pictures(shape, classes or 1, config.data.get('text'))
 
 
+def data_facts(config: ConfigDict) -> list[Any]:
+  """What a program of a config has from files of data; [] where nothing."""
+  data = pictures(config)
+  if isinstance(data, Pictures):
+    return []
+  spec = getattr(data, 'spec', {})
+  stored = [spec.get(key) for key in ('tokens', 'dtype')]
+  return [list(data.shape), data.num_classes, data.examples, *stored]
+
+
 class Programs:
   """A config on a mesh.
 

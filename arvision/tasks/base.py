@@ -100,8 +100,10 @@ def accumulate(
     (total, weight, metrics), _ = jax.lax.scan(
       piece, (g0, w0, m0), (jnp.arange(pieces), parts)
     )
-  gradient = jax.tree.map(lambda g: g / weight, total)
-  return gradient, {k: v / weight for k, v in metrics.items()}
+  # A batch may have no weight at all; its sums are 0 then, and so its means.
+  scale = jnp.where(weight > 0, weight, 1)
+  gradient = jax.tree.map(lambda g: g / scale, total)
+  return gradient, {k: v / scale for k, v in metrics.items()}
 
 
 def start_ema(params: Any, decays: tuple[float, ...]) -> dict[str, Any]:

@@ -76,7 +76,10 @@ class HeldOut:
     self._fixed: Any = None
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
-    """'held_out/loss', 'held_out/ema_0.999/loss', ...; {} without a split."""
+    """'held_out/loss', 'held_out/ema_0.999/loss', ...
+
+    {} without a split, or where none of its examples has a weight.
+    """
     if not self._data.held_out_examples:
       return {}
     totals: dict[str, Any] = {}
@@ -90,6 +93,8 @@ class HeldOut:
     means: dict[str, float] = {}
     for name, sums in jax.device_get(totals).items():
       weight = sums.pop('weight')
+      if not weight:
+        return {}
       where = f'held_out/{name}/' if name else 'held_out/'
       means |= {where + k: float(v / weight) for k, v in sums.items()}
     return means

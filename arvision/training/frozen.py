@@ -1,11 +1,13 @@
 """The weights that a run uses and does not train: its tokenizer or teacher."""
 
+import hashlib
 import os
 import pathlib
 import shutil
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from arvision.build import ConfigError
@@ -63,6 +65,50 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     )
   params = checkpoint.load_params(source, allow=None)[1]
   return {name: {'params': params['tokenizer']}}
+
+
+def check_tokens(config: ConfigDict, data: Any, frozen: dict[str, Any]) -> None:
+  """Refuses cached tokens of another tokenizer than the generator's.
+
+  Args:
+    config: of the run.
+    data: `CachedTokens` say by what they were made; other data pass.
+    frozen: see `load`.
+
+  Raises:
+    ConfigError: other weights, or another config of the tokenizer.
+  """
+  made_by = getattr(data, 'spec', {}).get('tokenizer')
+  if not made_by or 'tokenizer' not in frozen:
+    return
+  theirs = ConfigDict(made_by.get('config', {}))
+  differ = workdirs.other_weights(theirs, config.tokenizer, 'tokenizer')
+  own = fingerprint(frozen['tokenizer'])
+  if made_by.get('fingerprint') != own:
+    differ.append(
+      f'  weights: fingerprint {made_by.get("fingerprint")!r} there, {own!r} '
+      'here'
+    )
+  if differ:
+    raise ConfigError(
+      f"the tokens in config.data.path='{data.path}' were made by another "
+      f'tokenizer than that of config.tokenizer_workdir='
+      f"'{config.tokenizer_workdir}':\n"
+      + '\n'.join(differ)
+      + '\nEncode the images anew (arvision encode), or name the tokenizer that '
+      'made these tokens'
+    )
+
+
+def fingerprint(variables: Any) -> str:
+  """16 hex digits of a tree of arrays: names, shapes, types and values."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    array = np.ascontiguousarray(leaf)
+    facts = f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'
+    digest.update(facts.encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()[:16]
 
 
 def claim(

@@ -5,8 +5,8 @@
       --config.data.source.path=IMAGES --config.data.text.path=FEATURES
 
 The conditions are features of flan-t5-xl, computed beforehand, of at most 120
-tokens for each picture; FEATURES/<number of the picture>.npy holds (tokens,
-2048). Pictures are encoded in the course of training.
+tokens for each caption; FEATURES/<SHA-256 of the caption>.npy holds (tokens,
+2048), see `data.text.file_name`. Pictures are encoded in the course of training.
 
 As published: 775 million parameters; stage 1 at 256 px on 50 million pictures,
 stage 2 at 512 px from its weights (`--init_from`) on 10 million; batch 256,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import flax.linen as nn
 import jax
@@ -127,11 +128,32 @@ def task(run):
   )
 
 
-def test_cached_moments_train_as_images_do(workdir, run, task, tmp_path):
-  folder = tmp_path / 'tokens'
+@pytest.fixture(scope='module')
+def cached(workdir, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('encoded') / 'tokens'
   flags = [f'--workdir={workdir}', f'--output={folder}', '--shards=1']
   assert not main(['encode', *flags])
-  cached = CachedTokens(str(folder), batch_size=8)
+  return CachedTokens(str(folder), batch_size=8)
+
+
+def test_tokens_of_other_weights_than_the_generators_are_refused(
+  workdir, cached, tmp_path
+):
+  config = generator(workdir)
+  kept = frozen.load(config, tmp_path)
+  frozen.check_tokens(config, cached, kept)
+  frozen.check_tokens(generator(workdir, scale=0.5), cached, kept)
+  moved = jax.tree.map(lambda x: x + 1e-6, kept)
+  with pytest.raises(ConfigError, match='(?s)weights: fingerprint .*anew'):
+    frozen.check_tokens(config, cached, moved)
+  with pytest.raises(ConfigError, match=r'config\.tokenizer\.kl'):
+    frozen.check_tokens(generator(workdir, kl=0.5), cached, kept)
+  # Whoever writes tokens of his own need not say what made them.
+  own = types.SimpleNamespace(spec={})
+  frozen.check_tokens(config, own, moved)
+
+
+def test_cached_moments_train_as_images_do(run, task, cached):
   assert cached.spec['tokens'] == [16, 8]
   assert cached.spec['dtype'] == 'float32'
   moments = next(iter(cached.train_pass(8)))

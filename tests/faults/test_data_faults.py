@@ -243,8 +243,8 @@ def test_batch_larger_than_the_split(tmp_path):
 
 def test_share_too_small_to_hold_out(tmp_path):
   jpegs(tmp_path, count=3)
-  data = images(Folder(str(tmp_path)), held_out_share=0.1)
-  with pytest.raises(DataError, match=r'held_out_share=0\.1 of 3'):
+  data = images(Folder(str(tmp_path)), held_out_share=1e-9)
+  with pytest.raises(DataError, match=r'held_out_share=1e-09 of 3'):
     _ = data.examples
 
 
@@ -283,7 +283,8 @@ def test_blocks_of_a_config_build_and_complain():
     'size': (8, 8),
     'channels': 1,
   }
-  assert build.build(block, 'data').examples == 1617
+  data = build.build(block, 'data')
+  assert data.examples + data.held_out_examples == 1797
   with pytest.raises(ConfigError, match='Did you mean'):
     build.build({**block, 'held_out_shar': 0.1}, 'data')
   with pytest.raises(ConfigError, match='filter'):

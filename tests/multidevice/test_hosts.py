@@ -181,6 +181,33 @@ def test_process_0_alone_speaks_and_keeps(folder):
   assert len(list((folder / 'one' / 'together').iterdir())) == 1
 
 
+_FAILS = """
+import sys, types
+from arvision.commands import main
+def work(argv):
+  import jax
+  from arvision.data.base import DataError
+  from arvision.parallel import host
+  host.initialize()
+  if jax.process_index() == 0:
+    raise DataError('spoilt')
+  host.barrier('that process 0 never reaches')
+sys.modules['arvision.commands.train'] = types.SimpleNamespace(main=work)
+sys.argv = ['arvision', 'train']
+main.run()
+"""
+
+
+def test_a_process_that_fails_leaves_nobody_waiting():
+  started = processes.start([sys.executable, '-c', _FAILS], 2, 1)
+  try:
+    codes = [process.wait(timeout=60) for process in started]
+  finally:
+    for process in started:
+      process.kill()
+  assert codes[0] == 2 and codes[1] != 0
+
+
 _SAMPLES = """
 import json, sys
 import flax.linen as nn

@@ -1,11 +1,13 @@
 """Batches: shapes, order, shards of processes, resuming, splits."""
 
+import hashlib
+
 import grain
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from arvision.data.base import Source
+from arvision.data.base import DataError, Source
 from arvision.data.digits import Digits
 from arvision.data.pipeline import Images
 from arvision.data.split import hold_out
@@ -65,11 +67,10 @@ def test_batch_format():
 
 
 def test_an_epoch_shows_every_example_once_in_a_new_order():
-  data = images(40)
+  data = images(36, held_out_share=0)
   iterator = data.train(6, seed=0)
   seen = np.concatenate([b['index'] for b in take(iterator, 12)])
   first, second = seen[:36], seen[36:72]
-  assert data.examples == 36
   assert sorted(first) == sorted(second) and len(set(first)) == 36
   assert first.tolist() != second.tolist()
 
@@ -175,7 +176,12 @@ def test_cache_changes_nothing_but_the_speed():
 
 def test_passes_show_everything_once_and_pad_with_weight_zero():
   data = images(40)
-  passes = {'held_out': (data.held_out, 4), 'train': (data.train_pass, 36)}
+  count = len(held_out_by_hand([f'numbers[{i}]' for i in range(40)], 0.1))
+  assert count > 1
+  passes = {
+    'held_out': (data.held_out, count),
+    'train': (data.train_pass, 40 - count),
+  }
   for start, count in passes.values():
     batches = list(start(7))
     weight = np.concatenate([b['weight'] for b in batches])
@@ -214,24 +220,75 @@ def test_no_held_out_examples():
   assert list(data.held_out(4)) == []
 
 
-def test_a_split_is_even_over_classes_and_knows_no_order():
-  source = Numbers(90)
-  train, held = hold_out(source, 0.2)
-  assert len(held) == 18 and len(train) == 72
-  assert np.bincount(held % 3).tolist() == [6, 6, 6]
-  again = hold_out(Numbers(90), 0.2)[1]
-  np.testing.assert_array_equal(held, again)
+def held_out_by_hand(names, share):
+  """Indices of the names whose first 64 bits of BLAKE2b are below a share."""
+  bits = [hashlib.blake2b(n.encode(), digest_size=8).hexdigest() for n in names]
+  return [i for i, b in enumerate(bits) if int(b, 16) < share * 16**16]
 
-  class Reversed(Numbers):
-    def name(self, i):
-      return f'numbers[{self.count - 1 - i}]'
 
+class Named(Numbers):
+  """Pictures with names of their own."""
+
+  def __init__(self, names):
+    super().__init__(len(names))
+    self.names = names
+
+  def name(self, i):
+    return self.names[i]
+
+
+def held_out_names(names, share=0.2):
+  source = Named(names)
+  return {source.name(i) for i in hold_out(source, share)[1]}
+
+
+def test_the_hash_of_a_name_holds_it_out():
+  names = [f'class {i % 7}/{i}.png' for i in range(2000)]
+  train, held = hold_out(Named(names), 0.2)
+  assert held.tolist() == held_out_by_hand(names, 0.2)
+  assert sorted([*train, *held]) == list(range(2000))
+  assert 340 <= len(held) <= 460  # 400 and three standard deviations
+  assert hold_out(Named(names), 0)[0].tolist() == list(range(2000))
+
+
+def test_a_picture_stays_in_its_split_whatever_else_there_is():
+  names = [f'class {i % 7}/{i}.png' for i in range(400)]
+  held = held_out_names(names)
+  assert held_out_names(names[::-1]) == held
+  assert held_out_names(['class 0/!.png', *names]) - {'class 0/!.png'} == held
+  assert held_out_names(names[:57]) == held & set(names[:57])
+  # A class that gets another name moves nobody else.
+  renamed = [n.replace('class 3', 'klasse') for n in names]
+  assert held_out_names(renamed) & set(names) == held & set(renamed)
+  # A larger share holds out all that a smaller one does.
+  assert held < held_out_names(names, 0.3)
+  # Some file systems take accents apart.
+  assert len(held_out_names(['caf\u00e9', 'cafe\u0301'], 0.5)) in (0, 2)
+
+
+def test_the_split_is_described():
+  names = [*'abcdefghi']
+  held = held_out_by_hand(names, 0.2)
+  data = Images(Named(names), (4, 4), 1, held_out_share=0.2)
+  said = data.describe()
+  assert f'{9 - len(held)} training and {len(held)} held-out' in said
+  assert f'{len(held) / 9:.4f} of all (config.data.held_out_share=0.2)' in said
+  lost = [data.classes[c] for c in range(3) if c not in {i % 3 for i in held}]
+  assert lost == ['zero']
+  assert said.endswith('no held-out picture of 1 of 3 classes: zero')
+  assert 'none' not in images(held_out_share=0).describe()
+
+
+def test_a_label_without_a_class_is_found_at_the_start():
+  class Wrong(Numbers):
     @property
     def labels(self):
-      return super().labels[::-1]
+      return np.where(np.arange(self.count) == 37, 3, super().labels)
 
-  backwards = 89 - hold_out(Reversed(90), 0.2)[1]
-  assert sorted(backwards) == sorted(held)
+  data = Images(Wrong(40), (4, 4), 1, held_out_share=0)
+  with pytest.raises(DataError, match=r'wrong\[37\]: label 3, .* 3 classes'):
+    data.train(8, 0, 1, 4)
+  assert Images(Wrong(40), (4, 4), 1, conditional=False).num_classes == 1
 
 
 def test_unconditional_is_one_class():
@@ -243,7 +300,7 @@ def test_unconditional_is_one_class():
 def test_digits_batches():
   data = Images(Digits(), (8, 8), channels=1, cache=True, threads=0)
   assert data.examples + data.held_out_examples == 1797
-  assert data.held_out_examples == 180
+  assert 162 <= data.held_out_examples <= 198  # 180 and a tenth
   batch = next(data.train(16, 0))
   digit = Digits()[int(batch['index'][3])]
   restored = np.rint((batch['image'][3] + 1) * 127.5)

@@ -4,6 +4,7 @@ import gzip
 import pathlib
 import pickle
 import struct
+import types
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from PIL import Image, ImageFont
 
 from arvision.data import emoji_table
 from arvision.data.arrayrecord import ArrayRecordImages, write_images
+from arvision.data.base import DataError
 from arvision.data.decode import decode, encode
 from arvision.data.digits import Digits
 from arvision.data.emoji import Emoji
 from arvision.data.folder import Folder
 from arvision.data.idx import Idx
+from arvision.data.split import hold_out
 from arvision.data.tfds import Tfds
 
 
@@ -163,6 +166,42 @@ def test_array_record_round_trip(tmp_path, channels):
   key = lambda e: (e['label'], e['caption'], e['image'].tobytes())
   stored = sorted(key(back[i]) for i in range(len(back)))
   assert stored == sorted(key(source[i]) for i in range(len(source)))
+
+
+def test_array_records_keep_the_names_of_their_pictures(tmp_path):
+  for i in range(7):
+    save(tmp_path / 'in' / 'ab'[i % 2] / f'{i}.png', picture(3, 4, 1, i))
+  source = Folder(str(tmp_path / 'in'))
+  image = {source.name(i): source[i]['image'].tobytes() for i in range(7)}
+  held = [source.name(i) for i in hold_out(source, 0.4)[1]]
+  assert 0 < len(held) < 7
+  for shards in (1, 3):
+    path = tmp_path / f'out{shards}'
+    write_images(source, str(path), shards)
+    back = ArrayRecordImages(str(path))
+    found = {back.name(i): back[i]['image'].tobytes() for i in range(7)}
+    assert found == image
+    chosen = hold_out(back, 0.4)[1]
+    assert sorted(back.name(i) for i in chosen) == sorted(held)
+    assert back.caption_of(2) == back[2]['caption']
+  (path / 'names.json').write_text('{"train": ["a"]}')
+  with pytest.raises(DataError, match=r'names\.json: wanted a list of 7 names'):
+    ArrayRecordImages(str(path)).name(0)
+
+
+def test_slices_of_tfds_call_their_records_what_the_whole_does():
+  length = lambda count: types.SimpleNamespace(num_examples=count)
+  splits = {'train': length(20), 'test': length(6)}
+  names = {}
+  for split in ('train', 'train[50%:]', 'train[:3]+test[4:]'):
+    source = Tfds('tiny', split)
+    info = types.SimpleNamespace(splits=splits)
+    source.__dict__['_data'] = types.SimpleNamespace(dataset_info=info)
+    names[split] = [source.name(i) for i in range(5)]
+  assert names['train'] == [f'tiny/train[{i}]' for i in range(5)]
+  assert names['train[50%:]'] == [f'tiny/train[{i}]' for i in range(10, 15)]
+  numbers = [*names['train'][:3], 'tiny/test[4]', 'tiny/test[5]']
+  assert names['train[:3]+test[4:]'] == numbers
 
 
 def test_tfds_without_tensorflow():

@@ -1,19 +1,25 @@
 """The classifier, its cache, and what generated images are measured by."""
 
 import dataclasses
+import math
+import os
+import struct
 import time
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from arvision.build import ConfigError
 from arvision.data.digits import Digits
+from arvision.data.folder import Folder
+from arvision.data.idx import Idx
 from arvision.data.pipeline import Images
 from arvision.evals.cache import fingerprint, load_or_train
 from arvision.evals.classifier import Recipe
 from arvision.evals.generation import Generation, draw, seen_tokens
-from arvision.evals.protocol import headline
+from arvision.evals.protocol import data_name, headline
 from tests.parts.evals_toys import Arrays, two_classes
 
 QUICK = Recipe(batch_size=16, max_epochs=8, width=8, features=16)
@@ -92,6 +98,68 @@ def test_other_content_recipe_or_config_is_another_classifier(data):
   }
   assert len(prints) == 4
   assert fingerprint(QUICK, data, {'size': 8}) in prints
+
+
+def pictures(root, value=0, count=40):
+  """Two classes of BMP files, all of one size."""
+  for i in range(count):
+    path = root / 'ab'[i % 2] / f'{i:02d}.bmp'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shade = value if i == count - 1 else i
+    Image.new('L', (4, 4), shade).save(path)
+    os.utime(path, (0, 0))
+  return Images(Folder(str(root)), (4, 4), 1, held_out_share=0.3)
+
+
+def test_a_classifier_is_that_of_every_picture(tmp_path):
+  """Of the last one too, and of the same pictures wherever they lie."""
+  first = pictures(tmp_path / 'x' / 'train')
+  moved = pictures(tmp_path / 'y' / 'train')
+  other = pictures(tmp_path / 'z' / 'train', value=200)
+  own = fingerprint(QUICK, first, {})
+  assert fingerprint(QUICK, moved, {}) == own
+  assert fingerprint(QUICK, other, {}) != own
+  assert other.describe() == first.describe()
+  # Another name is another split, another share too.
+  (tmp_path / 'y/train/a/00.bmp').rename(tmp_path / 'y/train/a/0.bmp')
+  renamed = Images(Folder(moved.source.path), (4, 4), 1)
+  shared = dataclasses.replace(first, held_out_share=0.2)
+  for data in (renamed, shared):
+    assert fingerprint(QUICK, data, {}) != own
+
+
+def test_names_of_metrics_tell_data_apart(tmp_path):
+  """Of folders with the same last name, and of names in any script."""
+  names = set()
+  for i, root in enumerate(('cats/train', 'dogs/train', '猫', '犬', '!', '?')):
+    data = pictures(tmp_path / root, value=100 + i)
+    block = {'type': 'data.folder.Folder', 'path': f'{tmp_path}/{root}'}
+    names.add(data_name({'source': block}, data.digest))
+    # A copy elsewhere has the same name.
+    copy = pictures(tmp_path / 'copy' / str(i) / root, value=100 + i)
+    block['path'] = copy.source.path + '/'
+    assert data_name({'source': block}, copy.digest) in names
+  assert len(names) == 6
+  starts = sorted(name.rsplit('-', 1)[0] for name in names)
+  assert starts == ['data', 'data', 'train', 'train', '犬', '猫']
+  block = {'source': {'type': 'data.digits.Digits'}}
+  assert data_name(block, Images(Digits(), (8, 8), 1).digest) == 'digits'
+  assert data_name({**block, 'held_out_share': 0.2}, 'abcdefghij') == (
+    'digits-abcdefgh'
+  )
+
+
+def test_idx_files_in_folders_of_one_name_have_other_digests(tmp_path):
+  found = set()
+  for value, folder in enumerate(('mnist', 'kmnist')):
+    root = tmp_path / folder / 'raw'
+    root.mkdir(parents=True)
+    for name, shape in (('images-idx3', (3, 2, 2)), ('labels-idx1', (3,))):
+      head = struct.pack(f'>HBB{len(shape)}I', 0, 8, len(shape), *shape)
+      body = bytes([value] * math.prod(shape))
+      (root / f'train-{name}-ubyte').write_bytes(head + body)
+    found.add(Idx(str(root)).digest())
+  assert len(found) == 2
 
 
 def test_training_is_seeded(data):

@@ -1,6 +1,7 @@
 """PSNR, SSIM, codebook figures and the names of figures."""
 
 import dataclasses
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -144,6 +145,20 @@ def test_mean_of_psnr_is_not_psnr_of_mean():
 def test_no_held_out_split_is_an_error():
   data = dataclasses.replace(two_classes(), every=0)
   with pytest.raises(DataError, match='held_out_share'):
+    run(data, lambda image: image)
+
+
+def test_held_out_images_without_a_weight_are_an_error():
+  data = types.SimpleNamespace(
+    held_out_examples=2,
+    shape=(6, 9, 1),
+    held_out=lambda *_: [
+      {'image': np.zeros((2, 6, 9, 1), np.float32), 'weight': np.zeros(2)}
+    ],
+  )
+  with pytest.raises(
+    DataError, match=r'none of 2 held-out .*config\.data\.text'
+  ):
     run(data, lambda image: image)
 
 

@@ -12,6 +12,7 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
+from PIL import Image
 
 from arvision.build import ConfigError
 from arvision.commands import common
@@ -352,6 +353,31 @@ def test_the_key_of_the_cache_has_all_that_matters():
     question(sample_batch=32),
   ]
   assert len({q.key() for q in (first, *others)}) == 7
+
+
+def test_own_parts_and_data_are_in_the_key(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(str(tmp_path))
+  (tmp_path / 'ownlab' / 'data').mkdir(parents=True)
+  (tmp_path / 'ownlab' / '__init__.py').write_text('')
+  helper = tmp_path / 'ownlab' / 'data' / 'helper.py'
+  helper.write_text('WIDTH = 1\n')
+  (tmp_path / 'ownlab' / 'parts.py').write_text('class Part:\n  pass\n')
+  own = question('optim.type=ownlab.parts.Part')
+  before = own.key()
+  helper.write_text('WIDTH = 2\n')
+  assert own.key() != before
+  # The number of classes that is left to a folder.
+  config = common.load_config('digits/var').copy_and_resolve_references()
+  with config.unlocked():
+    config.condition.classes = None
+    config.data.source = {'type': 'data.folder.Folder', 'path': str(tmp_path)}
+  keys = set()
+  for name in 'ab':
+    (tmp_path / name).mkdir()
+    for i in range(9):
+      Image.new('L', (8, 8)).save(tmp_path / name / f'{i}.png')
+    keys.add(dataclasses.replace(own, config=config).key())
+  assert len(keys) == 2
 
 
 def test_the_source_that_matters_is_in_the_key(tmp_path):

@@ -2,14 +2,20 @@
 
 import json
 import re
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from arvision.build import ConfigError
+from arvision.parallel import host
+from arvision.parallel.mesh import make_mesh
+from arvision.tasks.base import accumulate
 from arvision.training.checkpoint import load_params
+from arvision.training.evaluate import HeldOut
 from arvision.training.start import compile_lowered
 from tests.parts import training_toys as toys
 
@@ -135,6 +141,41 @@ def test_pieces_of_a_batch_add_up_to_it(whole, tmp_path):
   a, b = toys.arrays(whole), toys.arrays(tmp_path)
   for name in a:
     np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize('pieces', [1, 2])
+def test_a_batch_without_any_weight_has_no_gradient(pieces):
+  """Captions without features may fill a whole batch, which no host can see."""
+
+  def loss(params, part, piece):
+    w = part['weight']
+    value = jnp.sum(w * (params * part['x'] - 1) ** 2)
+    return value, (jnp.sum(w), {'loss': value})
+
+  x = np.array([1.0, 2.0, 3.0, 4.0], np.float32)
+  nothing = {'x': x, 'weight': np.zeros(4, np.float32)}
+  gradient, metrics = accumulate(loss, jnp.float32(2), nothing, pieces)
+  assert gradient == 0 and metrics['loss'] == 0
+  some = {'x': x, 'weight': np.array([0, 0.5, 0, 1], np.float32)}
+  gradient, metrics = accumulate(loss, jnp.float32(2), some, pieces)
+  # (0.5 * 2 * 2 * (4 - 1) + 2 * 4 * (8 - 1)) / 1.5
+  np.testing.assert_allclose(gradient, 62 / 1.5, rtol=1e-6)
+  np.testing.assert_allclose(metrics['loss'], (4.5 + 49) / 1.5, rtol=1e-6)
+
+
+def test_a_held_out_split_without_any_weight_has_no_figures():
+  task = toys.Task(tx=optax.identity())
+  data = toys.Data()
+  passes = types.SimpleNamespace(
+    held_out_examples=20,
+    held_out=lambda *given: (
+      {**batch, 'weight': 0 * batch['weight']}
+      for batch in data.held_out(*given)
+    ),
+  )
+  placement = host.Placement(make_mesh({'data': 1}, jax.devices()[:1]))
+  held_out = HeldOut(task, passes, placement, 16, 2)
+  assert held_out.evaluate(task.init(jax.random.key(0))) == {}
 
 
 def test_steps_of_a_run_share_one_program(tmp_path):

@@ -32,6 +32,9 @@ class Data:
   num_classes: int = CLASSES
   shape: tuple[int, int, int] = (4, 4, 1)
 
+  def describe(self):
+    return f'{self.examples} training and {self.held_out_examples} held out'
+
   def _batch(self, ranks, noise):
     label = (ranks % CLASSES).astype(np.int32)
     image = noise.reshape(-1, 4, 4, 1).astype(np.float32) - 0.5
