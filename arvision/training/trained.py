@@ -201,7 +201,7 @@ class TrainedRun:
 def load_run(
   workdir: str | os.PathLike,
   ema: str | None = None,
-  step: int | None = None,
+  step: int | str | None = None,
   mesh: Mesh | None = None,
 ) -> TrainedRun:
   """Opens a run.
@@ -209,7 +209,7 @@ def load_run(
   Args:
     workdir: its folder.
     ema: which weights: a decay, 'raw', or None for the slowest average.
-    step: of the checkpoint; None for the newest.
+    step: of the checkpoint; None for the newest, 'best' for the best.
     mesh: of devices of this process; None takes all of them along `data`.
 
   Raises:
