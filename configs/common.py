@@ -35,8 +35,10 @@ def new(seed: int = 0) -> ConfigDict:
   config = ConfigDict()
   config.seed = seed
   config.ema = (0.999,)
+  # Decays grow with the steps up to these, so that short runs have averages too.
+  config.ema_warmup = True
   config.mesh = block(slice=1, data=-1, fsdp=1, tensor=1, sequence=1)
-  config.checkpoint = block(every=block(fraction=0.1), keep=2)
+  config.checkpoint = block(every=block(fraction=0.1), keep=2, best='')
   config.log = block(every=block(steps=50))
   config.pictures = block(every=block(fraction=0.1), count=32)
   config.evals = block(every=block(fraction=0.1))

@@ -12,7 +12,6 @@ families that are not in --output stay, where they were made on such a machine.
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import re
 import shutil
@@ -20,6 +19,7 @@ import shutil
 from training import Runs, parameters, where
 
 from arvision.evals import chart
+from arvision.training.writers import LOG, read_log
 
 SAMPLES = 1000
 
@@ -76,8 +76,7 @@ def train(runs: Runs, family: Family) -> None:
 def losses(folder: pathlib.Path) -> dict[str, list]:
   """Name -> (step, loss) in training and on held-out digits."""
   found: dict[str, list] = {'training': [], 'held out': []}
-  for text in (folder / 'log.jsonl').read_text().splitlines():
-    line = json.loads(text)
+  for line in read_log(folder / LOG):
     for name, key in (('training', 'loss'), ('held out', 'held_out/loss')):
       if key in line:
         found[name].append((line['step'], line[key]))

@@ -12,6 +12,7 @@ from arvision.build import ConfigError
 from arvision.commands import common, runs
 from arvision.evals import chart, page
 from arvision.evals.protocol import dataset_name
+from arvision.training.writers import LOG, read_log
 
 # The figures of summary.json, and what the page calls them.
 _FIGURES = {
@@ -90,7 +91,7 @@ class Folder:
     self.config = _json(path / 'config.json')
     evaluation = path / 'eval.json'
     self.evaluation = _json(evaluation) if evaluation.is_file() else {}
-    self.log = _lines(path / 'log.jsonl')
+    self.log = read_log(path / LOG)
 
   @property
   def kind(self) -> str:
@@ -122,19 +123,6 @@ def _json(path):
     return json.loads(path.read_text(encoding='utf-8'))
   except ValueError as error:
     raise ConfigError(f'{path} is damaged: {error}') from error
-
-
-def _lines(path):
-  """Lines of a JSONL; a last line that is torn is left out."""
-  if not path.is_file():
-    return []
-  lines = []
-  for text in path.read_text(encoding='utf-8').splitlines():
-    try:
-      lines.append(json.loads(text))
-    except ValueError:
-      continue
-  return [line for line in lines if isinstance(line, dict) and 'step' in line]
 
 
 def curves(log: Sequence[Mapping]) -> dict[str, dict[str, list]]:
@@ -221,7 +209,7 @@ def training_seconds(log: Sequence[Mapping]) -> float:
   total, before = 0.0, 0.0
   for line in log:
     speed = line.get('images_per_second', 0.0)
-    if speed > 0:
+    if speed > 0 and 'examples' in line:
       total += (line['examples'] - before) / speed
       before = line['examples']
   return total

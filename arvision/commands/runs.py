@@ -52,7 +52,10 @@ def parser(command: str, about: str | None) -> argparse.ArgumentParser:
     'themselves; default: the slowest average',
   )
   flags.add_argument(
-    '--step', type=int, help='of the checkpoint; default: the newest'
+    '--step',
+    type=lambda text: text if text == 'best' else int(text),
+    help="of the checkpoint, or 'best' for that of config.checkpoint.best; "
+    'default: the newest',
   )
   flags.add_argument(
     '--mesh',

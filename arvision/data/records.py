@@ -70,9 +70,12 @@ def new_folder(path: str) -> Iterator[pathlib.Path]:
   partial.mkdir()
   try:
     yield partial
-    if target.exists():
-      target.rmdir()
-    partial.rename(target)
+    try:
+      partial.rename(target)  # onto an empty folder, too
+    except OSError as error:
+      raise DataError(
+        f'{target}: {error.strerror}; does another process write there?'
+      ) from error
   except BaseException:
     shutil.rmtree(partial, ignore_errors=True)
     raise

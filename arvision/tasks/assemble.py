@@ -274,6 +274,7 @@ def make_task(
     'tx': tx or optax.identity(),
     'image_shape': tuple(data.shape),
     'ema': tuple(config.ema),
+    'ema_warmup': config.get('ema_warmup', False),
     'accumulate': value(config.optim, 'accumulate'),
     'seed': config.seed,
     'frozen': frozen or {},

@@ -36,6 +36,7 @@ class Autoregressive:
     classes: number of classes, 0 for unconditional.
     frozen: {'tokenizer': variables}.
     ema: decays of the running averages.
+    ema_warmup: whether they warm up, see `update_ema`.
     accumulate: pieces that a step is cut into.
     seed: of every draw.
     draws: number of sampled pictures.
@@ -50,6 +51,7 @@ class Autoregressive:
   classes: int
   frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
   ema: tuple[float, ...] = (0.999,)
+  ema_warmup: bool = False
   accumulate: int = 1
   seed: int = 0
   draws: int = 32
@@ -135,7 +137,9 @@ class Autoregressive:
       step=state.step + 1,
       params=params,
       opt_state=opt_state,
-      ema=update_ema(state.ema, params),
+      ema=update_ema(
+        state.ema, params, state.step if self.ema_warmup else None
+      ),
     )
     return state, metrics
 

@@ -111,15 +111,30 @@ def start_ema(params: Any, decays: tuple[float, ...]) -> dict[str, Any]:
   return {str(d): jax.tree.map(jnp.array, params) for d in decays}
 
 
-def update_ema(ema: dict[str, Any], params: Any) -> dict[str, Any]:
+def update_ema(
+  ema: dict[str, Any], params: Any, step: jax.Array | None = None
+) -> dict[str, Any]:
   """avg <- (1 - d) params + d avg, in float32, where the two differ.
 
   Both products are rounded, as in the official trainers. What does not change has
   an average that does not change either.
+
+  Args:
+    ema: decay as text -> average.
+    params: after a step.
+    step: () int32 steps taken before it. With it decays warm up, from 0.1 to
+      min(decay, (1 + step) / (10 + step)), so that an average follows a run that
+      is short or has just begun. None: the decays themselves.
+
+  Source: TensorFlow's ExponentialMovingAverage with `num_updates`; EMAModel of
+    huggingface/diffusers and bytedance/1d-tokenizer.
   """
 
   def one(average, decay):
-    moved = optax.incremental_update(params, average, 1 - decay)
+    new = 1 - decay
+    if step is not None:
+      new = jnp.maximum(new, 9 / (10 + step))
+    moved = optax.incremental_update(params, average, new)
     return jax.tree.map(
       lambda p, old, new: jnp.where(p == old, old, new), params, average, moved
     )

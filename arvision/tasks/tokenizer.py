@@ -59,6 +59,7 @@ class TrainTokenizer:
     fixed: parts of the tokenizer that are not trained, as their parameters are
       called; exempt them from weight decay too.
     ema: decays of the running averages.
+    ema_warmup: whether they warm up, see `update_ema`.
     accumulate: pieces that a step is cut into.
     seed: of every draw.
     frozen: {'perceptual': weights}, read from the files where not given.
@@ -82,6 +83,7 @@ class TrainTokenizer:
   restart_after: int = 0
   fixed: tuple[str, ...] = ()
   ema: tuple[float, ...] = (0.999,)
+  ema_warmup: bool = False
   accumulate: int = 1
   seed: int = 0
   frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -153,7 +155,11 @@ class TrainTokenizer:
       step=state.step + 1,
       params=params,
       opt_state=opt_state,
-      ema=update_ema(state.ema, {'tokenizer': params['tokenizer']}),
+      ema=update_ema(
+        state.ema,
+        {'tokenizer': params['tokenizer']},
+        state.step if self.ema_warmup else None,
+      ),
     )
     if arrays:
       # `accumulate` has divided these sums by the number of examples.

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from arvision.tasks.base import TrainState
 from arvision.training import hooks
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
+from arvision.training.lock import Lock
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
 
@@ -52,23 +52,25 @@ class Between:
   """Log, held-out figures, pictures and checkpoints of a run.
 
   Attributes:
-    workdir: folder of the run.
-    clock: its length.
+    watch: for numbers that are not finite.
+    clock: the length of the run.
     every: 'log', 'evals', 'pictures', 'checkpoint' -> steps; 0 = never.
     names: of the metrics that a step packs into one array.
     rates: name -> schedule, logged beside the metrics.
     frozen: weights on devices that are not in the state.
     position: in the data and in the log.
+    lock: of the folder that all is written to.
     writer, checkpoints, held_out: where things go and come from.
   """
 
-  workdir: str | os.PathLike
+  watch: hooks.Watch
   clock: Clock
   every: Mapping[str, int]
   names: list[str]
   rates: Mapping[str, Callable]
   frozen: Any
   position: Position
+  lock: Lock
   writer: Writer
   checkpoints: Checkpoints
   held_out: HeldOut
@@ -76,7 +78,6 @@ class Between:
   def __post_init__(self):
     self._rate = Rate(self.clock.batch_size, self.clock.total)
     self._rates_at = jax.jit(lambda i: {k: f(i) for k, f in self.rates.items()})
-    self._figures: dict[str, float] = {}
 
   def start(self, step: int) -> None:
     """Starts to measure the speed."""
@@ -94,7 +95,7 @@ class Between:
       Diverged: they are not finite.
     """
     values = dict(zip(self.names, np.asarray(metrics).tolist()))
-    hooks.check_finite(values, step, self.checkpoints.latest, self.workdir)
+    self.watch.metrics(values, step, self.checkpoints.latest)
     self.position.window.add(values)
     speed = self._rate(step)[0]
     loss = values.get('loss', float('nan'))
@@ -110,22 +111,29 @@ class Between:
       state: after that step.
       batch: the last one, on the host.
       due: some of the keys of `every`.
+
+    Raises:
+      Diverged: the state is not finite; nothing was saved.
     """
     with self._pause():
       if 'log' in due:
         self._log(step)
+      if due != ['log']:
+        self.watch.state(state, step, self.checkpoints.latest)
       full = state.replace(frozen=self.frozen)
+      figures: dict[str, float] = {}
       if 'evals' in due:
-        self._figures = self.held_out.evaluate(full)
-        if self._figures:
-          self.writer.scalars(step, self._figures, _brief(self._figures))
+        figures = self.held_out.evaluate(full)
+        if figures:
+          self.writer.scalars(step, figures, _brief(figures))
       if 'pictures' in due:
         rows = self.held_out.pictures(full, batch)
         # Named by what was made: 'reconstructions' under 'originals'.
         self.writer.picture(list(rows)[-1], rows, step)
-      if 'checkpoint' in due:
+      if 'checkpoint' in due or self.checkpoints.improves(figures):
+        self.lock.check()
         position = self.position.get_state()
-        self.checkpoints.save(step, state, position, self._figures)
+        self.checkpoints.save(step, state, position, figures)
 
   def _log(self, step):
     speed, left = self._rate(step)

@@ -11,16 +11,26 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import ConfigDict
-from orbax.checkpoint import checkpoint_managers as policies
 
 from arvision.build import ConfigError, suggest
 from arvision.data.base import DataError
 from arvision.parallel import host
 from arvision.tasks.base import TrainState
+from arvision.training import digests, hooks
 from arvision.training import workdir as workdirs
+from arvision.training.kept import Kept, best_of, read_meta
+from arvision.training.trees import (
+  first_line,
+  name_of,
+  read_numpy,
+  read_shapes,
+  real_arrays,
+)
 
 # Written last by Orbax, so their absence means that a save did not end.
 _MARKERS = ('_CHECKPOINT_METADATA', 'state/_METADATA', 'meta/metadata')
+# What foreign values raise where they are read.
+_ODD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class Checkpoints:
@@ -49,44 +59,40 @@ class Checkpoints:
       facts: config key -> value of what gives the data position its meaning;
         checkpoints with other facts are refused.
       keep: how many of the newest are kept.
-      best: metric by which the best one (lowest value) is kept too.
+      best: held-out figure by which the best one is kept too, see `Kept`.
       read_only: the folder is another run's; nothing in it is touched.
     """
     if keep < 1:
       raise ConfigError(f'config.checkpoint.keep={keep}: wanted 1 or more')
     self._folder = pathlib.Path(folder).absolute()
     self.facts = dict(facts)
-    self._best = best
     self._read_only = read_only
-    rules: list[Any] = [policies.LatestN(keep)]
-    if best:
-      # Never seen = infinite: such a checkpoint is kept as a new one only.
-      metric = lambda m: m.get(best, float('inf'))
-      rules.append(policies.BestN(get_metric_fn=metric, reverse=True, n=1))
+    self._kept = Kept(keep, best)
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(rules),
-        read_only=read_only,
+        preservation_policy=self._kept, read_only=read_only
       ),
       item_names=('state', 'meta'),
-      item_handlers={
-        'state': ocp.PyTreeCheckpointHandler(),
-        'meta': ocp.JsonCheckpointHandler(),
-      },
+      item_handlers={'state': digests.Arrays(), 'meta': digests.Json()},
     )
+    self._kept.read(self._folder, self._manager.all_steps())
 
   @property
   def latest(self) -> int | None:
     """The newest step that was saved whole, None without any."""
     return max(self._manager.all_steps(), default=None)
 
+  def improves(self, figures: Mapping[str, float]) -> bool:
+    """Whether held-out figures are better than those of every checkpoint."""
+    return self._kept.improves(figures, self._manager.all_steps())
+
   def save(
     self,
     step: int,
     state: TrainState,
     position: Any,
-    metrics: Mapping[str, float] | None = None,
+    figures: Mapping[str, float] | None = None,
   ) -> None:
     """Starts a save; returns once the arrays are copied.
 
@@ -95,16 +101,21 @@ class Checkpoints:
       state: all but `frozen` is saved.
       position: `get_state()` of the data iterator, JSON values. It is the
         same in every process, see `data.base.Data`.
-      metrics: of the held-out evaluation, to find the best checkpoint.
+      figures: of the held-out evaluation of this state, None without one.
     """
-    meta = {'step': step, 'data': position, 'facts': self.facts}
+    self._kept.figures[step] = dict(figures or {})
+    meta = {
+      'step': step,
+      'data': position,
+      'facts': self.facts,
+      'figures': self._kept.figures[step],
+    }
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.PyTreeSave(_saved(state)),
-        meta=ocp.args.JsonSave(meta),
+        state=digests.SaveArrays(_saved(state)),
+        meta=digests.SaveJson(meta),
       ),
-      metrics=dict(metrics or {}) if self._best else None,
       force=True,
     )
 
@@ -136,8 +147,9 @@ class Checkpoints:
         assert found is not None
         state, meta = found
         self._check_facts(meta['facts'], step)
-        set_position(meta['data'])
-        return abstract.replace(**state), step
+        problem = _place(set_position, meta['data'])
+        if host.all_agree(problem is None):
+          return abstract.replace(**state), step
       self._set_aside(step, problem)
     if steps and self._read_only:
       raise DataError(f"no checkpoint in '{self._folder}' can be read")
@@ -152,13 +164,10 @@ class Checkpoints:
   def _read(self, step, abstract):
     """(state as dict, meta) and None, or None and what is wrong."""
     folder = self._folder / str(step)
-    lost = [name for name in _MARKERS if not (folder / name).exists()]
-    if lost:
-      return None, f'{lost[0]} is missing'
-    try:
-      shapes = _shapes(folder)
-    except Exception as error:  # what Orbax raises here is not specified
-      return None, _first_line(error)
+    meta, shapes, problem = self._look(folder)
+    # Orbax restores in all processes together.
+    if not host.all_agree(problem is None):
+      return None, problem
     wanted = _saved(abstract)
     for name in ('params', 'ema'):
       check_shapes(shapes.get(name, {}), wanted[name], f'{folder}: {name}')
@@ -166,16 +175,37 @@ class Checkpoints:
       found = self._manager.restore(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.PyTreeRestore(
+          state=digests.RestoreArrays(
             wanted,
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
           ),
-          meta=ocp.args.JsonRestore(),
         ),
       )
-    except Exception as error:
-      return None, _first_line(error)
-    return (found['state'], found['meta']), None
+    except Exception as error:  # what Orbax raises here is not specified
+      return None, first_line(error)
+    bad = hooks.not_finite(found['state'])
+    if bad:
+      return None, f'{bad} has values that are not finite'
+    return (found['state'], meta), None
+
+  def _look(self, folder):
+    """(meta, shapes, None) of a whole checkpoint, or what is wrong, last."""
+    lost = [name for name in _MARKERS if not (folder / name).exists()]
+    if lost:
+      return None, None, f'{lost[0]} is missing'
+    try:
+      meta = read_meta(folder)
+      for key, value in self.facts.items():
+        if type(meta['facts'].get(key)) is not type(value):
+          raise ValueError(f'meta/metadata has no config.{key} of its kind')
+      digests.check(folder / 'meta')
+      digests.check(folder / 'state', jax.process_index(), jax.process_count())
+    except (ValueError, OSError) as error:
+      return None, None, first_line(error)
+    try:
+      return meta, _shapes(folder), None
+    except Exception as error:  # what Orbax raises here is not specified
+      return None, None, first_line(error)
 
   def _check_facts(self, facts, step):
     for key, value in self.facts.items():
@@ -216,7 +246,7 @@ class Checkpoints:
 def load_params(
   workdir: str | os.PathLike,
   ema: str | None = None,
-  step: int | None = None,
+  step: int | str | None = None,
   allow: Iterable[str] | None = (),
 ) -> tuple[ConfigDict, Any, int]:
   """The trained or imported parameters of a run, without optimizer state.
@@ -226,7 +256,8 @@ def load_params(
     ema: which running average, by its decay ('0.999'); 'raw' for the
       parameters themselves. None takes the slowest average that the run has,
       and the parameters themselves where it has none.
-    step: which checkpoint; None takes the newest that can be read.
+    step: which checkpoint; 'best' takes that of config.checkpoint.best, None
+      the newest that can be read.
     allow: see `workdir.load_config`.
 
   Returns:
@@ -234,34 +265,56 @@ def load_params(
 
   Raises:
     ConfigError: no run there, no such average or step.
-    DataError: no checkpoint, or none that can be read.
+    DataError: no checkpoint, none that can be read, or weights that are not
+      finite.
   """
   config = workdirs.load_config(workdir, allow)
   folder = pathlib.Path(workdir).absolute() / workdirs.CHECKPOINTS
   names = [p.name for p in folder.glob('*')] if folder.is_dir() else []
-  steps = sorted((int(n) for n in names if n.isdigit()), reverse=True)
-  if not steps and (pathlib.Path(workdir) / workdirs.IMPORTED).is_dir():
+  steps = sorted((int(n) for n in names if n.isdecimal()), reverse=True)
+  imported = pathlib.Path(workdir) / workdirs.IMPORTED
+  if not steps and imported.is_dir():
     _which(ema, [], workdir)
-    tree = load_tree(pathlib.Path(workdir) / workdirs.IMPORTED)
-    return config, tree['params'], 0
+    params = load_tree(imported)['params']
+    _refuse_not_finite(params, str(imported))
+    return config, params, 0
   if not steps:
     raise DataError(f"'{workdir}' has no checkpoint yet; train there first")
+  if step == 'best':
+    name = config.get('checkpoint', {}).get('best', '')
+    step = best_of(folder, steps, name)
   if step is not None and step not in steps:
     raise ConfigError(f"'{workdir}' has no step {step}; it has {steps}")
+  problem = ''
   for number in steps if step is None else [step]:
     try:
+      digests.check(folder / str(number) / 'state')
       saved = _shapes(folder / str(number))
       key = _which(ema, list(saved['ema']), workdir)
       wanted = saved['ema'][key] if key else saved['params']
       tree = {'ema': {key: wanted}} if key else {'params': wanted}
-      found = _read_numpy(folder / str(number) / 'state', tree)
+      found = read_numpy(folder / str(number) / 'state', tree)
       params = found['ema'][key] if key else found['params']
-      return config, params, number
     except ConfigError:
       raise
     except Exception as error:  # what Orbax raises here is not specified
-      logging.warning('checkpoint %d: %s', number, _first_line(error))
-  raise DataError(f"no checkpoint in '{folder}' can be read")
+      problem = f'checkpoint {number}: {first_line(error)}'
+      logging.warning(problem)
+      continue
+    _refuse_not_finite(
+      params, f"checkpoint {number} in '{folder}'", f'; there are {steps}'
+    )
+    return config, params, number
+  raise DataError(f"no checkpoint in '{folder}' can be read; {problem}")
+
+
+def _refuse_not_finite(params, where, others=''):
+  for name, leaf in real_arrays(params).items():
+    if not np.isfinite(leaf).all():
+      raise DataError(
+        f'{where} has weights that are not finite ({name}): the run '
+        f'diverged before it was saved{others}'
+      )
 
 
 def _which(ema, decays, workdir):
@@ -279,13 +332,21 @@ def _which(ema, decays, workdir):
 
 def save_tree(path: pathlib.Path, tree: Any) -> None:
   """Writes a tree of arrays to a folder, whole or not at all."""
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
-    writer.save(path.absolute(), args=ocp.args.PyTreeSave(tree))
+  with ocp.Checkpointer(digests.Arrays()) as writer:
+    writer.save(path.absolute(), args=digests.SaveArrays(tree))
 
 
 def load_tree(path: pathlib.Path) -> Any:
-  """Reads what `save_tree` wrote, as numpy arrays."""
-  return _read_numpy(path.absolute(), _metadata(path.absolute()))
+  """Reads what `save_tree` wrote, as numpy arrays.
+
+  Raises:
+    DataError: it is damaged.
+  """
+  try:
+    digests.check(path)
+    return read_numpy(path.absolute(), read_shapes(path.absolute()))
+  except Exception as error:  # what Orbax raises here is not specified
+    raise DataError(f"'{path}' is damaged: {first_line(error)}") from error
 
 
 def check_shapes(got: Any, wanted: Any, where: str) -> None:
@@ -310,9 +371,19 @@ def check_shapes(got: Any, wanted: Any, where: str) -> None:
 
 
 def _by_path(tree):
-  text = lambda p: jax.tree_util.keystr(p, simple=True, separator='/')
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {text(path): tuple(leaf.shape) for path, leaf in leaves}
+  return {name_of(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _place(set_position, state):
+  """Goes to a position in the data; what is wrong with it, or None."""
+  try:
+    set_position(state)
+  except (ConfigError, DataError):
+    raise
+  except _ODD as error:
+    return f'its position in the data: {first_line(error)}'
+  return None
 
 
 def _saved(state):
@@ -322,30 +393,4 @@ def _saved(state):
 
 def _shapes(folder):
   """The saved tree of a checkpoint, with shapes for leaves."""
-  tree = _metadata(folder / 'state')
-  return {'params': {}, 'ema': {}, **tree}
-
-
-def _metadata(path):
-  # The handler itself: `ocp.Checkpointer` would warn of a file that only a
-  # checkpoint with one item has.
-  tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
-  if not tree:
-    raise ValueError(f'{path} has no arrays')
-  return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), tree)
-
-
-def _read_numpy(path, wanted):
-  args = jax.tree.map(
-    lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
-  )
-  return ocp.PyTreeCheckpointHandler().restore(
-    path,
-    args=ocp.args.PyTreeRestore(
-      wanted, restore_args=args, partial_restore=True
-    ),
-  )
-
-
-def _first_line(error):
-  return (str(error) or type(error).__name__).splitlines()[0][:200]
+  return {'params': {}, 'ema': {}, **read_shapes(folder / 'state')}

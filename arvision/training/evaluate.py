@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from arvision.build import ConfigError, suggest
 from arvision.data.base import Data
 from arvision.parallel.host import Placement
 from arvision.tasks.base import Task, TrainState
@@ -21,6 +22,11 @@ def shown(state: TrainState) -> Any:
   if not state.ema:
     return state.params
   return state.ema[max(state.ema, key=float)]
+
+
+def _figure(version: str, name: str) -> str:
+  """'held_out/loss' of the parameters, 'held_out/ema_0.999/loss'."""
+  return f'held_out/{version}/{name}' if version else f'held_out/{name}'
 
 
 class _Ordered:
@@ -64,6 +70,7 @@ class HeldOut:
       batch_size: examples of a step of the pass, global.
       count: how many examples pictures are made of.
     """
+    self._task = task
     self._data = data
     self._placement = placement
     self._batch_size = batch_size
@@ -95,9 +102,34 @@ class HeldOut:
       weight = sums.pop('weight')
       if not weight:
         return {}
-      where = f'held_out/{name}/' if name else 'held_out/'
-      means |= {where + k: float(v / weight) for k, v in sums.items()}
+      means |= {_figure(name, k): float(v / weight) for k, v in sums.items()}
     return means
+
+  def check_best(self, best: str, state: TrainState, every: int) -> None:
+    """Refuses a `config.checkpoint.best` that no evaluation will measure.
+
+    Args:
+      best: name of a figure, with or without '-' in front; '' for none.
+      state: of the task. `evaluate` is traced, and computes nothing.
+      every: steps between two evaluations, 0 for none.
+
+    Raises:
+      ConfigError: with the figures that there are.
+    """
+    if not best:
+      return
+    said = f"config.checkpoint.best='{best}': "
+    if not every or not self._data.held_out_examples:
+      why = 'config.evals.every is 0' if not every else 'nothing is held out'
+      raise ConfigError(f'{said}{why}, so there is no figure to go by')
+    batch = self._placement.put_batch(next(iter(self._pass())))
+    with self._placement.scope():
+      sums = jax.eval_shape(self._task.evaluate, state, state.params, batch)
+    keys = [k for k in sums if k != 'weight']
+    names = [_figure(name, k) for name in versions(state) for k in keys]
+    name = best.removeprefix('-')
+    if name not in names:
+      raise ConfigError(said + 'no such figure.' + suggest(name, names))
 
   def pictures(self, state: TrainState, batch: Any) -> dict[str, np.ndarray]:
     """name -> (k, H, W, C), of always the same held-out examples.

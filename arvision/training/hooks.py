@@ -1,5 +1,6 @@
 """What a loop watches for: bad numbers, signals, and its own pace."""
 
+import functools
 import math
 import signal
 from collections.abc import Mapping
@@ -7,48 +8,115 @@ from types import FrameType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from arvision.tasks.base import TrainState
+from arvision.training import workdir as workdirs
+from arvision.training.trees import real_arrays
 
 
 class Diverged(RuntimeError):
   """Training stopped, since its numbers are not finite any more."""
 
 
-def check_finite(
-  metrics: Mapping[str, float], step: int, saved: int | None, workdir: Any
-) -> None:
-  """Stops a run whose loss or gradient is not a number.
+class Watch:
+  """Stops a run whose numbers are not finite, with what to try instead."""
+
+  def __init__(self, config: ConfigDict, workdir: Any):
+    """Takes what the message needs: the config and the folder of the run."""
+    self._config = config
+    self._workdir = workdir
+
+  def metrics(
+    self, metrics: Mapping[str, float], step: int, saved: int | None
+  ) -> None:
+    """Looks at the loss and the gradient.
+
+    Args:
+      metrics: of one step.
+      step: optimizer steps taken, this one included.
+      saved: step of the newest checkpoint, None without any.
+
+    Raises:
+      Diverged: one is not finite.
+    """
+    for name, value in metrics.items():
+      if math.isfinite(value):
+        continue
+      if name.split('/')[0].endswith('loss') or 'gradient_norm' in name:
+        self._stop(f'{name} was {value} at step {step}', saved)
+
+  def state(self, state: TrainState, step: int, saved: int | None) -> None:
+    """Looks at all arrays of a state; see `metrics`.
+
+    A state that diverged in its last step has a loss that is finite yet.
+    """
+    bad = not_finite(state.replace(frozen={}))
+    if bad:
+      self._stop(f'{bad} was not finite after step {step}', saved)
+
+  def _stop(self, what, saved):
+    kept, how = 'there is no checkpoint yet', 'in a new --workdir'
+    if saved is not None:
+      kept = f'the checkpoint of step {saved} is from before that and untouched'
+      how += f' (--init_from={self._workdir} takes its weights)'
+    raise Diverged(
+      f"{what}, so training stopped; {kept} (in '{self._workdir}').\n"
+      f'What may help, {how}: {", ".join(_advice(self._config))}'
+    )
+
+
+def _advice(config):
+  """What may keep a run from diverging, by the keys that its config has."""
+  found = []
+  plain = workdirs.to_json(config)
+  for key, value in flatten_dict(plain, sep='.').items():
+    block, _, name = key.rpartition('.')
+    # A generator does not train the tokenizer that it has.
+    trained = 'backbone' not in plain or not key.startswith('tokenizer.')
+    if name == 'dtype' and value in ('bfloat16', 'float16') and trained:
+      found.append(f'config.{key}=float32')
+    if 'optim' not in block or value is None:
+      continue
+    if name == 'learning_rate':
+      found.append(f'a lower config.{key} (now {value})')
+    elif name == 'clip':
+      text = f'a smaller config.{key} (now {value})'
+      found.append(text if value else f'config.{key}=1.0')
+    elif name == 'eps' and not value:
+      found.append(f'config.{key}=1e-8')
+    elif block.endswith('.warmup'):
+      found.append(f'a longer warm-up (config.{key}, now {value})')
+  return found
+
+
+def not_finite(tree: Any) -> str | None:
+  """The path of the first array with a NaN or an infinity in it, or None.
 
   Args:
-    metrics: of one step.
-    step: optimizer steps taken, this one included.
-    saved: step of the newest checkpoint, None without any.
-    workdir: of the run, for the message.
-
-  Raises:
-    Diverged: with what to try.
+    tree: of arrays on devices, of all processes.
   """
-  bad = [
-    name
-    for name, value in metrics.items()
-    if not math.isfinite(value)
-    and (name.split('/')[0].endswith('loss') or 'gradient_norm' in name)
-  ]
-  if not bad:
-    return
-  kept = (
-    f'the checkpoint of step {saved} is from before that and untouched'
-    if saved is not None
-    else 'there is no checkpoint yet'
-  )
-  raise Diverged(
-    f'{bad[0]} was {metrics[bad[0]]} at step {step}, so training stopped; '
-    f"{kept} (in '{workdir}').\n"
-    'What may help, in a new --workdir (--init_from or --resume_from goes on '
-    'from a checkpoint): a lower config.optim.learning_rate, a longer '
-    'config.optim.schedule.warmup, a smaller config.optim.clip, float32 '
-    "instead of bfloat16 (config.backbone.dtype='float32')"
-  )
+  arrays = real_arrays(tree)
+  if not arrays:
+    return None
+  leaves = [*arrays.values()]
+  mesh = getattr(leaves[0].sharding, 'mesh', None)
+  whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+  finite = np.asarray(_finite(leaves, whole))
+  return next((k for k, ok in zip(arrays, finite) if not ok), None)
+
+
+@functools.partial(jax.jit, static_argnames='whole')
+def _finite(leaves, whole):
+  found = jnp.stack([jnp.isfinite(x).all() for x in leaves])
+  if whole is None:
+    return found
+  return jax.lax.with_sharding_constraint(found, whole)
 
 
 class Window:
@@ -76,7 +144,10 @@ class Window:
 
   def set_state(self, state: Mapping[str, Any]) -> None:
     """Goes on as the window did that wrote the state."""
-    self._sums, self._count = dict(state['sums']), state['count']
+    sums, count = dict(state['sums']), state['count']
+    if not all(isinstance(x, (int, float)) for x in (*sums.values(), count)):
+      raise ValueError(f'sums of metrics that are no numbers: {state}')
+    self._sums, self._count = sums, count
 
 
 def due(step: int, every: int, total: int) -> bool:

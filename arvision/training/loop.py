@@ -16,6 +16,7 @@ from arvision.parallel.rules import Rules
 from arvision.tasks import assemble
 from arvision.training import frozen as frozen_weights
 from arvision.training import hooks, schedule, start
+from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.between import Between, Position
 from arvision.training.checkpoint import Checkpoints
@@ -70,7 +71,9 @@ def train(
     Diverged: a loss or gradient that is not finite.
   """
   data = make_data(config)
-  config = assemble.complete(config, data)
+  config = workdirs.as_before(assemble.complete(config, data), workdir)
+  if resume_from:
+    config = workdirs.as_before(config, resume_from)
   workdirs.check_same(config, workdir)
   mesh = make_mesh(config.mesh)
   placement = host.Placement(mesh, Rules(**config.get('rules', {})))
@@ -80,6 +83,7 @@ def train(
     key: clock.steps(config[key].every, f'{key}.every')
     for key in ('log', 'evals', 'pictures', 'checkpoint')
   }
+  best = config.checkpoint.get('best') or ''
   optimizer = build(config.optim, 'optim')
   placement.check_batch(clock.batch_size, optimizer.accumulate)
   frozen = frozen_weights.load(config, workdir)
@@ -88,15 +92,18 @@ def train(
   origin = start.Origin(task, placement, config.seed)
   batches = data.train(clock.batch_size, config.seed, *placement.share())
 
-  frozen_weights.claim(workdir, config, frozen)
   with contextlib.ExitStack() as stack:
     stack.callback(batches.close)
+    lock = stack.enter_context(locks.held(workdir))
+    # Another run may have come and gone since it was asked first.
+    workdirs.check_same(config, workdir)
+    frozen_weights.claim(workdir, config, frozen)
     position = Position(batches)
     checkpoints = Checkpoints(
       pathlib.Path(workdir) / workdirs.CHECKPOINTS,
       {'seed': config.seed, 'data.batch_size': clock.batch_size},
       keep=config.checkpoint.get('keep', 2),
-      best=config.checkpoint.get('best', ''),
+      best=best,
     )
     stack.callback(checkpoints.close)
     state, step, said = start.first_state(
@@ -122,21 +129,23 @@ def train(
     held_out = HeldOut(task, data, placement, clock.batch_size, count)
     on_device = placement.put_whole(task.frozen)
     batch = next(batches)
+    full = state.replace(frozen=on_device)
+    held_out.check_best(best, full, every['evals'])
     if step == 0:
-      full = state.replace(frozen=on_device)
       writer.picture('first_batch', held_out.check(full, batch))
     step_fn, names, text = start.compile_step(
       task, placement, state, on_device, placement.put_batch(batch)
     )
     writer.say(text)
     between = Between(
-      workdir=workdir,
+      watch=hooks.Watch(config, workdir),
       clock=clock,
       every=every,
       names=names,
       rates=optimizer.rates(clock),
       frozen=on_device,
       position=position,
+      lock=lock,
       writer=writer,
       checkpoints=checkpoints,
       held_out=held_out,

@@ -15,7 +15,7 @@ from arvision.build import ConfigError, build
 from arvision.data.base import DataError
 from arvision.importers import families, files, table
 from arvision.tasks import assemble
-from arvision.training import checkpoint, frozen
+from arvision.training import checkpoint, frozen, lock
 from arvision.training import workdir as workdirs
 from arvision.training.trained import TrainedRun
 
@@ -57,11 +57,7 @@ def bring_in(
     DataError: a file that cannot be used; see `files` and `table`.
   """
   folder = pathlib.Path(workdir)
-  for name in (workdirs.CONFIG, workdirs.CHECKPOINTS):
-    if (folder / name).exists():
-      raise ConfigError(
-        f"--workdir='{workdir}' holds a run already ({name}); choose a new one"
-      )
+  _refuse_run(folder)
   form = table_of(config)
   shapes = assemble.trained_shapes(config)
   content = files.read(source)
@@ -77,13 +73,14 @@ def bring_in(
     raise DataError(text + _other_family(form, content)) from error
   kept = frozen.load(config, workdir)
   target = folder / workdirs.IMPORTED
-  if target.exists():  # of an import that did not end
-    shutil.rmtree(target)
-  folder.mkdir(parents=True, exist_ok=True)
   if not assemble.is_generator(config):
     params = {'tokenizer': params}
-  checkpoint.save_tree(target, {'params': params})
-  frozen.claim(workdir, config, kept)
+  with lock.held(folder):
+    _refuse_run(folder)
+    if target.exists():  # of an import that did not end
+      shutil.rmtree(target)
+    checkpoint.save_tree(target, {'params': params})
+    frozen.claim(workdir, config, kept)
   return _summary(form, source, place, weights, params)
 
 
@@ -94,6 +91,14 @@ def _other_family(form, content):
   if not seems or seems.startswith(form.name):
     return ''
   return f'\nthe file looks like a {seems}; this config is of a {form.name}'
+
+
+def _refuse_run(folder):
+  for name in (workdirs.CONFIG, workdirs.CHECKPOINTS):
+    if (folder / name).exists():
+      raise ConfigError(
+        f"--workdir='{folder}' holds a run already ({name}); choose a new one"
+      )
 
 
 def _summary(form, source, place, weights, params):

@@ -205,7 +205,7 @@ class TrainedRun:
 def load_run(
   workdir: str | os.PathLike,
   ema: str | None = None,
-  step: int | None = None,
+  step: int | str | None = None,
   mesh: Mesh | None = None,
   allow: str | Iterable[str] = (),
 ) -> TrainedRun:
@@ -214,7 +214,7 @@ def load_run(
   Args:
     workdir: its folder.
     ema: which weights: a decay, 'raw', or None for the slowest average.
-    step: of the checkpoint; None for the newest.
+    step: of the checkpoint; None for the newest, 'best' for the best.
     mesh: of devices of this process; None takes all of them along `data`.
     allow: your own packages whose classes the run may name, ('my_package',).
       Others are refused before they are imported.

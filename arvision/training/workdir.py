@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from arvision import trust
@@ -39,6 +40,9 @@ CHANGEABLE = (
   'release',
   'backbone.attention.kernel',
 )
+
+# Keys that came later, and what runs did that were started before.
+FORMERLY = {'ema_warmup': False}
 
 _MAY = tuple(f'config.{key}{end}' for key in CHANGEABLE for end in '.:')
 
@@ -121,7 +125,9 @@ def check_same(config: ConfigDict, workdir: str | os.PathLike) -> None:
     return
   differ = [
     line
-    for line in differences(load_config(folder, allow=None), config)
+    for line in differences(
+      _completed(load_config(folder, allow=None)), _completed(config)
+    )
     if not line.strip().startswith(_MAY)
   ]
   if differ:
@@ -130,6 +136,39 @@ def check_same(config: ConfigDict, workdir: str | os.PathLike) -> None:
       + '\n'.join(differ)
       + '\nSet these back to go on with it, or choose another --workdir'
     )
+
+
+def as_before(config: ConfigDict, workdir: str | os.PathLike) -> ConfigDict:
+  """A config that goes on with an old run as that was begun.
+
+  Args:
+    config: its keys may be younger than the run; those keep their former values.
+    workdir: of the run; without one, nothing changes.
+
+  Raises:
+    ConfigError: its config is damaged.
+  """
+  if not (pathlib.Path(workdir) / CONFIG).is_file():
+    return config
+  there, changed = load_config(workdir), ConfigDict(config)
+  with changed.unlocked():
+    for key, value in FORMERLY.items():
+      if there.get(key, value) == value != changed.get(key, value):
+        logging.warning(
+          "'%s' was begun with config.%s=%s and goes on so",
+          *(workdir, key, value),
+        )
+        changed[key] = value
+  return changed
+
+
+def _completed(config):
+  """A config with the keys that came later."""
+  whole = ConfigDict(config)
+  with whole.unlocked():
+    for key, value in FORMERLY.items():
+      whole[key] = config.get(key, value)
+  return whole
 
 
 def differences(

@@ -1,6 +1,8 @@
 """Where the figures and pictures of a run go."""
 
+import contextlib
 import json
+import math
 import os
 import pathlib
 import sys
@@ -18,17 +20,40 @@ from arvision.training import pictures
 LOG = 'log.jsonl'
 
 
+def read_log(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The lines of a JSONL, oldest first; torn and foreign ones are left out.
+
+  Returns:
+    name -> number of every line, a finite 'step' among them; [] without a file.
+  """
+  if not path.is_file():
+    return []
+  lines = []
+  for text in path.read_bytes().split(b'\n'):
+    with contextlib.suppress(ValueError, RecursionError):
+      lines.append(_numbers(json.loads(text)))
+  return lines
+
+
+def _numbers(line):
+  """The numbers of a line of a log; ValueError where it is none."""
+  if not isinstance(line, dict):
+    raise ValueError(line)
+  numbers = {k: v for k, v in line.items() if isinstance(v, (int, float))}
+  try:
+    finite = [math.isfinite(v) for v in (numbers['step'], *numbers.values())]
+  except (KeyError, OverflowError) as error:  # an integer may be too large
+    raise ValueError(line) from error
+  if not finite[0]:
+    raise ValueError(line)
+  return numbers
+
+
 def cut_log(path: pathlib.Path, step: int) -> None:
-  """Removes the lines of a JSONL after a step, and one that is torn."""
+  """Removes the lines of a JSONL after a step, and what is no line of one."""
   if not path.exists():
     return
-  kept = []
-  for line in path.read_text().splitlines():
-    try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line + '\n')
-    except (ValueError, KeyError, TypeError):
-      continue
+  kept = [json.dumps(x) + '\n' for x in read_log(path) if x['step'] <= step]
   new = path.with_suffix('.tmp')
   new.write_text(''.join(kept))
   new.replace(path)

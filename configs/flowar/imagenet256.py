@@ -74,4 +74,5 @@ def get_config(arg: str = 'S'):
     4e-4, common.cosine(0.025, epochs=100), weight_decay=0.02, clip=3.0
   )
   config.ema = (0.9999,)
+  config.ema_warmup = False
   return common.locked(config)

@@ -48,4 +48,5 @@ def get_config(arg: str = 'B'):
     1e-4, common.block(type='training.schedule.Constant'), clip=1.0
   )
   config.ema = (0.9999,)
+  config.ema_warmup = False
   return common.locked(config)

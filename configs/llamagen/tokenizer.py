@@ -49,4 +49,5 @@ def get_config(arg: str = ''):
   )
   config.optim.kind = 'adam'
   config.ema = (0.9999,)
+  config.ema_warmup = False
   return common.locked(config)

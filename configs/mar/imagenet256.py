@@ -75,4 +75,5 @@ def get_config(arg: str = 'B'):
     exempt=parts.NO_DECAY,
   )
   config.ema = (0.9999,)
+  config.ema_warmup = False
   return common.locked(config)

@@ -69,4 +69,5 @@ def get_config(arg: str = 'B'):
     clip=1.0,
   )
   config.ema = (0.9999,)
+  config.ema_warmup = False
   return common.locked(config)

@@ -137,12 +137,25 @@ def test_two_steps_with_a_discriminator():
     adversarial_start=1,
     adaptive_limits=(0.0, 1e4),
     accumulate=2,
+    ema_warmup=True,
   )
-  state = nn.unbox(jax.jit(task.init)(jax.random.key(0)))
+  fresh = nn.unbox(jax.jit(task.init)(jax.random.key(0)))
   step = jax.jit(task.step)
   batch = {'image': np.concatenate([IMAGE, IMAGE[:1]])}
-  state, before = step(state, batch)
+  state, before = step(fresh, batch)
   again, after = step(state, batch)
+  average = fresh.params['tokenizer']
+  for decay, now in ((1 / 10, state), (2 / 11, again)):  # of 0.999
+    average = jax.tree.map(
+      lambda a, p, d=decay: d * a + (1 - d) * p,
+      average,
+      now.params['tokenizer'],
+    )
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7),
+      now.ema['0.999']['tokenizer'],
+      average,
+    )
   assert before['adversarial_weight'] == before['discriminator'] == 0
   assert after['adversarial_weight'] > 0 and after['discriminator'] > 0
   assert all(np.isfinite(v) for v in (*before.values(), *after.values()))

@@ -8,9 +8,11 @@ import optax
 import pytest
 
 from arvision.build import ConfigError
+from arvision.tasks import assemble
 from arvision.tasks.base import start_ema, update_ema
 from arvision.training import optim, schedule
 from arvision.training.schedule import Clock
+from tests.configs import ALL
 
 CLOCK = Clock(5, 1, 100)
 
@@ -143,6 +145,48 @@ def test_decay_sees_through_the_boxes_of_init():
 def test_a_wrong_optimizer_is_refused(fields, said):
   with pytest.raises(ConfigError, match=said):
     optim.Optimizer(**{'learning_rate': 0.1, **fields})
+
+
+def test_averages_warm_up_as_numpy_says():
+  params = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+  ema = start_ema({'w': params[0]}, (0.3, 0.9999))
+  wanted = {'0.3': np.float64(params[0]), '0.9999': np.float64(params[0])}
+  for t in range(5):
+    ema = update_ema(ema, {'w': params[t + 1]}, jnp.int32(t))
+    for decay in wanted:
+      d = min(float(decay), (1 + t) / (10 + t))
+      wanted[decay] = d * wanted[decay] + (1 - d) * params[t + 1]
+  for decay, average in wanted.items():
+    np.testing.assert_allclose(ema[decay]['w'], average, rtol=1e-5)
+  assert not np.allclose(wanted['0.3'], wanted['0.9999'])
+
+
+def test_published_averages_do_not_warm_up():
+  """Nor do those of runs from before there was such a key."""
+  for name, warm in {
+    'digits/tokenizer': True,
+    'titok/tokenizer': True,
+    'mar/imagenet256': False,
+    'xar/imagenet256': False,
+    'llamagen/tokenizer': False,
+  }.items():
+    makers = [make for full, make in ALL.items() if full.startswith(name)]
+    assert makers and all(make().ema_warmup == warm for make in makers), name
+  config = ALL['digits/tokenizer']()
+  data = assemble.make_data(config)
+  assert assemble.make_task(config, data).ema_warmup
+  with config.unlocked():
+    del config.ema_warmup
+  assert not assemble.make_task(config, data).ema_warmup
+
+
+def test_a_warm_up_ends_at_the_decay():
+  params, start = {'w': np.float32([3.0])}, {'w': np.float32([1.0])}
+  ema = start_ema(start, (0.99,))
+  late = update_ema(ema, params, jnp.int32(10_000))
+  np.testing.assert_array_equal(
+    late['0.99']['w'], update_ema(ema, params)['0.99']['w']
+  )
 
 
 @pytest.fixture(scope='module')

@@ -105,6 +105,8 @@ class Task:
   seed: int = 0
   width: int = 8
   bad_step: int = -1
+  bad_update: int = -1
+  bad_part: str = 'params'
   frozen: dict = dataclasses.field(default_factory=dict)
 
   @property
@@ -143,13 +145,22 @@ class Task:
     params = optax.apply_updates(state.params, updates)
     metrics['gradient_norm'] = optax.tree.norm(gradient)
     seen = state.extra['seen'].at[batch['label']].add(1)
-    return state.replace(
+    new = state.replace(
       step=state.step + 1,
       params=params,
       opt_state=opt,
       ema=update_ema(state.ema, params),
       extra={'seen': seen},
-    ), metrics
+    )
+    broken = jax.tree.map(
+      lambda x: (
+        jnp.where(state.step == self.bad_update, jnp.nan, x)
+        if x.dtype == jnp.float32
+        else x
+      ),
+      getattr(new, self.bad_part),
+    )
+    return new.replace(**{self.bad_part: broken}), metrics
 
   def evaluate(self, state, params, batch):
     each, hit = self._loss(params, batch['image'], batch['label'])
