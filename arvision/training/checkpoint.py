@@ -213,9 +213,35 @@ class Checkpoints:
     self._manager.close()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+  """Parameters of a run, and which they are.
+
+  Attributes:
+    config: of the run.
+    params: a tree of numpy arrays.
+    step: optimizer steps that they have seen.
+    ema: the decay of the running average that they are, 'raw' for the
+      parameters themselves.
+  """
+
+  config: ConfigDict
+  params: Any
+  step: int
+  ema: str
+
+
 def load_params(
   workdir: str | os.PathLike, ema: str | None = None, step: int | None = None
 ) -> tuple[ConfigDict, Any, int]:
+  """The config, the parameters and their step, see `load_weights`."""
+  found = load_weights(workdir, ema, step)
+  return found.config, found.params, found.step
+
+
+def load_weights(
+  workdir: str | os.PathLike, ema: str | None = None, step: int | None = None
+) -> Weights:
   """The trained or imported parameters of a run, without optimizer state.
 
   Args:
@@ -224,9 +250,6 @@ def load_params(
       parameters themselves. None takes the slowest average that the run has,
       and the parameters themselves where it has none.
     step: which checkpoint; None takes the newest that can be read.
-
-  Returns:
-    The run's config, the parameters as a tree of numpy arrays, their step.
 
   Raises:
     ConfigError: no run there, no such average or step.
@@ -239,7 +262,7 @@ def load_params(
   if not steps and (pathlib.Path(workdir) / workdirs.IMPORTED).is_dir():
     _which(ema, [], workdir)
     tree = load_tree(pathlib.Path(workdir) / workdirs.IMPORTED)
-    return config, tree['params'], 0
+    return Weights(config, tree['params'], 0, 'raw')
   if not steps:
     raise DataError(f"'{workdir}' has no checkpoint yet; train there first")
   if step is not None and step not in steps:
@@ -252,7 +275,7 @@ def load_params(
       tree = {'ema': {key: wanted}} if key else {'params': wanted}
       found = _read_numpy(folder / str(number) / 'state', tree)
       params = found['ema'][key] if key else found['params']
-      return config, params, number
+      return Weights(config, params, number, key or 'raw')
     except ConfigError:
       raise
     except Exception as error:  # what Orbax raises here is not specified
