@@ -1,5 +1,6 @@
 """TFDS datasets in ArrayRecord form, read without TensorFlow."""
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -36,19 +37,31 @@ class Tfds(Source):
   caption: str = ''
 
   @functools.cached_property
-  def _data(self) -> Any:
+  def _builder(self) -> Any:
     # Imported here: the start of other runs shall not pay for it.
     import tensorflow_datasets as tfds
 
-    try:
-      return tfds.data_source(
+    with self._told():
+      return tfds.builder(
         self.builder,
-        split=self.split,
         data_dir=self.data_dir or None,
-        download=self.download,
-        builder_kwargs={'file_format': 'array_record'},
+        file_format='array_record',
         try_gcs=False,
       )
+
+  @functools.cached_property
+  def _data(self) -> Any:
+    with self._told():
+      if self.download:
+        self._builder.download_and_prepare()
+      return self._builder.as_data_source(split=self.split)
+
+  @contextlib.contextmanager
+  def _told(self):
+    try:
+      yield
+    except DataError:
+      raise
     except Exception as error:  # TFDS raises a dozen kinds
       raise DataError(
         f"TFDS '{self.builder}' with split '{self.split}' cannot be opened "
@@ -58,7 +71,9 @@ class Tfds(Source):
 
   @functools.cached_property
   def _features(self):
-    features = self._data.dataset_info.features
+    if self.download:
+      _ = self._data  # of some they are known once they are prepared
+    features = self._builder.info.features
     for key in ('image', 'label', 'caption'):
       name = getattr(self, key)
       if name and name not in features:
