@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 
 from arvision.build import ConfigError
@@ -126,3 +127,46 @@ def write_text(path: pathlib.Path, text: str, flag: str = '--workdir') -> None:
       partial.replace(path)
     finally:
       partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def filling(path: str | os.PathLike) -> Iterator[None]:
+  """Says in one line that a disk became full, whoever found it.
+
+  Libraries that write in threads find it many times, and say so each time.
+
+  Args:
+    path: of the folder that is filled inside.
+
+  Raises:
+    ConfigError: the disk is full.
+  """
+  before = threading.excepthook
+
+  def heard(found):
+    if not _full(found.exc_value):
+      before(found)
+
+  threading.excepthook = heard
+  try:
+    yield
+  except Exception as error:
+    if not _full(error):
+      raise
+    raise ConfigError(
+      f"--workdir: '{path}': no space is left; free space there and type the "
+      'same command'
+    ) from error
+  finally:
+    threading.excepthook = before
+
+
+def _full(error: BaseException | None) -> bool:
+  """Whether an error, or one that it came of, says that a disk is full."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in _FULL:
+      return True
+    if os.strerror(errno.ENOSPC) in str(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False

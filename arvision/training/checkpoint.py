@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -96,7 +97,11 @@ class Checkpoints:
       position: `get_state()` of the data iterator, JSON values. It is the
         same in every process, see `data.base.Data`.
       metrics: of the held-out evaluation, to find the best checkpoint.
+
+    Raises:
+      DataError: the disk has no room for it.
     """
+    self.check_room(state)
     meta = {'step': step, 'data': position, 'facts': self.facts}
     self._manager.save(
       step,
@@ -106,6 +111,22 @@ class Checkpoints:
       ),
       metrics=dict(metrics or {}) if self._best else None,
       force=True,
+    )
+
+  def check_room(self, state: TrainState) -> None:
+    """Refuses a disk that has no room for a checkpoint.
+
+    Threads of Orbax would find out one by one, each with a traceback.
+
+    Raises:
+      DataError: with what is there and what is wanted.
+    """
+    latest = self.latest
+    after = 'from the start' if latest is None else f'after step {latest}'
+    check_room(
+      self._folder,
+      _saved(state),
+      f'a checkpoint; the same command goes on {after} then',
     )
 
   def restore(
@@ -297,9 +318,44 @@ def _which(ema, decays, workdir):
 
 
 def save_tree(path: pathlib.Path, tree: Any) -> None:
-  """Writes a tree of arrays to a folder, whole or not at all."""
+  """Writes a tree of arrays to a folder, whole or not at all.
+
+  Raises:
+    DataError: the disk has no room for it.
+  """
+  check_room(path, tree, 'the weights')
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
     writer.save(path.absolute(), args=ocp.args.PyTreeSave(tree))
+
+
+def check_room(folder: pathlib.Path, tree: Any, what: str) -> None:
+  """Refuses a disk that has no room for a tree of arrays.
+
+  Args:
+    folder: where it will be written; it need not exist.
+    tree: what this process writes of it is counted, before compression.
+    what: it is, and more that is to be said.
+
+  Raises:
+    DataError: with what is there and what is wanted.
+  """
+  there = folder.absolute()
+  while not there.exists():
+    there = there.parent
+  need = sum(_bytes(x) for x in jax.tree.leaves(tree))
+  left = shutil.disk_usage(there).free
+  if left < need:
+    raise DataError(
+      f"'{folder}': {left / 1e6:,.1f} MB are free, {need / 1e6:,.1f} MB wanted; "
+      f'free space for {what}'
+    )
+
+
+def _bytes(x):
+  if not isinstance(x, jax.Array):
+    return np.asarray(x).nbytes
+  shards = x.addressable_shards
+  return sum(s.data.nbytes for s in shards if s.replica_id == 0)
 
 
 def load_tree(path: pathlib.Path) -> Any:

@@ -119,6 +119,7 @@ def train(
     count = config.pictures.get('count', 32)
     held_out = HeldOut(task, data, placement, clock.batch_size, count)
     on_device = placement.put_whole(task.frozen)
+    checkpoints.check_room(state)
     batch = next(batches)
     if step == 0:
       full = state.replace(frozen=on_device)
