@@ -3,13 +3,12 @@
 import argparse
 import pathlib
 import re
-import shutil
 from typing import Any
 
 import numpy as np
 
 from arvision.build import ConfigError
-from arvision.commands import runs
+from arvision.commands import runs, targets
 from arvision.commands.sample import parse_labels, prompts_of
 from arvision.data.base import DataError
 from arvision.data.decode import decode, decode_mask
@@ -28,11 +27,16 @@ def main(argv: list[str]) -> None:
       f"--workdir='{flags.workdir}' holds a tokenizer; name the workdir of a "
       'generator'
     )
-  if flags.number < 1:
-    raise ConfigError(f'--number={flags.number}: wanted 1 or more')
+  size = flags.batch_size
+  if flags.number < 1 or (size is not None and size < 1):
+    raise ConfigError(
+      f'--number={flags.number} --batch_size={size}: wanted 1 or more'
+    )
   name = flags.name or f'{flags.mode}_seed{flags.seed}'
   if not re.fullmatch(r'\w[\w.+=-]*', name):
     raise ConfigError(f"--name='{name}': wanted letters, digits, '-' and '_'")
+  folder = pathlib.Path(flags.workdir) / 'edits' / name
+  targets.check_folder(folder)
   images, own = originals(run, flags.image, flags.held_out)
   region = region_of(flags.mask, flags.box, images.shape[1:3])
   keep = region if flags.mode == 'outpaint' else ~region
@@ -48,7 +52,7 @@ def main(argv: list[str]) -> None:
     raise ConfigError(f'--captions: wanted one, got {len(prompts.names)}')
   else:
     labels = np.zeros(len(own), np.int32)
-  edit = run.edit_fn(prompts=prompts, **runs.sampling(flags))
+  edit = run.edit_fn(prompts=prompts, at_once=size, **runs.sampling(flags))
   keeps = np.broadcast_to(keep, images.shape[:3])
   count = len(images)
   rows = {
@@ -61,9 +65,9 @@ def main(argv: list[str]) -> None:
     if flags.composite:
       edited = np.where(keeps[..., None], images, edited)
     rows[f'{flags.mode} {k + 1}'] = edited
-  folder = pathlib.Path(flags.workdir) / 'edits' / name
+  print(f'{flags.number} edits of {count} pictures by {runs.weights_of(run)}')
   write(rows, folder)
-  print(f'{flags.number} edits of {count} pictures: {folder / "grid.png"}')
+  print(folder / 'grid.png')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -114,6 +118,11 @@ def parser() -> argparse.ArgumentParser:
   )
   flags.add_argument(
     '--number', type=int, default=4, help='edits of every picture (4)'
+  )
+  flags.add_argument(
+    '--batch_size',
+    type=int,
+    help='pictures at once; default: as many as memory holds',
   )
   flags.add_argument(
     '--composite',
@@ -238,14 +247,9 @@ def labels_of(
 
 def write(rows: dict[str, np.ndarray], folder: pathlib.Path) -> None:
   """Writes grid.png and one PNG per edit, in the place of what was there."""
-  partial = folder.with_name(f'.{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
   columns = len(rows['picture'])
-  pictures.save(partial / 'grid.png', pictures.sheet(rows, columns))
-  for name, images in rows.items():
-    for i, image in enumerate(pictures.to_uint8(images)):
-      image = image[..., 0] if image.shape[-1] == 1 else image
-      pictures.save(partial / f'{i:03d}_{name.replace(" ", "_")}.png', image)
-  shutil.rmtree(folder, ignore_errors=True)
-  partial.rename(folder)
+  with targets.whole_folder(folder) as partial, targets.writing(folder):
+    pictures.save(partial / 'grid.png', pictures.sheet(rows, columns))
+    for name, images in rows.items():
+      for i, image in enumerate(pictures.to_uint8(images)):
+        pictures.save(partial / f'{i:03d}_{name.replace(" ", "_")}.png', image)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from arvision.build import ConfigError
-from arvision.commands import runs
+from arvision.commands import runs, targets
 from arvision.data.latents import write_tokens
 from arvision.data.preparation import VIEWS
 from arvision.training.frozen import fingerprint
@@ -23,9 +23,11 @@ def main(argv: list[str]) -> None:
       f'--batch_size={flags.batch_size} --shards={flags.shards}: wanted 1 or '
       'more'
     )
-  counts = encode(
-    run, flags.output, flags.views, flags.batch_size, flags.shards
-  )
+  targets.check_folder(flags.output, '--output')
+  with targets.writing(flags.output, '--output'):
+    counts = encode(
+      run, flags.output, flags.views, flags.batch_size, flags.shards
+    )
   print(f'{flags.output}: {counts}')
   print(
     "train on it with --config.data.type='data.latents.CachedTokens' "
@@ -85,6 +87,7 @@ def encode(
     'tokenizer': {
       'config': runs.plain(run.config.tokenizer),
       'step': int(run.step),
+      'ema': run.ema,
       'fingerprint': fingerprint(run.variables),
       'grids': [list(grid) for grid in spec.grids],
       'size': spec.size,

@@ -10,15 +10,17 @@ from typing import Any
 import jax
 
 from arvision.build import ConfigError, suggest
-from arvision.commands import runs
+from arvision.commands import runs, targets
 from arvision.evals import cache
 from arvision.evals.classifier import Recipe
-from arvision.evals.generation import Generation
+from arvision.evals.generation import Generation, at_once
 from arvision.evals.protocol import Metrics, data_name, headline
 from arvision.evals.reconstruction import Reconstruction
 from arvision.parallel import host
 
 KINDS = ('reconstruction', 'generation')
+# Images per call, where nobody says how many.
+_AT_ONCE = 100
 # What of config.data changes no picture, and so no classifier.
 _WITHOUT_EFFECT = ('batch_size', 'threads', 'workers', 'cache', 'broken_share')
 # What `Data.digest` stands for, wherever it lies.
@@ -28,6 +30,12 @@ _IN_DIGEST = ('source', 'path')
 def main(argv: list[str]) -> None:
   """`arvision eval`: writes <workdir>/eval.json and prints a table."""
   flags, run = runs.open_run(parser(), argv, several=True)
+  path = flags.output or pathlib.Path(flags.workdir) / 'eval.json'
+  flag = '--output' if flags.output else '--workdir'
+  targets.check_file(path, flag)
+  if run.model is not None:
+    targets.check_folder(cache.folder_of(flags.classifiers), '--classifiers')
+  host.say(f'measuring {runs.weights_of(run)}')
   start = time.time()
   metrics = evaluate(
     run,
@@ -39,16 +47,16 @@ def main(argv: list[str]) -> None:
   )
   record = {
     'step': int(run.step),
-    'ema': flags.ema or (str(run.config.ema[0]) if run.config.ema else 'raw'),
+    'ema': run.ema,
     'sampling': {**runs.sampling(flags), 'samples': flags.samples},
     'headline': headline(metrics),
     'metrics': metrics,
     'seconds': time.time() - start,
   }
-  path = flags.output or pathlib.Path(flags.workdir) / 'eval.json'
+  host.say(table(metrics))
   if jax.process_index() == 0:
-    runs.write_text(path, json.dumps(record, indent=2) + '\n')
-  host.say(f'{table(metrics)}\n\n{path}')
+    targets.write_text(path, json.dumps(record, indent=2) + '\n', flag)
+  host.say(f'\n{path}')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     '--samples', type=int, default=1000, help='images to draw (1000)'
   )
   flags.add_argument(
-    '--batch_size', type=int, default=100, help='images per call (100)'
+    '--batch_size',
+    type=int,
+    help='images at once; default: up to 100, as many as memory holds',
   )
   flags.add_argument(
     '--output',
@@ -89,7 +99,7 @@ def evaluate(
   run: Any,
   which: list[str] | None = None,
   samples: int = 1000,
-  batch_size: int = 100,
+  batch_size: int | None = None,
   sampling: Mapping[str, Any] | None = None,
   recipe: Recipe | None = None,
   classifiers: pathlib.Path | None = None,
@@ -101,7 +111,7 @@ def evaluate(
     run: a trained tokenizer or generator, see `runs.open_run`.
     which: of `KINDS`; None for all that the run can do.
     samples: images to draw.
-    batch_size: images per call.
+    batch_size: images per call; None: up to 100, as many as memory holds.
     sampling: arguments of `run.sample_fn`.
     recipe: of the classifier.
     classifiers: folder of the cache, None for the user's.
@@ -111,7 +121,7 @@ def evaluate(
     ConfigError: an unknown kind, or samples of a run without a generator.
   """
   chosen = kinds(which, run.model is not None)
-  if samples < 2 or batch_size < 1:
+  if samples < 2 or (batch_size is not None and batch_size < 1):
     raise ConfigError(
       f'--samples={samples} --batch_size={batch_size}: wanted at least 2 '
       'samples and a batch of at least 1'
@@ -121,7 +131,7 @@ def evaluate(
   metrics: Metrics = {}
   if 'reconstruction' in chosen:
     say(f'reconstruction of {data.held_out_examples} held-out images')
-    evaluator = Reconstruction(name, batch_size)
+    evaluator = Reconstruction(name, batch_size or _AT_ONCE)
     metrics |= evaluator.run(data, run.encode, run.decode, run.tokenizer.spec)
   if 'generation' in chosen:
     classifier = None
@@ -137,10 +147,12 @@ def evaluate(
     say(f'drawing {samples} images')
     codes = run.tokenizer.spec.kind == 'codes'
     classes = len(runs.classes_of(run))
-    generation = Generation(name, samples, batch_size, classes)
+    sample = run.sample_fn(at_once=batch_size, **(sampling or {}))
+    size = at_once(sample, samples, batch_size, _AT_ONCE)
+    generation = Generation(name, samples, size, classes)
     metrics |= generation.run(
       data,
-      run.sample_fn(**(sampling or {})),
+      sample,
       classifier,
       run.as_drawn.encode if codes else None,
     )

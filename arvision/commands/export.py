@@ -2,14 +2,17 @@
 
 import argparse
 
-from arvision.commands import runs
+from arvision.commands import runs, targets
 from arvision.training.released import write_out
 
 
 def main(argv: list[str]) -> None:
   """`arvision export`: writes --output."""
   flags, run = runs.open_run(parser(), argv)
-  print(write_out(run, flags.output))
+  targets.check_file(flags.output, '--output')
+  with targets.writing(flags.output, '--output'):
+    said = write_out(run, flags.output)
+  print(said)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from arvision.commands import common
+from arvision.commands import common, targets
 from arvision.tasks import assemble
 from arvision.training.released import bring_in
 
@@ -13,7 +13,10 @@ def main(argv: list[str]) -> None:
   config = common.load_config(flags.config, overrides)
   if assemble.open_classes(config):
     config = assemble.complete(config, assemble.make_data(config))
-  print(bring_in(config, flags.source, flags.workdir, flags.weights))
+  targets.check_folder(flags.workdir)
+  with targets.filling(flags.workdir):
+    said = bring_in(config, flags.source, flags.workdir, flags.weights)
+  print(said)
   print(
     f'{flags.workdir} is ready for sample and eval; to fine-tune: '
     f'arvision train --init_from={flags.workdir}'

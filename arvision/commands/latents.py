@@ -10,18 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.build import ConfigError
-from arvision.commands import runs
+from arvision.commands import runs, targets
 from arvision.structs import Draw
+from arvision.training import memory
 
 
 def main(argv: list[str]) -> None:
   """`arvision latents`: writes <workdir>/latents.json and prints it."""
   flags, run = runs.open_run(parser(), argv)
-  found = measure(run, flags.images, flags.batch_size, flags.seed)
-  found |= setting(found, flags.shift)
   path = pathlib.Path(flags.workdir) / 'latents.json'
-  runs.write_text(path, json.dumps(found, indent=2) + '\n')
+  targets.check_file(path)
+  with memory.told(f'{flags.batch_size} images at once'):
+    found = measure(run, flags.images, flags.batch_size, flags.seed)
+  found |= setting(found, flags.shift)
   print(table(found))
+  targets.write_text(path, json.dumps(found, indent=2) + '\n')
   print(f'\n{path}')
 
 
@@ -59,7 +62,7 @@ def measure(
     seed: of the draws.
 
   Returns:
-    'step', 'images', 'mean', 'std', and the same of every channel in
+    'step', 'ema', 'images', 'mean', 'std', and the same of every channel in
     'channel_mean' and 'channel_std'.
 
   Raises:
@@ -89,6 +92,7 @@ def measure(
   mean, square = np.float64(total / places), squares / places
   found = {
     'step': int(run.step),
+    'ema': run.ema,
     'images': count,
     'mean': float(mean.mean()),
     'std': float(np.sqrt(square.mean() - mean.mean() ** 2)),

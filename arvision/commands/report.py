@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arvision.build import ConfigError
-from arvision.commands import common, runs
+from arvision.commands import common, targets
 from arvision.evals import chart, page
 from arvision.evals.protocol import dataset_name
 from arvision.training.writers import LOG, read_log
@@ -36,12 +36,15 @@ def main(argv: list[str]) -> None:
   flags, _ = common.parse(parser(), argv)
   folders = [pathlib.Path(f) for f in flags.workdir]
   output = pathlib.Path(flags.output or folders[-1])
+  flag = '--output' if flags.output else '--workdir'
+  targets.check_folder(output, flag)
   found = [Folder(f) for f in folders]
   summary = summarise(found, flags.seconds)
   summary['paths']['report'] = str(output / 'report.html')
-  output.mkdir(parents=True, exist_ok=True)
-  runs.write_text(output / 'report.html', render(found, summary, flags.title))
-  runs.write_text(output / 'summary.json', json.dumps(summary, indent=2) + '\n')
+  page_text = render(found, summary, flags.title)
+  targets.write_text(output / 'report.html', page_text, flag)
+  text = json.dumps(summary, indent=2) + '\n'
+  targets.write_text(output / 'summary.json', text, flag)
   print(f'{output / "report.html"}\n{output / "summary.json"}')
 
 
@@ -315,8 +318,10 @@ def _figures(folder):
   if not rows:
     return ''
   facts = [f'step {folder.evaluation.get("step")}']
-  if folder.evaluation.get('ema'):
-    facts.append(f'EMA {folder.evaluation["ema"]}')
+  average = folder.evaluation.get('ema')
+  if average:
+    # Runs without an average are measured as they are.
+    facts.append('no average' if average == 'raw' else f'EMA {average}')
   options = folder.evaluation.get('sampling', {})
   facts += [f'{k} {v}' for k, v in options.items() if v is not None]
   note = ', '.join(facts) + '. The name of a figure says how it was measured.'

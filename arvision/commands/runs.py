@@ -2,14 +2,11 @@
 
 import argparse
 import dataclasses
-import os
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-from absl import logging
 from ml_collections import ConfigDict
 
 from arvision import trust
@@ -95,7 +92,7 @@ def open_run(
     config = common.load_config(values.config, overrides)
     # What the user's own config names is known to the user.
     allow += trust.foreign(config)
-  run = load_run(values.workdir, values.ema, values.step, mesh, allow)
+  run = load_run(values.workdir, values.ema, values.step, mesh, allow, host.say)
   if config is None:
     config = common.override(run.config, overrides)
   return values, with_config(run, config, values.workdir)
@@ -196,8 +193,7 @@ def classes_of(run: TrainedRun) -> tuple[str, ...]:
     return ()
   try:
     return run.data.classes
-  except DataError as error:
-    logging.warning('classes have no names, since: %s', error)
+  except DataError:
     return tuple(str(i) for i in range(count))
 
 
@@ -225,13 +221,14 @@ def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:
   return build(block, 'data'), dict(block)
 
 
+def weights_of(run: TrainedRun) -> str:
+  """Which weights a run was opened with, in words."""
+  step = f'step {run.step:,}' if run.step else 'the import'
+  if run.ema == 'raw':
+    return f'the weights of {step} themselves'
+  return f'the average with decay {run.ema} of {step}'
+
+
 def plain(block: Mapping) -> dict[str, Any]:
   """A block of a config as plain values."""
   return {k: plain(v) if hasattr(v, 'items') else v for k, v in block.items()}
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file, whole or not at all."""
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
-  partial.write_text(text, encoding='utf-8')
-  partial.replace(path)

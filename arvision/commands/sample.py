@@ -1,19 +1,19 @@
 """Draws images of chosen classes or captions from a trained generator."""
 
 import argparse
+import collections
+import math
 import pathlib
 import re
-import shutil
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from arvision.build import ConfigError, build, suggest
-from arvision.commands import runs
-from arvision.evals.generation import Drawn, draw
+from arvision.commands import runs, samples, targets
+from arvision.evals.generation import at_once, draw
 from arvision.parallel import host
-from arvision.training import pictures
 from arvision.training.prompts import Prompts, of_captions, of_files
 from arvision.training.trained import TrainedRun
 
@@ -29,10 +29,10 @@ def main(argv: list[str]) -> None:
       f"--workdir='{flags.workdir}' holds a tokenizer, which draws nothing by "
       'itself; name the workdir of a generator'
     )
-  if flags.number < 1 or flags.batch_size < 1:
+  size = flags.batch_size
+  if flags.number < 1 or (size is not None and size < 1):
     raise ConfigError(
-      f'--number={flags.number} --batch_size={flags.batch_size}: wanted 1 or '
-      'more'
+      f'--number={flags.number} --batch_size={size}: wanted 1 or more'
     )
   prompts = prompts_of(run, flags.captions, flags.features)
   # An unconditional generator has one nameless class.
@@ -42,17 +42,31 @@ def main(argv: list[str]) -> None:
   if not re.fullmatch(r'\w[\w.+=-]*', name):
     raise ConfigError(f"--name='{name}': wanted letters, digits, '-' and '_'")
   labels = np.repeat(np.array(chosen, np.int32), flags.number)
-  sample = run.sample_fn(prompts=prompts, **runs.sampling(flags))
-  drawn = list(draw(sample, labels, flags.batch_size))
   folder = pathlib.Path(flags.workdir) / 'samples' / name
-  if jax.process_index() == 0:
-    write(drawn, classes, folder, flags.npz)
-  # JAX gives a process up that ends long after the others.
-  host.barrier('written')
+  targets.check_folder(folder, size=flags.npz * _npz_size(run, len(labels)))
+  sample = run.sample_fn(prompts=prompts, at_once=size, **runs.sampling(flags))
+  size = at_once(sample, len(labels), size)
   kind = 'captions' if prompts else 'classes'
   host.say(
-    f'{len(labels)} images of {len(chosen)} {kind}: {folder / "grid.png"}'
+    f'drawing {len(labels):,} images of {len(chosen)} {kind}, {size} at once, '
+    f'with {runs.weights_of(run)}'
   )
+  calls = samples.followed(draw(sample, labels, size), len(labels))
+  if jax.process_index() == 0:
+    png = flags.png
+    if png is None:
+      png = not flags.npz or len(labels) <= samples.MANY
+    with (
+      targets.whole_folder(folder) as partial,
+      samples.Samples(partial, classes, labels, png, flags.npz) as out,
+    ):
+      for drawn in calls:
+        out.add(drawn)
+  else:
+    collections.deque(calls, maxlen=0)
+  # JAX gives a process up that ends long after the others.
+  host.barrier('written')
+  host.say(f'{folder / "grid.png"}')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,7 +98,9 @@ def parser() -> argparse.ArgumentParser:
     '--number', type=int, default=8, help='images of every class (8)'
   )
   flags.add_argument(
-    '--batch_size', type=int, default=64, help='images per call (64)'
+    '--batch_size',
+    type=int,
+    help='images at once; default: up to 64, as many as memory holds',
   )
   flags.add_argument(
     '--name',
@@ -98,8 +114,22 @@ def parser() -> argparse.ArgumentParser:
     help='also samples.npz: arr_0 (n, H, W, C) uint8 as evaluation suites read '
     'it, labels, tokens',
   )
+  flags.add_argument(
+    '--png',
+    action=argparse.BooleanOptionalAction,
+    help='a PNG of every image; default: yes, but not for more than '
+    f'{samples.MANY:,} images with --npz',
+  )
   runs.add_sampling(flags)
   return flags
+
+
+def _npz_size(run: TrainedRun, count: int) -> int:
+  """Bytes of samples.npz."""
+  data, spec = run.config.data, run.tokenizer.spec
+  image = math.prod(data.size) * data.channels
+  token = 4 * (1 if spec.kind == 'codes' else spec.channels)
+  return count * (image + spec.length * token)
 
 
 def prompts_of(
@@ -156,42 +186,3 @@ def parse_labels(text: str, classes: Sequence[str]) -> list[int]:
       known = suggest(part, classes) if count <= 100 else ''
       raise ConfigError(f"--labels='{part}': no such class.{known}")
   return list(dict.fromkeys(labels))
-
-
-def write(
-  drawn: Sequence[Drawn],
-  classes: Sequence[str],
-  folder: pathlib.Path,
-  npz: bool = False,
-) -> None:
-  """Writes grid.png, one PNG per image, and samples.npz if asked for.
-
-  The folder appears whole, in the place of an older one.
-
-  Args:
-    drawn: the images of all calls.
-    classes: names; one row of the grid for every class that was drawn.
-    folder: to write.
-    npz: whether to write samples.npz.
-  """
-  images, labels, tokens = (
-    np.concatenate([getattr(d, name) for d in drawn])
-    for name in ('images', 'labels', 'tokens')
-  )
-  partial = folder.with_name(f'.{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  rows = {classes[k]: images[labels == k] for k in dict.fromkeys(labels)}
-  longest = max(len(row) for row in rows.values())
-  # Rows of a single class may be as long as a square wants.
-  columns = longest if len(rows) > 1 else None
-  pictures.save(partial / 'grid.png', pictures.sheet(rows, columns))
-  small = pictures.to_uint8(images)
-  for i, (image, label) in enumerate(zip(small, labels)):
-    plain = re.sub(r'[^\w-]+', '_', classes[label])[:60]
-    image = image[..., 0] if image.shape[-1] == 1 else image
-    pictures.save(partial / f'{i:05d}_{plain}.png', image)
-  if npz:
-    np.savez(partial / 'samples.npz', arr_0=small, labels=labels, tokens=tokens)
-  shutil.rmtree(folder, ignore_errors=True)
-  partial.rename(folder)

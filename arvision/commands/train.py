@@ -2,7 +2,7 @@
 
 import argparse
 
-from arvision.commands import common
+from arvision.commands import common, targets
 from arvision.parallel import host
 
 
@@ -15,18 +15,20 @@ def main(argv: list[str]) -> int:
   """
   flags, overrides = common.parse(parser(), argv)
   config = common.load_config(flags.config, overrides)
+  targets.check_folder(flags.workdir)
   host.use_compilation_cache()
   host.initialize()
   # Imported late: it asks for devices, which must not happen before.
   from arvision.training.loop import train
 
-  result = train(
-    config,
-    flags.workdir,
-    init_from=flags.init_from,
-    resume_from=flags.resume_from,
-    stop_at=flags.stop_at,
-  )
+  with targets.filling(flags.workdir):
+    result = train(
+      config,
+      flags.workdir,
+      init_from=flags.init_from,
+      resume_from=flags.resume_from,
+      stop_at=flags.stop_at,
+    )
   if result.step == result.total:
     host.say(f'trained {result.total} steps; results in {flags.workdir}')
     return 0

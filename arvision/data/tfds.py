@@ -1,5 +1,6 @@
 """TFDS datasets in ArrayRecord form, read without TensorFlow."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -58,7 +59,7 @@ class Tfds(Source):
     check_max_pixels(self.max_pixels)
 
   @functools.cached_property
-  def _data(self) -> Any:
+  def _builder(self) -> Any:
     # Imported here: the start of other runs shall not pay for it.
     import tensorflow_datasets as tfds
 
@@ -67,16 +68,33 @@ class Tfds(Source):
         f"config.data.source.builder='{self.builder}': wanted the name of a "
         'TFDS dataset, name/config:version'
       )
-    try:
+    with self._told():
       _check_features(self.builder, tfds.core.as_path(self._folder(tfds)))
-      data = tfds.data_source(
+      return tfds.builder(
         self.builder,
-        split=self.split,
         data_dir=self.data_dir or None,
-        download=self.download,
-        builder_kwargs={'file_format': 'array_record'},
+        file_format='array_record',
         try_gcs=False,
       )
+
+  @functools.cached_property
+  def _data(self) -> Any:
+    import tensorflow_datasets as tfds
+
+    with self._told():
+      if self.download:
+        self._builder.download_and_prepare()
+      data = self._builder.as_data_source(split=self.split)
+    features, image = data.dataset_info.features, self.image
+    if image in features and isinstance(features[image], tfds.features.Image):
+      # Encoded pictures from everywhere are under the limits of `decode`.
+      data.decoders = {image: tfds.decode.SkipDecoding()}
+    return data
+
+  @contextlib.contextmanager
+  def _told(self):
+    try:
+      yield
     except DataError:
       raise
     except Exception as error:  # TFDS raises a dozen kinds
@@ -85,18 +103,15 @@ class Tfds(Source):
         f'({type(error).__name__}: {error}); look at config.data.source.'
         'builder, split and data_dir, or set download'
       ) from error
-    features, image = data.dataset_info.features, self.image
-    if image in features and isinstance(features[image], tfds.features.Image):
-      # Encoded pictures from everywhere are under the limits of `decode`.
-      data.decoders = {image: tfds.decode.SkipDecoding()}
-    return data
 
   def _folder(self, tfds):
     return self.data_dir or tfds.core.constants.DATA_DIR
 
   @functools.cached_property
   def _features(self):
-    features = self._data.dataset_info.features
+    if self.download:
+      _ = self._data  # of some they are known once they are prepared
+    features = self._builder.info.features
     for key in ('image', 'label', 'caption'):
       name = getattr(self, key)
       if name and name not in features:

@@ -57,14 +57,14 @@ def load_or_train(
     recipe: how it is trained.
     data: what it is trained on.
     description: see `fingerprint`.
-    folder: of the cache, `classifiers` in `cache_folder()` for None.
+    folder: of the cache, see `folder_of`.
     say: is told how it goes.
 
   Raises:
     ConfigError: fewer than two classes.
   """
   name = f'{fingerprint(recipe, data, description)}.npz'
-  path = pathlib.Path(folder or host.cache_folder() / 'classifiers') / name
+  path = folder_of(folder) / name
   classifier = _load(path, recipe.network(data.num_classes))
   if classifier is not None:
     say(f'classifier: {path}')
@@ -75,10 +75,18 @@ def load_or_train(
     )
     classifier = recipe.train(data, say)
     if jax.process_index() == 0:
-      _save(path, classifier)
+      try:
+        _save(path, classifier)
+      except OSError as error:  # it serves this time
+        say(f'classifier: {path} cannot be kept: {error.strerror or error}')
   # One process may have found a file where another has trained.
   variables = host.as_first(classifier.variables)
   return dataclasses.replace(classifier, variables=variables)
+
+
+def folder_of(folder: str | os.PathLike | None) -> pathlib.Path:
+  """The folder of the cache, `classifiers` in `cache_folder()` for None."""
+  return pathlib.Path(folder or host.cache_folder() / 'classifiers')
 
 
 def _save(path, classifier):
@@ -87,9 +95,15 @@ def _save(path, classifier):
   path.parent.mkdir(parents=True, exist_ok=True)
   # A reader never sees half a file, however this process ends.
   with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-    np.savez(file, facts=json.dumps(facts), **flat)
-  os.chmod(file.name, 0o644)  # temporary files are private
-  os.replace(file.name, path)
+    new = pathlib.Path(file.name)
+    try:
+      np.savez(file, facts=json.dumps(facts), **flat)
+      file.flush()
+      new.chmod(0o644)  # temporary files are private
+      new.replace(path)
+    except BaseException:
+      new.unlink(missing_ok=True)
+      raise
 
 
 def _load(path, network):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from arvision.build import ConfigError
@@ -63,6 +64,25 @@ def draw(
     count = len(wanted)
     images = np.clip(images[:count], -1, 1)
     yield Drawn(images, tokens[:count], wanted, seconds)
+
+
+def at_once(
+  sample: Any, count: int, asked: int | None = None, most: int = 64
+) -> int:
+  """How many images every call of `draw` gives, the same in all processes.
+
+  Args:
+    sample: a `SampleFn` with `fit`: how many images of so many memory holds.
+    count: images of all calls.
+    asked: images per call, None for as many as memory holds.
+    most: of them.
+  """
+  if asked:
+    return min(asked, count)
+  # Calls of one size, so that none is filled up.
+  size = -(-count // -(-count // most))
+  processes = jax.process_count()
+  return min(size, host.least(sample.fit(-(-size // processes))) * processes)
 
 
 @dataclasses.dataclass(frozen=True)

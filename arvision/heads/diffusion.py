@@ -28,12 +28,7 @@ class Diffusion(TokenMLP):
   counts: Counts = Same(100)
   highest: int = diffusion.TRAIN_STEPS - 1
 
-  adjustable: ClassVar[tuple[str, ...]] = (
-    'counts',
-    'highest',
-    'remat',
-    'unroll',
-  )
+  adjustable: ClassVar[tuple[str, ...]] = ('counts', 'highest')
   # The noise, and where its variance lies.
   outputs = 2
 

@@ -71,12 +71,7 @@ class Flow(nn.Module):
   unroll: int = 1
   dtype: Any = jnp.float32
 
-  adjustable: ClassVar[tuple[str, ...]] = (
-    'counts',
-    'solver',
-    'remat',
-    'unroll',
-  )
+  adjustable: ClassVar[tuple[str, ...]] = ('counts', 'solver')
 
   def setup(self):
     def linear(features, names):

@@ -112,6 +112,13 @@ def all_agree(ok: bool) -> bool:
   return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
 
 
+def least(number: int) -> int:
+  """The smallest of the numbers that the processes have."""
+  if jax.process_count() == 1:
+    return number
+  return int(np.min(multihost_utils.process_allgather(np.asarray(number))))
+
+
 def barrier(name: str) -> None:
   """Waits for every process."""
   if jax.process_count() > 1:

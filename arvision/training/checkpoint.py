@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -102,7 +103,11 @@ class Checkpoints:
       position: `get_state()` of the data iterator, JSON values. It is the
         same in every process, see `data.base.Data`.
       figures: of the held-out evaluation of this state, None without one.
+
+    Raises:
+      DataError: the disk has no room for it.
     """
+    self.check_room(state)
     self._kept.figures[step] = dict(figures or {})
     meta = {
       'step': step,
@@ -117,6 +122,22 @@ class Checkpoints:
         meta=digests.SaveJson(meta),
       ),
       force=True,
+    )
+
+  def check_room(self, state: TrainState) -> None:
+    """Refuses a disk that has no room for a checkpoint.
+
+    Threads of Orbax would find out one by one, each with a traceback.
+
+    Raises:
+      DataError: with what is there and what is wanted.
+    """
+    latest = self.latest
+    after = 'from the start' if latest is None else f'after step {latest}'
+    check_room(
+      self._folder,
+      _saved(state),
+      f'a checkpoint; the same command goes on {after} then',
     )
 
   def restore(
@@ -243,12 +264,41 @@ class Checkpoints:
     self._manager.close()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+  """Parameters of a run, and which they are.
+
+  Attributes:
+    config: of the run.
+    params: a tree of numpy arrays.
+    step: optimizer steps that they have seen.
+    ema: the decay of the running average that they are, 'raw' for the
+      parameters themselves.
+  """
+
+  config: ConfigDict
+  params: Any
+  step: int
+  ema: str
+
+
 def load_params(
   workdir: str | os.PathLike,
   ema: str | None = None,
   step: int | str | None = None,
   allow: Iterable[str] | None = (),
 ) -> tuple[ConfigDict, Any, int]:
+  """The config, the parameters and their step, see `load_weights`."""
+  found = load_weights(workdir, ema, step, allow)
+  return found.config, found.params, found.step
+
+
+def load_weights(
+  workdir: str | os.PathLike,
+  ema: str | None = None,
+  step: int | str | None = None,
+  allow: Iterable[str] | None = (),
+) -> Weights:
   """The trained or imported parameters of a run, without optimizer state.
 
   Args:
@@ -259,9 +309,6 @@ def load_params(
     step: which checkpoint; 'best' takes that of config.checkpoint.best, None
       the newest that can be read.
     allow: see `workdir.load_config`.
-
-  Returns:
-    The run's config, the parameters as a tree of numpy arrays, their step.
 
   Raises:
     ConfigError: no run there, no such average or step.
@@ -277,7 +324,7 @@ def load_params(
     _which(ema, [], workdir)
     params = load_tree(imported)['params']
     _refuse_not_finite(params, str(imported))
-    return config, params, 0
+    return Weights(config, params, 0, 'raw')
   if not steps:
     raise DataError(f"'{workdir}' has no checkpoint yet; train there first")
   if step == 'best':
@@ -304,7 +351,7 @@ def load_params(
     _refuse_not_finite(
       params, f"checkpoint {number} in '{folder}'", f'; there are {steps}'
     )
-    return config, params, number
+    return Weights(config, params, number, key or 'raw')
   raise DataError(f"no checkpoint in '{folder}' can be read; {problem}")
 
 
@@ -331,9 +378,44 @@ def _which(ema, decays, workdir):
 
 
 def save_tree(path: pathlib.Path, tree: Any) -> None:
-  """Writes a tree of arrays to a folder, whole or not at all."""
+  """Writes a tree of arrays to a folder, whole or not at all.
+
+  Raises:
+    DataError: the disk has no room for it.
+  """
+  check_room(path, tree, 'the weights')
   with ocp.Checkpointer(digests.Arrays()) as writer:
     writer.save(path.absolute(), args=digests.SaveArrays(tree))
+
+
+def check_room(folder: pathlib.Path, tree: Any, what: str) -> None:
+  """Refuses a disk that has no room for a tree of arrays.
+
+  Args:
+    folder: where it will be written; it need not exist.
+    tree: what this process writes of it is counted, before compression.
+    what: it is, and more that is to be said.
+
+  Raises:
+    DataError: with what is there and what is wanted.
+  """
+  there = folder.absolute()
+  while not there.exists():
+    there = there.parent
+  need = sum(_bytes(x) for x in jax.tree.leaves(tree))
+  left = shutil.disk_usage(there).free
+  if left < need:
+    raise DataError(
+      f"'{folder}': {left / 1e6:,.1f} MB are free, {need / 1e6:,.1f} MB wanted; "
+      f'free space for {what}'
+    )
+
+
+def _bytes(x):
+  if not isinstance(x, jax.Array):
+    return np.asarray(x).nbytes
+  shards = x.addressable_shards
+  return sum(s.data.nbytes for s in shards if s.replica_id == 0)
 
 
 def load_tree(path: pathlib.Path) -> Any:

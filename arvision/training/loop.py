@@ -128,6 +128,7 @@ def train(
     count = config.pictures.get('count', 32)
     held_out = HeldOut(task, data, placement, clock.batch_size, count)
     on_device = placement.put_whole(task.frozen)
+    checkpoints.check_room(state)
     batch = next(batches)
     full = state.replace(frozen=on_device)
     held_out.check_best(best, full, every['evals'])

@@ -113,8 +113,10 @@ def save(path: str | os.PathLike, picture: np.ndarray) -> None:
 
   Args:
     path: of the file; its folder is made.
-    picture: (height, width, 3) uint8.
+    picture: (height, width, 1 or 3) uint8.
   """
+  if picture.shape[2:] == (1,):
+    picture = picture[..., 0]
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   new = path.with_suffix('.tmp')

@@ -141,4 +141,5 @@ def write_out(run: TrainedRun, output: str | os.PathLike) -> str:
     )
   weights = table.to_weights(form, params, run.tokenizer.spec.grids)
   files.write(output, weights, form.wrapping)
-  return f'{form.name}, step {run.step}: {len(weights)} tensors in {output}'
+  which = 'weights' if run.ema == 'raw' else f'average {run.ema}'
+  return f'{form.name}, {which} of step {run.step}: {len(weights)} tensors in {output}'

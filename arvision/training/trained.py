@@ -27,6 +27,7 @@ from arvision.samplers.base import Known
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.training import checkpoint, frozen
+from arvision.training.memory import Rows
 from arvision.training.prompts import Prompts, of_classes
 
 
@@ -37,6 +38,7 @@ class TrainedRun:
   Attributes:
     config: of the run.
     step: optimizer steps that the weights have seen.
+    ema: which weights they are: the decay of a running average, or 'raw'.
     tokenizer: module.
     variables: of the tokenizer.
     placement: over whose devices, those of this process, batches are spread.
@@ -44,16 +46,19 @@ class TrainedRun:
     params: of the model, None for a tokenizer.
     allow: packages that JSON beside the run may name classes of, see
       `load_run`.
+    say: is told where memory holds fewer images at once than were asked for.
   """
 
   config: ConfigDict
   step: int
+  ema: str
   tokenizer: Any
   variables: Any
   placement: Placement
   model: ARModel | None = None
   params: Any = None
   allow: tuple[str, ...] = ()
+  say: Callable[[str], None] = lambda text: None
 
   @functools.cached_property
   def data(self) -> Data:
@@ -69,11 +74,11 @@ class TrainedRun:
 
   @functools.cached_property
   def _encode(self):
-    return self._rows(lambda codec, x: codec.encode(x).values)
+    return self._rows('encoding', lambda codec, x: codec.encode(x).values)
 
   @functools.cached_property
   def _store(self):
-    return self._rows(lambda codec, x: codec.store(x))
+    return self._rows('encoding', lambda codec, x: codec.store(x))
 
   @functools.cached_property
   def as_drawn(self) -> 'TrainedRun':
@@ -83,27 +88,27 @@ class TrainedRun:
 
   @functools.cached_property
   def _decode(self):
-    return self._rows(lambda codec, t: codec.decode(Tokens(t)))
+    return self._rows('decoding', lambda codec, t: codec.decode(Tokens(t)))
 
-  def _rows(self, function):
-    """x (b, ...) -> function(codec, x), the rows spread over the devices."""
-    call = self.placement.jit(lambda v, x: function(self.tokenizer.bind(v), x))
+  def _rows(self, name, function):
+    """x (b, ...) -> function(codec, x), as many at once as memory holds."""
+    call = Rows(
+      self.placement,
+      lambda variables, x: function(self.tokenizer.bind(variables), x),
+      name,
+      say=self.say,
+    )
+    return lambda x: call(self.variables, np.asarray(x))
 
-    def spread(x):
-      out = call(self.variables, self.placement.put_rows(x))
-      return out if len(out) == len(x) else out[: len(x)]
-
-    return spread
-
-  def encode(self, image: Any) -> jax.Array:
+  def encode(self, image: Any) -> np.ndarray:
     """(b, H, W, C) in [-1, 1] -> (b, t) int32 or (b, t, c) float32."""
     return self._encode(image)
 
-  def store(self, image: Any) -> jax.Array:
+  def store(self, image: Any) -> np.ndarray:
     """(b, H, W, C) in [-1, 1] -> what `arvision encode` keeps of it."""
     return self._store(image)
 
-  def decode(self, values: Any) -> jax.Array:
+  def decode(self, values: Any) -> np.ndarray:
     """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1]."""
     return self._decode(values)
 
@@ -128,29 +133,42 @@ class TrainedRun:
     return dataclasses.replace(sampler, choice=choice)
 
   def sample_fn(
-    self, seed: int = 0, prompts: Prompts | None = None, **sampling: Any
-  ) -> Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]:
-    """A function that draws images; one program per batch size.
+    self,
+    seed: int = 0,
+    prompts: Prompts | None = None,
+    at_once: int | None = None,
+    **sampling: Any,
+  ) -> 'SampleFn':
+    """A function that draws images; one program per number of them.
 
     Args:
       seed: with it and its number, an image is always the same.
       prompts: captions that labels are numbers of. Without them a model that
         reads captions gets one of each class of its data.
+      at_once: images whose tokens are drawn at once; None for all that a call
+        asks for, at most what memory holds.
       **sampling: see `sampler`.
-
-    Returns:
-      (labels (b,) int32, index (b,) int32 numbers of the images) ->
-      images (b, H, W, C) float32 in [-1, 1], tokens (b, t) int32 or (b, t, c).
 
     Raises:
       ConfigError: the run is a tokenizer, or values out of their range.
     """
-    return self._draw_fn(seed, prompts, **sampling)
+    if self.model is None:
+      raise ConfigError('a tokenizer draws nothing by itself')
+    return SampleFn(
+      self,
+      self._drawing(self.sampler(**sampling), seed, at_once),
+      prompts or self.prompts,
+    )
 
   def edit_fn(
-    self, seed: int = 0, prompts: Prompts | None = None, **sampling: Any
+    self, *args: Any, **sampling: Any
   ) -> Callable[[Any, Any, Any, Any], tuple[np.ndarray, np.ndarray]]:
     """A function that draws parts of images anew; see `sample_fn`.
+
+    It draws from the product of the model's conditional distributions, with the
+    known tokens put in as they come. A token is drawn given the tokens before it,
+    known or not, and so not given the known tokens that come later: this is not
+    the distribution of the rest given all that is known.
 
     Returns:
       (labels (b,), index (b,), images (b, H, W, C) in [-1, 1], keep (b, H, W)
@@ -161,7 +179,7 @@ class TrainedRun:
     Raises:
       ConfigError: as `sample_fn`; tokens that do not lie over the picture.
     """
-    draw = self._draw_fn(seed, prompts, **sampling)
+    draw = self.sample_fn(*args, **sampling)
     grids = self.as_drawn.tokenizer.spec.grids
 
     def call(labels, index, images, keep):
@@ -169,37 +187,73 @@ class TrainedRun:
         kept = kept_tokens(keep, grids)
       except ValueError as error:
         raise ConfigError(f'config.tokenizer: {error}') from error
-      return draw(labels, index, (images, kept))
+      return draw(labels, index, (np.asarray(images), kept))
 
     return call
 
-  def _draw_fn(self, seed, prompts, **sampling):
-    """(labels, index, None or (images, kept tokens)) -> images, tokens."""
-    model, sampler = self.model, self.sampler(**sampling)
-    if model is None:
-      raise ConfigError('a tokenizer draws nothing by itself')
-    tokenizer = sampler.tokenizer(self.tokenizer)
+  def _drawing(self, sampler, seed, at_once) -> Rows:
+    """(inputs, index, None or (images, kept tokens)) -> tokens."""
+    model, tokenizer = self.model, sampler.tokenizer(self.tokenizer)
+    assert model is not None
 
-    def draw(params, variables, inputs, index, picture):
+    def draw(held, rows):
+      (params, variables), (inputs, index, picture) = held, rows
       codec = tokenizer.bind(variables)
       keys, known = Draw.create(seed, index), None
       if picture is not None:
         image, keep = picture
         known = Known(codec.encode(image).values, keep)
-      tokens = sample(model, params, sampler, inputs, keys, codec, known)
-      return codec.decode(tokens), tokens.values
+      return sample(model, params, sampler, inputs, keys, codec, known).values
 
-    prompts = prompts or self.prompts
-    compiled = self.placement.jit(draw)
+    return Rows(self.placement, draw, 'drawing', at_once, self.say)
 
-    def call(labels, index, picture=None):
-      labels, index = (np.asarray(x, np.int32) for x in (labels, index))
-      inputs = prompts.take(labels) if prompts else {'label': labels}
-      rows = self.placement.put_rows((inputs, index, picture))
-      out = jax.device_get(compiled(self.params, self.variables, *rows))
-      return jax.tree.map(lambda x: x[: len(labels)], out)
 
-    return call
+@dataclasses.dataclass(frozen=True, eq=False)
+class SampleFn:
+  """Draws images: tokens first, which are then decoded by another program.
+
+  Attributes:
+    run: whose weights draw.
+    tokens: draws the tokens.
+    prompts: what stands for a class number; None where the number itself does.
+  """
+
+  run: TrainedRun
+  tokens: Rows
+  prompts: Prompts | None = None
+
+  def __call__(
+    self, labels: Any, index: Any, picture: Any = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Images and their tokens.
+
+    Args:
+      labels: (b,) int32.
+      index: (b,) int32 numbers of the images.
+      picture: images and the tokens of them that stay, see `edit_fn`.
+
+    Returns:
+      images (b, H, W, C) float32 in [-1, 1], tokens (b, t) int32 or (b, t, c).
+
+    Raises:
+      ConfigError: memory ran out.
+    """
+    rows = (self._inputs(labels), np.asarray(index, np.int32), picture)
+    tokens = self.tokens(self._held, rows)
+    return self.run.as_drawn.decode(tokens), tokens
+
+  def fit(self, count: int) -> int:
+    """How many of `count` images memory holds at once."""
+    one = np.zeros(1, np.int32)
+    return self.tokens.fit(self._held, (self._inputs(one), one, None), count)
+
+  @property
+  def _held(self):
+    return self.run.params, self.run.variables
+
+  def _inputs(self, labels):
+    labels = np.asarray(labels, np.int32)
+    return self.prompts.take(labels) if self.prompts else {'label': labels}
 
 
 def load_run(
@@ -208,6 +262,7 @@ def load_run(
   step: int | str | None = None,
   mesh: Mesh | None = None,
   allow: str | Iterable[str] = (),
+  say: Callable[[str], None] = lambda text: None,
 ) -> TrainedRun:
   """Opens a run.
 
@@ -218,39 +273,39 @@ def load_run(
     mesh: of devices of this process; None takes all of them along `data`.
     allow: your own packages whose classes the run may name, ('my_package',).
       Others are refused before they are imported.
+    say: see `TrainedRun`.
 
   Raises:
     ConfigError: no run there, no such average, or a run that names what is
       neither a part of arvision nor allowed.
     DataError: a checkpoint that cannot be read.
   """
-  allow = trust.packages(allow)
-  config, params, step = checkpoint.load_params(workdir, ema, step, allow)
+  found = checkpoint.load_weights(workdir, ema, step, trust.packages(allow))
+  config = found.config
   kept = frozen.load(config, workdir) if assemble.is_generator(config) else {}
   if mesh is None:
     mesh = make_mesh({'data': -1}, jax.local_devices())
-  run = placed(config, step, params, kept, mesh)
-  return dataclasses.replace(run, allow=allow)
+  run = placed(found, kept, mesh)
+  return dataclasses.replace(run, allow=trust.packages(allow), say=say)
 
 
-def placed(
-  config: ConfigDict, step: int, params: Any, kept: Any, mesh: Mesh
-) -> TrainedRun:
+def placed(found: checkpoint.Weights, kept: Any, mesh: Mesh) -> TrainedRun:
   """A run whose weights are here, with the weights on devices.
 
   Args:
-    config, step: of the run.
-    params: that were trained, numpy arrays.
+    found: the config, and what was trained.
     kept: {'tokenizer': variables} of a generator, {} of a tokenizer.
     mesh: of devices of this process. A generator's weights are cut as in
       training, a tokenizer's are whole on every device.
   """
+  config, params = found.config, found.params
   placement = Placement(mesh, Rules(**config.get('rules', {})))
   tokenizer = assemble.make_tokenizer(config)
   variables = kept.get('tokenizer') or {'params': params['tokenizer']}
   run = TrainedRun(
     config,
-    step,
+    found.step,
+    found.ema,
     tokenizer,
     jax.device_put(variables, placement.whole),
     placement,

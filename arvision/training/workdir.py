@@ -44,6 +44,8 @@ CHANGEABLE = (
 # Keys that came later, and what runs did that were started before.
 FORMERLY = {'ema_warmup': False}
 
+# Fields of parts that say how they are computed: parameters are the same.
+_COMPUTING = ('dtype', 'remat', 'unroll')
 _MAY = tuple(f'config.{key}{end}' for key in CHANGEABLE for end in '.:')
 
 
@@ -218,17 +220,17 @@ def _json_default(default):
 def other_weights(old: ConfigDict, new: ConfigDict, key: str) -> list[str]:
   """The `differences` of two blocks that mean other weights.
 
-  A part, or one inside of it, may name fields as `adjustable`: they may differ,
-  as no parameter depends on them.
+  No parameter depends on the compute dtype of a part and its like, and on the
+  fields that a part, or one inside of it, names as `adjustable`: they may differ.
   """
   return differences(*_weighty(old, new, key), f'config.{key}')
 
 
 def _weighty(old, new, key):
   """Two blocks without the fields that are adjustable in the second."""
-  may: tuple[str, ...] = ()
+  may = _COMPUTING
   if 'type' in new:
-    may = getattr(resolve(new.type, f'{key}.type'), 'adjustable', ())
+    may += getattr(resolve(new.type, f'{key}.type'), 'adjustable', ())
   there, here = (
     ConfigDict({k: v for k, v in block.items() if k not in may})
     for block in (old, new)

@@ -50,6 +50,7 @@ class Toy:
 
   config: ConfigDict
   step: int = 7
+  ema: str = '0.99'
   variables: Any = dataclasses.field(
     default_factory=lambda: {'kernel': np.ones((2, 3), np.float32)}
   )
@@ -81,22 +82,32 @@ class Toy:
     small = np.asarray(values, np.float32).reshape(-1, 2, 2, 1) / 7.5 - 1
     return small.repeat(4, 1).repeat(4, 2)
 
-  def sample_fn(self, seed=0, **sampling):
-    self.asked.append({'seed': seed, **sampling})
-    source = self.data.source
-    images, target = source._arrays
-
-    def call(labels, index):
-      rows = [
-        np.flatnonzero(target == k)[i + seed] for k, i in zip(labels, index)
-      ]
-      image = images[rows] / np.float32(127.5) - 1
-      return image, self.encode(image)
-
-    return call
+  def sample_fn(self, seed=0, at_once=None, **sampling):
+    self.asked.append({'seed': seed, 'at_once': at_once, **sampling})
+    return Recalled(self, seed)
 
   asked: list = dataclasses.field(default_factory=list)
   allow: tuple[str, ...] = ()
+  calls: list = dataclasses.field(default_factory=list)
+  room: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Recalled:
+  toy: Toy
+  seed: int
+
+  def __call__(self, labels, index):
+    images, target = self.toy.data.source._arrays
+    self.toy.calls.append(len(labels))
+    rows = [
+      np.flatnonzero(target == k)[i + self.seed] for k, i in zip(labels, index)
+    ]
+    image = images[rows] / np.float32(127.5) - 1
+    return image, self.toy.encode(image)
+
+  def fit(self, count):
+    return min(count, self.toy.room)
 
 
 @pytest.fixture

@@ -215,6 +215,7 @@ import jax, numpy as np
 from arvision.configs.common import shrink
 from arvision.parallel.mesh import make_mesh
 from arvision.tasks import assemble
+from arvision.training.checkpoint import Weights
 from arvision.training.trained import placed
 from tests.configs import GENERATORS
 from tests.multidevice.families import numbers
@@ -229,7 +230,7 @@ kept = {'tokenizer': numbers(nn.unbox(shapes))}
 out = {}
 for mesh, sizes in meshes.items():
   devices = jax.devices()[: int(np.prod([*sizes.values()]))]
-  run = placed(config, 0, params, kept, make_mesh(sizes, devices))
+  run = placed(Weights(config, params, 0, 'raw'), kept, make_mesh(sizes, devices))
   whole = [x.sharding.is_fully_replicated for x in jax.tree.leaves(run.params)]
   assert all(whole) == ('fsdp' not in sizes), mesh
   # Not a multiple of the devices.

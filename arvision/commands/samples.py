@@ -1,0 +1,184 @@
+"""The folder that `arvision sample` writes, as images come."""
+
+import contextlib
+import pathlib
+import re
+import shutil
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from arvision.commands import targets
+from arvision.evals.generation import Drawn
+from arvision.parallel import host
+from arvision.training import pictures
+from arvision.training.writers import clock_text
+
+# A grid has no more images than this.
+SHOWN = 100
+# With an .npz, more images than this get no PNG each unless they are asked for.
+MANY = 1000
+_QUIET = 10.0  # seconds without a word where there is no terminal
+
+
+class Samples:
+  """Writes grid.png, a PNG of every image, and samples.npz.
+
+  What is kept in memory does not grow with the number of images.
+  """
+
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    classes: Sequence[str],
+    labels: np.ndarray,
+    png: bool,
+    npz: bool,
+  ):
+    """Opens the files.
+
+    Args:
+      folder: to write to.
+      classes: names; one row of the grid for every class that is drawn.
+      labels: (n,) int32 of all images that will come, in their order.
+      png: whether to write a PNG of every image.
+      npz: whether to write samples.npz.
+    """
+    self._folder = folder
+    self._classes = classes
+    self._png = png
+    self._npz = Npz(folder / 'samples.npz', labels) if npz else None
+    drawn = list(dict.fromkeys(labels.tolist()))
+    many = len(labels) > SHOWN
+    row = max(1, SHOWN // len(drawn)) if many else len(labels)
+    self._row = row
+    self._rows: dict[int, list[np.ndarray]] = {k: [] for k in drawn[:SHOWN]}
+    self._count = 0
+
+  def add(self, drawn: Drawn) -> None:
+    """Writes the images of a call.
+
+    Raises:
+      ConfigError: the system refused to write.
+    """
+    with targets.writing(self._folder):
+      self._add(pictures.to_uint8(drawn.images), drawn)
+
+  def _add(self, small, drawn):
+    if self._npz:
+      self._npz.add(small, drawn.tokens)
+    for image, label in zip(small, drawn.labels.tolist()):
+      row = self._rows.get(label)
+      if row is not None and len(row) < self._row:
+        row.append(image.copy())
+      if self._png:
+        plain = re.sub(r'[^\w-]+', '_', self._classes[label])[:60]
+        pictures.save(self._folder / f'{self._count:05d}_{plain}.png', image)
+      self._count += 1
+
+  def __enter__(self) -> 'Samples':
+    return self
+
+  def __exit__(self, kind: Any, *_: Any) -> None:
+    """Writes the grid and ends the files; after an error it ends them alone."""
+    if kind is not None:
+      # What could not be written cannot be ended well either.
+      with contextlib.suppress(OSError, ValueError):
+        if self._npz:
+          self._npz.close()
+      return
+    with targets.writing(self._folder):
+      self._grid()
+      if self._npz:
+        self._npz.close()
+
+  def _grid(self):
+    rows = {self._classes[k]: np.stack(row) for k, row in self._rows.items()}
+    longest = max(len(row) for row in rows.values())
+    # Rows of a single class may be as long as a square wants.
+    columns = longest if len(rows) > 1 else None
+    pictures.save(self._folder / 'grid.png', pictures.sheet(rows, columns))
+
+
+class Npz:
+  """samples.npz: arr_0 (n, H, W, C) uint8, labels (n,), tokens; streamed."""
+
+  def __init__(self, path: pathlib.Path, labels: np.ndarray):
+    self._labels = labels
+    self._zip = zipfile.ZipFile(path, 'w')
+    self._scratch = path.with_suffix('.tokens')
+    self._tokens: Any = None
+    self._images: Any = None
+    self._like: Any = None
+
+  def add(self, images: np.ndarray, tokens: np.ndarray) -> None:
+    """Images (b, H, W, C) uint8 and their tokens (b, ...)."""
+    if self._images is None:
+      self._images = self._entry('arr_0', images)
+      # A zip is written one entry after another.
+      self._tokens, self._like = self._scratch.open('w+b'), tokens[:0]
+    self._images.write(np.ascontiguousarray(images).data)
+    self._tokens.write(np.ascontiguousarray(tokens).data)
+
+  def close(self) -> None:
+    """Writes the other arrays and ends the file."""
+    with contextlib.ExitStack() as stack:
+      stack.callback(self._zip.close)
+      if self._images is None:
+        return
+      stack.callback(self._scratch.unlink)
+      stack.enter_context(self._tokens)
+      self._images.close()
+      with self._entry('labels', self._labels) as entry:
+        entry.write(self._labels.tobytes())
+      self._tokens.seek(0)
+      with self._entry('tokens', self._like) as entry:
+        shutil.copyfileobj(self._tokens, entry, 1 << 20)
+
+  def _entry(self, name, like):
+    """The entry of an array (n, ...) with the type and the sizes of another."""
+    entry = self._zip.open(f'{name}.npy', 'w', force_zip64=True)
+    header = {
+      'descr': np.lib.format.dtype_to_descr(like.dtype),
+      'fortran_order': False,
+      'shape': (len(self._labels), *like.shape[1:]),
+    }
+    np.lib.format.write_array_header_1_0(entry, header)
+    return entry
+
+
+def followed(calls: Iterable[Drawn], total: int) -> Iterator[Drawn]:
+  """The same calls, with a bar or lines that say how far they are.
+
+  Args:
+    calls: of a generator.
+    total: images of all of them.
+  """
+  speaks = jax.process_index() == 0
+  bar = tqdm.tqdm(
+    total=total,
+    unit='image',
+    disable=None if speaks else True,
+    dynamic_ncols=True,
+    leave=False,
+  )
+  done, start, said = 0, 0.0, time.perf_counter()
+  with contextlib.closing(bar):
+    for drawn in calls:
+      yield drawn
+      bar.update(len(drawn.labels))
+      now = time.perf_counter()
+      if not done:  # the first call compiled
+        first, start = len(drawn.labels), now
+      done += len(drawn.labels)
+      if bar.disable and now - said > _QUIET and first < done < total:
+        said, speed = now, (done - first) / (now - start)
+        host.say(
+          f'{done:,} of {total:,} images, {speed:.3g} images/s, '
+          f'{clock_text((total - done) / speed)} left'
+        )
