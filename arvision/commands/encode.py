@@ -1,19 +1,18 @@
 """Writes the tokens of a data set to shards, once, for training to read."""
 
 import argparse
-import hashlib
 import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from arvision.build import ConfigError
 from arvision.commands import runs
 from arvision.data.latents import write_tokens
 from arvision.data.preparation import VIEWS
+from arvision.training.frozen import fingerprint
 
 
 def main(argv: list[str]) -> None:
@@ -131,14 +130,3 @@ def _examples(run, batches, held_out, total) -> Iterator[dict[str, Any]]:
       said = time.time()
       speed = done / (said - begin)
       print(f'{done} of {total} {name} images, {speed:.0f} images/s')
-
-
-def fingerprint(variables: Any) -> str:
-  """16 hex digits of a tree of arrays: names, shapes, types and values."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-    array = np.ascontiguousarray(leaf)
-    facts = f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'
-    digest.update(facts.encode())
-    digest.update(array.tobytes())
-  return digest.hexdigest()[:16]

@@ -24,7 +24,9 @@ def main(argv: list[str]) -> int:
     config,
     flags.workdir,
     init_from=flags.init_from,
+    init_partial=flags.init_partial,
     resume_from=flags.resume_from,
+    change=flags.change,
     stop_at=flags.stop_at,
   )
   if result.step == result.total:
@@ -50,13 +52,26 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument(
     '--init_from',
     metavar='DIR',
-    help='start from the weights of this run, at step 0',
+    help='start from the weights of this run (not from their running averages), '
+    'at step 0',
+  )
+  flags.add_argument(
+    '--init_partial',
+    action='store_true',
+    help='with --init_from: take the arrays that have the shapes of this config, '
+    'and leave the others as they are at the start of training',
   )
   flags.add_argument(
     '--resume_from',
     metavar='DIR',
     help='go on from the newest checkpoint of this run of the same config, '
     'but write to --workdir',
+  )
+  flags.add_argument(
+    '--change',
+    action='store_true',
+    help='go on although batch size, learning rate, schedule, weight decay or '
+    'clipping are others than before',
   )
   flags.add_argument(
     '--stop_at', type=int, metavar='STEP', help='stop and save after this step'

@@ -1,8 +1,11 @@
 """Checkpoints: the state, the position in the data, and what they belong to."""
 
+import contextlib
 import dataclasses
+import json
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,7 +45,7 @@ class Checkpoints:
     best: str = '',
     read_only: bool = False,
   ):
-    """Opens the folder, and makes it where it does not exist.
+    """Opens the folder; the first save makes it where it does not exist.
 
     Args:
       folder: absolute or relative path.
@@ -68,6 +71,7 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(rules),
         read_only=read_only,
+        create=False,
       ),
       item_names=('state', 'meta'),
       item_handlers={
@@ -98,6 +102,7 @@ class Checkpoints:
       metrics: of the held-out evaluation, to find the best checkpoint.
     """
     meta = {'step': step, 'data': position, 'facts': self.facts}
+    self._folder.mkdir(parents=True, exist_ok=True)
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -109,7 +114,10 @@ class Checkpoints:
     )
 
   def restore(
-    self, abstract: TrainState, set_position: Callable[[Any], None]
+    self,
+    abstract: TrainState,
+    set_position: Callable[[Any], None],
+    change: bool = False,
   ) -> tuple[TrainState, int] | None:
     """The newest checkpoint that can be read.
 
@@ -120,6 +128,7 @@ class Checkpoints:
       abstract: shapes, dtypes and shardings of the state; `frozen` is handed
         through.
       set_position: `set_state` of the data iterator.
+      change: whether facts that are `workdir.TUNABLE` may differ.
 
     Returns:
       The state and its step, or None where there is no checkpoint.
@@ -135,7 +144,7 @@ class Checkpoints:
       if host.all_agree(found is not None):
         assert found is not None
         state, meta = found
-        self._check_facts(meta['facts'], step)
+        self._check_facts(meta['facts'], step, change)
         set_position(meta['data'])
         return abstract.replace(**state), step
       self._set_aside(step, problem)
@@ -160,7 +169,7 @@ class Checkpoints:
     except Exception as error:  # what Orbax raises here is not specified
       return None, _first_line(error)
     wanted = _saved(abstract)
-    for name in ('params', 'ema'):
+    for name in ('params', 'ema', 'opt_state', 'extra'):
       check_shapes(shapes.get(name, {}), wanted[name], f'{folder}: {name}')
     try:
       found = self._manager.restore(
@@ -177,14 +186,18 @@ class Checkpoints:
       return None, _first_line(error)
     return (found['state'], found['meta']), None
 
-  def _check_facts(self, facts, step):
+  def _check_facts(self, facts, step, change):
     for key, value in self.facts.items():
-      if facts.get(key) != value:
+      tunable = key in workdirs.TUNABLE
+      if facts.get(key) != value and not (tunable and change):
+        advice = 'Set it back'
+        if tunable:
+          advice = 'Add --change to go on with it, set it back'
         raise ConfigError(
           f'the checkpoint of step {step} was made with config.{key}='
           f'{facts.get(key)}, this run has config.{key}={value}: the order of '
-          'examples would change in the middle. Set it back, or start in a '
-          'new --workdir (--init_from takes over the weights)'
+          f'examples would change in the middle. {advice}, or start in a new '
+          '--workdir (--init_from takes over the weights)'
         )
 
   def _set_aside(self, step, problem):
@@ -234,8 +247,7 @@ def load_params(
   """
   config = workdirs.load_config(workdir)
   folder = pathlib.Path(workdir).absolute() / workdirs.CHECKPOINTS
-  names = [p.name for p in folder.glob('*')] if folder.is_dir() else []
-  steps = sorted((int(n) for n in names if n.isdigit()), reverse=True)
+  steps = workdirs.saved_steps(workdir)
   if not steps and (pathlib.Path(workdir) / workdirs.IMPORTED).is_dir():
     _which(ema, [], workdir)
     tree = load_tree(pathlib.Path(workdir) / workdirs.IMPORTED)
@@ -273,6 +285,18 @@ def _which(ema, decays, workdir):
   return key
 
 
+def saved_position(workdir: str | os.PathLike) -> dict[str, Any]:
+  """The `get_state()` of the newest checkpoint, {} without any."""
+  folder = pathlib.Path(workdir) / workdirs.CHECKPOINTS
+  for step in workdirs.saved_steps(workdir):
+    try:
+      text = (folder / str(step) / 'meta' / 'metadata').read_text()
+      return json.loads(text)['data']
+    except (OSError, ValueError, KeyError, TypeError):
+      continue
+  return {}
+
+
 def save_tree(path: pathlib.Path, tree: Any) -> None:
   """Writes a tree of arrays to a folder, whole or not at all."""
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
@@ -290,25 +314,34 @@ def check_shapes(got: Any, wanted: Any, where: str) -> None:
   Raises:
     ConfigError: with the first few paths that differ.
   """
-  a, b = _by_path(got), _by_path(wanted)
   differ = [
-    f'  {path}: {a.get(path, "absent")} there, {b.get(path, "absent")} here'
-    for path in sorted({*a, *b})
-    if a.get(path) != b.get(path)
+    f'  {path}: {there} there, {here} here'
+    for path, (there, here) in unlike(got, wanted).items()
   ]
   if differ:
-    more = f'\n  ... {len(differ) - 8} more' if len(differ) > 8 else ''
     raise ConfigError(
       f'{where}: not the parameters of this config:\n'
-      + '\n'.join(differ[:8])
-      + more
+      + workdirs.shortened(differ)
     )
 
 
-def _by_path(tree):
+def unlike(got: Any, wanted: Any) -> dict[str, tuple[Any, Any]]:
+  """path -> (shape there, shape here) of arrays that differ, or 'absent'."""
+  a, b = (
+    {k: tuple(x.shape) for k, x in by_path(t).items()} for t in (got, wanted)
+  )
+  return {
+    path: (a.get(path, 'absent'), b.get(path, 'absent'))
+    for path in sorted({*a, *b})
+    if a.get(path) != b.get(path)
+  }
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+  """'block/name' -> array of a tree, in the order of its leaves."""
   text = lambda p: jax.tree_util.keystr(p, simple=True, separator='/')
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {text(path): tuple(leaf.shape) for path, leaf in leaves}
+  return {text(path): leaf for path, leaf in leaves}
 
 
 def _saved(state):
@@ -335,12 +368,34 @@ def _read_numpy(path, wanted):
   args = jax.tree.map(
     lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
   )
-  return ocp.PyTreeCheckpointHandler().restore(
-    path,
-    args=ocp.args.PyTreeRestore(
-      wanted, restore_args=args, partial_restore=True
-    ),
-  )
+  with _unheard():
+    return ocp.PyTreeCheckpointHandler().restore(
+      path,
+      args=ocp.args.PyTreeRestore(
+        wanted, restore_args=args, partial_restore=True
+      ),
+    )
+
+
+@contextlib.contextmanager
+def _unheard():
+  """Keeps late answers off the screen.
+
+  When one array cannot be read, Orbax ends its loop of events, and every other
+  array that TensorStore reads would print a traceback about that. They come
+  for some time after the error, so the hook stays then.
+  """
+  before = sys.unraisablehook
+
+  def hook(late):
+    if not isinstance(late.exc_value, RuntimeError) or (
+      str(late.exc_value) != 'Event loop is closed'
+    ):
+      before(late)
+
+  sys.unraisablehook = hook
+  yield
+  sys.unraisablehook = before
 
 
 def _first_line(error):

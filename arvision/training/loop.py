@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from arvision.build import build
+from arvision.data.base import DataError
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
@@ -43,7 +44,9 @@ def train(
   workdir: str | os.PathLike,
   *,
   init_from: str | None = None,
+  init_partial: bool = False,
   resume_from: str | None = None,
+  change: bool = False,
   stop_at: int | None = None,
   make_data: Callable = assemble.make_data,
   make_task: Callable = assemble.make_task,
@@ -57,8 +60,11 @@ def train(
     config: whole config.
     workdir: folder of the run.
     init_from: folder of a run whose parameters are taken over.
+    init_partial: whether those of them that do not fit may start fresh.
     resume_from: folder of a run that is continued here, with its optimizer
       and its position in the data.
+    change: whether batch size, learning rate and schedule may be others than
+      those that the run had, see `workdir.TUNABLE`.
     stop_at: stops, and saves, after this step of the run.
     make_data: config -> data.
     make_task: (config, data, optimizer, frozen weights, steps) -> task.
@@ -71,23 +77,25 @@ def train(
   """
   data = make_data(config)
   config = assemble.complete(config, data)
-  workdirs.check_same(config, workdir)
+  going_on = start.goes_on(workdir, resume_from)
+  workdirs.check_same(config, workdir, change)
+  changed = workdirs.check_same(config, going_on or workdir, change)
   mesh = make_mesh(config.mesh)
   placement = host.Placement(mesh, Rules(**config.get('rules', {})))
 
-  clock = schedule.run_clock(config, data.examples)
+  changes = start.size_changes(going_on, config.data.batch_size)
+  clock = schedule.run_clock(config, data.examples, changes)
   every = {
     key: clock.steps(config[key].every, f'{key}.every')
     for key in ('log', 'evals', 'pictures', 'checkpoint')
   }
   optimizer = build(config.optim, 'optim')
   placement.check_batch(clock.batch_size, optimizer.accumulate)
-  frozen = frozen_weights.load(config, workdir)
+  frozen = frozen_weights.load(config, going_on or workdir)
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
   origin = start.Origin(task, placement, config.seed)
   batches = data.train(clock.batch_size, config.seed, *placement.share())
 
-  frozen_weights.claim(workdir, config, frozen)
   with contextlib.ExitStack() as stack:
     stack.callback(batches.close)
     position = Position(batches)
@@ -100,32 +108,42 @@ def train(
     stack.callback(checkpoints.close)
     state, step, said = start.first_state(
       origin,
-      config,
       pathlib.Path(workdir),
       checkpoints,
       position,
-      init_from,
-      resume_from,
+      start.Wanted(init_from, init_partial, resume_from, change),
     )
-    writer = Writer(workdir, clock.total, step, clock.batch_size)
+    if changes != tuple(batches.get_state().get('changes', changes)):
+      raise DataError(
+        f"'{workdir}': the newest checkpoint was damaged, and the batch size "
+        'changed after the one before it. Give the same command again, to go '
+        'on from that one'
+      )
+    end = clock.total if stop_at is None else min(stop_at, clock.total)
+    on_device = placement.put_whole(task.frozen)
+    if step < end:
+      batch = next(batches)
+      traced, names = start.trace_step(
+        task, placement, state, on_device, placement.put_batch(batch)
+      )
+
+    # Nothing was written up to here, and all that can be wrong was looked at.
+    frozen_weights.claim(workdir, config, frozen)
+    writer = Writer(workdir, clock.total, step, clock.seen)
     stack.callback(writer.close)
     writer.say(f'{start.describe(state, mesh)}; {said} step {step}')
+    writer.changed(step, changed)
     writer.parameters(state.params)
-    end = clock.total if stop_at is None else min(stop_at, clock.total)
     if step >= end:
       writer.say(f'nothing to do: {step} of {end} steps were taken before')
       return Result(step, clock.total)
 
     count = config.pictures.get('count', 32)
     held_out = HeldOut(task, data, placement, clock.batch_size, count)
-    on_device = placement.put_whole(task.frozen)
-    batch = next(batches)
     if step == 0:
       full = state.replace(frozen=on_device)
       writer.picture('first_batch', held_out.check(full, batch))
-    step_fn, names, text = start.compile_step(
-      task, placement, state, on_device, placement.put_batch(batch)
-    )
+    step_fn, text = start.compile_step(traced, placement)
     writer.say(text)
     between = Between(
       workdir=workdir,

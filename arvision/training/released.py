@@ -6,7 +6,6 @@ weights in `imported/` where another run has checkpoints.
 
 import os
 import pathlib
-import shutil
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from arvision.build import ConfigError, build
 from arvision.data.base import DataError
 from arvision.importers import files, table
 from arvision.tasks import assemble
-from arvision.training import checkpoint, frozen
+from arvision.training import frozen
 from arvision.training import workdir as workdirs
 from arvision.training.trained import TrainedRun
 
@@ -58,11 +57,10 @@ def bring_in(
     DataError: a file that cannot be used; see `files` and `table`.
   """
   folder = pathlib.Path(workdir)
-  for name in (workdirs.CONFIG, workdirs.CHECKPOINTS):
-    if (folder / name).exists():
-      raise ConfigError(
-        f"--workdir='{workdir}' holds a run already ({name}); choose a new one"
-      )
+  if workdirs.holds_run(folder) or workdirs.saved_steps(folder):
+    raise ConfigError(
+      f"--workdir='{workdir}' holds a run already; choose a new one"
+    )
   form = table_of(config)
   shapes = assemble.trained_shapes(config)
   content = files.read(source)
@@ -74,15 +72,11 @@ def bring_in(
   except DataError as error:
     raise DataError(f"'{source}': {error}") from error
   kept = frozen.load(config, workdir)
-  target = folder / workdirs.IMPORTED
-  if target.exists():  # of an import that did not end
-    shutil.rmtree(target)
-  folder.mkdir(parents=True, exist_ok=True)
+  said = _summary(form, source, place, weights, params)
   if not assemble.is_generator(config):
     params = {'tokenizer': params}
-  checkpoint.save_tree(target, {'params': params})
-  frozen.claim(workdir, config, kept)
-  return _summary(form, source, place, weights, params)
+  frozen.claim(workdir, config, kept, imported=params)
+  return said
 
 
 def _summary(form, source, place, weights, params):

@@ -17,7 +17,7 @@ from tests.parts import training_toys as toys
 
 def checkpoints(workdir):
   folder = workdir / 'checkpoints'
-  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+  return sorted(int(p.name) for p in folder.glob('*') if p.name.isdigit())
 
 
 def truncate(folder):

@@ -108,6 +108,7 @@ def test_trees_and_configs_survive_the_way_to_disk(tmp_path):
 def test_only_harmless_keys_may_change(tmp_path):
   config = ConfigDict({'train': {'duration': {'steps': 3}}, 'seed': 1})
   workdir.save_config(tmp_path, config)
+  (tmp_path / 'checkpoints' / '3').mkdir(parents=True)
   config.train.duration = ConfigDict({'epochs': 9})
   workdir.check_same(config, tmp_path)
   config.seed = 2
