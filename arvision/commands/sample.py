@@ -11,6 +11,7 @@ import numpy as np
 
 from arvision.build import ConfigError, build, suggest
 from arvision.commands import runs
+from arvision.data import partial
 from arvision.evals.generation import Drawn, draw
 from arvision.parallel import host
 from arvision.training import pictures
@@ -178,20 +179,18 @@ def write(
     np.concatenate([getattr(d, name) for d in drawn])
     for name in ('images', 'labels', 'tokens')
   )
-  partial = folder.with_name(f'.{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  rows = {classes[k]: images[labels == k] for k in dict.fromkeys(labels)}
-  longest = max(len(row) for row in rows.values())
-  # Rows of a single class may be as long as a square wants.
-  columns = longest if len(rows) > 1 else None
-  pictures.save(partial / 'grid.png', pictures.sheet(rows, columns))
-  small = pictures.to_uint8(images)
-  for i, (image, label) in enumerate(zip(small, labels)):
-    plain = re.sub(r'[^\w-]+', '_', classes[label])[:60]
-    image = image[..., 0] if image.shape[-1] == 1 else image
-    pictures.save(partial / f'{i:05d}_{plain}.png', image)
-  if npz:
-    np.savez(partial / 'samples.npz', arr_0=small, labels=labels, tokens=tokens)
-  shutil.rmtree(folder, ignore_errors=True)
-  partial.rename(folder)
+  with partial.beside(folder) as new:
+    rows = {classes[k]: images[labels == k] for k in dict.fromkeys(labels)}
+    longest = max(len(row) for row in rows.values())
+    # Rows of a single class may be as long as a square wants.
+    columns = longest if len(rows) > 1 else None
+    pictures.save(new / 'grid.png', pictures.sheet(rows, columns))
+    small = pictures.to_uint8(images)
+    for i, (image, label) in enumerate(zip(small, labels)):
+      plain = re.sub(r'[^\w-]+', '_', classes[label])[:60]
+      image = image[..., 0] if image.shape[-1] == 1 else image
+      pictures.save(new / f'{i:05d}_{plain}.png', image)
+    if npz:
+      np.savez(new / 'samples.npz', arr_0=small, labels=labels, tokens=tokens)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.finish(new, folder)

@@ -10,9 +10,7 @@ run code when it is read.
 
 import contextlib
 import json
-import os
 import pathlib
-import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,6 +19,7 @@ import grain
 import numpy as np
 from array_record.python import array_record_module
 
+from arvision.data import partial
 from arvision.data.base import DataError
 
 SPEC = 'spec.json'
@@ -65,17 +64,11 @@ def new_folder(path: str) -> Iterator[pathlib.Path]:
     raise DataError(
       f'{target}: exists and is not empty; name another folder, or delete it'
     )
-  target.parent.mkdir(parents=True, exist_ok=True)
-  partial = target.with_name(f'.{target.name}.partial-{os.getpid()}')
-  partial.mkdir()
-  try:
-    yield partial
+  with partial.beside(target) as folder:
+    yield folder
     if target.exists():
       target.rmdir()
-    partial.rename(target)
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
+    partial.finish(folder, target)
 
 
 class Shards:

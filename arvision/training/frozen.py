@@ -1,5 +1,6 @@
 """The weights that a run uses and does not train: its tokenizer or teacher."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -78,7 +79,7 @@ def _trained(config, key, block):
       'folder'
     )
   theirs = workdirs.load_config(source)
-  workdirs.check_blocks(theirs, source, ['tokenizer'])
+  workdirs.check_blocks(theirs, source)
   if 'backbone' in theirs:
     raise ConfigError(
       f"config.{key}='{source}' holds a generator; wanted the folder of its "
@@ -111,22 +112,36 @@ def claim(
     imported: parameters that the run starts with, for a new run.
   """
   folder = pathlib.Path(workdir)
-  claimed = workdirs.holds_run(folder)
+  claimed, made = workdirs.holds_run(folder), not folder.exists()
   host.barrier('claim')
   if jax.process_index() == 0:
     folder.mkdir(parents=True, exist_ok=True)
-    names = [] if claimed else [workdirs.FROZEN, workdirs.IMPORTED]
-    for left in [p for name in names for p in folder.glob(f'{name}*')]:
-      shutil.rmtree(left)
+    if not claimed:
+      _clear(folder)
   host.barrier('folder')
   tree = {k: frozen[k] for k in ('tokenizer', 'teacher') if k in frozen}
-  if not claimed and imported is not None:
-    checkpoint.save_tree(folder / workdirs.IMPORTED, {'params': imported})
-  if not claimed and tree:
-    checkpoint.save_tree(folder / workdirs.FROZEN, tree)
-  if jax.process_index() == 0:
-    workdirs.save_config(folder, config)
+  try:
+    if not claimed and imported is not None:
+      checkpoint.save_tree(folder / workdirs.IMPORTED, {'params': imported})
+    if not claimed and tree:
+      checkpoint.save_tree(folder / workdirs.FROZEN, tree)
+    if jax.process_index() == 0:
+      workdirs.save_config(folder, config)
+  except BaseException:  # Ctrl-C too
+    if jax.process_index() == 0 and not claimed:
+      _clear(folder)
+      if made:
+        with contextlib.suppress(OSError):
+          folder.rmdir()
+    raise
   host.barrier('config')
+
+
+def _clear(folder):
+  """Removes the weights of a start that did not come to an end."""
+  for name in (workdirs.FROZEN, workdirs.IMPORTED):
+    for left in folder.glob(f'{name}*'):
+      shutil.rmtree(left, ignore_errors=True)
 
 
 def fingerprint(variables: Any) -> str:

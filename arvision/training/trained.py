@@ -26,6 +26,7 @@ from arvision.samplers.base import Known
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.training import checkpoint, frozen
+from arvision.training import workdir as workdirs
 from arvision.training.prompts import Prompts, of_classes
 
 
@@ -217,6 +218,7 @@ def load_run(
     DataError: a checkpoint that cannot be read.
   """
   config, params, step = checkpoint.load_params(workdir, ema, step)
+  workdirs.check_blocks(config, workdir)
   kept = frozen.load(config, workdir) if assemble.is_generator(config) else {}
   if mesh is None:
     mesh = make_mesh({'data': -1}, jax.local_devices())

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -59,19 +59,17 @@ _STARTED = (
   'pictures',
   'tensorboard',
 )
-# Blocks, and deeper ones than any part has, that a damaged file may lack.
-_BLOCKS = (
-  'tokenizer',
-  'data',
+# Blocks of a tokenizer's run, and those that a generator's has besides.
+_BLOCKS = ('tokenizer', 'data')
+_OF_GENERATORS = (
   'layout',
   'feed',
   'backbone',
   'head',
   'condition',
   'sampler',
-  'task',
-  'optim',
 )
+# Blocks inside one another; no part has so many.
 _DEPTH = 32
 # Lines of a message before '... and 37 more'.
 _LINES = 5
@@ -115,7 +113,7 @@ def load_config(workdir: str | os.PathLike) -> ConfigDict:
     if not isinstance(plain, dict):
       raise ValueError(f'wanted a block, got {_short(plain)}')
     config = from_json(plain)
-    for name in _BLOCKS:
+    for name in (*_BLOCKS, *_OF_GENERATORS, 'task', 'optim'):
       if name in config and not isinstance(config[name], ConfigDict):
         raise ValueError(
           f'{name}: wanted a block with a type, got {_short(plain[name])}'
@@ -130,15 +128,14 @@ def _short(value):
   return text if len(text) <= 40 else f'{text[:37]}...'
 
 
-def check_blocks(
-  config: ConfigDict, workdir: str | os.PathLike, names: Iterable[str]
-) -> None:
-  """Refuses the config of a folder that lacks blocks.
+def check_blocks(config: ConfigDict, workdir: str | os.PathLike) -> None:
+  """Refuses the config of a folder that lacks blocks of a run.
 
   Raises:
     ConfigError: with the file and the blocks.
   """
-  lost = [name for name in names if name not in config]
+  wanted = [*_BLOCKS, *(_OF_GENERATORS if 'backbone' in config else ())]
+  lost = [name for name in wanted if name not in config]
   if lost:
     raise ConfigError(
       f'{pathlib.Path(workdir) / CONFIG} is damaged: it has no '

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from arvision.training import frozen, workdir
 from arvision.training.checkpoint import save_tree
 from arvision.training.optim import Optimizer
 from arvision.training.schedule import run_clock
+from arvision.training.trained import load_run
 from tests.parts import training_toys as toys
 
 
@@ -255,7 +258,12 @@ def test_resume_from_with_change(whole, tmp_path):
 def with_tokenizer(folder, **more):
   tokenizer = {'type': 'tokenizers.vq.VQ', 'vocab_size': 16}
   return ConfigDict(
-    {'tokenizer': tokenizer, 'tokenizer_workdir': str(folder), **more}
+    {
+      'tokenizer': tokenizer,
+      'tokenizer_workdir': str(folder),
+      'data': {'type': 'x.Z'},
+      **more,
+    }
   )
 
 
@@ -371,3 +379,64 @@ def test_a_config_of_another_shape(tmp_path, text):
   said = str(error.value)
   assert str(tmp_path / 'config.json') in said and '\n' not in said
   assert len(said) < 400
+
+
+@pytest.mark.parametrize('lost', ['tokenizer', 'data', 'sampler'])
+def test_a_config_without_its_blocks(tmp_path, lost):
+  blocks = ('layout', 'feed', 'backbone', 'head', 'condition', 'sampler')
+  config = with_tokenizer('', **{name: {'type': 'x.Y'} for name in blocks})
+  del config[lost]
+  workdir.save_config(tmp_path, config)
+  save_tree(tmp_path / 'imported', {'params': {'a': np.zeros(3)}})
+  with pytest.raises(ConfigError, match=f'config.json is damaged.*{lost}'):
+    load_run(tmp_path)
+
+
+def test_an_interrupted_claim_leaves_nothing(tmp_path, monkeypatch):
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(workdir, 'save_config', interrupt)
+  params = {'tokenizer': {'codes': np.zeros(3, np.float32)}}
+  folder = tmp_path / 'run'
+  with pytest.raises(KeyboardInterrupt):
+    frozen.claim(folder, with_tokenizer(''), {}, imported=params)
+  assert not folder.exists()
+
+
+def test_an_import_that_was_killed_gives_way_to_another(tmp_path):
+  save_tree(tmp_path / 'imported', {'params': {'a': np.zeros(3)}})
+  (tmp_path / 'frozen.orbax-checkpoint-tmp').mkdir()
+  toys.run(toys.config(), tmp_path, stop_at=1)
+  names = {path.name for path in tmp_path.iterdir()}
+  assert 'checkpoints' in names and 'imported' not in names
+  assert 'frozen.orbax-checkpoint-tmp' not in names
+
+
+_READ = """
+import shutil, sys
+from arvision.commands.main import main
+from arvision.training import checkpoint
+
+read = checkpoint._read_numpy
+
+
+def deleted_under_it(path, wanted):
+  for part in ('d', 'ocdbt.process_0'):
+    shutil.rmtree(path / part)
+  return read(path, wanted)
+
+
+checkpoint._read_numpy = deleted_under_it
+sys.exit(main(['eval', f'--workdir={sys.argv[1]}']))
+"""
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_read(whole, tmp_path):
+  shutil.copytree(whole, tmp_path / 'run')
+  command = [sys.executable, '-c', _READ, str(tmp_path / 'run')]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2
+  assert 'Traceback' not in done.stderr
+  last = done.stderr.splitlines()[-1]
+  assert last.startswith('arvision: error: no checkpoint in')
