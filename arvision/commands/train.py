@@ -2,6 +2,7 @@
 
 import argparse
 
+from arvision.build import ConfigError
 from arvision.commands import common
 from arvision.parallel import host
 
@@ -14,6 +15,8 @@ def main(argv: list[str]) -> int:
     started it knows to start it again.
   """
   flags, overrides = common.parse(parser(), argv)
+  if flags.init_partial and not flags.init_from:
+    raise ConfigError('--init_partial: of which run? Name it with --init_from')
   config = common.load_config(flags.config, overrides)
   host.use_compilation_cache()
   host.initialize()

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -298,9 +299,38 @@ def saved_position(workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 def save_tree(path: pathlib.Path, tree: Any) -> None:
-  """Writes a tree of arrays to a folder, whole or not at all."""
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
+  """Writes a tree of arrays to a folder, whole or not at all.
+
+  Ctrl-C is heard when it is written: Orbax would go on in other threads.
+  """
+  with (
+    _held_back(signal.SIGINT),
+    ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer,
+  ):
     writer.save(path.absolute(), args=ocp.args.PyTreeSave(tree))
+
+
+@contextlib.contextmanager
+def _held_back(number):
+  """Does what a signal does after the block; a second one does it at once."""
+  came = []
+
+  def note(number, frame):
+    del frame
+    came.append(number)
+    signal.signal(number, before)
+
+  try:
+    before = signal.signal(number, note)
+  except ValueError:  # not the main thread, which alone hears of signals
+    yield
+    return
+  try:
+    yield
+  finally:
+    signal.signal(number, before)
+    if came:
+      signal.raise_signal(number)
 
 
 def load_tree(path: pathlib.Path) -> Any:

@@ -110,7 +110,7 @@ class Origin:
       return state.replace(params=mixed, ema=ema)
 
     state = jax.jit(take, out_shardings=self._shardings)(self.fresh(), taken)
-    said = f'weights of {workdir} (step {step}, no running average)'
+    said = f'weights of {workdir} at step {step} (raw, not a running average)'
     if absent:
       said += f', fresh {" and ".join(sorted(absent))}'
     if odd:

@@ -229,7 +229,11 @@ def check_same(
         'To go on with it and the new values, add --change; to go on as it was, '
         'set these back; or choose another --workdir'
       )
-    lines = [_line(key, *differ[key]) for key in sorted(refused)]
+    # Types first, and of the outer blocks: the rest follows from them.
+    order = sorted(
+      refused, key=lambda k: (not k.endswith('.type'), k.count('.'), k)
+    )
+    lines = [_line(key, *differ[key]) for key in order]
     raise ConfigError(
       f"'{workdir}' holds a run of another config:\n{shortened(lines)}\n{advice}"
     )

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from arvision.build import ConfigError
+from arvision.commands.main import main
 from arvision.data.base import DataError
 from arvision.training import frozen, workdir
 from arvision.training.checkpoint import save_tree
@@ -124,7 +125,7 @@ def test_init_partial_takes_what_fits(whole, tmp_path, capsys):
   toys.run(config, tmp_path / 'run', **options)
   said = capsys.readouterr().out
   assert '1 arrays are taken' in said and 'out/kernel: (8, 4) there' in said
-  assert 'no running average' in said
+  assert '(raw, not a running average)' in said
   toys.run(config, tmp_path / 'fresh', stop_at=1)
   new, old = toys.arrays(tmp_path / 'run'), toys.arrays(whole)
   fresh = toys.arrays(tmp_path / 'fresh')
@@ -136,6 +137,12 @@ def test_init_partial_takes_what_fits(whole, tmp_path, capsys):
       np.testing.assert_array_equal(
         new[f'{name}/{path}'], fresh[f'{name}/{path}']
       )
+
+
+def test_init_partial_alone_is_refused(capsys):
+  argv = ['train', '--config=digits/var', '--workdir=x', '--init_partial']
+  assert main(argv) == 2
+  assert '--init_from' in capsys.readouterr().err
 
 
 def test_init_partial_of_a_run_that_shares_nothing(whole, tmp_path):
