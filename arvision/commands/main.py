@@ -5,18 +5,39 @@ import difflib
 import importlib
 import os
 import pathlib
+import signal
 import sys
 import time
 
+_INTERRUPTED = 128 + signal.SIGINT
 # Modules beside this one that are no commands have no function `main`.
 _FOLDER = pathlib.Path(__file__).parent
 
 
 def run() -> None:
   """The entry point of the console script."""
+  # While modules are imported nothing is written, and native code makes other
+  # errors of a KeyboardInterrupt.
+  signal.signal(signal.SIGINT, _stop)
   code = main(sys.argv[1:])
-  _leave(code)
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  _let_others_end(code)
+  if code == _INTERRUPTED:
+    # Threads that went on working would complain about the end.
+    _leave(code)
   sys.exit(code)
+
+
+def _stop(number, frame):
+  del number, frame
+  _fail('interrupted', _INTERRUPTED)
+  _leave(_INTERRUPTED)
+
+
+def _leave(code):
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
 
 
 def main(argv: list[str]) -> int:
@@ -41,6 +62,8 @@ def main(argv: list[str]) -> int:
       f"no command '{name}'.{hint} There are: {', '.join(known)}.", 2
     )
   module = importlib.import_module(f'arvision.commands.{name}')
+  if signal.getsignal(signal.SIGINT) is _stop:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   from arvision.build import ConfigError
   from arvision.data.base import DataError
   from arvision.training.hooks import Diverged
@@ -52,10 +75,10 @@ def main(argv: list[str]) -> int:
   except Diverged as error:
     return _fail(str(error), 1)
   except KeyboardInterrupt:
-    return _fail('interrupted', 130)
+    return _fail('interrupted', _INTERRUPTED)
 
 
-def _leave(code):
+def _let_others_end(code):
   """Ends a process that failed among several, so that the others end too.
 
   At a regular end JAX waits five minutes for processes that work on, and they
@@ -64,10 +87,8 @@ def _leave(code):
   """
   jax = sys.modules.get('jax')
   if code in (1, 2, 130) and jax and jax.distributed.is_initialized():
-    sys.stdout.flush()
-    sys.stderr.flush()
     time.sleep(2 if jax.process_index() else 4)
-    os._exit(code)
+    _leave(code)
 
 
 def commands() -> dict[str, str]:

@@ -4,15 +4,15 @@ import argparse
 import json
 import math
 import pathlib
-import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arvision.build import ConfigError
 from arvision.commands import common, targets
+from arvision.commands.folder import SCALED, Folder
 from arvision.evals import chart, page
 from arvision.evals.protocol import dataset_name
-from arvision.training.writers import LOG, read_log
+from arvision.training import workdir as workdirs
 
 # The figures of summary.json, and what the page calls them.
 _FIGURES = {
@@ -45,6 +45,9 @@ def main(argv: list[str]) -> None:
   targets.write_text(output / 'report.html', page_text, flag)
   text = json.dumps(summary, indent=2) + '\n'
   targets.write_text(output / 'summary.json', text, flag)
+  faults = [f'  {fault}' for folder in found for fault in folder.faults]
+  if faults:
+    print(f'left out:\n{workdirs.shortened(faults)}', file=sys.stderr)
   print(f'{output / "report.html"}\n{output / "summary.json"}')
 
 
@@ -70,64 +73,6 @@ def parser() -> argparse.ArgumentParser:
   return flags
 
 
-class Folder:
-  """What a workdir has to show. Everything but the config may be absent.
-
-  Attributes:
-    path: of the folder.
-    config: as in config.json.
-    log: the lines of log.jsonl, oldest first.
-    evaluation: eval.json, {} without one.
-  """
-
-  def __init__(self, path: pathlib.Path):
-    """Reads the folder.
-
-    Raises:
-      ConfigError: it is not the folder of a run, or a file is damaged.
-    """
-    self.path = path
-    if not (path / 'config.json').is_file():
-      raise ConfigError(
-        f"--workdir='{path}' is not the folder of a run: it has no config.json"
-      )
-    self.config = _json(path / 'config.json')
-    evaluation = path / 'eval.json'
-    self.evaluation = _json(evaluation) if evaluation.is_file() else {}
-    self.log = read_log(path / LOG)
-
-  @property
-  def kind(self) -> str:
-    return 'generator' if 'backbone' in self.config else 'tokenizer'
-
-  @property
-  def headline(self) -> dict[str, Any]:
-    return self.evaluation.get('headline', {})
-
-  def pictures(self) -> dict[str, pathlib.Path]:
-    """Name -> the newest picture of that name, those without a step last."""
-    found: dict[str, tuple[int, pathlib.Path]] = {}
-    for file in sorted((self.path / 'pictures').glob('*.png')):
-      match = re.fullmatch(r'(.+?)_(\d+)', file.stem)
-      name, step = (match[1], int(match[2])) if match else (file.stem, -1)
-      if step >= found.get(name, (-2, file))[0]:
-        found[name] = step, file
-    order = sorted(found.items(), key=lambda item: (item[1][0] < 0, item[0]))
-    return {name: file for name, (_, file) in order}
-
-  def grids(self) -> dict[str, pathlib.Path]:
-    """Name -> grid of `arvision sample`."""
-    files = sorted((self.path / 'samples').glob('*/grid.png'))
-    return {file.parent.name: file for file in files}
-
-
-def _json(path):
-  try:
-    return json.loads(path.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise ConfigError(f'{path} is damaged: {error}') from error
-
-
 def curves(log: Sequence[Mapping]) -> dict[str, dict[str, list]]:
   """Chart -> series -> (step, value) points, the telling charts first.
 
@@ -139,7 +84,7 @@ def curves(log: Sequence[Mapping]) -> dict[str, dict[str, list]]:
   for line in log:
     for name, value in line.items():
       place = _place(name)
-      if place is None or not isinstance(value, (int, float)):
+      if place is None:
         continue
       points = charts.setdefault(place[0], {}).setdefault(place[1], [])
       points.append((float(line['step']), float(value)))
@@ -189,9 +134,7 @@ def summarise(
     *_FIGURES,
     'frechet_of_held_out',
     'ssim',
-    'codebook_usage',
-    'codebook_perplexity',
-    'codebook_reach',
+    *SCALED,
   ]
   summary = {key: figures.get(key) for key in keys}
   summary['seconds'] = round(seconds, 1)
@@ -238,12 +181,21 @@ def render(
     for folder in folders
   }
   parts.append(page.section('Config', page.folded(configs)))
+  name = _data_name(folders[-1])
+  faults = [(fault, '') for folder in folders for fault in folder.faults]
+  parts.append(page.section('Left out', page.table(faults, ('file', ''))))
   lead = f'{names}, {_minutes(summary["seconds"])}'
-  source = folders[-1].config.get('data', {}).get('source')
-  title = title or (
-    f'arvision: {dataset_name(source)}' if source else 'arvision'
-  )
+  title = title or (f'arvision: {name}' if name else 'arvision')
   return page.page(title, lead, parts)
+
+
+def _data_name(folder):
+  """What the data of a run is called, '' where its config does not say."""
+  try:
+    source = folder.config['data']['source']
+    return dataset_name(source) if source else ''
+  except (KeyError, TypeError, ValueError, AttributeError):
+    return ''
 
 
 def _cards(summary):
@@ -269,7 +221,7 @@ def _samples(folder):
   grids = folder.grids()
   content = page.grid(
     [
-      page.figure(page.picture(path, name, width=860), caption=name)
+      page.figure(folder.picture(path, name, width=860), caption=name)
       for name, path in grids.items()
     ]
   )
@@ -280,7 +232,7 @@ def _pictures(folder):
   content = page.grid(
     [
       page.figure(
-        page.picture(path, name, width=420), name.replace('_', ' '), path.name
+        folder.picture(path, name, width=420), name.replace('_', ' '), path.name
       )
       for name, path in folder.pictures().items()
     ]

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from arvision.build import ConfigError
+from arvision.data import partial
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -100,17 +101,13 @@ def whole_folder(
   Raises:
     ConfigError: the system refused to write.
   """
-  partial = path.with_name(f'.{path.name}.partial')
-  try:
+  with contextlib.ExitStack() as stack:
     with writing(path, flag):
-      shutil.rmtree(partial, ignore_errors=True)
-      partial.mkdir(parents=True)
-    yield partial
+      folder = stack.enter_context(partial.beside(path))
+    yield folder
     with writing(path, flag):
       shutil.rmtree(path, ignore_errors=True)
-      partial.rename(path)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
+      partial.finish(folder, path)
 
 
 def write_text(path: pathlib.Path, text: str, flag: str = '--workdir') -> None:
@@ -119,14 +116,14 @@ def write_text(path: pathlib.Path, text: str, flag: str = '--workdir') -> None:
   Raises:
     ConfigError: the system refused to write.
   """
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
+  new = path.with_name(f'.{path.name}.{os.getpid()}')
   with writing(path, flag):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-      partial.write_text(text, encoding='utf-8')
-      partial.replace(path)
+      new.write_text(text, encoding='utf-8')
+      new.replace(path)
     finally:
-      partial.unlink(missing_ok=True)
+      new.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

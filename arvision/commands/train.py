@@ -2,6 +2,7 @@
 
 import argparse
 
+from arvision.build import ConfigError
 from arvision.commands import common, targets
 from arvision.parallel import host
 
@@ -14,6 +15,8 @@ def main(argv: list[str]) -> int:
     started it knows to start it again.
   """
   flags, overrides = common.parse(parser(), argv)
+  if flags.init_partial and not flags.init_from:
+    raise ConfigError('--init_partial: of which run? Name it with --init_from')
   config = common.load_config(flags.config, overrides)
   targets.check_folder(flags.workdir)
   host.use_compilation_cache()
@@ -26,7 +29,9 @@ def main(argv: list[str]) -> int:
       config,
       flags.workdir,
       init_from=flags.init_from,
+      init_partial=flags.init_partial,
       resume_from=flags.resume_from,
+      change=flags.change,
       stop_at=flags.stop_at,
     )
   if result.step == result.total:
@@ -52,13 +57,26 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument(
     '--init_from',
     metavar='DIR',
-    help='start from the weights of this run, at step 0',
+    help='start from the weights of this run (not from their running averages), '
+    'at step 0',
+  )
+  flags.add_argument(
+    '--init_partial',
+    action='store_true',
+    help='with --init_from: take the arrays that have the shapes of this config, '
+    'and leave the others as they are at the start of training',
   )
   flags.add_argument(
     '--resume_from',
     metavar='DIR',
     help='go on from the newest checkpoint of this run of the same config, '
     'but write to --workdir',
+  )
+  flags.add_argument(
+    '--change',
+    action='store_true',
+    help='go on although batch size, learning rate, schedule, weight decay or '
+    'clipping are others than before',
   )
   flags.add_argument(
     '--stop_at', type=int, metavar='STEP', help='stop and save after this step'

@@ -10,9 +10,7 @@ run code when it is read.
 
 import contextlib
 import json
-import os
 import pathlib
-import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,6 +19,7 @@ import grain
 import numpy as np
 from array_record.python import array_record_module
 
+from arvision.data import partial
 from arvision.data.base import DataError
 
 SPEC = 'spec.json'
@@ -65,20 +64,14 @@ def new_folder(path: str) -> Iterator[pathlib.Path]:
     raise DataError(
       f'{target}: exists and is not empty; name another folder, or delete it'
     )
-  target.parent.mkdir(parents=True, exist_ok=True)
-  partial = target.with_name(f'.{target.name}.partial-{os.getpid()}')
-  partial.mkdir()
-  try:
-    yield partial
+  with partial.beside(target) as folder:
+    yield folder
     try:
-      partial.rename(target)  # onto an empty folder, too
+      partial.finish(folder, target)
     except OSError as error:
       raise DataError(
         f'{target}: {error.strerror}; does another process write there?'
       ) from error
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
 
 
 class Shards:

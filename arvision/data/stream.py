@@ -1,7 +1,8 @@
 """The order of examples, and iterators over batches that resume exactly.
 
 Batch k of a stream is a function of (seed, k) alone, so the whole state of an
-iterator is k, whatever the number of threads, workers and processes.
+iterator is k, whatever the number of threads, workers and processes. Where the
+batch size changed, the state says so.
 
 Differs: Grain's own `shuffle` and `repeat` work example by example and cost
 about 30 us each, more than a digit costs to prepare. Here Grain maps, slices
@@ -10,7 +11,7 @@ and prefetches whole batches.
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
@@ -104,20 +105,55 @@ def rows_of_process(
   return slice(process_index * local, (process_index + 1) * local)
 
 
+def changes(
+  state: Mapping[str, Any], batch_size: int
+) -> tuple[tuple[int, int], ...]:
+  """The points (batches, examples before them) at which the size changed.
+
+  Args:
+    state: of a `TrainIterator`.
+    batch_size: from now on; another than that of the state is a change here.
+  """
+  points = tuple((int(k), int(n)) for k, n in state.get('changes', ()))
+  first, examples = points[-1] if points else (0, 0)
+  k, before = state['next_batch'], state['batch_size']
+  if before == batch_size:
+    return points
+  now = k, examples + (k - first) * before
+  # A size that no batch was made with is forgotten.
+  return (*(p for p in points if p[0] < k), now) if k else ()
+
+
 class TrainIterator(grain.DatasetIterator):
   """Batches of a stream, for the loop and for Grain's checkpoint handlers.
 
-  The state is {'next_batch': k} with the facts that give k its meaning.
+  The state is {'next_batch': k, 'changes': ...} with the facts that give k its
+  meaning. A state of another batch size is gone on from at the example where it
+  stood: none is left out and none comes twice. `changes` are the points
+  (batches, examples before them) at which the size changed.
   """
 
   def __init__(
-    self, batches: grain.MapDataset, reading: Reading, facts: dict[str, Any]
+    self,
+    make: Callable[[int], grain.MapDataset],
+    reading: Reading,
+    facts: dict[str, Any],
   ):
+    """Starts at the first batch.
+
+    Args:
+      make: shift -> batches, of which number k begins at the position
+        k * batch_size + shift of the stream.
+      reading: threads and workers.
+      facts: `batch_size`, and what else gives a position its meaning; a state
+        with other facts than these is refused.
+    """
     super().__init__()
-    self._batches = batches
+    self._make = make
     self._reading = reading
     self._facts = facts
     self._next = 0
+    self._changes: tuple[tuple[int, int], ...] = ()
     self._running: grain.DatasetIterator | None = None
 
   def __next__(self) -> Batch:
@@ -130,11 +166,13 @@ class TrainIterator(grain.DatasetIterator):
   def start_prefetch(self) -> None:
     """Starts the threads or workers; the first `next` does it otherwise."""
     if self._running is None:
-      self._running = self._reading.start(self._batches[self._next :])
+      first, examples = self._changes[-1] if self._changes else (0, 0)
+      batches = self._make(examples - first * self._facts['batch_size'])
+      self._running = self._reading.start(batches[self._next :])
       self._running.start_prefetch()
 
   def get_state(self) -> dict[str, Any]:
-    return {'next_batch': self._next, **self._facts}
+    return {'next_batch': self._next, 'changes': self._changes, **self._facts}
 
   def set_state(self, state: dict[str, Any]) -> None:
     """Goes on as the iterator did that wrote the state.
@@ -143,7 +181,7 @@ class TrainIterator(grain.DatasetIterator):
       DataError: the state is of a stream with other examples in it.
     """
     for key, value in self._facts.items():
-      if state.get(key) != value:
+      if key != 'batch_size' and state.get(key) != value:
         raise DataError(
           f'the checkpoint was made with {key}={state.get(key)}, this run has '
           f'{key}={value}: the order of examples would change in the middle. '
@@ -151,6 +189,7 @@ class TrainIterator(grain.DatasetIterator):
         )
     self.close()
     self._next = state['next_batch']
+    self._changes = changes(state, self._facts['batch_size'])
 
   def close(self) -> None:
     """Ends threads and workers."""
@@ -192,15 +231,15 @@ def train_stream(
     )
   order = Order(examples, seed)
 
-  def batch(k, rng):
-    positions = np.arange(k * batch_size, (k + 1) * batch_size)[rows]
-    return assemble(order(positions), rng.random((batch_size, draws))[rows])
+  def batches(shift):
+    def batch(k, rng):
+      first = k * batch_size + shift
+      ranks = order(np.arange(first, first + batch_size)[rows])
+      return assemble(ranks, rng.random((batch_size, draws))[rows])
 
-  batches = (
-    grain.MapDataset.range(sys.maxsize // batch_size)
-    .seed(seed)
-    .random_map(batch)
-  )
+    count = (sys.maxsize - max(shift, 0)) // batch_size - 1
+    return grain.MapDataset.range(count).seed(seed).random_map(batch)
+
   facts = {'seed': seed, 'batch_size': batch_size, 'examples': examples}
   return TrainIterator(batches, reading, facts)
 

@@ -8,6 +8,7 @@ _PALETTE = ('#2563a8', '#d9702b', '#3a8f5c', '#8a4fa3', '#b8912b', '#5b6770')
 # Ends of a scale for more curves than people can tell apart by colour.
 _LIGHT, _DARK = (158, 202, 225), (8, 48, 107)
 _POINTS = 240
+_LARGEST = 1e100
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 34
 
 
@@ -34,7 +35,8 @@ def line_chart(
   two decades, and says so. Long curves are averaged down to 240 points.
 
   Args:
-    series: name -> (x, y) pairs; pairs that are not finite are left out.
+    series: name -> (x, y) pairs; pairs that are not finite, or beyond 1e100,
+      are left out.
     x_label: under the axis.
     size: width and height in px.
 
@@ -178,7 +180,8 @@ class _Axis:
   """Values to px, and round numbers to label."""
 
   def __init__(self, low, high, start, end, margin=0.0):
-    if low == high:
+    # Closer than that, and ticks between them would not be numbers.
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-90):
       pad = abs(low) * 0.5 or 0.5
       low, high = low - pad, high + pad
     pad = margin * (high - low)
@@ -238,7 +241,7 @@ def _svg(parts, size):
 
 
 def _finite(pairs):
-  return [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
+  return [(x, y) for x, y in pairs if abs(x) < _LARGEST and abs(y) < _LARGEST]
 
 
 def _thin(pairs):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from arvision.data import files
+from arvision.data.base import BrokenImage
 
 # A page holds the whole of every picture.
 _PICTURE_BYTES = 2**28
@@ -72,7 +73,7 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
     parts: of `cards` and `section`; empty ones are left out.
   """
   body = '\n'.join(p for p in parts if p)
-  return (
+  text = (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     f'<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n'
@@ -80,6 +81,8 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
     f'<p class="quiet">{html.escape(lead)}</p></header>\n{body}\n</main>\n'
     '</body>\n</html>\n'
   )
+  # Names of files may be bytes that are no text.
+  return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def cards(figures: Sequence[tuple[str, str]]) -> str:
@@ -116,10 +119,20 @@ def figure(content: str, title: str = '', caption: str = '') -> str:
 
 
 def picture(path: pathlib.Path, about: str, width: int = 640) -> str:
-  """A PNG file inside the page; small ones are enlarged by whole pixels."""
+  """A PNG file inside the page; small ones are enlarged by whole pixels.
+
+  Raises:
+    BrokenImage: it is no such file, or a damaged one.
+  """
   data = files.read(path, _PICTURE_BYTES)
-  with Image.open(io.BytesIO(data), formats=('PNG',)) as image:
-    own = image.width
+  try:
+    with Image.open(io.BytesIO(data), formats=('PNG',)) as image:
+      own = image.width
+      image.verify()
+  except Exception as error:  # Pillow has no common class of errors
+    raise BrokenImage(
+      f'{path}: not a whole PNG ({type(error).__name__})'
+    ) from error
   factor = max(1, width // own)
   kind = ' class="pixels"' if factor > 1 else ''
   text = base64.b64encode(data).decode()

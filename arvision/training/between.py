@@ -142,7 +142,7 @@ class Between:
     # Counted from 0, the step that was taken last is step - 1.
     rates = jax.device_get(self._rates_at(step - 1))
     means |= {k: float(v) for k, v in rates.items()}
-    means['epoch'] = step * self.clock.batch_size / self.clock.examples
+    means['epoch'] = self.clock.seen(step) / self.clock.examples
     text = f'{_brief(means)}  {speed:.0f} images/s  {clock_text(left)} left'
     means['images_per_second'] = speed
     self.writer.scalars(step, means, text)

@@ -3,29 +3,25 @@
 import dataclasses
 import os
 import pathlib
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, suggest
+from arvision.build import ConfigError
 from arvision.data.base import DataError
 from arvision.parallel import host
 from arvision.tasks.base import TrainState
 from arvision.training import digests, hooks
 from arvision.training import workdir as workdirs
-from arvision.training.kept import Kept, best_of, read_meta
+from arvision.training.kept import Kept, read_meta
 from arvision.training.trees import (
+  check_room,
+  check_shapes,
   first_line,
-  name_of,
-  read_numpy,
   read_shapes,
-  real_arrays,
 )
 
 # Written last by Orbax, so their absence means that a save did not end.
@@ -53,7 +49,7 @@ class Checkpoints:
     best: str = '',
     read_only: bool = False,
   ):
-    """Opens the folder, and makes it where it does not exist.
+    """Opens the folder; the first save makes it where it does not exist.
 
     Args:
       folder: absolute or relative path.
@@ -72,7 +68,7 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=self._kept, read_only=read_only
+        preservation_policy=self._kept, read_only=read_only, create=False
       ),
       item_names=('state', 'meta'),
       item_handlers={'state': digests.Arrays(), 'meta': digests.Json()},
@@ -115,6 +111,7 @@ class Checkpoints:
       'facts': self.facts,
       'figures': self._kept.figures[step],
     }
+    self._folder.mkdir(parents=True, exist_ok=True)
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -141,7 +138,10 @@ class Checkpoints:
     )
 
   def restore(
-    self, abstract: TrainState, set_position: Callable[[Any], None]
+    self,
+    abstract: TrainState,
+    set_position: Callable[[Any], None],
+    change: bool = False,
   ) -> tuple[TrainState, int] | None:
     """The newest checkpoint that can be read.
 
@@ -152,6 +152,7 @@ class Checkpoints:
       abstract: shapes, dtypes and shardings of the state; `frozen` is handed
         through.
       set_position: `set_state` of the data iterator.
+      change: whether facts that are `workdir.TUNABLE` may differ.
 
     Returns:
       The state and its step, or None where there is no checkpoint.
@@ -167,7 +168,7 @@ class Checkpoints:
       if host.all_agree(found is not None):
         assert found is not None
         state, meta = found
-        self._check_facts(meta['facts'], step)
+        self._check_facts(meta['facts'], step, change)
         problem = _place(set_position, meta['data'])
         if host.all_agree(problem is None):
           return abstract.replace(**state), step
@@ -190,7 +191,7 @@ class Checkpoints:
     if not host.all_agree(problem is None):
       return None, problem
     wanted = _saved(abstract)
-    for name in ('params', 'ema'):
+    for name in ('params', 'ema', 'opt_state', 'extra'):
       check_shapes(shapes.get(name, {}), wanted[name], f'{folder}: {name}')
     try:
       found = self._manager.restore(
@@ -228,14 +229,18 @@ class Checkpoints:
     except Exception as error:  # what Orbax raises here is not specified
       return None, None, first_line(error)
 
-  def _check_facts(self, facts, step):
+  def _check_facts(self, facts, step, change):
     for key, value in self.facts.items():
-      if facts.get(key) != value:
+      tunable = key in workdirs.TUNABLE
+      if facts.get(key) != value and not (tunable and change):
+        advice = 'Set it back'
+        if tunable:
+          advice = 'Add --change to go on with it, set it back'
         raise ConfigError(
           f'the checkpoint of step {step} was made with config.{key}='
           f'{facts.get(key)}, this run has config.{key}={value}: the order of '
-          'examples would change in the middle. Set it back, or start in a '
-          'new --workdir (--init_from takes over the weights)'
+          f'examples would change in the middle. {advice}, or start in a new '
+          '--workdir (--init_from takes over the weights)'
         )
 
   def _set_aside(self, step, problem):
@@ -264,197 +269,15 @@ class Checkpoints:
     self._manager.close()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Weights:
-  """Parameters of a run, and which they are.
-
-  Attributes:
-    config: of the run.
-    params: a tree of numpy arrays.
-    step: optimizer steps that they have seen.
-    ema: the decay of the running average that they are, 'raw' for the
-      parameters themselves.
-  """
-
-  config: ConfigDict
-  params: Any
-  step: int
-  ema: str
-
-
-def load_params(
-  workdir: str | os.PathLike,
-  ema: str | None = None,
-  step: int | str | None = None,
-  allow: Iterable[str] | None = (),
-) -> tuple[ConfigDict, Any, int]:
-  """The config, the parameters and their step, see `load_weights`."""
-  found = load_weights(workdir, ema, step, allow)
-  return found.config, found.params, found.step
-
-
-def load_weights(
-  workdir: str | os.PathLike,
-  ema: str | None = None,
-  step: int | str | None = None,
-  allow: Iterable[str] | None = (),
-) -> Weights:
-  """The trained or imported parameters of a run, without optimizer state.
-
-  Args:
-    workdir: folder of the run.
-    ema: which running average, by its decay ('0.999'); 'raw' for the
-      parameters themselves. None takes the slowest average that the run has,
-      and the parameters themselves where it has none.
-    step: which checkpoint; 'best' takes that of config.checkpoint.best, None
-      the newest that can be read.
-    allow: see `workdir.load_config`.
-
-  Raises:
-    ConfigError: no run there, no such average or step.
-    DataError: no checkpoint, none that can be read, or weights that are not
-      finite.
-  """
-  config = workdirs.load_config(workdir, allow)
-  folder = pathlib.Path(workdir).absolute() / workdirs.CHECKPOINTS
-  names = [p.name for p in folder.glob('*')] if folder.is_dir() else []
-  steps = sorted((int(n) for n in names if n.isdecimal()), reverse=True)
-  imported = pathlib.Path(workdir) / workdirs.IMPORTED
-  if not steps and imported.is_dir():
-    _which(ema, [], workdir)
-    params = load_tree(imported)['params']
-    _refuse_not_finite(params, str(imported))
-    return Weights(config, params, 0, 'raw')
-  if not steps:
-    raise DataError(f"'{workdir}' has no checkpoint yet; train there first")
-  if step == 'best':
-    name = config.get('checkpoint', {}).get('best', '')
-    step = best_of(folder, steps, name)
-  if step is not None and step not in steps:
-    raise ConfigError(f"'{workdir}' has no step {step}; it has {steps}")
-  problem = ''
-  for number in steps if step is None else [step]:
+def saved_position(workdir: str | os.PathLike) -> dict[str, Any]:
+  """The `get_state()` of the newest checkpoint, {} without any."""
+  folder = pathlib.Path(workdir) / workdirs.CHECKPOINTS
+  for step in workdirs.saved_steps(workdir):
     try:
-      digests.check(folder / str(number) / 'state')
-      saved = _shapes(folder / str(number))
-      key = _which(ema, list(saved['ema']), workdir)
-      wanted = saved['ema'][key] if key else saved['params']
-      tree = {'ema': {key: wanted}} if key else {'params': wanted}
-      found = read_numpy(folder / str(number) / 'state', tree)
-      params = found['ema'][key] if key else found['params']
-    except ConfigError:
-      raise
-    except Exception as error:  # what Orbax raises here is not specified
-      problem = f'checkpoint {number}: {first_line(error)}'
-      logging.warning(problem)
+      return read_meta(folder / str(step))['data']
+    except (ValueError, OSError):
       continue
-    _refuse_not_finite(
-      params, f"checkpoint {number} in '{folder}'", f'; there are {steps}'
-    )
-    return Weights(config, params, number, key or 'raw')
-  raise DataError(f"no checkpoint in '{folder}' can be read; {problem}")
-
-
-def _refuse_not_finite(params, where, others=''):
-  for name, leaf in real_arrays(params).items():
-    if not np.isfinite(leaf).all():
-      raise DataError(
-        f'{where} has weights that are not finite ({name}): the run '
-        f'diverged before it was saved{others}'
-      )
-
-
-def _which(ema, decays, workdir):
-  """The key of the running average, None for the parameters themselves."""
-  if ema == 'raw' or (ema is None and not decays):
-    return None
-  key = max(decays, key=float) if ema is None else ema
-  if key not in decays:
-    raise ConfigError(
-      f"'{workdir}' has no running average with decay '{ema}'."
-      + suggest(str(ema), [*decays, 'raw'])
-    )
-  return key
-
-
-def save_tree(path: pathlib.Path, tree: Any) -> None:
-  """Writes a tree of arrays to a folder, whole or not at all.
-
-  Raises:
-    DataError: the disk has no room for it.
-  """
-  check_room(path, tree, 'the weights')
-  with ocp.Checkpointer(digests.Arrays()) as writer:
-    writer.save(path.absolute(), args=digests.SaveArrays(tree))
-
-
-def check_room(folder: pathlib.Path, tree: Any, what: str) -> None:
-  """Refuses a disk that has no room for a tree of arrays.
-
-  Args:
-    folder: where it will be written; it need not exist.
-    tree: what this process writes of it is counted, before compression.
-    what: it is, and more that is to be said.
-
-  Raises:
-    DataError: with what is there and what is wanted.
-  """
-  there = folder.absolute()
-  while not there.exists():
-    there = there.parent
-  need = sum(_bytes(x) for x in jax.tree.leaves(tree))
-  left = shutil.disk_usage(there).free
-  if left < need:
-    raise DataError(
-      f"'{folder}': {left / 1e6:,.1f} MB are free, {need / 1e6:,.1f} MB wanted; "
-      f'free space for {what}'
-    )
-
-
-def _bytes(x):
-  if not isinstance(x, jax.Array):
-    return np.asarray(x).nbytes
-  shards = x.addressable_shards
-  return sum(s.data.nbytes for s in shards if s.replica_id == 0)
-
-
-def load_tree(path: pathlib.Path) -> Any:
-  """Reads what `save_tree` wrote, as numpy arrays.
-
-  Raises:
-    DataError: it is damaged.
-  """
-  try:
-    digests.check(path)
-    return read_numpy(path.absolute(), read_shapes(path.absolute()))
-  except Exception as error:  # what Orbax raises here is not specified
-    raise DataError(f"'{path}' is damaged: {first_line(error)}") from error
-
-
-def check_shapes(got: Any, wanted: Any, where: str) -> None:
-  """Refuses a tree of parameters that is not like another.
-
-  Raises:
-    ConfigError: with the first few paths that differ.
-  """
-  a, b = _by_path(got), _by_path(wanted)
-  differ = [
-    f'  {path}: {a.get(path, "absent")} there, {b.get(path, "absent")} here'
-    for path in sorted({*a, *b})
-    if a.get(path) != b.get(path)
-  ]
-  if differ:
-    more = f'\n  ... {len(differ) - 8} more' if len(differ) > 8 else ''
-    raise ConfigError(
-      f'{where}: not the parameters of this config:\n'
-      + '\n'.join(differ[:8])
-      + more
-    )
-
-
-def _by_path(tree):
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {name_of(path): tuple(leaf.shape) for path, leaf in leaves}
+  return {}
 
 
 def _place(set_position, state):

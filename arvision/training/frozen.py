@@ -1,5 +1,6 @@
 """The weights that a run uses and does not train: its tokenizer or teacher."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -12,10 +13,8 @@ from ml_collections import ConfigDict
 
 from arvision.build import ConfigError
 from arvision.parallel import host
-from arvision.training import checkpoint
+from arvision.training import trees, weights
 from arvision.training import workdir as workdirs
-
-FOLDER = 'frozen'
 
 
 def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -33,7 +32,8 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     {'tokenizer': variables}, {'teacher': variables} or {}, numpy arrays.
 
   Raises:
-    ConfigError: no tokenizer there, or one of another config.
+    ConfigError: no tokenizer there, or one of another config. In a run whose
+      key names another folder than it did, one with other weights.
     DataError: no checkpoint of it can be read.
   """
   if config.get('tokenizer_workdir'):
@@ -42,12 +42,35 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     name, key, block = 'teacher', 'task.teacher_workdir', 'task.teacher'
   else:
     return {}
-  source = config[key]
-  kept = pathlib.Path(workdir) / FOLDER
-  # The copy is written before the config, so without one it may be of a start
-  # with another tokenizer that failed.
-  if kept.is_dir() and (pathlib.Path(workdir) / workdirs.CONFIG).exists():
-    return checkpoint.load_tree(kept)
+  source = _at(config, key)
+  copy = pathlib.Path(workdir) / workdirs.FROZEN
+  if not (workdirs.holds_run(workdir) and copy.is_dir()):
+    return {name: _trained(config, key, block)}
+  kept = trees.load_tree(copy)
+  before = _at(workdirs.load_config(workdir, allow=None), key)
+  if source == before:
+    return kept
+  if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
+    host.say(f"config.{key}='{source}' is not there; the copy in {copy} serves")
+  elif fingerprint(_trained(config, key, block)) != fingerprint(kept[name]):
+    raise ConfigError(
+      f"config.{key}='{source}' holds other weights than {copy}, with which "
+      f"this run was trained. Set it back to '{before}' to go on with these, "
+      'or choose another --workdir'
+    )
+  return kept
+
+
+def _at(config, key):
+  """The value of a key with dots."""
+  for name in key.split('.'):
+    config = config[name]
+  return config
+
+
+def _trained(config, key, block):
+  """The variables of the tokenizer that a key names the folder of."""
+  source = _at(config, key)
   if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
     raise ConfigError(
       f"config.{key}='{source}' holds no tokenizer. Train it "
@@ -56,15 +79,20 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       'folder'
     )
   theirs = workdirs.load_config(source, allow=None)
-  own = config.task.teacher if name == 'teacher' else config.tokenizer
-  differ = workdirs.other_weights(theirs.tokenizer, own, block)
+  workdirs.check_blocks(theirs, source)
+  if 'backbone' in theirs:
+    raise ConfigError(
+      f"config.{key}='{source}' holds a generator; wanted the folder of its "
+      f"tokenizer, '{theirs.get('tokenizer_workdir')}' when it was trained"
+    )
+  differ = workdirs.other_weights(theirs.tokenizer, _at(config, block), block)
   if differ:
     raise ConfigError(
       f"the tokenizer in '{source}' (config.{key}) is not the one "
-      'of this config:\n' + '\n'.join(differ)
+      'of this config:\n' + workdirs.shortened(differ)
     )
-  params = checkpoint.load_params(source, allow=None)[1]
-  return {name: {'params': params['tokenizer']}}
+  params = weights.load_params(source, allow=None)[1]
+  return {'params': params['tokenizer']}
 
 
 def check_tokens(config: ConfigDict, data: Any, frozen: dict[str, Any]) -> None:
@@ -112,24 +140,50 @@ def fingerprint(variables: Any) -> str:
 
 
 def claim(
-  workdir: str | os.PathLike, config: ConfigDict, frozen: dict[str, Any]
+  workdir: str | os.PathLike,
+  config: ConfigDict,
+  frozen: dict[str, Any],
+  imported: Any = None,
 ) -> None:
   """Makes a folder the run of a config, in all processes together.
 
-  What is frozen is copied first and the config is written last, so that a
-  folder with a config has it.
+  What an earlier start or import left that did not come to an end is replaced.
+  The config is written last, so that a folder with a config has the rest.
+
+  Args:
+    workdir: the folder.
+    config: of the run.
+    frozen: see `load`.
+    imported: parameters that the run starts with, for a new run.
   """
   folder = pathlib.Path(workdir)
-  claimed = (folder / workdirs.CONFIG).exists()
+  claimed, made = workdirs.holds_run(folder), not folder.exists()
   host.barrier('claim')
   if jax.process_index() == 0:
     folder.mkdir(parents=True, exist_ok=True)
-    if not claimed and (folder / FOLDER).exists():
-      shutil.rmtree(folder / FOLDER)
+    if not claimed:
+      _clear(folder)
   host.barrier('folder')
   tree = {k: frozen[k] for k in ('tokenizer', 'teacher') if k in frozen}
-  if tree and not claimed:
-    checkpoint.save_tree(folder / FOLDER, tree)
-  if jax.process_index() == 0:
-    workdirs.save_config(folder, config)
+  try:
+    if not claimed and imported is not None:
+      trees.save_tree(folder / workdirs.IMPORTED, {'params': imported})
+    if not claimed and tree:
+      trees.save_tree(folder / workdirs.FROZEN, tree)
+    if jax.process_index() == 0:
+      workdirs.save_config(folder, config)
+  except BaseException:  # Ctrl-C too
+    if jax.process_index() == 0 and not claimed:
+      _clear(folder)
+      if made:
+        with contextlib.suppress(OSError):
+          folder.rmdir()
+    raise
   host.barrier('config')
+
+
+def _clear(folder):
+  """Removes the weights of a start that did not come to an end."""
+  for name in (workdirs.FROZEN, workdirs.IMPORTED):
+    for left in folder.glob(f'{name}*'):
+      shutil.rmtree(left, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from arvision.build import build
+from arvision.data.base import DataError
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
@@ -44,7 +45,9 @@ def train(
   workdir: str | os.PathLike,
   *,
   init_from: str | None = None,
+  init_partial: bool = False,
   resume_from: str | None = None,
+  change: bool = False,
   stop_at: int | None = None,
   make_data: Callable = assemble.make_data,
   make_task: Callable = assemble.make_task,
@@ -58,8 +61,11 @@ def train(
     config: whole config.
     workdir: folder of the run.
     init_from: folder of a run whose parameters are taken over.
+    init_partial: whether those of them that do not fit may start fresh.
     resume_from: folder of a run that is continued here, with its optimizer
       and its position in the data.
+    change: whether batch size, learning rate and schedule may be others than
+      those that the run had, see `workdir.TUNABLE`.
     stop_at: stops, and saves, after this step of the run.
     make_data: config -> data.
     make_task: (config, data, optimizer, frozen weights, steps) -> task.
@@ -74,11 +80,14 @@ def train(
   config = workdirs.as_before(assemble.complete(config, data), workdir)
   if resume_from:
     config = workdirs.as_before(config, resume_from)
-  workdirs.check_same(config, workdir)
+  going_on = start.goes_on(workdir, resume_from)
+  workdirs.check_same(config, workdir, change)
+  changed = workdirs.check_same(config, going_on or workdir, change)
   mesh = make_mesh(config.mesh)
   placement = host.Placement(mesh, Rules(**config.get('rules', {})))
 
-  clock = schedule.run_clock(config, data.examples)
+  changes = start.size_changes(going_on, config.data.batch_size)
+  clock = schedule.run_clock(config, data.examples, changes)
   every = {
     key: clock.steps(config[key].every, f'{key}.every')
     for key in ('log', 'evals', 'pictures', 'checkpoint')
@@ -86,7 +95,7 @@ def train(
   best = config.checkpoint.get('best') or ''
   optimizer = build(config.optim, 'optim')
   placement.check_batch(clock.batch_size, optimizer.accumulate)
-  frozen = frozen_weights.load(config, workdir)
+  frozen = frozen_weights.load(config, going_on or workdir)
   frozen_weights.check_tokens(config, data, frozen)
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
   origin = start.Origin(task, placement, config.seed)
@@ -96,8 +105,7 @@ def train(
     stack.callback(batches.close)
     lock = stack.enter_context(locks.held(workdir))
     # Another run may have come and gone since it was asked first.
-    workdirs.check_same(config, workdir)
-    frozen_weights.claim(workdir, config, frozen)
+    workdirs.check_same(config, workdir, change)
     position = Position(batches)
     checkpoints = Checkpoints(
       pathlib.Path(workdir) / workdirs.CHECKPOINTS,
@@ -108,35 +116,45 @@ def train(
     stack.callback(checkpoints.close)
     state, step, said = start.first_state(
       origin,
-      config,
       pathlib.Path(workdir),
       checkpoints,
       position,
-      init_from,
-      resume_from,
+      start.Wanted(init_from, init_partial, resume_from, change),
     )
-    writer = Writer(workdir, clock.total, step, clock.batch_size)
+    if changes != tuple(batches.get_state().get('changes', changes)):
+      raise DataError(
+        f"'{workdir}': the newest checkpoint was damaged, and the batch size "
+        'changed after the one before it. Give the same command again, to go '
+        'on from that one'
+      )
+    end = clock.total if stop_at is None else min(stop_at, clock.total)
+    on_device = placement.put_whole(task.frozen)
+    count = config.pictures.get('count', 32)
+    held_out = HeldOut(task, data, placement, clock.batch_size, count)
+    if step < end:
+      checkpoints.check_room(state)
+      batch = next(batches)
+      full = state.replace(frozen=on_device)
+      held_out.check_best(best, full, every['evals'])
+      traced, names = start.trace_step(
+        task, placement, state, on_device, placement.put_batch(batch)
+      )
+
+    # Nothing was written up to here, and all that can be wrong was looked at.
+    frozen_weights.claim(workdir, config, frozen)
+    writer = Writer(workdir, clock.total, step, clock.seen)
     stack.callback(writer.close)
     writer.say(data.describe())
     writer.say(f'{start.describe(state, mesh)}; {said} step {step}')
+    writer.changed(step, changed)
     writer.parameters(state.params)
-    end = clock.total if stop_at is None else min(stop_at, clock.total)
     if step >= end:
       writer.say(f'nothing to do: {step} of {end} steps were taken before')
       return Result(step, clock.total)
 
-    count = config.pictures.get('count', 32)
-    held_out = HeldOut(task, data, placement, clock.batch_size, count)
-    on_device = placement.put_whole(task.frozen)
-    checkpoints.check_room(state)
-    batch = next(batches)
-    full = state.replace(frozen=on_device)
-    held_out.check_best(best, full, every['evals'])
     if step == 0:
       writer.picture('first_batch', held_out.check(full, batch))
-    step_fn, names, text = start.compile_step(
-      task, placement, state, on_device, placement.put_batch(batch)
-    )
+    step_fn, text = start.compile_step(traced, placement)
     writer.say(text)
     between = Between(
       watch=hooks.Watch(config, workdir),

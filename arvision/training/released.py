@@ -6,7 +6,6 @@ weights in `imported/` where another run has checkpoints.
 
 import os
 import pathlib
-import shutil
 
 import jax
 from ml_collections import ConfigDict
@@ -15,7 +14,7 @@ from arvision.build import ConfigError, build
 from arvision.data.base import DataError
 from arvision.importers import families, files, table
 from arvision.tasks import assemble
-from arvision.training import checkpoint, frozen, lock
+from arvision.training import frozen, lock
 from arvision.training import workdir as workdirs
 from arvision.training.trained import TrainedRun
 
@@ -72,16 +71,13 @@ def bring_in(
     text = str(error) if named else f"'{source}': {error}"
     raise DataError(text + _other_family(form, content)) from error
   kept = frozen.load(config, workdir)
-  target = folder / workdirs.IMPORTED
+  said = _summary(form, source, place, weights, params)
   if not assemble.is_generator(config):
     params = {'tokenizer': params}
   with lock.held(folder):
     _refuse_run(folder)
-    if target.exists():  # of an import that did not end
-      shutil.rmtree(target)
-    checkpoint.save_tree(target, {'params': params})
-    frozen.claim(workdir, config, kept)
-  return _summary(form, source, place, weights, params)
+    frozen.claim(workdir, config, kept, imported=params)
+  return said
 
 
 def _other_family(form, content):
@@ -94,11 +90,10 @@ def _other_family(form, content):
 
 
 def _refuse_run(folder):
-  for name in (workdirs.CONFIG, workdirs.CHECKPOINTS):
-    if (folder / name).exists():
-      raise ConfigError(
-        f"--workdir='{folder}' holds a run already ({name}); choose a new one"
-      )
+  if workdirs.holds_run(folder) or workdirs.saved_steps(folder):
+    raise ConfigError(
+      f"--workdir='{folder}' holds a run already; choose a new one"
+    )
 
 
 def _summary(form, source, place, weights, params):

@@ -1,10 +1,11 @@
 """How long things last, and how the learning rate runs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from arvision.build import ConfigError, suggest, value
@@ -19,6 +20,7 @@ def steps(
   examples: int,
   total: int | None = None,
   key: str = 'duration',
+  changes: Sequence[tuple[int, int]] = (),
 ) -> int:
   """The number of optimizer steps of a duration.
 
@@ -29,6 +31,8 @@ def steps(
     examples: in the training split.
     total: steps of the whole run, for `fraction`.
     key: where the duration stands in the config, for errors.
+    changes: of the batch size, where the duration begins with the run; see
+      `Clock`.
 
   Returns:
     The nearest whole number of steps; at least 1 unless the duration is 0.
@@ -61,7 +65,12 @@ def steps(
     'examples': 1 / batch_size,
     'fraction': total or 0,
   }
-  return max(1, round(number * scale[unit])) if number else 0
+  count = number * scale[unit]
+  if changes and unit in ('epochs', 'examples'):
+    # Steps of other sizes count for what they were.
+    seen = number * (examples if unit == 'epochs' else 1)
+    count = _follow([(n, k) for k, n in changes], 1 / batch_size, seen)
+  return max(1, round(count)) if number else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +79,18 @@ class Clock:
 
   Attributes:
     total: steps.
-    batch_size: examples of a step.
+    batch_size: examples of a step, since the last change.
     examples: in the training split.
+    changes: points (steps, examples seen) at which the batch size changed.
   """
 
   total: int
   batch_size: int
   examples: int
+  changes: tuple[tuple[int, int], ...] = ()
 
   def steps(self, duration: Mapping[str, float], key: str) -> int:
-    """See `steps`."""
+    """A period in steps of the batch size of today; see `steps`."""
     return steps(
       duration,
       batch_size=self.batch_size,
@@ -88,9 +99,39 @@ class Clock:
       key=key,
     )
 
+  def at(self, duration: Mapping[str, float], key: str) -> int:
+    """The step at which a duration that began with the run is over."""
+    return steps(
+      duration,
+      batch_size=self.batch_size,
+      examples=self.examples,
+      total=self.total,
+      key=key,
+      changes=self.changes,
+    )
 
-def run_clock(config: Any, examples: int) -> Clock:
+  def seen(self, step: int) -> int:
+    """Examples seen in the first steps of the run."""
+    return round(_follow(self.changes, self.batch_size, step))
+
+
+def _follow(points, slope, x):
+  """y at x of a line from (0, 0) through points, with a slope after them."""
+  xs, ys = zip((0, 0), *points)
+  if x < xs[-1]:
+    return float(np.interp(x, xs, ys))
+  return ys[-1] + (x - xs[-1]) * slope
+
+
+def run_clock(
+  config: Any, examples: int, changes: Sequence[tuple[int, int]] = ()
+) -> Clock:
   """The length of a run.
+
+  Args:
+    config: whole.
+    examples: in the training split.
+    changes: see `Clock`.
 
   Raises:
     ConfigError: config.train.duration is not a duration.
@@ -101,8 +142,9 @@ def run_clock(config: Any, examples: int) -> Clock:
     batch_size=batch_size,
     examples=examples,
     key='train.duration',
+    changes=changes,
   )
-  return Clock(total, batch_size, examples)
+  return Clock(total, batch_size, examples, tuple(changes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +167,7 @@ class Constant:
     """
     warmup = 0
     if self.warmup is not None:
-      warmup = clock.steps(self.warmup, 'optim.schedule.warmup')
+      warmup = clock.at(self.warmup, 'optim.schedule.warmup')
     # The rest runs to its last step, so that this one has the final value.
     rest = self.rest(peak, max(clock.total - 1 - warmup, 1))
     if not warmup:
@@ -178,8 +220,8 @@ class WarmupHoldCosine(Constant):
   final: float = 0.0
 
   def make(self, peak: float, clock: Clock) -> optax.Schedule:
-    until = clock.steps(self.until, 'optim.schedule.until')
-    warmup = clock.steps(self.warmup or {'steps': 0}, 'optim.schedule.warmup')
+    until = clock.at(self.until, 'optim.schedule.until')
+    warmup = clock.at(self.warmup or {'steps': 0}, 'optim.schedule.warmup')
     if until < warmup:
       raise ConfigError(
         f'config.optim.schedule.until: {until} steps, but the warm-up takes '

@@ -1,5 +1,6 @@
 """The state that a run starts or goes on with, and its compiled step."""
 
+import dataclasses
 import os
 import pathlib
 import time
@@ -9,15 +10,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from arvision.build import ConfigError
+from arvision.data import stream
 from arvision.layers import traced
+from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.tasks.base import Task, TrainState
 from arvision.training import workdir as workdirs
 from arvision.training.between import Position
-from arvision.training.checkpoint import Checkpoints, check_shapes, load_params
+from arvision.training.checkpoint import Checkpoints, saved_position
+from arvision.training.trees import by_path, unlike
+from arvision.training.weights import load_params
 
 
 class Origin:
@@ -54,77 +58,156 @@ class Origin:
 
     return jax.jit(init, out_shardings=self._shardings)(self._key)
 
-  def with_params(self, workdir: str | os.PathLike) -> TrainState:
-    """A new state with the parameters of another run, its averages too.
+  def with_params(
+    self, workdir: str | os.PathLike, partial: bool = False
+  ) -> tuple[TrainState, str]:
+    """A new state with the raw parameters of another run, its averages too.
+
+    A network that the other run lacks is fresh: released tokenizers come
+    without a discriminator.
+
+    Args:
+      workdir: of the other run.
+      partial: whether arrays that do not fit may be fresh too.
+
+    Returns:
+      The state, and what was taken, in a line.
 
     Raises:
-      ConfigError: other parameters than those of this config.
+      ConfigError: other parameters than those of this config, or none that fit.
     """
-    params = load_params(workdir, 'raw', allow=None)[1]
-    state = self.fresh()
-    # Released tokenizers come without a discriminator.
-    absent = {k: state.params[k] for k in state.params if k not in params}
-    params = {**params, **absent}
-    check_shapes(params, self.abstract.params, f'--init_from={workdir}')
+    params, step = load_params(workdir, 'raw', allow=None)[1:]
+    wanted = self.abstract.params
+    absent = [name for name in wanted if name not in params]
+    ours = {name: wanted[name] for name in wanted if name not in absent}
+    odd = unlike(params, ours)
+    taken = {k: x for k, x in by_path(params).items() if k not in odd}
+    if odd and not (partial and taken):
+      advice = 'Nothing of it fits; name another run'
+      if taken:
+        advice = (
+          f'--init_partial takes the {len(taken)} arrays that fit, and leaves '
+          'these as they are at the start of training'
+        )
+      raise ConfigError(
+        f'--init_from={workdir} has other parameters than this config:\n'
+        f'{_grouped(odd)}\n{advice}'
+      )
 
-    def take(state, params):
+    def take(state, taken):
+      leaves, tree = jax.tree.flatten(state.params)
+      mixed = tree.unflatten(
+        [taken.get(k, x) for k, x in zip(by_path(state.params), leaves)]
+      )
       ema = {
-        decay: jax.tree.map(jnp.copy, {k: params[k] for k in average})
+        decay: jax.tree.map(jnp.copy, {k: mixed[k] for k in average})
         for decay, average in state.ema.items()
       }
-      return state.replace(params=params, ema=ema)
+      return state.replace(params=mixed, ema=ema)
 
-    return jax.jit(take, out_shardings=self._shardings)(state, params)
+    state = jax.jit(take, out_shardings=self._shardings)(self.fresh(), taken)
+    said = f'weights of {workdir} at step {step} (raw, not a running average)'
+    if absent:
+      said += f', fresh {" and ".join(sorted(absent))}'
+    if odd:
+      host.say(
+        f'--init_from={workdir}: {len(taken)} arrays are taken, and what does '
+        f'not fit starts fresh:\n{_grouped(odd)}'
+      )
+    return state, said
+
+
+def _grouped(odd):
+  """Lines of `unlike`, one for arrays that lie together."""
+  groups: dict[str, list[str]] = {}
+  for path, (there, here) in odd.items():
+    line = f'  {path}: {there} there, {here} here'
+    groups.setdefault('/'.join(path.split('/')[:2]), []).append(line)
+  lines = []
+  for name, group in groups.items():
+    more = f', and {len(group) - 1} more in {name}' if len(group) > 1 else ''
+    lines.append(group[0] + more)
+  return workdirs.shortened(lines)
+
+
+def goes_on(
+  workdir: str | os.PathLike, resume_from: str | os.PathLike | None
+) -> str | os.PathLike | None:
+  """The folder whose run is gone on with, None where a run starts.
+
+  Raises:
+    ConfigError: `resume_from` is needed and has no checkpoint.
+  """
+  if workdirs.saved_steps(workdir) or not resume_from:
+    return workdir if workdirs.saved_steps(workdir) else None
+  workdirs.load_config(resume_from, allow=None)
+  if not workdirs.saved_steps(resume_from):
+    raise ConfigError(f"--resume_from='{resume_from}' has no checkpoint yet")
+  return resume_from
+
+
+def size_changes(
+  workdir: str | os.PathLike | None, batch_size: int
+) -> tuple[tuple[int, int], ...]:
+  """Where the batch size of a run changed, see `schedule.Clock`.
+
+  Args:
+    workdir: of the run, None for one that starts.
+    batch_size: from now on.
+  """
+  saved = saved_position(workdir) if workdir else {}
+  try:
+    return stream.changes(saved['batches'], batch_size)
+  except (KeyError, TypeError, ValueError):
+    return ()  # an iterator with a state of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+  """Where a state shall come from, see `loop.train`."""
+
+  init_from: str | os.PathLike | None = None
+  init_partial: bool = False
+  resume_from: str | os.PathLike | None = None
+  change: bool = False
 
 
 def first_state(
   origin: Origin,
-  config: ConfigDict,
   workdir: pathlib.Path,
   checkpoints: Checkpoints,
   position: Position,
-  init_from: str | None,
-  resume_from: str | None,
+  wanted: Wanted,
 ) -> tuple[TrainState, int, str]:
   """The state that a run starts with, its step, and where it is from.
 
   Args:
     origin: of fresh states.
-    config: whole config.
     workdir: of the run; its imported weights come before a fresh start.
     checkpoints: of the run; they go before everything else.
     position: is set to that of the checkpoint.
-    init_from, resume_from: see `loop.train`.
+    wanted: where it comes from without a checkpoint.
 
   Raises:
     ConfigError, DataError: see `loop.train`.
   """
-  found = checkpoints.restore(origin.abstract, position.set_state)
+  put = position.set_state
+  found = checkpoints.restore(origin.abstract, put, wanted.change)
   if found:
     return *found, 'going on after'
-  if resume_from:
-    found = _from_run(origin, config, checkpoints.facts, position, resume_from)
-    return *found, f'going on from {resume_from} after'
-  if init_from:
-    return origin.with_params(init_from), 0, f'weights of {init_from},'
-  if (workdir / workdirs.IMPORTED).is_dir():
-    return origin.with_params(workdir), 0, 'imported weights,'
-  return origin.fresh(), 0, 'fresh start,'
-
-
-def _from_run(origin, config, facts, position, workdir):
-  """The newest checkpoint of another run of the same config."""
-  workdirs.load_config(workdir, allow=None)
-  workdirs.check_same(config, workdir)
-  folder = pathlib.Path(workdir) / workdirs.CHECKPOINTS
-  found = None
-  if folder.is_dir():
-    other = Checkpoints(folder, facts, read_only=True)
-    found = other.restore(origin.abstract, position.set_state)
+  if wanted.resume_from:
+    folder = pathlib.Path(wanted.resume_from) / workdirs.CHECKPOINTS
+    other = Checkpoints(folder, checkpoints.facts, read_only=True)
+    found = other.restore(origin.abstract, put, wanted.change)
     other.close()
-  if found is None:
-    raise ConfigError(f"--resume_from='{workdir}' has no checkpoint yet")
-  return found
+    assert found is not None  # `goes_on` has seen one
+    return *found, f'going on from {wanted.resume_from} after'
+  if wanted.init_from:
+    state, said = origin.with_params(wanted.init_from, wanted.init_partial)
+    return state, 0, f'{said},'
+  if workdirs.holds_run(workdir) and (workdir / workdirs.IMPORTED).is_dir():
+    return origin.with_params(workdir)[0], 0, 'imported weights,'
+  return origin.fresh(), 0, 'fresh start,'
 
 
 def trace_step(
@@ -160,21 +243,21 @@ def trace_step(
 
 
 def compile_step(
-  task: Task, placement: Placement, state: TrainState, frozen: Any, batch: Any
-) -> tuple[Callable, list[str], str]:
+  traced_step: jax.stages.Traced, placement: Placement
+) -> tuple[Callable, str]:
   """The one program of a run.
 
   Args:
-    task, placement, state, frozen, batch: see `trace_step`; on devices.
+    traced_step: of `trace_step`.
+    placement: of its arrays.
 
   Returns:
-    (state, frozen, batch) -> (state, (m,) float32 metrics); the names of
-    those metrics; and a line about time and memory.
+    (state, frozen, batch) -> (state, (m,) float32 metrics), and a line about
+    time and memory.
   """
   start = time.perf_counter()
-  step, names = trace_step(task, placement, state, frozen, batch)
   with placement.scope():
-    compiled = compile_lowered(step.lower())
+    compiled = compile_lowered(traced_step.lower())
   seconds = time.perf_counter() - start
   text = f'compiled the step in {seconds:.1f} s'
   memory = compiled.memory_analysis()
@@ -182,7 +265,7 @@ def compile_step(
     held = memory.argument_size_in_bytes / 2**20
     work = memory.temp_size_in_bytes / 2**20
     text += f'; per device {held:.1f} MiB state and batch, {work:.1f} MiB work'
-  return compiled, names, text
+  return compiled, text
 
 
 def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

@@ -26,7 +26,8 @@ from arvision.process.editing import kept_tokens
 from arvision.samplers.base import Known
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
-from arvision.training import checkpoint, frozen
+from arvision.training import frozen, weights
+from arvision.training import workdir as workdirs
 from arvision.training.memory import Rows
 from arvision.training.prompts import Prompts, of_classes
 
@@ -280,8 +281,9 @@ def load_run(
       neither a part of arvision nor allowed.
     DataError: a checkpoint that cannot be read.
   """
-  found = checkpoint.load_weights(workdir, ema, step, trust.packages(allow))
+  found = weights.load_weights(workdir, ema, step, trust.packages(allow))
   config = found.config
+  workdirs.check_blocks(config, workdir)
   kept = frozen.load(config, workdir) if assemble.is_generator(config) else {}
   if mesh is None:
     mesh = make_mesh({'data': -1}, jax.local_devices())
@@ -289,7 +291,7 @@ def load_run(
   return dataclasses.replace(run, allow=trust.packages(allow), say=say)
 
 
-def placed(found: checkpoint.Weights, kept: Any, mesh: Mesh) -> TrainedRun:
+def placed(found: weights.Weights, kept: Any, mesh: Mesh) -> TrainedRun:
   """A run whose weights are here, with the weights on devices.
 
   Args:

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -23,6 +23,9 @@ CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
 # Weights of a release, in the place of checkpoints.
 IMPORTED = 'imported'
+# The copy of the weights that a run uses and does not train.
+FROZEN = 'frozen'
+LOG = 'log.jsonl'
 # Keys that may differ between the parts of a run that was stopped and resumed:
 # none of them changes what a step computes, but for the run's length and for
 # rounding.
@@ -46,7 +49,46 @@ FORMERLY = {'ema_warmup': False}
 
 # Fields of parts that say how they are computed: parameters are the same.
 _COMPUTING = ('dtype', 'remat', 'unroll')
-_MAY = tuple(f'config.{key}{end}' for key in CHANGEABLE for end in '.:')
+# Keys that may differ where the user says so (`arvision train --change`): the
+# state of a run does not depend on them.
+TUNABLE = (
+  'data.batch_size',
+  'optim.learning_rate',
+  'optim.schedule',
+  'optim.weight_decay',
+  'optim.weight_decay_end',
+  'optim.clip',
+  'optim.accumulate',
+)
+# Between off and on, these take a part out of the optimizer, and of its state.
+_SWITCHES = ('clip', 'weight_decay', 'weight_decay_end')
+# What a start leaves behind that was stopped before its first figures.
+_STARTED = (
+  CONFIG,
+  'config.tmp',
+  CHECKPOINTS,
+  FROZEN,
+  LOG,
+  'lock.json',
+  'log.tmp',
+  'parameters.txt',
+  'pictures',
+  'tensorboard',
+)
+# Blocks of a tokenizer's run, and those that a generator's has besides.
+_BLOCKS = ('tokenizer', 'data')
+_OF_GENERATORS = (
+  'layout',
+  'feed',
+  'backbone',
+  'head',
+  'condition',
+  'sampler',
+)
+# Blocks inside one another; no part has so many.
+_DEPTH = 32
+# Lines of a message before '... and 37 more'.
+_LINES = 5
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
@@ -60,11 +102,13 @@ def from_json(plain: Mapping[str, Any]) -> ConfigDict:
   return ConfigDict({k: _tuples(v) for k, v in plain.items()}).lock()
 
 
-def _tuples(value):
+def _tuples(value, depth=0):
+  if depth > _DEPTH:
+    raise ValueError(f'more than {_DEPTH} blocks inside one another')
   if isinstance(value, dict):
-    return {k: _tuples(v) for k, v in value.items()}
+    return {k: _tuples(v, depth + 1) for k, v in value.items()}
   if isinstance(value, list):
-    return tuple(_tuples(v) for v in value)
+    return tuple(_tuples(v, depth + 1) for v in value)
   return value
 
 
@@ -79,7 +123,8 @@ def load_config(
       where it is only compared and nothing of it is built.
 
   Raises:
-    ConfigError: the folder has none, or it names what is no part.
+    ConfigError: the folder has none, one that is damaged, or one that names
+      what is no part.
   """
   path = pathlib.Path(workdir) / CONFIG
   if not path.is_file():
@@ -88,14 +133,42 @@ def load_config(
       'there first (arvision train --workdir=...), or name another folder'
     )
   try:
-    plain = json.loads(path.read_text())
+    plain = json.loads(path.read_text(encoding='utf-8'))
+    if not isinstance(plain, dict):
+      raise ValueError(f'wanted a block, got {_short(plain)}')
     if allow is not None:
       trust.check(plain, str(path), allow)
-    return from_json(plain)
+    config = from_json(plain)
+    for name in (*_BLOCKS, *_OF_GENERATORS, 'task', 'optim'):
+      if name in config and not isinstance(config[name], ConfigDict):
+        raise ValueError(
+          f'{name}: wanted a block with a type, got {_short(plain[name])}'
+        )
   except ConfigError:
     raise
-  except (ValueError, RecursionError) as error:
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged: {error}') from error
+  return config
+
+
+def _short(value):
+  text = json.dumps(value)
+  return text if len(text) <= 40 else f'{text[:37]}...'
+
+
+def check_blocks(config: ConfigDict, workdir: str | os.PathLike) -> None:
+  """Refuses the config of a folder that lacks blocks of a run.
+
+  Raises:
+    ConfigError: with the file and the blocks.
+  """
+  wanted = [*_BLOCKS, *(_OF_GENERATORS if 'backbone' in config else ())]
+  lost = [name for name in wanted if name not in config]
+  if lost:
+    raise ConfigError(
+      f'{pathlib.Path(workdir) / CONFIG} is damaged: it has no '
+      + ', '.join(lost)
+    )
 
 
 def save_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
@@ -106,8 +179,45 @@ def save_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
   new.replace(path)
 
 
-def check_same(config: ConfigDict, workdir: str | os.PathLike) -> None:
+def saved_steps(workdir: str | os.PathLike) -> list[int]:
+  """Steps of the checkpoints of a folder, the newest first."""
+  folder = pathlib.Path(workdir) / CHECKPOINTS
+  names = [p.name for p in folder.glob('*')] if folder.is_dir() else []
+  return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def holds_run(workdir: str | os.PathLike) -> bool:
+  """Whether a folder belongs to the config that lies in it.
+
+  A start that failed before its first figures and its first checkpoint leaves
+  a config that binds nobody.
+  """
+  folder = pathlib.Path(workdir)
+  if not (folder / CONFIG).exists():
+    return False
+  log = folder / LOG
+  # Orbax writes frozen/ under a longer name first.
+  names = {path.name.split('.orbax-')[0] for path in folder.iterdir()}
+  return bool(
+    saved_steps(folder)
+    or {name for name in names if not name.startswith('.')} - {*_STARTED}
+    or (log.exists() and log.stat().st_size)
+  )
+
+
+def check_same(
+  config: ConfigDict, workdir: str | os.PathLike, change: bool = False
+) -> dict[str, tuple[Any, Any]]:
   """Refuses a folder with the run of another config, and what is no folder.
+
+  Args:
+    config: that is asked for.
+    workdir: the folder.
+    change: whether the keys of `TUNABLE` may differ.
+
+  Returns:
+    key -> (value there, value here) of what differs and may: with `change`,
+    and paths. What lies behind a path is compared where it is read.
 
   Raises:
     ConfigError: with the keys that differ, as they were and as they are.
@@ -118,26 +228,85 @@ def check_same(config: ConfigDict, workdir: str | os.PathLike) -> None:
       'and name the folder'
     )
   folder = pathlib.Path(workdir)
-  if not (folder / CONFIG).exists():
-    if (folder / CHECKPOINTS).exists():
-      raise ConfigError(
-        f"'{workdir}' has checkpoints but no {CONFIG}, so nobody knows what "
-        'they are of; choose another --workdir'
-      )
-    return
-  differ = [
-    line
-    for line in differences(
-      _completed(load_config(folder, allow=None)), _completed(config)
-    )
-    if not line.strip().startswith(_MAY)
-  ]
-  if differ:
+  if not (folder / CONFIG).exists() and saved_steps(folder):
     raise ConfigError(
-      f"'{workdir}' holds a run of another config:\n"
-      + '\n'.join(differ)
-      + '\nSet these back to go on with it, or choose another --workdir'
+      f"'{workdir}' has checkpoints but no {CONFIG}, so nobody knows what "
+      'they are of; choose another --workdir'
     )
+  if not holds_run(folder):
+    return {}
+  old = load_config(folder, allow=None)
+  there, here = _kind(old), _kind(config)
+  if there and here and there.split()[1] != here.split()[1]:
+    raise ConfigError(
+      f"'{workdir}' holds {there}, but this config trains {here}; choose "
+      'another --workdir'
+    )
+  differ = {
+    key: values
+    for key, values in _changes(_completed(old), _completed(config)).items()
+    if not _within(key, CHANGEABLE)
+  }
+  tuned = {k for k, values in differ.items() if _is_tuned(k, *values)}
+  moved = {k for k, values in differ.items() if _is_moved(k, *values)}
+  refused = {*differ} - moved - (tuned if change else set())
+  if refused:
+    advice = 'Set these back to go on with it, or choose another --workdir'
+    if refused <= tuned:
+      advice = (
+        'To go on with it and the new values, add --change; to go on as it was, '
+        'set these back; or choose another --workdir'
+      )
+    # Types first, and of the outer blocks: the rest follows from them.
+    order = sorted(
+      refused, key=lambda k: (not k.endswith('.type'), k.count('.'), k)
+    )
+    lines = [_line(key, *differ[key]) for key in order]
+    raise ConfigError(
+      f"'{workdir}' holds a run of another config:\n{shortened(lines)}\n{advice}"
+    )
+  return differ
+
+
+def _kind(config):
+  """'a generator (Scales, Categorical)', 'a tokenizer (VQ)', or ''."""
+  if 'tokenizer' not in config:
+    return ''
+  names = ('layout', 'head') if 'backbone' in config else ('tokenizer',)
+  types = [str(config.get(n, {}).get('type', '?')) for n in names]
+  kind = 'generator' if 'backbone' in config else 'tokenizer'
+  return f'a {kind} ({", ".join(t.rpartition(".")[2] for t in types)})'
+
+
+def _within(key, names):
+  return any(f'{key}.'.startswith(f'config.{name}.') for name in names)
+
+
+def _is_tuned(key, there, here):
+  if not _within(key, TUNABLE):
+    return False
+  if key.rpartition('.')[2] in _SWITCHES:
+    return (there is None, bool(there)) == (here is None, bool(here))
+  return True
+
+
+def _is_moved(key, there, here):
+  """Whether a key says where something lies, and both say so."""
+  if not all(isinstance(path, str) and path for path in (there, here)):
+    return False
+  name = key.rpartition('.')[2]
+  return name in ('tokenizer_workdir', 'teacher_workdir') or (
+    _within(key, ('data',))
+    and name in ('path', 'folder', 'data_dir', 'font', 'held_out_path')
+  )
+
+
+def shortened(lines: Sequence[str]) -> str:
+  """A text of a few lines, and how many more there are."""
+  more = len(lines) - _LINES
+  if more < 2:
+    return '\n'.join(lines)
+  return '\n'.join([*lines[:_LINES], f'  ... and {more} more'])
 
 
 def as_before(config: ConfigDict, workdir: str | os.PathLike) -> ConfigDict:
@@ -152,7 +321,8 @@ def as_before(config: ConfigDict, workdir: str | os.PathLike) -> ConfigDict:
   """
   if not (pathlib.Path(workdir) / CONFIG).is_file():
     return config
-  there, changed = load_config(workdir), ConfigDict(config)
+  there = load_config(workdir, allow=None)
+  changed = ConfigDict(config)
   with changed.unlocked():
     for key, value in FORMERLY.items():
       if there.get(key, value) == value != changed.get(key, value):
@@ -184,13 +354,22 @@ def differences(
       to know that a field with its default is the same as one left out.
     key: what the keys are to begin with.
   """
+  return [_line(k, *values) for k, values in _changes(old, new, key).items()]
+
+
+def _changes(old, new, key='config'):
+  """key -> (value there, value here), 'absent' for none."""
   old, new = _with_defaults(to_json(old), to_json(new), key)
   there, here = dict(_flat(old, key)), dict(_flat(new, key))
-  return [
-    f'  {k}: {there.get(k, "absent")!r} there, {here.get(k, "absent")!r} here'
+  found = {
+    k: (there.get(k, 'absent'), here.get(k, 'absent'))
     for k in sorted({*there, *here})
-    if there.get(k) != here.get(k)
-  ]
+  }
+  return {k: (a, b) for k, (a, b) in found.items() if a != b}
+
+
+def _line(key, there, here):
+  return f'  {key}: {there!r} there, {here!r} here'
 
 
 def _with_defaults(old, new, key):

@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,8 +16,7 @@ import tqdm
 from clu import parameter_overview
 
 from arvision.training import pictures
-
-LOG = 'log.jsonl'
+from arvision.training.workdir import LOG
 
 
 def read_log(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -66,7 +65,11 @@ class Writer:
   """
 
   def __init__(
-    self, workdir: str | os.PathLike, total: int, step: int, batch_size: int
+    self,
+    workdir: str | os.PathLike,
+    total: int,
+    step: int,
+    seen: Callable[[int], int],
   ):
     """Opens the files; what they have from after `step` is cut off.
 
@@ -74,11 +77,11 @@ class Writer:
       workdir: of the run.
       total: steps of the run.
       step: that the run goes on from.
-      batch_size: examples of a step.
+      seen: step -> examples seen until then.
     """
     self._active = jax.process_index() == 0
     self._total = total
-    self._batch_size = batch_size
+    self._seen = seen
     if not self._active:
       return
     self._folder = pathlib.Path(workdir)
@@ -116,12 +119,26 @@ class Writer:
     if not self._active:
       return
     values = {k: float(v) for k, v in values.items()}
-    line = {'step': step, 'examples': step * self._batch_size, **values}
+    line = {'step': step, 'examples': self._seen(step), **values}
     self._log.write(json.dumps(line) + '\n')
     self._log.flush()
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
     self.say(f'step {step}/{self._total}  {text}')
+
+  def changed(self, step: int, keys: Mapping[str, tuple[Any, Any]]) -> None:
+    """Notes keys of the config that have other values after a step.
+
+    Args:
+      step: optimizer steps taken.
+      keys: key -> (value before, value now).
+    """
+    for key, (before, now) in keys.items():
+      self.say(f'{key}: {before!r} until now, {now!r} from here on')
+    if self._active and keys:
+      line = {'step': step, 'examples': self._seen(step), 'changed': keys}
+      self._log.write(json.dumps(line) + '\n')
+      self._log.flush()
 
   def progress(self, step: int, text: str) -> None:
     """Moves the bar."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from arvision.commands.main import main
-from arvision.training import checkpoint
+from arvision.training import weights
 from arvision.training.prompts import of_captions
 from arvision.training.trained import load_run
 from tests.endtoend.conftest import SHORT
@@ -34,8 +34,8 @@ def workdir(tmp_path_factory, tokenizer):
 
 
 def test_the_null_caption_neither_trains_nor_decays(workdir):
-  _, params, _ = checkpoint.load_params(workdir, 'raw')
-  _, average, _ = checkpoint.load_params(workdir)
+  _, params, _ = weights.load_params(workdir, 'raw')
+  _, average, _ = weights.load_params(workdir)
   null = params['condition']['null_fixed']
   np.testing.assert_array_equal(null, average['condition']['null_fixed'])
   # As it was drawn: standard deviation 1 / sqrt(channels).

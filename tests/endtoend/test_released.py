@@ -8,7 +8,7 @@ import pytest
 
 from arvision.commands.main import main
 from arvision.importers import files
-from arvision.training import checkpoint
+from arvision.training import weights
 from arvision.training.trained import load_run
 from tests.endtoend.conftest import SHORT
 from tests.parity.case import CASES, Case
@@ -92,8 +92,8 @@ def test_training_goes_on_from_imported_weights(digits_runs, tmp_path, capsys):
   assert not main(['import', f'--source={file}', *flags])
   assert not main(['train', '--stop_at=2', *flags])
   assert 'imported weights' in capsys.readouterr().out
-  start = checkpoint.load_params(digits_runs / 'tok', 'raw')[1]
-  step = checkpoint.load_params(tmp_path / 'run', 'raw')[1]
+  start = weights.load_params(digits_runs / 'tok', 'raw')[1]
+  step = weights.load_params(tmp_path / 'run', 'raw')[1]
   change = jax.tree.map(lambda a, b: np.abs(a - b).max(), start, step)
   # The first rate is 0, and a step of Adam moves numbers by about the rate.
   assert 0 < max(jax.tree.leaves(change)) < 4e-3

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from arvision.commands.main import main
-from arvision.training import checkpoint
+from arvision.training.weights import load_params
 from tests.endtoend.conftest import SHORT
 
 SMALL = (
@@ -14,7 +14,7 @@ SMALL = (
 
 
 def weights(folder):
-  return checkpoint.load_params(folder, 'raw')[1]['tokenizer']
+  return load_params(folder, 'raw')[1]['tokenizer']
 
 
 def changed(a, b):

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -200,3 +201,149 @@ def test_numbers_are_short(value, text):
 def test_many_curves_get_shades_in_order():
   assert len(set(chart.colours(10))) == 10
   assert len(set(chart.colours(4))) == 4
+
+
+# --------------------------------------------------------------- damaged files
+
+
+def cut(path):
+  path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+def to_folder(path):
+  path.unlink()
+  path.mkdir()
+
+
+def to_nothing(path):
+  path.unlink()
+  path.symlink_to('nowhere')
+
+
+def to_pipe(path):
+  path.unlink()
+  os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    cut,
+    flip,
+    to_folder,
+    to_nothing,
+    to_pipe,
+    lambda path: path.write_bytes(b''),
+    lambda path: path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n(x) print\n'),
+  ],
+)
+def test_a_broken_picture_is_named_and_the_rest_is_made(
+  folders, capsys, damage
+):
+  path = folders[0] / 'pictures' / 'images_0000200.png'
+  damage(path)
+  text, counts, summary = run(folders)
+  assert counts['img'] == 2
+  assert f'{path}' in capsys.readouterr().err
+  assert 'Left out' in text and text.count(str(path)) >= 1
+  assert summary['psnr_db'] == 26.125
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '[]',
+    '7',
+    'null',
+    '{"torn',
+    '\udcff',
+    '[' * 100_000,
+    '{"headline": 3, "metrics": []}',
+    '{"headline": {"psnr_db": "26"}}',
+    '{"headline": {"psnr_db": {"a": 1}}}',
+    '{"headline": {"codebook_usage": {"1x1": null}}}',
+    '{"headline": {"codebook_usage": 3}}',
+    '{"metrics": {"a/b": [1]}}',
+    '{"metrics": {"a/b": ' + '9' * 400 + '}}',
+    '{"seconds": "5"}',
+    '{"seconds": null}',
+    '{"seconds": NaN}',
+    '{"sampling": [1]}',
+  ],
+)
+def test_an_odd_evaluation_is_named_and_the_rest_is_made(folders, capsys, text):
+  path = folders[0] / 'eval.json'
+  path.write_bytes(text.encode('utf-8', 'surrogateescape'))
+  _, counts, summary = run(folders)
+  assert str(path) in capsys.readouterr().err
+  assert counts['svg'] >= 1 and counts['img'] == 3
+  assert summary['class_accuracy'] == 0.9715
+  assert summary['psnr_db'] is None
+
+
+@pytest.mark.parametrize(
+  'line',
+  [
+    b'\xff\xfe',
+    b'7',
+    b'[1]',
+    b'{"step": "1"}',
+    b'{"loss": 1}',
+    b'{"step": null}',
+    b'{"step": 1' + b'0' * 400 + b'}',
+    b'[' * 100_000,
+  ],
+)
+def test_damaged_lines_of_a_log_are_counted(folders, capsys, line):
+  path = folders[0] / 'log.jsonl'
+  path.write_bytes(line + b'\n' + path.read_bytes())
+  assert run(folders)[2]['seconds'] == pytest.approx(150 + 5 + 7)
+  assert f'{path}: 1 damaged lines' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'line',
+  [
+    b'{"step": 1, "loss": "x", "images_per_second": "fast"}',
+    b'{"step": 1, "loss": 1e308, "psnr": -1e308, "images_per_second": 5}',
+    b'{"step": 1e300, "loss": 1, "images_per_second": NaN}',
+    b'{"step": 1, "loss": 5e-324}',
+    b'{"step": 1, "examples": true, "images_per_second": 5}',
+    b'{"step": 1, "changed": {"config.data.batch_size": [16, 8]}}',
+  ],
+)
+def test_odd_values_of_a_log_make_no_curves(folders, capsys, line):
+  path = folders[0] / 'log.jsonl'
+  path.write_bytes(line + b'\n' + path.read_bytes())
+  assert run(folders)[2]['seconds'] == pytest.approx(150 + 5 + 7)
+  assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'config', ['[]', 'null', '3', '[' * 100_000, '\udcff', '']
+)
+def test_report_refuses_a_config_of_another_shape(tmp_path, capsys, config):
+  path = tmp_path / 'config.json'
+  path.write_bytes(config.encode('utf-8', 'surrogateescape'))
+  assert main(['report', f'--workdir={tmp_path}']) == 2
+  [said] = capsys.readouterr().err.splitlines()
+  assert str(path) in said
+
+
+@pytest.mark.parametrize('data', [None, 3, [], {'source': 3}, {'source': []}])
+def test_data_that_has_no_name(tmp_path, data):
+  (tmp_path / 'config.json').write_text(json.dumps({'data': data}))
+  assert '<h1>arvision</h1>' in run([tmp_path])[0]
+
+
+@pytest.mark.parametrize(
+  'values', [(0, 5e-324), (1.0, 1.0 + 1e-16), (-1e99, 1e99)]
+)
+def test_axes_of_odd_lengths(values):
+  assert '<svg' in chart.line_chart({'a': list(enumerate(values))})

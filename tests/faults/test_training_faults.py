@@ -16,14 +16,14 @@ import pytest
 from arvision.build import ConfigError
 from arvision.data.base import DataError
 from arvision.training import lock
-from arvision.training.checkpoint import load_params
 from arvision.training.hooks import Diverged
+from arvision.training.weights import load_params
 from tests.parts import training_toys as toys
 
 
 def checkpoints(workdir):
   folder = workdir / 'checkpoints'
-  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+  return sorted(int(p.name) for p in folder.glob('*') if p.name.isdigit())
 
 
 def truncate(folder):

@@ -106,9 +106,10 @@ class Family:
     frozen = place.put_whole(self.task.frozen)
     size = self.config.data.batch_size
     batches = [place.put_batch(self.data.batch(size, i)) for i in range(steps)]
-    step, names, _ = start.compile_step(
+    traced, names = start.trace_step(
       self.task, place, state, frozen, batches[0]
     )
+    step, _ = start.compile_step(traced, place)
     found = []
     for batch in batches:
       state, packed = step(state, frozen, batch)

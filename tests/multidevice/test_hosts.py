@@ -215,7 +215,7 @@ import jax, numpy as np
 from arvision.configs.common import shrink
 from arvision.parallel.mesh import make_mesh
 from arvision.tasks import assemble
-from arvision.training.checkpoint import Weights
+from arvision.training.weights import Weights
 from arvision.training.trained import placed
 from tests.configs import GENERATORS
 from tests.multidevice.families import numbers

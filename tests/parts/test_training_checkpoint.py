@@ -13,12 +13,9 @@ from arvision.build import ConfigError
 from arvision.data.base import DataError
 from arvision.tasks.base import TrainState
 from arvision.training import digests, workdir
-from arvision.training.checkpoint import (
-  Checkpoints,
-  load_params,
-  load_tree,
-  save_tree,
-)
+from arvision.training.checkpoint import Checkpoints
+from arvision.training.trees import load_tree, save_tree
+from arvision.training.weights import load_params
 
 FACTS = {'seed': 1}
 
@@ -299,6 +296,7 @@ def test_trees_and_configs_survive_the_way_to_disk(tmp_path):
 def test_only_harmless_keys_may_change(tmp_path):
   config = ConfigDict({'train': {'duration': {'steps': 3}}, 'seed': 1})
   workdir.save_config(tmp_path, config)
+  (tmp_path / 'checkpoints' / '3').mkdir(parents=True)
   config.train.duration = ConfigDict({'epochs': 9})
   workdir.check_same(config, tmp_path)
   config.seed = 2

@@ -14,9 +14,9 @@ from arvision.build import ConfigError
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.tasks.base import accumulate
-from arvision.training.checkpoint import load_params
 from arvision.training.evaluate import HeldOut
 from arvision.training.start import compile_lowered
+from arvision.training.weights import load_params
 from tests.parts import training_toys as toys
 
 

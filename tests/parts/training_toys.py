@@ -239,7 +239,7 @@ def arrays(workdir: Any, step: int | None = None) -> dict[str, np.ndarray]:
   """Every array of a checkpoint, by path."""
   import pathlib
 
-  from arvision.training.checkpoint import load_tree
+  from arvision.training.trees import load_tree
 
   folder = pathlib.Path(workdir) / 'checkpoints'
   if step is None:

@@ -1,0 +1,148 @@
+"""What a report reads of a workdir, whatever state its files are in."""
+
+import json
+import pathlib
+import re
+from typing import Any
+
+from arvision.build import ConfigError
+from arvision.data.base import BrokenImage
+from arvision.evals import page
+
+# Figures of eval.json that have a value per scale.
+SCALED = ('codebook_usage', 'codebook_perplexity', 'codebook_reach')
+
+
+class Folder:
+  """What a workdir has to show. Everything but the config may be absent.
+
+  Attributes:
+    path: of the folder.
+    config: as in config.json.
+    log: the lines of log.jsonl, oldest first: name -> number.
+    evaluation: eval.json, {} without one.
+    faults: what could not be read, in lines.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    """Reads the folder.
+
+    Raises:
+      ConfigError: it is not the folder of a run, or its config is damaged.
+    """
+    self.path = path
+    self.faults: list[str] = []
+    if not (path / 'config.json').is_file():
+      raise ConfigError(
+        f"--workdir='{path}' is not the folder of a run: it has no config.json"
+      )
+    try:
+      self.config = _block(path / 'config.json')
+    except ValueError as error:
+      raise ConfigError(str(error)) from error
+    self.evaluation = self._evaluation(path / 'eval.json')
+    self.log = self._log(path / 'log.jsonl')
+
+  def _evaluation(self, path):
+    """eval.json without what has another type than it should."""
+    try:
+      found = _block(path) if path.is_file() else {}
+    except ValueError as error:
+      self.faults.append(str(error))
+      return {}
+    for name in ('headline', 'metrics', 'sampling'):
+      if not isinstance(found.get(name, {}), dict):
+        self._odd(path, name, found.pop(name))
+    for name in ('headline', 'metrics'):
+      for key, value in [*found.get(name, {}).items()]:
+        if name == 'headline' and key in SCALED and isinstance(value, dict):
+          right = all(_number(v) is not None for v in value.values())
+        else:
+          right = key not in SCALED and _number(value) is not None
+        if not right:
+          self._odd(path, f'{name}.{key}', found[name].pop(key))
+    seconds = _number(found.get('seconds', 0.0))
+    if seconds is None or not seconds >= 0:
+      self._odd(path, 'seconds', found.pop('seconds'))
+    return found
+
+  def _odd(self, path, key, value):
+    text = json.dumps(value)[:40]
+    self.faults.append(f'{path}: {key} is not a figure ({text})')
+
+  def _log(self, path):
+    """Lines of the log; a last line that is torn is left out."""
+    if not path.is_file():
+      return []
+    lines, torn = [], []
+    for i, text in enumerate(path.read_bytes().splitlines()):
+      try:
+        line = json.loads(text)
+        numbers = {k: v for k, v in line.items() if _number(v) is not None}
+        _ = numbers['step']
+      except (ValueError, KeyError, AttributeError, RecursionError):
+        torn.append(i)
+        continue
+      lines.append(numbers)
+    torn = torn[:-1] if torn and torn[-1] == i else torn
+    if torn:
+      self.faults.append(f'{path}: {len(torn)} damaged lines')
+    return lines
+
+  def picture(self, path: pathlib.Path, about: str, width: int) -> str:
+    """See `page.picture`; '' for a file that cannot be read."""
+    try:
+      return page.picture(path, about, width)
+    except (OSError, BrokenImage) as error:
+      self.faults.append(str(error))
+      return ''
+
+  @property
+  def kind(self) -> str:
+    return 'generator' if 'backbone' in self.config else 'tokenizer'
+
+  @property
+  def headline(self) -> dict[str, Any]:
+    return self.evaluation.get('headline', {})
+
+  def pictures(self) -> dict[str, pathlib.Path]:
+    """Name -> the newest picture of that name, those without a step last."""
+    found: dict[str, tuple[int, pathlib.Path]] = {}
+    for file in sorted((self.path / 'pictures').glob('*.png')):
+      match = re.fullmatch(r'(.+?)_([0-9]{1,18})', file.stem)
+      name, step = (match[1], int(match[2])) if match else (file.stem, -1)
+      if step >= found.get(name, (-2, file))[0]:
+        found[name] = step, file
+    order = sorted(found.items(), key=lambda item: (item[1][0] < 0, item[0]))
+    return {name: file for name, (_, file) in order}
+
+  def grids(self) -> dict[str, pathlib.Path]:
+    """Name -> grid of `arvision sample`."""
+    files = sorted((self.path / 'samples').glob('*/grid.png'))
+    return {file.parent.name: file for file in files}
+
+
+def _block(path):
+  """The JSON object in a file.
+
+  Raises:
+    ValueError: with the file and what is wrong with it.
+  """
+  try:
+    found = json.loads(path.read_bytes())
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{path} is damaged: {error}') from error
+  if not isinstance(found, dict):
+    raise ValueError(
+      f'{path} is damaged: wanted a block, got {str(found)[:40]}'
+    )
+  return found
+
+
+def _number(value) -> float | None:
+  """A number as JSON has them, None for anything else."""
+  try:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number else None
+  except OverflowError:
+    return None

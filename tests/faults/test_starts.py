@@ -1,0 +1,449 @@
+"""How runs start: in refused folders, from other runs, with other values."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from arvision.build import ConfigError
+from arvision.commands.main import main
+from arvision.data.base import DataError
+from arvision.training import frozen, workdir
+from arvision.training.optim import Optimizer
+from arvision.training.schedule import run_clock
+from arvision.training.trained import load_run
+from arvision.training.trees import save_tree
+from tests.parts import training_toys as toys
+
+
+def lines(folder):
+  text = (folder / 'log.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in text]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run of 12 steps of 16."""
+  folder = tmp_path_factory.mktemp('whole')
+  toys.run(toys.config(), folder)
+  return folder
+
+
+# ------------------------------------------------------------ refused starts
+
+
+@pytest.mark.parametrize(
+  ('changes', 'options'),
+  [
+    ({'toy__width': 6}, {'init_from': 'whole'}),
+    ({}, {'init_from': 'nowhere'}),
+    ({}, {'resume_from': 'nowhere'}),
+    ({'toy__width': 6}, {'resume_from': 'whole'}),
+    ({'checkpoint__keep': 0}, {}),
+    ({'data__batch_size': 1000}, {}),
+    ({'optim__accumulate': 3}, {}),
+    ({'optim__schedule__warmup': {'steps': 99}}, {}),
+    ({'mesh': {'data': 3}}, {}),
+  ],
+)
+def test_a_refused_start_writes_nothing(whole, tmp_path, changes, options):
+  shutil.copytree(whole, tmp_path / 'whole')
+  options = {key: tmp_path / name for key, name in options.items()}
+  with pytest.raises((ConfigError, DataError)):
+    toys.run(toys.config(**changes), tmp_path / 'run', **options)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_broken_first_batch_writes_nothing(tmp_path):
+  class Broken(toys.Data):
+    def _batch(self, ranks, noise):
+      raise DataError('broken.png')
+
+  make_data = lambda config: Broken()
+  with pytest.raises(DataError, match='broken.png'):
+    from arvision.training.loop import train
+
+    train(
+      toys.config(),
+      tmp_path / 'run',
+      make_data=make_data,
+      make_task=toys.make_task,
+    )
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_start_that_took_no_step_binds_nobody(tmp_path, monkeypatch):
+  from arvision.training import start
+
+  def fails(*_):
+    raise MemoryError('RESOURCE_EXHAUSTED')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(start, 'compile_step', fails)
+    with pytest.raises(MemoryError):
+      toys.run(toys.config(), tmp_path)
+  assert (tmp_path / 'config.json').exists()
+  assert toys.run(toys.config(toy__width=6), tmp_path, stop_at=1).step == 1
+  assert workdir.load_config(tmp_path).toy.width == 6
+  with pytest.raises(ConfigError, match='toy.width: 6 there, 8 here'):
+    toys.run(toys.config(), tmp_path)
+
+
+def test_a_run_that_has_figures_binds_its_folder(tmp_path):
+  toys.run(toys.config(), tmp_path, stop_at=3)
+  shutil.rmtree(tmp_path / 'checkpoints')
+  with pytest.raises(ConfigError, match='toy.width'):
+    toys.run(toys.config(toy__width=6), tmp_path)
+
+
+def test_a_folder_of_something_else_is_not_taken(tmp_path):
+  (tmp_path / 'config.json').write_text('{"architectures": ["Bert"]}')
+  (tmp_path / 'model.safetensors').write_text('')
+  with pytest.raises(ConfigError, match='another config'):
+    toys.run(toys.config(), tmp_path)
+  assert 'Bert' in (tmp_path / 'config.json').read_text()
+
+
+# ----------------------------------------------------- weights of another run
+
+
+def test_init_from_names_what_does_not_fit_and_the_flag(whole, tmp_path):
+  with pytest.raises(ConfigError) as error:
+    toys.run(toys.config(toy__width=6), tmp_path / 'run', init_from=whole)
+  said = str(error.value)
+  assert 'hidden/bias: (8,) there, (6,) here' in said
+  assert '--init_partial takes the 1 arrays that fit' in said
+
+
+def test_init_partial_takes_what_fits(whole, tmp_path, capsys):
+  config = toys.config(toy__width=6, optim__learning_rate=0.0)
+  options = {'init_from': whole, 'init_partial': True, 'stop_at': 1}
+  toys.run(config, tmp_path / 'run', **options)
+  said = capsys.readouterr().out
+  assert '1 arrays are taken' in said and 'out/kernel: (8, 4) there' in said
+  assert '(raw, not a running average)' in said
+  toys.run(config, tmp_path / 'fresh', stop_at=1)
+  new, old = toys.arrays(tmp_path / 'run'), toys.arrays(whole)
+  fresh = toys.arrays(tmp_path / 'fresh')
+  for name in ('params', 'ema/0.9'):
+    np.testing.assert_array_equal(
+      new[f'{name}/out/bias'], old['params/out/bias']
+    )
+    for path in ('hidden/kernel', 'hidden/bias', 'out/kernel'):
+      np.testing.assert_array_equal(
+        new[f'{name}/{path}'], fresh[f'{name}/{path}']
+      )
+
+
+def test_init_partial_alone_is_refused(capsys):
+  argv = ['train', '--config=digits/var', '--workdir=x', '--init_partial']
+  assert main(argv) == 2
+  assert '--init_from' in capsys.readouterr().err
+
+
+def test_init_partial_of_a_run_that_shares_nothing(whole, tmp_path):
+  shutil.copytree(whole, tmp_path / 'other')
+  shutil.rmtree(tmp_path / 'other' / 'checkpoints')
+  save_tree(tmp_path / 'other' / 'imported', {'params': {'a': np.zeros(3)}})
+  for partial in (False, True):
+    with pytest.raises(ConfigError) as error:
+      toys.run(
+        toys.config(),
+        tmp_path / 'run',
+        init_from=tmp_path / 'other',
+        init_partial=partial,
+      )
+    assert 'Nothing of it fits' in str(error.value)
+    assert '--init_partial' not in str(error.value)
+
+
+# ------------------------------------------------------- other values, midway
+
+
+def indices(iterator, count):
+  return np.concatenate([next(iterator)['index'] for _ in range(count)])
+
+
+def test_another_batch_size_goes_on_at_the_same_example():
+  data = toys.Data()
+  wanted = indices(data.train(16, 0), 30)
+  iterator = data.train(16, 0)
+  found = [indices(iterator, 5)]
+  state = json.loads(json.dumps(iterator.get_state()))
+  for size, count in ((24, 3), (8, 2), (8, 4), (1, 7)):
+    iterator.close()
+    iterator = data.train(size, 0)
+    iterator.set_state(state)
+    found.append(indices(iterator, count))
+    state = json.loads(json.dumps(iterator.get_state()))
+  iterator.close()
+  found = np.concatenate(found)
+  np.testing.assert_array_equal(found, wanted[: len(found)])
+  assert state['next_batch'] == 21
+  assert state['changes'] == [[5, 80], [8, 152], [14, 200]]
+
+
+def test_durations_count_the_steps_that_were_taken():
+  config = toys.config(train__duration={'epochs': 4.5})  # 432 examples
+  clock = run_clock(config, 96)
+  assert clock.total == 27
+  config.data.batch_size = 32
+  # 5 steps of 16, then 352 examples in steps of 32.
+  clock = run_clock(config, 96, ((5, 80),))
+  assert clock.total == 5 + 11
+  assert [clock.seen(k) for k in (0, 3, 5, 7)] == [0, 48, 80, 144]
+  assert clock.at({'epochs': 0.5}, 'x') == 3  # before the change
+  assert clock.at({'examples': 80 + 64}, 'x') == 7
+  assert clock.at({'steps': 7}, 'x') == 7
+  assert clock.steps({'epochs': 1}, 'x') == 3  # a period, from now on
+
+
+def test_change_goes_on_with_other_values(tmp_path, capsys):
+  changes = {'train__duration': {'epochs': 2}}
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  for folder in (whole, parts):
+    assert toys.run(toys.config(**changes), folder, stop_at=5).total == 12
+  changes |= {'data__batch_size': 8, 'optim__learning_rate': 0.01}
+  with pytest.raises(ConfigError, match='add --change') as error:
+    toys.run(toys.config(**changes), whole)
+  assert 'config.data.batch_size: 16 there, 8 here' in str(error.value)
+  # 80 of 192 examples were seen.
+  result = toys.run(toys.config(**changes), whole, change=True)
+  assert (result.step, result.total) == (5 + 14, 5 + 14)
+  [noted] = [line for line in lines(whole) if 'changed' in line]
+  assert noted['step'] == 5 and noted['examples'] == 80
+  assert noted['changed']['config.data.batch_size'] == [16, 8]
+  assert 'config.optim.learning_rate: 0.05 until now' in capsys.readouterr().out
+  last = lines(whole)[-1]
+  assert last['examples'] == 192
+  assert workdir.load_config(whole).data.batch_size == 8
+  # From now on the same command goes on, with the flag and without.
+  toys.run(toys.config(**changes), parts, change=True, stop_at=9)
+  toys.run(toys.config(**changes), parts, change=True, stop_at=11)
+  toys.run(toys.config(**changes), parts)
+  a, b = toys.arrays(whole), toys.arrays(parts)
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+  'changes', [{'optim__clip': 0.0}, {'toy__width': 6}, {'seed': 4}]
+)
+def test_change_is_not_advised_where_it_is_refused(whole, changes):
+  for flag in (False, True):
+    with pytest.raises(ConfigError) as error:
+      toys.run(toys.config(**changes), whole, change=flag)
+    assert '--change' not in str(error.value)
+
+
+def test_every_advised_change_is_taken():
+  made = Optimizer(0.1, weight_decay=0.1, clip=1.0)
+  assert {k.rpartition('.')[2] for k in workdir.TUNABLE if 'optim' in k} <= {
+    *vars(made)
+  }
+
+
+def test_resume_from_with_change(whole, tmp_path):
+  toys.run(toys.config(), tmp_path / 'first', stop_at=4)
+  config = toys.config(data__batch_size=32)
+  options = {'resume_from': tmp_path / 'first'}
+  with pytest.raises(ConfigError, match='--change'):
+    toys.run(config, tmp_path / 'second', **options)
+  assert (
+    toys.run(config, tmp_path / 'second', change=True, **options).step == 12
+  )
+  assert lines(tmp_path / 'second')[-1]['examples'] == 64 + 8 * 32
+
+
+# ----------------------------------------------------------------- moved runs
+
+
+def with_tokenizer(folder, **more):
+  tokenizer = {'type': 'tokenizers.vq.VQ', 'vocab_size': 16}
+  return ConfigDict(
+    {
+      'tokenizer': tokenizer,
+      'tokenizer_workdir': str(folder),
+      'data': {'type': 'x.Z'},
+      **more,
+    }
+  )
+
+
+def make_tokenizer(folder, value):
+  folder.mkdir(parents=True)
+  workdir.save_config(folder, with_tokenizer(''))
+  params = {'tokenizer': {'codes': np.full((3,), value, np.float32)}}
+  save_tree(folder / 'imported', {'params': params})
+
+
+@pytest.fixture
+def moved(tmp_path, monkeypatch):
+  """The run of a generator; its tokenizer is named by a relative path."""
+  monkeypatch.chdir(tmp_path)
+  make_tokenizer(tmp_path / 'tok', 1.0)
+  old = with_tokenizer('tok', backbone={'type': 'x.Y'})
+  frozen.claim('run', old, frozen.load(old, 'run'))
+  (tmp_path / 'run' / 'log.jsonl').write_text('{"step": 1}\n')
+  return tmp_path / 'run'
+
+
+def test_a_moved_tokenizer_of_the_same_weights_is_the_same(moved, tmp_path):
+  (tmp_path / 'tok').rename(tmp_path / 'elsewhere')
+  new = with_tokenizer('elsewhere', backbone={'type': 'x.Y'})
+  assert workdir.check_same(new, moved) == {
+    'config.tokenizer_workdir': ('tok', 'elsewhere')
+  }
+  kept = frozen.load(new, moved)
+  assert kept['tokenizer']['params']['codes'].tolist() == [1, 1, 1]
+
+
+def test_the_copy_serves_where_the_tokenizer_is_gone(moved, tmp_path, capsys):
+  shutil.rmtree(tmp_path / 'tok')
+  new = with_tokenizer('elsewhere', backbone={'type': 'x.Y'})
+  workdir.check_same(new, moved)
+  assert frozen.load(new, moved)['tokenizer']['params']['codes'][0] == 1
+  assert "'elsewhere' is not there" in capsys.readouterr().out
+
+
+def test_a_tokenizer_of_other_weights_is_refused(moved, tmp_path):
+  make_tokenizer(tmp_path / 'other', 2.0)
+  new = with_tokenizer('other', backbone={'type': 'x.Y'})
+  with pytest.raises(ConfigError, match="Set it back to 'tok'"):
+    frozen.load(new, moved)
+
+
+def test_moved_pictures_are_told_by_their_number(tmp_path):
+  class Placed(toys.Data):
+    pass
+
+  def run(path, examples, **options):
+    from arvision.training.loop import train
+
+    config = toys.config()
+    config.data.source = {'path': path}
+    made = {'make_task': toys.make_task}
+    make_data = lambda config: Placed(examples=examples)
+    return train(config, tmp_path, make_data=make_data, **made, **options)
+
+  run('here', 96, stop_at=2)
+  assert run('there', 96, stop_at=3).step == 3
+  with pytest.raises(DataError, match='examples=96'):
+    run('elsewhere', 97)
+  assert workdir.load_config(tmp_path).data.source.path == 'there'
+
+
+# ------------------------------------------------------------------- messages
+
+
+def test_a_wrong_folder_says_what_it_holds(moved):
+  new = with_tokenizer('')
+  with pytest.raises(ConfigError) as error:
+    workdir.check_same(new, moved)
+  said = str(error.value)
+  assert 'holds a generator' in said and 'trains a tokenizer (VQ)' in said
+  assert '\n' not in said
+
+
+def test_few_of_many_differences_are_shown(whole):
+  with pytest.raises(ConfigError) as error:
+    toys.run(
+      ConfigDict({**toys.config(), 'new': dict.fromkeys('abcdefghi', 1)}), whole
+    )
+  said = str(error.value).splitlines()
+  assert len(said) == 8 and '... and 4 more' in said[-2]
+
+
+# -------------------------------------------------------------- damaged files
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '[]',
+    '7',
+    'null',
+    '"x"',
+    '{"tokenizer": null}',
+    '{"data": [1]}',
+    '{"a.b": 1}',
+    '[' * 100_000,
+    '{"a":' * 60 + '1' + '}' * 60,
+    '{"a":' * 900 + '1' + '}' * 900,
+    '\udcff',
+    '1' * 5000,
+  ],
+)
+def test_a_config_of_another_shape(tmp_path, text):
+  data = text.encode('utf-8', 'surrogateescape')
+  (tmp_path / 'config.json').write_bytes(data)
+  with pytest.raises(ConfigError) as error:
+    workdir.load_config(tmp_path)
+  said = str(error.value)
+  assert str(tmp_path / 'config.json') in said and '\n' not in said
+  assert len(said) < 400
+
+
+@pytest.mark.parametrize('lost', ['tokenizer', 'data', 'sampler'])
+def test_a_config_without_its_blocks(tmp_path, lost):
+  blocks = ('layout', 'feed', 'backbone', 'head', 'condition', 'sampler')
+  config = with_tokenizer('', **{name: {'type': 'x.Y'} for name in blocks})
+  del config[lost]
+  workdir.save_config(tmp_path, config)
+  save_tree(tmp_path / 'imported', {'params': {'a': np.zeros(3)}})
+  with pytest.raises(ConfigError, match=f'config.json is damaged.*{lost}'):
+    load_run(tmp_path)
+
+
+def test_an_interrupted_claim_leaves_nothing(tmp_path, monkeypatch):
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(workdir, 'save_config', interrupt)
+  params = {'tokenizer': {'codes': np.zeros(3, np.float32)}}
+  folder = tmp_path / 'run'
+  with pytest.raises(KeyboardInterrupt):
+    frozen.claim(folder, with_tokenizer(''), {}, imported=params)
+  assert not folder.exists()
+
+
+def test_an_import_that_was_killed_gives_way_to_another(tmp_path):
+  save_tree(tmp_path / 'imported', {'params': {'a': np.zeros(3)}})
+  (tmp_path / 'frozen.orbax-checkpoint-tmp').mkdir()
+  toys.run(toys.config(), tmp_path, stop_at=1)
+  names = {path.name for path in tmp_path.iterdir()}
+  assert 'checkpoints' in names and 'imported' not in names
+  assert 'frozen.orbax-checkpoint-tmp' not in names
+
+
+_READ = """
+import shutil, sys
+from arvision.commands.main import main
+from arvision.training import checkpoint
+
+read = checkpoint._read_numpy
+
+
+def deleted_under_it(path, wanted):
+  for part in ('d', 'ocdbt.process_0'):
+    shutil.rmtree(path / part)
+  return read(path, wanted)
+
+
+checkpoint._read_numpy = deleted_under_it
+sys.exit(main(['eval', f'--workdir={sys.argv[1]}']))
+"""
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_read(whole, tmp_path):
+  shutil.copytree(whole, tmp_path / 'run')
+  command = [sys.executable, '-c', _READ, str(tmp_path / 'run')]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2
+  assert 'Traceback' not in done.stderr
+  last = done.stderr.splitlines()[-1]
+  assert last.startswith('arvision: error: no checkpoint in')
