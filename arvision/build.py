@@ -226,11 +226,15 @@ def to_block(part: Any) -> dict[str, Any]:
   """The block that describes a part whose class is a dataclass."""
   cls = type(part)
   values = {name: getattr(part, name) for name in fields(cls) or ()}
-  path = f'{cls.__module__}.{cls.__qualname__}'
   return {
-    'type': path.removeprefix('arvision.'),
+    'type': type_path(cls),
     **{k: to_block(v) if is_part(v) else v for k, v in values.items()},
   }
+
+
+def type_path(cls: type) -> str:
+  """The path by which a config names a class."""
+  return f'{cls.__module__}.{cls.__qualname__}'.removeprefix('arvision.')
 
 
 def is_part(value: Any) -> bool:

@@ -111,7 +111,10 @@ def _types(value: Any, keys: tuple) -> Iterator[tuple[tuple, Any]]:
 
 
 def _check(keys, path, allow, source):
-  where = f'{source}: config.{".".join((*keys, "type"))}={str(path)[:80]!r}'
+  key = repr('.'.join((*keys, 'type')))[
+    1:-1
+  ]  # keys of a file may hold anything
+  where = f'{source}: config.{key}={str(path)[:80]!r}'
   own, inside = _ROOMS.get(keys[0] if keys else '', ((), ()))
   rooms = own if len(keys) == 1 else inside
   wanted = ' or '.join(f'arvision.{room}' for room in rooms)
@@ -134,7 +137,7 @@ def _check(keys, path, allow, source):
       f'{refused}. What is outside runs its own code: only where you trust it, '
       f"add --allow={top} (in Python: load_run(..., allow=('{top}',)))"
     )
-  found = resolve(path, f'{".".join(keys)}.type')
+  found = resolve(path, key)
   home = str(getattr(found, '__module__', '')).partition('.')[0]
   single = inspect.isclass(found) or _makes_layout(found) or path in allow
   if home != top or not single:

@@ -22,6 +22,7 @@ from arvision.build import (
   resolve,
   suggest,
   to_block,
+  type_path,
 )
 from arvision.parallel.mesh import AXES
 from arvision.parallel.rules import Rules
@@ -127,6 +128,8 @@ def _new_block(field, where, key):
     return {}
   if field is not None and is_part(field.default):
     return to_block(field.default)
+  if field is not None and inspect.isclass(field.default):
+    return {'type': type_path(field.default)}
   raise ConfigError(
     f'config.{where} is None and has no key {key!r}; say first what it is: '
     f'--config.{where}.type=module.path.Name'

@@ -1,5 +1,6 @@
 """The folder of a run, and the config that it belongs to."""
 
+import inspect
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from arvision.build import (
   is_part,
   resolve,
   to_block,
+  type_path,
 )
 
 CONFIG = 'config.json'
@@ -390,6 +392,8 @@ def _with_defaults(old, new, key):
 def _json_default(default):
   """A default as `to_json` writes it; a default that it cannot write is said."""
   plain = to_block(default) if is_part(default) else default
+  if inspect.isclass(default):
+    plain = {'type': type_path(default)}
   try:
     return json.loads(json.dumps(plain))
   except TypeError:

@@ -106,6 +106,11 @@ def test_a_default_part_is_written_out_where_a_field_of_it_is_set():
     'min_ndim': 1,
     'exempt': (),
   }
+  made = overrides.override(config, ['backbone.block.adaln=none'])
+  assert made.backbone.block.to_dict() == {
+    'type': 'layers.blocks.Block',
+    'adaln': None,
+  }
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,9 @@ def test_types_in_lists_are_looked_at(tmp_path, trace):
   plain = {'sampler': {'counts': [[{'type': 'evil.Part'}]]}}
   with pytest.raises(ConfigError, match=r'sampler\.counts\.type='):
     trust.check(plain, 'a file')
+  with pytest.raises(ConfigError) as error:
+    trust.check({'a\nb\x1b': {'type': 'evil.Part\n'}}, 'a file')
+  assert str(error.value).isprintable()
   deep = []
   for _ in range(5000):
     deep = [deep]
