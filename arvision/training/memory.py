@@ -97,7 +97,8 @@ class Rows:
       need = self._need(held, rows, size)
       if need is None or room is None or need <= room:
         break
-      calls = 2 ** max(1, math.ceil(math.log2(need / max(room, 1))))
+      over = need / max(room, 1) if math.isfinite(need) else 2
+      calls = 2 ** math.ceil(math.log2(over))
       fewer = max(least, -(-size // calls))
       self._say(
         f'{self._name} {fewer} at once: {size} want {_gb(need)} of memory, and '
