@@ -49,7 +49,7 @@ class ArrayRecordImages(Source):
     counts = isinstance(splits, dict) and all(
       type(n) is int and n >= 0 for n in splits.values()
     )
-    if not names or not counts or self.split not in splits:
+    if not names or not counts or self.split not in (splits or ()):
       raise DataError(
         f'{self.path}/{records.SPEC}: wanted a list of names as `classes`, and '
         f"numbers of pictures as `splits`, with '{self.split}' among them"
