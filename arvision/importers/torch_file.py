@@ -105,6 +105,7 @@ def _read_zip(path):
     entry = entries.get(f'{folder}/data/{key}')
     if entry is None or more:
       raise ValueError('a storage that is not in the file')
+    entry.begin()  # that it is there, even if nobody uses it
     if count * width > entry.size:
       raise ValueError(
         f'a storage of {count * width} bytes, of which {entry.size} are there'

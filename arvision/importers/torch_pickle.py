@@ -29,7 +29,7 @@ DEPTH = 128
 _KEY = 4096
 _ITEMS = 16
 _INT64 = 2**63
-_STEP = 16
+_STEP = 20
 
 
 class Refused(Exception):
@@ -244,7 +244,10 @@ class Machine:
     value = self._stack[-1]
     if index > len(self._memo):
       raise ValueError('its memo has a gap')
-    self._memo[index : index + 1] = [value]
+    if index == len(self._memo):
+      self._memo.append(value)
+    else:
+      self._memo[index] = value
 
   def _integer(self):
     data = self._data('B', 1)

@@ -21,6 +21,9 @@ from arvision.training import workdir as workdirs
 
 # Written last by Orbax, so their absence means that a save did not end.
 _MARKERS = ('_CHECKPOINT_METADATA', 'state/_METADATA', 'meta/metadata')
+# Bytes that an array is written in, and after which a file is.
+_CHUNK = 16 * 2**20
+_DATA_FILE = 64 * 2**20
 
 
 class Checkpoints:
@@ -274,9 +277,26 @@ def _which(ema, decays, workdir):
 
 
 def save_tree(path: pathlib.Path, tree: Any) -> None:
-  """Writes a tree of arrays to a folder, whole or not at all."""
+  """Writes a tree of arrays to a folder, whole or not at all.
+
+  Besides the tree it takes a few hundred megabytes of memory.
+  """
+  tree = jax.tree.map(
+    lambda x: x.view(_Uncopied) if isinstance(x, np.ndarray) else x, tree
+  )
+  pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), tree)
+  args = ocp.args.PyTreeSave(
+    tree, save_args=pieces, ocdbt_target_data_file_size=_DATA_FILE
+  )
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
-    writer.save(path.absolute(), args=ocp.args.PyTreeSave(tree))
+    writer.save(path.absolute(), args=args)
+
+
+class _Uncopied(np.ndarray):
+  """An array that Orbax does not copy; `save_tree` waits for its end."""
+
+  def __deepcopy__(self, memo):
+    return self
 
 
 def load_tree(path: pathlib.Path) -> Any:
