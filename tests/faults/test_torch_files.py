@@ -1,10 +1,14 @@
 """Weight files that lie, attack or are damaged: an error, or what they hold."""
 
+import io
 import json
 import random
+import struct
 import subprocess
 import sys
 import time
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ import pytest
 from arvision.data.base import DataError
 from arvision.importers import files, torch_file
 from arvision.importers.tensors import Tensor
-from tests.faults import hostile
+from tests.faults import hostile, opcodes
 
 MUTATED = 5000
 
@@ -112,25 +116,25 @@ def wholes():
   """Files of both formats that hold all that there is."""
   body = (
     b'}('
-    + hostile.text('w')
-    + hostile.tensor(size=(2, 2), stride=(2, 1))
-    + hostile.text('part')
-    + hostile.tensor(hostile.storage('1', 'HalfStorage', 6), 2, (3,), (1,))
-    + hostile.text('facts')
-    + hostile.value((1, 2.5, 'x', None, True, 2**40))
+    + opcodes.text('w')
+    + opcodes.tensor(size=(2, 2), stride=(2, 1))
+    + opcodes.text('part')
+    + opcodes.tensor(opcodes.storage('1', 'HalfStorage', 6), 2, (3,), (1,))
+    + opcodes.text('facts')
+    + opcodes.value((1, 2.5, 'x', None, True, 2**40))
     + b'u'
   )
   halves = np.arange(6, dtype=np.float16).tobytes()
-  four = hostile.storage()
+  four = opcodes.storage()
   in_legacy = body.replace(
-    four, hostile.storage('0', 'FloatStorage', 4, 'cpu', None)
+    four, opcodes.storage('0', 'FloatStorage', 4, 'cpu', None)
   ).replace(
-    hostile.storage('1', 'HalfStorage', 6),
-    hostile.storage('1', 'HalfStorage', 6, 'cpu', None),
+    opcodes.storage('1', 'HalfStorage', 6),
+    opcodes.storage('1', 'HalfStorage', 6, 'cpu', None),
   )
   return [
-    hostile.zipped(body, data__1=halves, byteorder=b'little'),
-    hostile.legacy(in_legacy, ('0', '1'), [(4, hostile.FOUR), (6, halves)]),
+    opcodes.zipped(body, data__1=halves, byteorder=b'little'),
+    opcodes.legacy(in_legacy, ('0', '1'), [(4, opcodes.FOUR), (6, halves)]),
   ]
 
 
@@ -163,11 +167,6 @@ def mutated(number):
 
 def _with_sums(data):
   """With the CRCs that the entries have, so that pickles are tried too."""
-  import io
-  import struct
-  import zipfile
-  import zlib
-
   try:
     infos = zipfile.ZipFile(io.BytesIO(data)).infolist()
     for info in infos:
@@ -233,3 +232,79 @@ def test_torch_reads_the_same(tmp_path):
       assert same(found[0], loaded), i
     else:
       assert i >= len(wholes())
+
+
+@pytest.mark.parametrize(
+  'entries',
+  [
+    {'method': zipfile.ZIP_DEFLATED},
+    {'byteorder': b'big', 'data__0': struct.pack('>4f', 1, 2, 3, 4)},
+    {'protocol': 4},
+  ],
+)
+def test_other_forms_of_a_file_are_read(tmp_path, entries):
+  path = tmp_path / 'w.pth'
+  path.write_bytes(opcodes.zipped(opcodes.tensor(), **entries))
+  np.testing.assert_array_equal(torch_file.read(path), [1, 2, 3, 4])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('legacy', [False, True])
+def test_what_real_files_hold_is_read(tmp_path, legacy):
+  import collections
+
+  import torch
+
+  network = torch.nn.Linear(3, 2)
+  adam = torch.optim.Adam(network.parameters())
+  network(torch.ones(1, 3)).sum().backward()
+  adam.step()
+  noted = torch.nn.Parameter(torch.arange(3.0))
+  noted.note = 'a'
+  marked = torch.arange(3.0)
+  marked.mark = 1
+  base = torch.arange(24.0).reshape(4, 6)
+  turned = torch.tensor([1 + 2j, 3 - 1j])
+  arrays = {
+    'noted': noted,
+    'marked': marked,
+    'views': [base.T, base[1:, 2], base[:, ::2]],
+    'wide': torch.ones(1).expand(5, 7),
+    'conj': [turned, turned.conj()],
+    'neg': torch.tensor([1 + 2j]).conj().imag,
+    'kinds': [torch.ones(3).to(t) for t in (torch.bool, torch.int8)],
+    'empty': torch.zeros(0, 4),
+    'model': network.state_dict(),
+    'adam': adam.state_dict()['state'],
+  }
+  facts = {
+    'counter': collections.Counter('abca'),
+    'set': {1, 'x'},
+    'size': torch.Size([2, 3]),
+    'numbers': [None, True, 1.5, -3, 2**70, b'by', bytearray(b'q'), 1 + 2j],
+    'groups': adam.state_dict()['param_groups'],
+  }
+  odd = {'dtype': torch.bfloat16, 'sparse': torch.eye(2).to_sparse()}
+  path = tmp_path / 'w.pth'
+  torch.save(
+    {'arrays': arrays, 'facts': facts, 'odd': odd},
+    path,
+    _use_new_zipfile_serialization=not legacy,
+  )
+  found = torch_file.read(path)
+  assert found['facts'] == facts
+
+  def same(a, b):
+    if isinstance(b, torch.Tensor):
+      plain = b.detach().resolve_conj().resolve_neg().numpy()
+      np.testing.assert_array_equal(np.asarray(a), plain, strict=True)
+    else:
+      keys = b if isinstance(b, dict) else range(len(b))
+      assert len(a) == len(b)
+      for key in keys:
+        same(a[key], b[key])
+
+  same(found['arrays'], arrays)
+  assert str(found['odd']['dtype']) == 'torch.bfloat16'
+  with pytest.raises(DataError, match='a sparse tensor'):
+    np.asarray(found['odd']['sparse'])
