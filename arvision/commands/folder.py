@@ -8,6 +8,8 @@ from typing import Any
 from arvision.build import ConfigError
 from arvision.data.base import BrokenImage
 from arvision.evals import page
+from arvision.training.workdir import LOG
+from arvision.training.writers import is_number, read_log
 
 # Figures of eval.json that have a value per scale.
 SCALED = ('codebook_usage', 'codebook_perplexity', 'codebook_reach')
@@ -41,7 +43,7 @@ class Folder:
     except ValueError as error:
       raise ConfigError(str(error)) from error
     self.evaluation = self._evaluation(path / 'eval.json')
-    self.log = self._log(path / 'log.jsonl')
+    self.log = self._log(path / LOG)
 
   def _evaluation(self, path):
     """eval.json without what has another type than it should."""
@@ -56,13 +58,13 @@ class Folder:
     for name in ('headline', 'metrics'):
       for key, value in [*found.get(name, {}).items()]:
         if name == 'headline' and key in SCALED and isinstance(value, dict):
-          right = all(_number(v) is not None for v in value.values())
+          right = all(is_number(v) for v in value.values())
         else:
-          right = key not in SCALED and _number(value) is not None
+          right = key not in SCALED and is_number(value)
         if not right:
           self._odd(path, f'{name}.{key}', found[name].pop(key))
-    seconds = _number(found.get('seconds', 0.0))
-    if seconds is None or not seconds >= 0:
+    seconds = found.get('seconds', 0.0)
+    if not (is_number(seconds) and seconds >= 0):
       self._odd(path, 'seconds', found.pop('seconds'))
     return found
 
@@ -71,22 +73,9 @@ class Folder:
     self.faults.append(f'{path}: {key} is not a figure ({text})')
 
   def _log(self, path):
-    """Lines of the log; a last line that is torn is left out."""
-    if not path.is_file():
-      return []
-    lines, torn = [], []
-    for i, text in enumerate(path.read_bytes().splitlines()):
-      try:
-        line = json.loads(text)
-        numbers = {k: v for k, v in line.items() if _number(v) is not None}
-        _ = numbers['step']
-      except (ValueError, KeyError, AttributeError, RecursionError):
-        torn.append(i)
-        continue
-      lines.append(numbers)
-    torn = torn[:-1] if torn and torn[-1] == i else torn
-    if torn:
-      self.faults.append(f'{path}: {len(torn)} damaged lines')
+    lines, damaged = read_log(path)
+    if damaged:
+      self.faults.append(f'{path}: {damaged} damaged lines')
     return lines
 
   def picture(self, path: pathlib.Path, about: str, width: int) -> str:
@@ -137,12 +126,3 @@ def _block(path):
       f'{path} is damaged: wanted a block, got {str(found)[:40]}'
     )
   return found
-
-
-def _number(value) -> float | None:
-  """A number as JSON has them, None for anything else."""
-  try:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if number else None
-  except OverflowError:
-    return None

@@ -95,7 +95,7 @@ class Tfds(Source):
   def _told(self):
     try:
       yield
-    except DataError:
+    except (ConfigError, DataError):
       raise
     except Exception as error:  # TFDS raises a dozen kinds
       raise DataError(

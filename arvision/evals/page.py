@@ -124,15 +124,13 @@ def picture(path: pathlib.Path, about: str, width: int = 640) -> str:
   Raises:
     BrokenImage: it is no such file, or a damaged one.
   """
-  data = files.read(path, _PICTURE_BYTES)
   try:
+    data = files.read(path, _PICTURE_BYTES)
     with Image.open(io.BytesIO(data), formats=('PNG',)) as image:
       own = image.width
       image.verify()
   except Exception as error:  # Pillow has no common class of errors
-    raise BrokenImage(
-      f'{path}: not a whole PNG ({type(error).__name__})'
-    ) from error
+    raise BrokenImage(f'{path}: not a whole PNG ({error})') from error
   factor = max(1, width // own)
   kind = ' class="pixels"' if factor > 1 else ''
   text = base64.b64encode(data).decode()

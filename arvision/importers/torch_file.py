@@ -19,7 +19,8 @@ import numpy as np
 from arvision.data.base import DataError
 from arvision.importers.tensors import Span, Storage
 from arvision.importers.torch_objects import STORAGES, Objects
-from arvision.importers.torch_pickle import Budget, Machine, Refused, Stream
+from arvision.importers.torch_pickle import Machine
+from arvision.importers.torch_values import Budget, Refused, Stream
 from arvision.importers.zip_file import Archive
 
 # The first pickle of the format from before torch 1.6, and the second.
@@ -42,7 +43,7 @@ def read(path: str | os.PathLike) -> Any:
   """What was given to `torch.save`, with `Tensor` for its tensors.
 
   Nested dicts, lists, tuples, sets, numbers and text stay what they were.
-  Dtypes are a `torch_pickle.Name`, devices and namespaces a `Record`, tensors
+  Dtypes are a `torch_values.Name`, devices and namespaces a `Record`, tensors
   that numpy has no arrays for an `Unreadable`. Attributes that were set on a
   tensor or on a state dict are not kept.
 
@@ -105,6 +106,7 @@ def _read_zip(path):
     entry = entries.get(f'{folder}/data/{key}')
     if entry is None or more:
       raise ValueError('a storage that is not in the file')
+    entry.begin()  # that it is there, even if nobody uses it
     if count * width > entry.size:
       raise ValueError(
         f'a storage of {count * width} bytes, of which {entry.size} are there'

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from arvision.importers.tensors import Storage, Tensor, Unreadable
-from arvision.importers.torch_pickle import (
+from arvision.importers.torch_values import (
   MAPPINGS,
   Budget,
   Name,

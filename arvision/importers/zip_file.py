@@ -188,7 +188,7 @@ class Entry:
       if self._content is None:
         self._content = self._inflated()
       return self._content[low:high]
-    span = Span(self.path, self._begin(), self.packed)
+    span = Span(self.path, self.begin(), self.packed)
     if self._sound:
       return span.read(low, high)
     if (low, high) == (0, self.size):
@@ -213,8 +213,12 @@ class Entry:
       )
     self._sound = True
 
-  def _begin(self):
-    """Where the content begins; the header before it may be padded."""
+  def begin(self) -> int:
+    """Where the content begins; the header before it may be padded.
+
+    Raises:
+      DataError: there is no such header.
+    """
     if self._start < 0:
       size = os.path.getsize(self.path)
       whole = Span(self.path, 0, size)
@@ -231,7 +235,7 @@ class Entry:
 
   def _inflated(self):
     """The content, unpacked block by block so that Ctrl-C is heard."""
-    span = Span(self.path, self._begin(), self.packed)
+    span = Span(self.path, self.begin(), self.packed)
     unpack = zlib.decompressobj(-15)
     content = bytearray()
     try:

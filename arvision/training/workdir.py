@@ -377,7 +377,9 @@ def _line(key, there, here):
 def _with_defaults(old, new, key):
   """Two blocks where what one of them leaves out has its default."""
   if 'type' in new and old.get('type') == new['type']:
-    declared = fields(resolve(new['type'], f'{key}.type')) or {}
+    declared = (
+      fields(resolve(new['type'], f'{key}.type'.removeprefix('config.'))) or {}
+    )
     for name in (old.keys() ^ new.keys()) & declared.keys():
       if declared[name].default is not REQUIRED:
         default = _json_default(declared[name].default)

@@ -19,43 +19,57 @@ from arvision.training import pictures
 from arvision.training.workdir import LOG
 
 
-def read_log(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The lines of a JSONL, oldest first; torn and foreign ones are left out.
+def read_log(path: pathlib.Path) -> tuple[list[dict[str, float]], int]:
+  """The lines of a JSONL, oldest first, and how many are damaged.
+
+  A last line that is torn is left out and not counted.
 
   Returns:
-    name -> number of every line, a finite 'step' among them; [] without a file.
+    name -> number of every line, 'step' among them; [] and 0 without a file.
   """
-  if not path.is_file():
-    return []
-  lines = []
-  for text in path.read_bytes().split(b'\n'):
-    with contextlib.suppress(ValueError, RecursionError):
-      lines.append(_numbers(json.loads(text)))
-  return lines
-
-
-def _numbers(line):
-  """The numbers of a line of a log; ValueError where it is none."""
-  if not isinstance(line, dict):
-    raise ValueError(line)
-  numbers = {k: v for k, v in line.items() if isinstance(v, (int, float))}
-  try:
-    finite = [math.isfinite(v) for v in (numbers['step'], *numbers.values())]
-  except (KeyError, OverflowError) as error:  # an integer may be too large
-    raise ValueError(line) from error
-  if not finite[0]:
-    raise ValueError(line)
-  return numbers
+  lines = [numbers for _, numbers in _lines(path)]
+  if lines and lines[-1] is None:
+    del lines[-1]
+  whole = [numbers for numbers in lines if numbers is not None]
+  return whole, len(lines) - len(whole)
 
 
 def cut_log(path: pathlib.Path, step: int) -> None:
   """Removes the lines of a JSONL after a step, and what is no line of one."""
   if not path.exists():
     return
-  kept = [json.dumps(x) + '\n' for x in read_log(path) if x['step'] <= step]
   new = path.with_suffix('.tmp')
-  new.write_text(''.join(kept))
+  new.write_bytes(
+    b''.join(
+      text + b'\n'
+      for text, numbers in _lines(path)
+      if numbers is not None and numbers['step'] <= step
+    )
+  )
   new.replace(path)
+
+
+def _lines(path):
+  """(text, name -> number) of every line; None for one that is damaged."""
+  if not path.is_file():
+    return
+  for text in path.read_bytes().splitlines():
+    try:
+      line = json.loads(text)
+      numbers = {k: v for k, v in line.items() if is_number(v)}
+      yield text, numbers if math.isfinite(numbers['step']) else None
+    except (ValueError, KeyError, AttributeError, RecursionError):
+      yield text, None
+
+
+def is_number(value: Any) -> bool:
+  """Whether a value of JSON is a number that fits a float."""
+  if isinstance(value, bool) or not isinstance(value, (int, float)):
+    return False
+  with contextlib.suppress(OverflowError):
+    float(value)
+    return True
+  return False
 
 
 class Writer:

@@ -111,8 +111,10 @@ def test_errors_are_told(digits_runs, tmp_path, capsys):
   tokenizer = f'--config.tokenizer_workdir={digits_runs}/tok'
   text = fails('import', config, source, into, tokenizer)
   assert 'none of the keys of this network' in text
+  assert 'looks like a VAR tokenizer, which --config=var/tokenizer' in text
   text = fails('import', '--config=digits/vq', source, into)
   assert 'not the weights of this LlamaGen tokenizer' in text
+  assert 'looks like a VAR tokenizer' in text
   text = fails(
     'import', '--config=digits/tokenizer', source, into, '--weights=ema'
   )

@@ -41,11 +41,7 @@ def folders(tmp_path):
   lines.append({'step': 300, 'examples': 3000, 'held_out/loss': 0.5})
   lines.append({'step': 300, 'examples': 3000, 'loss': math.nan})
   text = '\n'.join(json.dumps(line) for line in lines)
-  odd = [b'\xff\xfe', b'[3]', b'{"step": "4", "loss": 1}', b'[' * 100_000]
-  odd += [b'{"step": 1, "images_per_second": 2}', b'{"step": 302, "loss": "x"}']
-  odd += [b'{"step": 1' + b'0' * 400 + b'}', b'{"step": 301, "lo']
-  content = b'\n'.join([text.encode(), *odd])
-  (tokenizer / 'log.jsonl').write_bytes(content)
+  (tokenizer / 'log.jsonl').write_text(text + '\n{"step": 301, "lo')
   record = {'step': 300, 'metrics': METRICS, 'headline': HEADLINE, 'seconds': 5}
   (tokenizer / 'eval.json').write_text(json.dumps(record))
   record = {

@@ -294,9 +294,8 @@ def test_blocks_of_a_config_build_and_complain():
 def test_state_of_another_stream():
   data = images(Digits(), channels=1)
   state = data.train(8, 0).get_state()
-  for other in (data.train(8, 1), data.train(16, 0)):
-    with pytest.raises(DataError, match='checkpoint was made with'):
-      other.set_state(state)
+  with pytest.raises(DataError, match='checkpoint was made with'):
+    data.train(8, 1).set_state(state)
 
 
 # Records.

@@ -125,6 +125,7 @@ def own_run(lab):
   folder.mkdir()
   config = common.load_config(f'{lab}/my_config.py')
   workdir.save_config(folder, config)
+  (folder / 'log.jsonl').write_text('{"step": 1}\n')
   for name in ('mylab', 'mylab.parts'):
     sys.modules.pop(name, None)
   return folder

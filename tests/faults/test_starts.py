@@ -268,7 +268,7 @@ def with_tokenizer(folder, **more):
     {
       'tokenizer': tokenizer,
       'tokenizer_workdir': str(folder),
-      'data': {'type': 'x.Z'},
+      'data': {'type': 'data.pipeline.Images'},
       **more,
     }
   )
@@ -286,7 +286,7 @@ def moved(tmp_path, monkeypatch):
   """The run of a generator; its tokenizer is named by a relative path."""
   monkeypatch.chdir(tmp_path)
   make_tokenizer(tmp_path / 'tok', 1.0)
-  old = with_tokenizer('tok', backbone={'type': 'x.Y'})
+  old = with_tokenizer('tok', backbone={'type': 'backbones.decoder.Decoder'})
   frozen.claim('run', old, frozen.load(old, 'run'))
   (tmp_path / 'run' / 'log.jsonl').write_text('{"step": 1}\n')
   return tmp_path / 'run'
@@ -294,7 +294,9 @@ def moved(tmp_path, monkeypatch):
 
 def test_a_moved_tokenizer_of_the_same_weights_is_the_same(moved, tmp_path):
   (tmp_path / 'tok').rename(tmp_path / 'elsewhere')
-  new = with_tokenizer('elsewhere', backbone={'type': 'x.Y'})
+  new = with_tokenizer(
+    'elsewhere', backbone={'type': 'backbones.decoder.Decoder'}
+  )
   assert workdir.check_same(new, moved) == {
     'config.tokenizer_workdir': ('tok', 'elsewhere')
   }
@@ -304,7 +306,9 @@ def test_a_moved_tokenizer_of_the_same_weights_is_the_same(moved, tmp_path):
 
 def test_the_copy_serves_where_the_tokenizer_is_gone(moved, tmp_path, capsys):
   shutil.rmtree(tmp_path / 'tok')
-  new = with_tokenizer('elsewhere', backbone={'type': 'x.Y'})
+  new = with_tokenizer(
+    'elsewhere', backbone={'type': 'backbones.decoder.Decoder'}
+  )
   workdir.check_same(new, moved)
   assert frozen.load(new, moved)['tokenizer']['params']['codes'][0] == 1
   assert "'elsewhere' is not there" in capsys.readouterr().out
@@ -312,7 +316,7 @@ def test_the_copy_serves_where_the_tokenizer_is_gone(moved, tmp_path, capsys):
 
 def test_a_tokenizer_of_other_weights_is_refused(moved, tmp_path):
   make_tokenizer(tmp_path / 'other', 2.0)
-  new = with_tokenizer('other', backbone={'type': 'x.Y'})
+  new = with_tokenizer('other', backbone={'type': 'backbones.decoder.Decoder'})
   with pytest.raises(ConfigError, match="Set it back to 'tok'"):
     frozen.load(new, moved)
 
@@ -388,10 +392,20 @@ def test_a_config_of_another_shape(tmp_path, text):
   assert len(said) < 400
 
 
+_TYPES = {
+  'layout': 'layouts.grid.Raster',
+  'feed': 'feeds.shift.Shift',
+  'backbone': 'backbones.decoder.Decoder',
+  'head': 'heads.categorical.Categorical',
+  'condition': 'layers.condition.ClassLabel',
+  'sampler': 'samplers.entity.EntityAR',
+}
+
+
 @pytest.mark.parametrize('lost', ['tokenizer', 'data', 'sampler'])
 def test_a_config_without_its_blocks(tmp_path, lost):
-  blocks = ('layout', 'feed', 'backbone', 'head', 'condition', 'sampler')
-  config = with_tokenizer('', **{name: {'type': 'x.Y'} for name in blocks})
+  blocks = {name: {'type': type_} for name, type_ in _TYPES.items()}
+  config = with_tokenizer('', **blocks)
   del config[lost]
   workdir.save_config(tmp_path, config)
   save_tree(tmp_path / 'imported', {'params': {'a': np.zeros(3)}})
@@ -423,9 +437,9 @@ def test_an_import_that_was_killed_gives_way_to_another(tmp_path):
 _READ = """
 import shutil, sys
 from arvision.commands.main import main
-from arvision.training import checkpoint
+from arvision.training import weights
 
-read = checkpoint._read_numpy
+read = weights.read_numpy
 
 
 def deleted_under_it(path, wanted):
@@ -434,7 +448,7 @@ def deleted_under_it(path, wanted):
   return read(path, wanted)
 
 
-checkpoint._read_numpy = deleted_under_it
+weights.read_numpy = deleted_under_it
 sys.exit(main(['eval', f'--workdir={sys.argv[1]}']))
 """
 

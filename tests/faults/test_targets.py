@@ -14,7 +14,7 @@ from arvision.commands import eval as evaluation
 from arvision.commands import targets
 from arvision.commands.main import main
 from arvision.data.base import DataError
-from arvision.training import checkpoint, pictures
+from arvision.training import pictures, trees
 from tests.faults.test_commands_runs import (  # noqa: F401  (fixtures)
   fails,
   generator,
@@ -162,9 +162,9 @@ def test_eval_says_which_average_was_loaded(tokenizer, tmp_path, monkeypatch):  
 def test_a_checkpoint_is_not_begun_without_room(tmp_path, small_disk):
   tree = {'kernel': np.zeros((20, 20), np.float32)}
   with pytest.raises(DataError, match='MB wanted; free space for the weights'):
-    checkpoint.save_tree(tmp_path / 'tree', tree)
+    trees.save_tree(tmp_path / 'tree', tree)
   assert list(tmp_path.iterdir()) == []
-  checkpoint.save_tree(tmp_path / 'tree', {'kernel': tree['kernel'][:2]})
+  trees.save_tree(tmp_path / 'tree', {'kernel': tree['kernel'][:2]})
 
 
 _FILLING = """

@@ -1,6 +1,9 @@
 """Weight files: read without running them, and found however wrapped."""
 
+import json
+import pathlib
 import pickle
+import re
 import zipfile
 
 import ml_dtypes
@@ -9,7 +12,8 @@ import pytest
 
 from arvision.build import ConfigError
 from arvision.data.base import DataError
-from arvision.importers import files, torch_file
+from arvision.importers import families, files, torch_file
+from tests.parity.case import CASES
 
 WEIGHTS = {
   'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -166,6 +170,150 @@ def test_every_wrapping_is_found(content, place):
   name, found = files.find_weights(content, W)
   assert name == place
   assert {*found} == {*W}
+
+
+def under(prefix, weights=W):
+  return {f'{prefix}{k}': w for k, w in weights.items()}
+
+
+E = {k: w + 1 for k, w in W.items()}
+ONE = np.zeros(1)
+# LitEma takes the dots out of what it averages.
+DOTLESS = {k.replace('.', ''): w for k, w in E.items()}
+
+
+@pytest.mark.parametrize(
+  ('content', 'place'),
+  [
+    ({'model': W, 'ema': E}, 'ema'),
+    ({'model': W, 'ema': {'shadow': E}}, 'ema.shadow'),
+    ({'model': W, 'ema_0.999': E}, 'ema_0.999'),
+    ({'model': W, 'modelEMA': E}, 'modelEMA'),
+    ({'model': W, 'swa': {'n_averaged': ONE, **under('module.', E)}}, 'swa'),
+    ({'net': W, 'best': {'n_averaged': ONE, **under('module.', E)}}, 'best'),
+    ({**under('model.'), **under('model_ema.', E)}, 'model_ema'),
+    ({**W, **under('ema.', E), 'ema.decay': ONE}, 'ema'),
+    (
+      {
+        'state_dict': {
+          **under('model.'),
+          **under('model_ema.', DOTLESS),
+          'model_ema.decay': ONE,
+        }
+      },
+      'state_dict.model_ema',
+    ),
+    (
+      {'ema': {**under('online_model.'), **under('ema_model.', E)}},
+      'ema.ema_model',
+    ),
+  ],
+)
+def test_averages_are_found_by_structure(content, place):
+  name, found = files.find_weights(content, W)
+  assert name == place
+  assert {*W} <= {*found}
+  for key in W:
+    np.testing.assert_array_equal(found[key], E[key])
+
+
+@pytest.mark.parametrize(
+  ('content', 'place'),
+  [
+    ({'model': W, 'semantic_model': E}, 'model'),
+    ({'model': W, 'model_without_ema': E}, 'model'),
+    ({'state_dict': {**under('model.'), **under('loss.')}}, 'state_dict.loss'),
+    (
+      {'state_dict': {**under('model.'), 'loss.y.weight': ONE}},
+      'state_dict.model',
+    ),
+    ({'state_dict': under('module.model.')}, 'state_dict.model'),
+    ({'a': under('_orig_mod.module.')}, 'a'),
+  ],
+)
+def test_what_is_beside_a_network_is_left_out(content, place):
+  name, found = files.find_weights(content, W)
+  assert name == place
+  assert {*found} == {*W}
+
+
+def test_mappings_in_themselves_end():
+  content = {'model': W}
+  content['again'] = content
+  assert files.find_weights(content, W)[0] == 'model'
+  laughs = W
+  for _ in range(40):
+    laughs = dict.fromkeys('abc', laughs)
+  with pytest.raises(DataError, match='mappings'):
+    files.find_weights(laughs, W)
+
+
+@pytest.mark.parametrize('case', sorted(CASES.glob('*/meta.json')), ids=str)
+def test_families_are_told_by_their_keys(case):
+  keys = json.loads(case.read_text()).get('weights', {})
+  family = case.parent.name.removeprefix('train_').split('_')[0]
+  seems = families.looks_like(keys)
+  assert (
+    re.sub(r'\W', '', seems)
+    .lower()
+    .startswith(
+      {'mar': 'mar', 'var': 'var'}.get(family, family)
+      if case.parent.name != 'mar_vae'
+      else 'klautoencoder'
+    )
+  )
+  assert ('tokenizer reads' in seems) == bool(
+    re.search(r'_vq|_vae|titok$', case.parent.name)
+  )
+  pathlib.Path(f'configs/{seems.split("=")[1].split()[0]}.py').stat()
+
+
+def broken(header, size=16):
+  data = json.dumps(header).encode() if isinstance(header, dict) else header
+  return len(data).to_bytes(8, 'little') + data + bytes(size)
+
+
+ENTRY = {'dtype': 'F32', 'shape': [4], 'data_offsets': [0, 16]}
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    broken({'a': ENTRY | {'shape': [5]}}),
+    broken({'a': ENTRY | {'shape': [-2, -2]}}),
+    broken({'a': ENTRY | {'shape': [2**64 + 4]}}),
+    broken({'a': ENTRY | {'shape': '4'}}),
+    broken({'a': ENTRY | {'shape': [1] * 99}}),
+    broken({'a': ENTRY | {'data_offsets': [4, 20]}}),
+    broken({'a': ENTRY | {'data_offsets': [-16, 0]}}),
+    broken({'a': ENTRY | {'data_offsets': [0]}}),
+    broken({'a': ENTRY, 'b': ENTRY}),
+    broken({'a': ENTRY}, 20),
+    broken({'a': ENTRY}, 12),
+    broken({'a': {}}),
+    broken({'a': 1}),
+    broken(b'{"a":{},"a":{}}'),
+    broken(b'{' + b'[' * 10**5),
+    broken(b'{"a":' * 10**5),
+    broken(b'{"a":"' + b'x' * 2**22 + b'"}'),
+    (2**26).to_bytes(8, 'little') + b'{"a":1}',
+  ],
+)
+def test_headers_that_lie(tmp_path, content):
+  path = tmp_path / 'w.safetensors'
+  path.write_bytes(content)
+  with pytest.raises(DataError, match='w.safetensors.*damaged'):
+    files.read(path)
+
+
+def test_what_numpy_lacks_is_refused_when_it_is_used(tmp_path):
+  path = tmp_path / 'w.safetensors'
+  path.write_bytes(broken({'a': ENTRY | {'dtype': 'F4'}}))
+  content = files.read(path)
+  with pytest.raises(DataError, match="'a' holds a tensor of a dtype"):
+    files.find_weights(content, ['a'])
+  with pytest.raises(DataError, match='w.safetensors'):
+    np.asarray(content['a'])
 
 
 def test_a_place_that_is_asked_for():

@@ -117,3 +117,13 @@ def test_cells_and_rotations_of_xar_are_those_of_the_official_file():
   np.testing.assert_allclose(weights[f'{rope}.freqs_cos'], cos, atol=1e-6)
   np.testing.assert_allclose(weights[f'{rope}.freqs_sin'], sin, atol=1e-6)
   assert weights[f'{rope}.freqs'].shape == (head // 4,)
+
+
+def test_imaginary_parts_are_not_dropped():
+  row = table.Row('a', 'a')
+  form = type(
+    'Form', (), {'name': 'x', 'hints': (), 'rows': lambda s, o: [row]}
+  )
+  shapes = {'a': jax.ShapeDtypeStruct((2,), np.float32)}
+  with pytest.raises(DataError, match='of complex numbers: a'):
+    table.to_params(form(), {'a': np.ones(2, np.complex64)}, shapes)
