@@ -121,7 +121,9 @@ def _opened(file, name, max_pixels) -> Iterator[Image.Image]:
     if not isinstance(data, bytes):
       data = files.read(data, 8 * max_pixels + _MORE_BYTES)
     check_tags(data, max_pixels)
-    if re.match(rb'P\d', data) and not _PPM.match(_COMMENT.sub(b'', data[:4096])):
+    if re.match(rb'P\d', data) and not _PPM.match(
+      _COMMENT.sub(b'', data[:4096])
+    ):
       raise ValueError('not a binary PPM of one of the kinds P4, P5 and P6')
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
       pixels = math.prod(image.size)
