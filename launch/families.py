@@ -76,7 +76,7 @@ def train(runs: Runs, family: Family) -> None:
 def losses(folder: pathlib.Path) -> dict[str, list]:
   """Name -> (step, loss) in training and on held-out digits."""
   found: dict[str, list] = {'training': [], 'held out': []}
-  for line in read_log(folder / LOG):
+  for line in read_log(folder / LOG)[0]:
     for name, key in (('training', 'loss'), ('held out', 'held_out/loss')):
       if key in line:
         found[name].append((line['step'], line[key]))

@@ -393,7 +393,7 @@ def test_a_config_of_another_shape(tmp_path, text):
 
 
 _TYPES = {
-  'layout': 'layouts.grid.Raster',
+  'layout': 'layouts.grid.raster',
   'feed': 'feeds.shift.Shift',
   'backbone': 'backbones.decoder.Decoder',
   'head': 'heads.categorical.Categorical',

@@ -1,6 +1,8 @@
 """Sources give the pictures, labels and captions that their files hold."""
 
+import dataclasses
 import gzip
+import json
 import pathlib
 import pickle
 import struct
@@ -9,11 +11,13 @@ import types
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 from PIL import Image, ImageFont
+from tensorflow_datasets.proto import tf_example_pb2
 
 from arvision.data import emoji_table
 from arvision.data.arrayrecord import ArrayRecordImages, write_images
-from arvision.data.base import DataError
+from arvision.data.base import BrokenImage, DataError
 from arvision.data.decode import decode, encode
 from arvision.data.digits import Digits
 from arvision.data.emoji import Emoji
@@ -219,6 +223,40 @@ def test_tfds_without_tensorflow():
     assert unlabelled.classes == ('cifar10',) and unlabelled.held_out is None
     assert unlabelled[0]['label'] == 0
   assert 'tensorflow' not in sys.modules
+
+
+def test_tfds_pictures_are_decoded_by_our_rules(tmp_path):
+  root = tmp_path / 'mine' / '1.0.0'
+  root.mkdir(parents=True)
+  features = {
+    'image': tfds.features.Image(shape=(None, None, 3)),
+    'label': tfds.features.ClassLabel(names=['a', 'b']),
+  }
+  tfds.features.FeaturesDict(features).save_config(root)
+  red = encode(np.full((4, 5, 3), (200, 0, 0), np.uint8))
+  name = 'mine-train.array_record-00000-of-00001'
+  writer = array_record_module.ArrayRecordWriter(
+    str(root / name), 'group_size:1'
+  )
+  for data in (red, b'%!PS-Adobe-3.0 EPSF-3.0'):
+    example = tf_example_pb2.Example()
+    example.features.feature['image'].bytes_list.value.append(data)
+    example.features.feature['label'].int64_list.value.append(1)
+    writer.write(example.SerializeToString())
+  writer.close()
+  form = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
+  split = {'name': 'train', 'shardLengths': ['2'], 'filepathTemplate': form}
+  info = {'name': 'mine', 'version': '1.0.0', 'fileFormat': 'array_record'}
+  text = json.dumps({**info, 'splits': [split]})
+  (root / 'dataset_info.json').write_text(text)
+  source = Tfds('mine', data_dir=str(tmp_path), held_out_split='')
+  assert (source[0]['image'] == np.array([200, 0, 0], np.uint8)).all()
+  assert source[0]['caption'] == 'b'
+  with pytest.raises(BrokenImage, match=r'train\[1\]: not a picture'):
+    _ = source[1]
+  small = dataclasses.replace(source, max_pixels=19)
+  with pytest.raises(BrokenImage, match='20 pixels, wanted at most 19'):
+    _ = small[0]
 
 
 @pytest.fixture
