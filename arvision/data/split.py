@@ -221,8 +221,8 @@ def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
     chosen[i] = _chance(source.name(i)) < share
   if share and not chosen.any():
     raise DataError(
-      f'config.data.held_out_share={share} of {count} examples is none, as '
-      'their names fall; raise it, or set it to 0'
+      f'config.data.held_out_share={share} of {count} examples holds out none '
+      '(the hash of a name decides); raise it, or set it to 0'
     )
   return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
