@@ -244,6 +244,7 @@ class Checkpoints:
         )
 
   def _set_aside(self, step, problem):
+    problem = problem or 'as another process reads it'
     if self._read_only:
       logging.warning('checkpoint %d is damaged (%s)', step, problem)
       return
