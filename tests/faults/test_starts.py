@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
 
@@ -447,3 +449,45 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read(whole, tmp_path):
   assert 'Traceback' not in done.stderr
   last = done.stderr.splitlines()[-1]
   assert last.startswith('arvision: error: no checkpoint in')
+
+
+def test_ctrl_c_while_weights_are_written(tmp_path, monkeypatch):
+  write = ocp.Checkpointer.save
+  written = []
+
+  def interrupted(self, path, *args, **more):
+    signal.raise_signal(signal.SIGINT)
+    write(self, path, *args, **more)
+    written.append(path.exists())
+
+  monkeypatch.setattr(ocp.Checkpointer, 'save', interrupted)
+  params = {'tokenizer': {'codes': np.zeros(3, np.float32)}}
+  with pytest.raises(KeyboardInterrupt):
+    frozen.claim(tmp_path / 'run', with_tokenizer(''), {}, imported=params)
+  assert written == [True]
+  assert not (tmp_path / 'run').exists()
+
+
+_IMPORT = """
+import importlib, signal, sys
+from arvision.commands import main
+
+
+def native(name):
+  try:
+    signal.raise_signal(signal.SIGINT)
+  except KeyboardInterrupt as error:
+    raise ImportError('while initializing the extension') from error
+
+
+importlib.import_module = native
+sys.argv = ['arvision', 'import']
+main.run()
+"""
+
+
+def test_ctrl_c_while_modules_are_imported():
+  command = [sys.executable, '-c', _IMPORT]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 130
+  assert done.stderr == 'arvision: error: interrupted\n'
