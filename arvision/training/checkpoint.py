@@ -23,6 +23,9 @@ from arvision.training import workdir as workdirs
 # Written last by Orbax, so their absence means that a save did not end.
 _MARKERS = ('_CHECKPOINT_METADATA', 'state/_METADATA', 'meta/metadata')
 
+# Bytes of a checkpoint beside its arrays: names, shapes, parts of blocks.
+_BESIDE = 4 * 2**20
+
 
 class Checkpoints:
   """The checkpoints of one run, newest first.
@@ -342,7 +345,7 @@ def check_room(folder: pathlib.Path, tree: Any, what: str) -> None:
   there = folder.absolute()
   while not there.exists():
     there = there.parent
-  need = sum(_bytes(x) for x in jax.tree.leaves(tree))
+  need = _BESIDE + sum(_bytes(x) for x in jax.tree.leaves(tree))
   left = shutil.disk_usage(there).free
   if left < need:
     raise DataError(
