@@ -166,10 +166,9 @@ class TrainedRun:
   ) -> Callable[[Any, Any, Any, Any], tuple[np.ndarray, np.ndarray]]:
     """A function that draws parts of images anew; see `sample_fn`.
 
-    It draws from the product of the model's conditional distributions, with the
-    known tokens put in as they come. A token is drawn given the tokens before it,
-    known or not, and so not given the known tokens that come later: this is not
-    the distribution of the rest given all that is known.
+    Edits follow the product of the model's conditionals with the known tokens put
+    in as they come, see `process.editing`: not the distribution of the rest given
+    all that is known.
 
     Returns:
       (labels (b,), index (b,), images (b, H, W, C) in [-1, 1], keep (b, H, W)

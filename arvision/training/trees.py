@@ -18,6 +18,8 @@ from arvision.data.base import DataError
 from arvision.training import digests
 from arvision.training import workdir as workdirs
 
+# Bytes of a checkpoint beside its arrays: names, shapes, parts of blocks.
+_BESIDE = 4 * 2**20
 # Bytes that an array is written in, and after which a file is.
 _CHUNK = 16 * 2**20
 _DATA_FILE = 64 * 2**20
@@ -125,7 +127,7 @@ def check_room(folder: pathlib.Path, tree: Any, what: str) -> None:
   there = folder.absolute()
   while not there.exists():
     there = there.parent
-  need = sum(_bytes(x) for x in jax.tree.leaves(tree))
+  need = _BESIDE + sum(_bytes(x) for x in jax.tree.leaves(tree))
   left = shutil.disk_usage(there).free
   if left < need:
     raise DataError(

@@ -1,6 +1,7 @@
 """Where the figures and pictures of a run go."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -105,7 +106,10 @@ class Writer:
     import tensorboardX
 
     self._board = tensorboardX.SummaryWriter(
-      str(self._folder / 'tensorboard'), purge_step=step + 1, flush_secs=20
+      str(self._folder / 'tensorboard'),
+      purge_step=step + 1,
+      flush_secs=20,
+      max_queue=0,  # one with an end blocks for ever once its thread is dead
     )
     self._bar = tqdm.tqdm(
       total=total,
@@ -136,6 +140,7 @@ class Writer:
     line = {'step': step, 'examples': self._seen(step), **values}
     self._log.write(json.dumps(line) + '\n')
     self._log.flush()
+    self._check_board()
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
     self.say(f'step {step}/{self._total}  {text}')
@@ -175,6 +180,7 @@ class Writer:
     sheet = pictures.sheet(rows)
     file = name if step is None else f'{name}_{step:07d}'
     pictures.save(self._folder / 'pictures' / f'{file}.png', sheet)
+    self._check_board()
     self._board.add_image(name, sheet, step or 0, dataformats='HWC')
 
   def parameters(self, params: Any) -> None:
@@ -190,8 +196,22 @@ class Writer:
     """Ends the bar and closes the files."""
     if self._active:
       self._bar.close()
-      self._board.close()
       self._log.close()
+      events = self._events
+      if events._worker.is_alive():
+        self._board.close()
+      else:  # nobody empties the queue, so nobody may wait for that
+        events._event_queue.cancel_join_thread()
+
+  @property
+  def _events(self):
+    return self._board.file_writer.event_writer
+
+  def _check_board(self):
+    # Its thread dies of a write that fails, and says so on stderr alone.
+    if not self._events._worker.is_alive():
+      folder = self._folder / 'tensorboard'
+      raise OSError(errno.EIO, 'cannot be written any more', str(folder))
 
 
 class Rate:

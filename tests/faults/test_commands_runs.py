@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import tracemalloc
 import types
 from typing import Any
 
@@ -12,11 +13,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from arvision.build import ConfigError, build
-from arvision.commands import encode, runs, sample
+from arvision.commands import encode, runs, sample, samples
 from arvision.commands import eval as evaluation
 from arvision.commands.main import main
 from arvision.data.latents import CachedTokens
 from arvision.evals.classifier import Recipe
+from arvision.evals.generation import Drawn
 from arvision.evals.protocol import headline
 from arvision.structs import TokenSpec
 
@@ -162,6 +164,142 @@ def test_batches_do_not_change_the_samples(generator, tmp_path):
     arrays.append(np.load(tmp_path / 'samples' / f'b{size}' / 'samples.npz'))
   for key in ('arr_0', 'labels', 'tokens'):
     np.testing.assert_array_equal(arrays[0][key], arrays[1][key])
+
+
+def test_calls_are_as_large_as_what_is_asked_for(generator, tmp_path):
+  argv = ['sample', f'--workdir={tmp_path}', '--labels=2,5']
+  assert main([*argv, '--number=1']) == 0
+  assert generator.calls == [2]
+  generator.calls.clear()
+  assert main([*argv, '--number=50']) == 0  # at most 64, none filled up
+  assert generator.calls == [50, 50]
+  assert [asked['at_once'] for asked in generator.asked] == [None, None]
+
+
+def test_calls_are_at_most_what_memory_holds(monkeypatch, tmp_path, capsys):
+  toy = Toy(config(), room=3)
+  monkeypatch.setattr(runs, 'load_run', lambda *_: toy)
+  argv = ['sample', f'--workdir={tmp_path}', '--labels=2', '--number=8']
+  assert main(argv) == 0
+  assert toy.calls == [3, 3, 3]
+  assert '8 images of 1 classes, 3 at once' in capsys.readouterr().out
+  toy.calls.clear()
+  assert main([*argv, '--batch_size=5']) == 0
+  assert toy.calls == [5, 5] and toy.asked[-1]['at_once'] == 5
+
+
+def test_what_was_drawn_with_is_said(generator, tmp_path, capsys):
+  assert main(['sample', f'--workdir={tmp_path}', '--labels=2']) == 0
+  said = 'with the average with decay 0.99 of step 7'
+  assert said in capsys.readouterr().out
+
+
+def drawn(count, size=16, at_once=200):
+  """Calls of a generator whose image i has all pixels i % 255."""
+  for start in range(0, count, at_once):
+    index = np.arange(start, min(start + at_once, count))
+    images = np.zeros((len(index), size, size, 3), np.float32)
+    images += (index % 255 / 127.5 - 1)[:, None, None, None]
+    tokens = index[:, None].astype(np.int32)
+    yield Drawn(images, tokens, (index % 10).astype(np.int32), 0.0)
+
+
+def streamed(folder, count, png=False):
+  labels = (np.arange(count) % 10).astype(np.int32)
+  names = [str(k) for k in range(10)]
+  folder.mkdir()
+  with samples.Samples(folder, names, labels, png=png, npz=True) as out:
+    for call in samples.followed(drawn(count), count):
+      out.add(call)
+  return labels
+
+
+def test_an_npz_is_written_as_images_come(tmp_path):
+  labels = streamed(tmp_path / 'a', 700)
+  assert sorted(p.name for p in (tmp_path / 'a').iterdir()) == [
+    'grid.png',
+    'samples.npz',
+  ]
+  with np.load(tmp_path / 'a' / 'samples.npz') as arrays:
+    assert sorted(arrays.files) == ['arr_0', 'labels', 'tokens']
+    np.testing.assert_array_equal(arrays['labels'], labels)
+    np.testing.assert_array_equal(arrays['tokens'][:, 0], np.arange(700))
+    assert arrays['arr_0'].dtype == np.uint8
+    wanted = np.broadcast_to(
+      (np.arange(700) % 255)[:, None, None, None], (700, 16, 16, 3)
+    )
+    np.testing.assert_array_equal(arrays['arr_0'], wanted)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+  peaks = []
+  for count in (1000, 10_000):  # 0.8 and 7.7 MB of pixels
+    tracemalloc.start()
+    streamed(tmp_path / str(count), count)
+    peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+  assert peaks[1] - peaks[0] < 500_000
+
+
+def test_a_grid_has_the_first_hundred(tmp_path):
+  folders = [tmp_path / str(count) for count in (100, 5000)]
+  for folder, count in zip(folders, (100, 5000)):
+    streamed(folder, count)
+  few, many = (
+    np.asarray(Image.open(folder / 'grid.png')) for folder in folders
+  )
+  np.testing.assert_array_equal(few, many)  # ten of every class
+
+
+@pytest.mark.parametrize(
+  ('flags', 'wanted'),
+  [
+    ([], True),
+    (['--npz'], False),
+    (['--npz', '--png'], True),
+    (['--no-png'], False),
+  ],
+)
+def test_many_images_get_no_png_each(
+  generator, tmp_path, monkeypatch, flags, wanted
+):
+  monkeypatch.setattr(samples, 'MANY', 9)
+  argv = ['sample', f'--workdir={tmp_path}', '--labels=all', '--number=1']
+  assert main([*argv, *flags]) == 0
+  files = list((tmp_path / 'samples' / 'seed0').glob('0*.png'))
+  assert len(files) == 10 * wanted
+
+
+def test_lines_say_how_long_it_takes(monkeypatch, capsys):
+  clock = iter(range(0, 1000, 20))
+  monkeypatch.setattr(samples.time, 'perf_counter', lambda: float(next(clock)))
+  assert len(list(samples.followed(drawn(1000), 1000))) == 5
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == '400 of 1,000 images, 10 images/s, 01:00 left'
+
+
+def test_the_compute_dtype_may_differ(monkeypatch):
+  run = Toy(config())
+  with run.config.unlocked():
+    run.config.backbone.update(dtype='bfloat16', attention={'heads': 2})
+  other = run.config.copy_and_resolve_references()
+  with other.unlocked():
+    other.backbone.dtype = 'float32'
+    other.tokenizer.dtype = 'bfloat16'
+    other.backbone.unroll = 2
+  made = []
+  monkeypatch.setattr(runs.assemble, 'make_tokenizer', made.append)
+  monkeypatch.setattr(runs.assemble, 'make_model', made.append)
+  monkeypatch.setattr(runs.dataclasses, 'replace', lambda run, **kw: kw)
+  changed = runs.with_config(run, other, 'run')
+  assert changed['config'].backbone.dtype == 'float32'
+  assert made == [changed['config']] * 2
+  with other.unlocked():
+    other.backbone.attention.heads = 4
+  with pytest.raises(ConfigError) as error:
+    runs.with_config(run, other, 'run')
+  assert 'attention.heads: 2 there, 4 here' in str(error.value)
+  assert 'dtype' not in str(error.value)
 
 
 def test_sampling_again_replaces_the_folder(generator, tmp_path):

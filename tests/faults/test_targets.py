@@ -14,12 +14,14 @@ from arvision.commands import eval as evaluation
 from arvision.commands import targets
 from arvision.commands.main import main
 from arvision.data.base import DataError
-from arvision.training import pictures, trees
+from arvision.training import checkpoint, pictures, trees
+from arvision.training.writers import Writer
 from tests.faults.test_commands_runs import (  # noqa: F401  (fixtures)
   fails,
   generator,
   tokenizer,
 )
+from tests.parts import training_toys as toys
 
 
 def full(*_, **__):
@@ -31,6 +33,7 @@ def small_disk(monkeypatch):
   """A disk with 1,000 bytes left."""
   usage = type('Usage', (), {'free': 1000})
   monkeypatch.setattr(targets.shutil, 'disk_usage', lambda path: usage)
+  return usage
 
 
 @pytest.mark.parametrize(
@@ -160,11 +163,45 @@ def test_eval_says_which_average_was_loaded(tokenizer, tmp_path, monkeypatch):  
 
 
 def test_a_checkpoint_is_not_begun_without_room(tmp_path, small_disk):
-  tree = {'kernel': np.zeros((20, 20), np.float32)}
-  with pytest.raises(DataError, match='MB wanted; free space for the weights'):
+  tree = {'kernel': np.zeros((1000, 1000), np.float32)}
+  small_disk.free = 5_000_000
+  with pytest.raises(DataError, match='5.0 MB are free, 8.2 MB wanted; free'):
     trees.save_tree(tmp_path / 'tree', tree)
   assert list(tmp_path.iterdir()) == []
-  trees.save_tree(tmp_path / 'tree', {'kernel': tree['kernel'][:2]})
+  trees.save_tree(tmp_path / 'tree', {'kernel': tree['kernel'][:9]})
+
+
+def test_a_disk_that_fills_up_ends_a_run_after_its_checkpoint(
+  tmp_path,
+  small_disk,
+  capsys,
+  monkeypatch,
+):
+  small_disk.free = 10_000_000
+  saved = checkpoint.Checkpoints.save
+
+  def save(self, step, *args):
+    if step == 10:
+      small_disk.free = 10
+    saved(self, step, *args)
+
+  monkeypatch.setattr(checkpoint.Checkpoints, 'save', save)
+  with pytest.raises(DataError, match='goes on after step 5 then'):
+    toys.run(toys.config(), tmp_path)
+  names = [p.name for p in (tmp_path / 'checkpoints').iterdir()]
+  assert names == ['5']
+  assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_a_board_that_cannot_be_written_ends_a_run(tmp_path):
+  writer = Writer(tmp_path, 10, 0, 4)
+  worker = writer._events._worker
+  writer._events._event_queue.put(worker._shutdown_signal)
+  worker.join(10)
+  with pytest.raises(OSError, match='cannot be written any more'):
+    for step in range(10):
+      writer.scalars(step, {'loss': 1.0}, '')
+  writer.close()
 
 
 _FILLING = """
