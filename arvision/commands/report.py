@@ -12,7 +12,7 @@ from arvision.commands import common, targets
 from arvision.commands.folder import SCALED, Folder
 from arvision.evals import chart, page
 from arvision.evals.protocol import dataset_name
-from arvision.training import workdir as workdirs
+from arvision.training import differences
 
 # The figures of summary.json, and what the page calls them.
 _FIGURES = {
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
   targets.write_text(output / 'summary.json', text, flag)
   faults = [f'  {fault}' for folder in found for fault in folder.faults]
   if faults:
-    print(f'left out:\n{workdirs.shortened(faults)}', file=sys.stderr)
+    print(f'left out:\n{differences.shortened(faults)}', file=sys.stderr)
   print(f'{output / "report.html"}\n{output / "summary.json"}')
 
 

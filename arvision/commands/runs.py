@@ -18,7 +18,7 @@ from arvision.data.latents import CachedTokens
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.tasks import assemble
-from arvision.training import workdir as workdirs
+from arvision.training import differences
 from arvision.training.trained import TrainedRun, load_run
 
 # Blocks that say what the weights are weights of.
@@ -128,7 +128,7 @@ def with_config(
       if there is not here:
         lines.append(f'  config.{name}: only one of the two has it')
       continue
-    lines += workdirs.other_weights(there, here, name)
+    lines += differences.other_weights(there, here, name)
   if lines:
     raise ConfigError(
       f"--workdir='{workdir}' holds the run of another model than --config:\n"
@@ -142,7 +142,7 @@ def with_config(
         mixed[name] = config[name]
   changed: dict[str, Any] = {'config': mixed}
   if any(
-    workdirs.differences(run.config[name], mixed[name])
+    differences.differences(run.config[name], mixed[name])
     for name in blocks
     if name in mixed
   ):

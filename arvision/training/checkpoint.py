@@ -14,7 +14,7 @@ from arvision.build import ConfigError
 from arvision.data.base import DataError
 from arvision.parallel import host
 from arvision.tasks.base import TrainState
-from arvision.training import digests, hooks
+from arvision.training import differences, digests, hooks
 from arvision.training import workdir as workdirs
 from arvision.training.kept import Kept, read_meta
 from arvision.training.trees import (
@@ -152,7 +152,7 @@ class Checkpoints:
       abstract: shapes, dtypes and shardings of the state; `frozen` is handed
         through.
       set_position: `set_state` of the data iterator.
-      change: whether facts that are `workdir.TUNABLE` may differ.
+      change: whether facts that are `differences.TUNABLE` may differ.
 
     Returns:
       The state and its step, or None where there is no checkpoint.
@@ -231,7 +231,7 @@ class Checkpoints:
 
   def _check_facts(self, facts, step, change):
     for key, value in self.facts.items():
-      tunable = key in workdirs.TUNABLE
+      tunable = key in differences.TUNABLE
       if facts.get(key) != value and not (tunable and change):
         advice = 'Set it back'
         if tunable:

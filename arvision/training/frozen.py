@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from arvision.build import ConfigError
 from arvision.parallel import host
-from arvision.training import trees, weights
+from arvision.training import differences, trees, weights
 from arvision.training import workdir as workdirs
 
 
@@ -85,11 +85,13 @@ def _trained(config, key, block):
       f"config.{key}='{source}' holds a generator; wanted the folder of its "
       f"tokenizer, '{theirs.get('tokenizer_workdir')}' when it was trained"
     )
-  differ = workdirs.other_weights(theirs.tokenizer, _at(config, block), block)
+  differ = differences.other_weights(
+    theirs.tokenizer, _at(config, block), block
+  )
   if differ:
     raise ConfigError(
       f"the tokenizer in '{source}' (config.{key}) is not the one "
-      'of this config:\n' + workdirs.shortened(differ)
+      'of this config:\n' + differences.shortened(differ)
     )
   params = weights.load_params(source, allow=None)[1]
   return {'params': params['tokenizer']}
@@ -110,7 +112,7 @@ def check_tokens(config: ConfigDict, data: Any, frozen: dict[str, Any]) -> None:
   if not made_by or 'tokenizer' not in frozen:
     return
   theirs = ConfigDict(made_by.get('config', {}))
-  differ = workdirs.other_weights(theirs, config.tokenizer, 'tokenizer')
+  differ = differences.other_weights(theirs, config.tokenizer, 'tokenizer')
   own = fingerprint(frozen['tokenizer'])
   if made_by.get('fingerprint') != own:
     differ.append(

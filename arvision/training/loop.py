@@ -15,8 +15,8 @@ from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
 from arvision.tasks import assemble
+from arvision.training import differences, hooks, schedule, start
 from arvision.training import frozen as frozen_weights
-from arvision.training import hooks, schedule, start
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.between import Between, Position
@@ -65,7 +65,7 @@ def train(
     resume_from: folder of a run that is continued here, with its optimizer
       and its position in the data.
     change: whether batch size, learning rate and schedule may be others than
-      those that the run had, see `workdir.TUNABLE`.
+      those that the run had, see `differences.TUNABLE`.
     stop_at: stops, and saves, after this step of the run.
     make_data: config -> data.
     make_task: (config, data, optimizer, frozen weights, steps) -> task.
@@ -77,12 +77,12 @@ def train(
     Diverged: a loss or gradient that is not finite.
   """
   data = make_data(config)
-  config = workdirs.as_before(assemble.complete(config, data), workdir)
+  config = differences.as_before(assemble.complete(config, data), workdir)
   if resume_from:
-    config = workdirs.as_before(config, resume_from)
+    config = differences.as_before(config, resume_from)
   going_on = start.goes_on(workdir, resume_from)
-  workdirs.check_same(config, workdir, change)
-  changed = workdirs.check_same(config, going_on or workdir, change)
+  differences.check_same(config, workdir, change)
+  changed = differences.check_same(config, going_on or workdir, change)
   mesh = make_mesh(config.mesh)
   placement = host.Placement(mesh, Rules(**config.get('rules', {})))
 
@@ -105,7 +105,7 @@ def train(
     stack.callback(batches.close)
     lock = stack.enter_context(locks.held(workdir))
     # Another run may have come and gone since it was asked first.
-    workdirs.check_same(config, workdir, change)
+    differences.check_same(config, workdir, change)
     position = Position(batches)
     checkpoints = Checkpoints(
       pathlib.Path(workdir) / workdirs.CHECKPOINTS,

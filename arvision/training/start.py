@@ -17,6 +17,7 @@ from arvision.layers import traced
 from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.tasks.base import Task, TrainState
+from arvision.training import differences
 from arvision.training import workdir as workdirs
 from arvision.training.between import Position
 from arvision.training.checkpoint import Checkpoints, saved_position
@@ -127,7 +128,7 @@ def _grouped(odd):
   for name, group in groups.items():
     more = f', and {len(group) - 1} more in {name}' if len(group) > 1 else ''
     lines.append(group[0] + more)
-  return workdirs.shortened(lines)
+  return differences.shortened(lines)
 
 
 def goes_on(

@@ -15,8 +15,7 @@ import orbax.checkpoint as ocp
 
 from arvision.build import ConfigError
 from arvision.data.base import DataError
-from arvision.training import digests
-from arvision.training import workdir as workdirs
+from arvision.training import differences, digests
 
 # Bytes of a checkpoint beside its arrays: names, shapes, parts of blocks.
 _BESIDE = 4 * 2**20
@@ -192,7 +191,7 @@ def check_shapes(got: Any, wanted: Any, where: str) -> None:
   if differ:
     raise ConfigError(
       f'{where}: not the parameters of this config:\n'
-      + workdirs.shortened(differ)
+      + differences.shortened(differ)
     )
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from arvision.build import ConfigError
 from arvision.data.base import DataError
-from arvision.training import frozen, workdir
+from arvision.training import differences, frozen, workdir
 from arvision.training.optim import Optimizer
 from arvision.training.schedule import run_clock
 from arvision.training.trees import save_tree
@@ -110,9 +110,9 @@ def test_change_is_not_advised_where_it_is_refused(whole, changes):
 
 def test_every_advised_change_is_taken():
   made = Optimizer(0.1, weight_decay=0.1, clip=1.0)
-  assert {k.rpartition('.')[2] for k in workdir.TUNABLE if 'optim' in k} <= {
-    *vars(made)
-  }
+  assert {
+    k.rpartition('.')[2] for k in differences.TUNABLE if 'optim' in k
+  } <= {*vars(made)}
 
 
 def test_resume_from_with_change(whole, tmp_path):
@@ -165,7 +165,7 @@ def test_a_moved_tokenizer_of_the_same_weights_is_the_same(moved, tmp_path):
   new = with_tokenizer(
     'elsewhere', backbone={'type': 'backbones.decoder.Decoder'}
   )
-  assert workdir.check_same(new, moved) == {
+  assert differences.check_same(new, moved) == {
     'config.tokenizer_workdir': ('tok', 'elsewhere')
   }
   kept = frozen.load(new, moved)
@@ -177,7 +177,7 @@ def test_the_copy_serves_where_the_tokenizer_is_gone(moved, tmp_path, capsys):
   new = with_tokenizer(
     'elsewhere', backbone={'type': 'backbones.decoder.Decoder'}
   )
-  workdir.check_same(new, moved)
+  differences.check_same(new, moved)
   assert frozen.load(new, moved)['tokenizer']['params']['codes'][0] == 1
   assert "'elsewhere' is not there" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ import pytest
 
 from arvision.build import REQUIRED, ConfigError, fields, is_part, resolve
 from arvision.commands import common, overrides
-from arvision.training import workdir
+from arvision.training import differences, workdir
 from tests.configs import ALL
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -180,12 +180,12 @@ def test_a_field_set_to_its_default_is_no_other_config(name, tmp_path):
   texts = [t for t in unstated(before) if not t.startswith('task.')]
   after = overrides.override(before, texts)
   assert len(texts) > 10 and after != before
-  assert workdir.differences(before, after) == []
-  assert workdir.differences(after, before) == []
+  assert differences.differences(before, after) == []
+  assert differences.differences(after, before) == []
   workdir.save_config(tmp_path, before)
-  workdir.check_same(after, tmp_path)
+  differences.check_same(after, tmp_path)
   changed = overrides.override(after, ['data.flip=true', 'data.size=3,3'])
-  lines = '\n'.join(workdir.differences(before, changed))
+  lines = '\n'.join(differences.differences(before, changed))
   assert 'config.data.size: ' in lines
 
 

@@ -15,7 +15,7 @@ from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
 from arvision.tasks import assemble
-from arvision.training import start, workdir
+from arvision.training import differences, start, workdir
 from arvision.training.schedule import run_clock
 from arvision.training.trained import load_run
 from tests.configs import ALL
@@ -162,12 +162,12 @@ def test_a_run_with_own_parts_opens_where_they_are_allowed(
 
 def test_a_run_with_own_parts_is_resumed_by_the_same_command(lab, own_run):
   config = common.load_config(f'{lab}/my_config.py')
-  workdir.check_same(config, own_run)
+  differences.check_same(config, own_run)
   more = common.load_config(f'{lab}/my_config.py', ['data.source.most=255'])
-  workdir.check_same(more, own_run)
+  differences.check_same(more, own_run)
   other = common.load_config(f'{lab}/my_config.py', ['data.source.most=254'])
   with pytest.raises(ConfigError, match='most: 255 there, 254 here'):
-    workdir.check_same(other, own_run)
+    differences.check_same(other, own_run)
 
 
 def test_an_own_package_that_fails_is_said_in_a_line(lab):

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from arvision.build import ConfigError
 from arvision.commands.main import main
 from arvision.data.base import DataError
-from arvision.training import frozen, workdir
+from arvision.training import differences, frozen, workdir
 from arvision.training.trained import load_run
 from arvision.training.trees import save_tree
 from tests.faults.test_going_on import moved, with_tokenizer
@@ -164,7 +164,7 @@ def test_init_partial_of_a_run_that_shares_nothing(whole, tmp_path):
 def test_a_wrong_folder_says_what_it_holds(moved):
   new = with_tokenizer('')
   with pytest.raises(ConfigError) as error:
-    workdir.check_same(new, moved)
+    differences.check_same(new, moved)
   said = str(error.value)
   assert 'holds a generator' in said and 'trains a tokenizer (VQ)' in said
   assert '\n' not in said

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from arvision.build import ConfigError
 from arvision.data.base import DataError
 from arvision.tasks.base import TrainState
-from arvision.training import digests, workdir
+from arvision.training import differences, digests, workdir
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.trees import load_tree, save_tree
 from arvision.training.weights import load_params
@@ -298,7 +298,7 @@ def test_only_harmless_keys_may_change(tmp_path):
   workdir.save_config(tmp_path, config)
   (tmp_path / 'checkpoints' / '3').mkdir(parents=True)
   config.train.duration = ConfigDict({'epochs': 9})
-  workdir.check_same(config, tmp_path)
+  differences.check_same(config, tmp_path)
   config.seed = 2
   with pytest.raises(ConfigError, match=r'config.seed: 1 there, 2 here'):
-    workdir.check_same(config, tmp_path)
+    differences.check_same(config, tmp_path)

@@ -1,0 +1,294 @@
+"""How the config of a run and the one that is asked for differ."""
+
+import inspect
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from arvision.build import (
+  REQUIRED,
+  ConfigError,
+  fields,
+  is_part,
+  resolve,
+  to_block,
+  type_path,
+)
+from arvision.training.workdir import (
+  CONFIG,
+  holds_run,
+  load_config,
+  saved_steps,
+  to_json,
+)
+
+# Keys that may differ between the parts of a run that was stopped and resumed:
+# none of them changes what a step computes, but for the run's length and for
+# rounding.
+CHANGEABLE = (
+  'train.duration',
+  'log',
+  'checkpoint',
+  'pictures',
+  'evals',
+  'mesh',
+  'rules',
+  'data.threads',
+  'data.workers',
+  'data.cache',
+  'release',
+  'backbone.attention.kernel',
+)
+
+# Keys that came later, and what runs did that were started before.
+FORMERLY = {'ema_warmup': False}
+
+# Fields of parts that say how they are computed: parameters are the same.
+_COMPUTING = ('dtype', 'remat', 'unroll')
+# Keys that may differ where the user says so (`arvision train --change`): the
+# state of a run does not depend on them.
+TUNABLE = (
+  'data.batch_size',
+  'optim.learning_rate',
+  'optim.schedule',
+  'optim.weight_decay',
+  'optim.weight_decay_end',
+  'optim.clip',
+  'optim.accumulate',
+)
+# Between off and on, these take a part out of the optimizer, and of its state.
+_SWITCHES = ('clip', 'weight_decay', 'weight_decay_end')
+# Lines of a message before '... and 37 more'.
+_LINES = 5
+
+
+def check_same(
+  config: ConfigDict, workdir: str | os.PathLike, change: bool = False
+) -> dict[str, tuple[Any, Any]]:
+  """Refuses a folder with the run of another config, and what is no folder.
+
+  Args:
+    config: that is asked for.
+    workdir: the folder.
+    change: whether the keys of `TUNABLE` may differ.
+
+  Returns:
+    key -> (value there, value here) of what differs and may: with `change`,
+    and paths. What lies behind a path is compared where it is read.
+
+  Raises:
+    ConfigError: with the keys that differ, as they were and as they are.
+  """
+  if '://' in str(workdir):
+    raise ConfigError(
+      f"'{workdir}': runs are kept in folders; mount what is behind the URL, "
+      'and name the folder'
+    )
+  folder = pathlib.Path(workdir)
+  if not (folder / CONFIG).exists() and saved_steps(folder):
+    raise ConfigError(
+      f"'{workdir}' has checkpoints but no {CONFIG}, so nobody knows what "
+      'they are of; choose another --workdir'
+    )
+  if not holds_run(folder):
+    return {}
+  old = load_config(folder, allow=None)
+  there, here = _kind(old), _kind(config)
+  if there and here and there.split()[1] != here.split()[1]:
+    raise ConfigError(
+      f"'{workdir}' holds {there}, but this config trains {here}; choose "
+      'another --workdir'
+    )
+  differ = {
+    key: values
+    for key, values in _changes(_completed(old), _completed(config)).items()
+    if not _within(key, CHANGEABLE)
+  }
+  tuned = {k for k, values in differ.items() if _is_tuned(k, *values)}
+  moved = {k for k, values in differ.items() if _is_moved(k, *values)}
+  refused = {*differ} - moved - (tuned if change else set())
+  if refused:
+    advice = 'Set these back to go on with it, or choose another --workdir'
+    if refused <= tuned:
+      advice = (
+        'To go on with it and the new values, add --change; to go on as it was, '
+        'set these back; or choose another --workdir'
+      )
+    # Types first, and of the outer blocks: the rest follows from them.
+    order = sorted(
+      refused, key=lambda k: (not k.endswith('.type'), k.count('.'), k)
+    )
+    lines = [_line(key, *differ[key]) for key in order]
+    raise ConfigError(
+      f"'{workdir}' holds a run of another config:\n{shortened(lines)}\n{advice}"
+    )
+  return differ
+
+
+def _kind(config):
+  """'a generator (Scales, Categorical)', 'a tokenizer (VQ)', or ''."""
+  if 'tokenizer' not in config:
+    return ''
+  names = ('layout', 'head') if 'backbone' in config else ('tokenizer',)
+  types = [str(config.get(n, {}).get('type', '?')) for n in names]
+  kind = 'generator' if 'backbone' in config else 'tokenizer'
+  return f'a {kind} ({", ".join(t.rpartition(".")[2] for t in types)})'
+
+
+def _within(key, names):
+  return any(f'{key}.'.startswith(f'config.{name}.') for name in names)
+
+
+def _is_tuned(key, there, here):
+  if not _within(key, TUNABLE):
+    return False
+  if key.rpartition('.')[2] in _SWITCHES:
+    return (there is None, bool(there)) == (here is None, bool(here))
+  return True
+
+
+def _is_moved(key, there, here):
+  """Whether a key says where something lies, and both say so."""
+  if not all(isinstance(path, str) and path for path in (there, here)):
+    return False
+  name = key.rpartition('.')[2]
+  return name in ('tokenizer_workdir', 'teacher_workdir') or (
+    _within(key, ('data',))
+    and name in ('path', 'folder', 'data_dir', 'font', 'held_out_path')
+  )
+
+
+def shortened(lines: Sequence[str]) -> str:
+  """A text of a few lines, and how many more there are."""
+  more = len(lines) - _LINES
+  if more < 2:
+    return '\n'.join(lines)
+  return '\n'.join([*lines[:_LINES], f'  ... and {more} more'])
+
+
+def as_before(config: ConfigDict, workdir: str | os.PathLike) -> ConfigDict:
+  """A config that goes on with an old run as that was begun.
+
+  Args:
+    config: its keys may be younger than the run; those keep their former values.
+    workdir: of the run; without one, nothing changes.
+
+  Raises:
+    ConfigError: its config is damaged.
+  """
+  if not (pathlib.Path(workdir) / CONFIG).is_file():
+    return config
+  there = load_config(workdir, allow=None)
+  changed = ConfigDict(config)
+  with changed.unlocked():
+    for key, value in FORMERLY.items():
+      if there.get(key, value) == value != changed.get(key, value):
+        logging.warning(
+          "'%s' was begun with config.%s=%s and goes on so",
+          *(workdir, key, value),
+        )
+        changed[key] = value
+  return changed
+
+
+def _completed(config):
+  """A config with the keys that came later."""
+  whole = ConfigDict(config)
+  with whole.unlocked():
+    for key, value in FORMERLY.items():
+      whole[key] = config.get(key, value)
+  return whole
+
+
+def differences(
+  old: ConfigDict, new: ConfigDict, key: str = 'config'
+) -> list[str]:
+  """A line for every key that differs: 'key: value there, value here'.
+
+  Args:
+    old: the config that is there.
+    new: the config that is asked for; only types that it names are looked up,
+      to know that a field with its default is the same as one left out.
+    key: what the keys are to begin with.
+  """
+  return [_line(k, *values) for k, values in _changes(old, new, key).items()]
+
+
+def _changes(old, new, key='config'):
+  """key -> (value there, value here), 'absent' for none."""
+  old, new = _with_defaults(to_json(old), to_json(new), key)
+  there, here = dict(_flat(old, key)), dict(_flat(new, key))
+  found = {
+    k: (there.get(k, 'absent'), here.get(k, 'absent'))
+    for k in sorted({*there, *here})
+  }
+  return {k: (a, b) for k, (a, b) in found.items() if a != b}
+
+
+def _line(key, there, here):
+  return f'  {key}: {there!r} there, {here!r} here'
+
+
+def _with_defaults(old, new, key):
+  """Two blocks where what one of them leaves out has its default."""
+  if 'type' in new and old.get('type') == new['type']:
+    declared = (
+      fields(resolve(new['type'], f'{key}.type'.removeprefix('config.'))) or {}
+    )
+    for name in (old.keys() ^ new.keys()) & declared.keys():
+      if declared[name].default is not REQUIRED:
+        default = _json_default(declared[name].default)
+        old, new = {name: default, **old}, {name: default, **new}
+  for name in old.keys() & new.keys():
+    if isinstance(old[name], dict) and isinstance(new[name], dict):
+      pair = _with_defaults(old[name], new[name], f'{key}.{name}')
+      old, new = {**old, name: pair[0]}, {**new, name: pair[1]}
+  return old, new
+
+
+def _json_default(default):
+  """A default as `to_json` writes it; a default that it cannot write is said."""
+  plain = to_block(default) if is_part(default) else default
+  if inspect.isclass(default):
+    plain = {'type': type_path(default)}
+  try:
+    return json.loads(json.dumps(plain))
+  except TypeError:
+    return f'{plain}'
+
+
+def other_weights(old: ConfigDict, new: ConfigDict, key: str) -> list[str]:
+  """The `differences` of two blocks that mean other weights.
+
+  No parameter depends on the compute dtype of a part and its like, and on the
+  fields that a part, or one inside of it, names as `adjustable`: they may differ.
+  """
+  return differences(*_weighty(old, new, key), f'config.{key}')
+
+
+def _weighty(old, new, key):
+  """Two blocks without the fields that are adjustable in the second."""
+  may = _COMPUTING
+  if 'type' in new:
+    may += getattr(resolve(new.type, f'{key}.type'), 'adjustable', ())
+  there, here = (
+    ConfigDict({k: v for k, v in block.items() if k not in may})
+    for block in (old, new)
+  )
+  for name, part in here.items():
+    if isinstance(part, ConfigDict) and isinstance(there.get(name), ConfigDict):
+      there[name], here[name] = _weighty(there[name], part, f'{key}.{name}')
+  return there, here
+
+
+def _flat(value, key) -> Iterator[tuple[str, Any]]:
+  if isinstance(value, dict):
+    for name, part in value.items():
+      yield from _flat(part, f'{key}.{name}')
+  else:
+    yield key, value
