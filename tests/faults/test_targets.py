@@ -194,7 +194,7 @@ def test_a_disk_that_fills_up_ends_a_run_after_its_checkpoint(
 
 
 def test_a_board_that_cannot_be_written_ends_a_run(tmp_path):
-  writer = Writer(tmp_path, 10, 0, 4)
+  writer = Writer(tmp_path, 10, 0, lambda step: 4 * step)
   worker = writer._events._worker
   writer._events._event_queue.put(worker._shutdown_signal)
   worker.join(10)
