@@ -17,9 +17,28 @@ from typing import Any
 
 import flax.linen as nn
 
+from arvision import ranges
+
 
 class ConfigError(ValueError):
   """A config that cannot be built; the text says which key to change."""
+
+
+class Checked:
+  """Dataclasses that hold their fields to their annotations, see `ranges`.
+
+  Raises:
+    ConfigError: from the constructor, with the first field that does not fit.
+  """
+
+  def __post_init__(self):
+    kinds = ranges.kinds(type(self))
+    for field in dataclasses.fields(self):  # type: ignore[arg-type]
+      value = getattr(self, field.name)
+      wrong = ranges.fault(value, kinds.get(field.name, Any))
+      if wrong:
+        where = f'{type(self).__name__}.{field.name}'
+        raise ConfigError(f'{where}={ranges.shown(value)}: {wrong}')
 
 
 def suggest(name: str, names) -> str:
@@ -98,7 +117,7 @@ def _fields(block, key):
   if 'type' not in block:
     raise ConfigError(f"config.{key}: no 'type' in {sorted(block)}.")
   target = resolve(block.pop('type'), f'{key}.type')
-  names = field_names(target)
+  names, kinds = field_names(target), ranges.kinds(target)
   fields = {}
   for name, value in block.items():
     if names is not None and name not in names:
@@ -107,7 +126,19 @@ def _fields(block, key):
         + suggest(name, names)
       )
     fields[name] = _value(value, f'{key}.{name}')
+    check(fields[name], kinds.get(name, Any), f'{key}.{name}')
   return target, fields
+
+
+def check(value: Any, kind: Any, key: str) -> None:
+  """Refuses a value that is not of a kind, see `ranges`.
+
+  Raises:
+    ConfigError: with the key, and what was wanted.
+  """
+  wrong = ranges.fault(value, kind)
+  if wrong:
+    raise ConfigError(f'config.{key}={ranges.shown(value)}: {wrong}')
 
 
 def _value(value, key):

@@ -9,6 +9,7 @@ import numpy as np
 
 from arvision.data.base import DataError, Example, Source
 from arvision.data.decode import decode
+from arvision.ranges import Byte
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 
@@ -34,7 +35,7 @@ class Folder(Source):
   path: str
   held_out_path: str = ''
   extensions: tuple[str, ...] = EXTENSIONS
-  background: tuple[int, int, int] = (255, 255, 255)
+  background: tuple[Byte, Byte, Byte] = (255, 255, 255)
   only: tuple[str, ...] = ()
 
   @functools.cached_property

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from arvision.build import ConfigError
+from arvision.build import Checked, ConfigError
 from arvision.data.base import Batch, DataError
+from arvision.ranges import Count, Width
 
 
-class Text(abc.ABC):
+class Text(Checked, abc.ABC):
   """Features of captions, `length` rows of `channels` numbers at most.
 
   Attributes:
@@ -24,15 +25,8 @@ class Text(abc.ABC):
     channels: numbers of a row.
   """
 
-  length: int
-  channels: int
-
-  def __post_init__(self):
-    if self.length < 1 or self.channels < 1:
-      raise ConfigError(
-        f'config.data.text: length={self.length}, channels={self.channels}: '
-        'wanted 1 or more'
-      )
+  length: Count
+  channels: Width
 
   @abc.abstractmethod
   def of_example(self, caption: str, index: int) -> np.ndarray | None:
@@ -94,8 +88,8 @@ class HashedWords(Text):
   of few words.
   """
 
-  length: int
-  channels: int
+  length: Count
+  channels: Width
 
   def of_example(self, caption, index):
     del index
@@ -128,8 +122,8 @@ class Stored(Text):
   """
 
   path: str
-  length: int = 120
-  channels: int = 2048
+  length: Count = 120
+  channels: Width = 2048
 
   def of_example(self, caption, index):
     del caption

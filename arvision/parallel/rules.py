@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from arvision.build import ConfigError, suggest
 from arvision.parallel.mesh import AXES
+from arvision.ranges import Natural
 
 BATCH_AXES = ('slice', 'data', 'fsdp')
 
@@ -44,7 +45,7 @@ class Rules:
   act_kv: Any = None
   act_mlp: Any = 'tensor'
   act_vocab: Any = 'tensor'
-  small: int = 2**16
+  small: Natural = 2**16
 
   def __post_init__(self):
     for name, axes in self.table():

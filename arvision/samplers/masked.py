@@ -9,6 +9,7 @@ import numpy as np
 
 from arvision.process.guidance import guide
 from arvision.process.masking import NoisyLogits, Policy, hidden_counts
+from arvision.ranges import Few
 from arvision.samplers.base import HoleFilling, Known, tile
 from arvision.structs import Draw, Tokens
 
@@ -30,7 +31,7 @@ class Masked(HoleFilling):
     policy: how ids are drawn and ranked.
   """
 
-  steps: int = 8
+  steps: Few = 8
   schedule: str = 'arccos'
   policy: Policy = NoisyLogits(4.5)
 

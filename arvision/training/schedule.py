@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from arvision.build import ConfigError, suggest
+from arvision.build import Checked, ConfigError, suggest
+from arvision.ranges import AtLeast0, Share
 
 UNITS = ('steps', 'epochs', 'examples', 'fraction')
 
@@ -106,7 +107,7 @@ def run_clock(config: Any, examples: int) -> Clock:
 
 
 @dataclasses.dataclass(frozen=True)
-class Constant:
+class Constant(Checked):
   """Linear warm-up, then the peak to the end.
 
   Attributes:
@@ -115,7 +116,7 @@ class Constant:
   """
 
   warmup: Mapping[str, float] | None = None
-  start: float = 0.0
+  start: AtLeast0 = 0.0
 
   def make(self, peak: float, clock: Clock) -> optax.Schedule:
     """step, counted from 0 -> learning rate.
@@ -152,7 +153,7 @@ class WarmupCosine(Constant):
     final: share of the peak at the last step.
   """
 
-  final: float = 0.0
+  final: AtLeast0 = 0.0
 
   def rest(self, peak: float, length: int) -> optax.Schedule:
     return optax.cosine_decay_schedule(peak, length, self.final)
@@ -175,7 +176,7 @@ class WarmupHoldCosine(Constant):
   until: Mapping[str, float] = dataclasses.field(
     default_factory=lambda: {'fraction': 0.75}
   )
-  final: float = 0.0
+  final: AtLeast0 = 0.0
 
   def make(self, peak: float, clock: Clock) -> optax.Schedule:
     until = clock.steps(self.until, 'optim.schedule.until')
@@ -198,7 +199,7 @@ class WarmupLinear(Constant):
     final: share of the peak at the last step.
   """
 
-  final: float = 0.0
+  final: AtLeast0 = 0.0
 
   def rest(self, peak: float, length: int) -> optax.Schedule:
     return line(peak, self.final * peak, 0, length)
@@ -215,9 +216,9 @@ class WarmupLin0(Constant):
     final: share of the peak at the last step.
   """
 
-  start: float = 0.005
-  flat: float = 0.05
-  final: float = 0.1
+  start: AtLeast0 = 0.005
+  flat: Share = 0.05
+  final: AtLeast0 = 0.1
 
   def rest(self, peak: float, length: int) -> optax.Schedule:
     return line(peak, self.final * peak, self.flat * length, length)
@@ -232,8 +233,8 @@ class Stairs(Constant):
     factor: at each of them.
   """
 
-  at: tuple[float, ...] = ()
-  factor: float = 0.1
+  at: tuple[Share, ...] = ()
+  factor: AtLeast0 = 0.1
 
   def rest(self, peak: float, length: int) -> optax.Schedule:
     steps = {round(share * length): self.factor for share in self.at}
