@@ -34,11 +34,8 @@ class Checked:
   def __post_init__(self):
     kinds = ranges.kinds(type(self))
     for field in dataclasses.fields(self):  # type: ignore[arg-type]
-      value = getattr(self, field.name)
-      wrong = ranges.fault(value, kinds.get(field.name, Any))
-      if wrong:
-        where = f'{type(self).__name__}.{field.name}'
-        raise ConfigError(f'{where}={ranges.shown(value)}: {wrong}')
+      name = f'{type(self).__name__}.{field.name}'
+      check(getattr(self, field.name), kinds.get(field.name, Any), name)
 
 
 def suggest(name: str, names) -> str:
@@ -126,19 +123,19 @@ def _fields(block, key):
         + suggest(name, names)
       )
     fields[name] = _value(value, f'{key}.{name}')
-    check(fields[name], kinds.get(name, Any), f'{key}.{name}')
+    check(fields[name], kinds.get(name, Any), f'config.{key}.{name}')
   return target, fields
 
 
-def check(value: Any, kind: Any, key: str) -> None:
+def check(value: Any, kind: Any, name: str) -> None:
   """Refuses a value that is not of a kind, see `ranges`.
 
   Raises:
-    ConfigError: with the key, and what was wanted.
+    ConfigError: with the name of the value, and what was wanted.
   """
   wrong = ranges.fault(value, kind)
   if wrong:
-    raise ConfigError(f'config.{key}={ranges.shown(value)}: {wrong}')
+    raise ConfigError(f'{name}={ranges.shown(value)}: {wrong}')
 
 
 def _value(value, key):

@@ -84,6 +84,9 @@ Natural = Annotated[int, Range(0, _INT32)]
 Few = Annotated[int, Range(1, 10_000)]
 FewOr0 = Annotated[int, Range(0, 10_000)]
 Width = Annotated[int, Range(1, 2**20)]
+# Of what is drawn or read: in one call, and in all.
+Batch = Annotated[int, Range(1, 2**16)]
+Many = Annotated[int, Range(1, 10**7)]
 # Of a picture, a patch or a grid.
 Side = Annotated[int, Range(1, 2**14)]
 Byte = Annotated[int, Range(0, 255)]
@@ -108,18 +111,19 @@ def fault(value: Any, kind: Any) -> str:
   """
   if _fits(value, kind):
     return ''
-  number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-  if number:
-    for part in _members(kind):
-      limits = _limits(part)
-      if limits is not None and value > limits.high:
-        high = limits.high
-        return (
-          f'wanted {high if isinstance(high, int) else f"{high:g}"} at most'
-        )
   texts = ', or '.join(dict.fromkeys(map(_text, _members(kind))))
-  if number and value == value // 1:  # then no other number need be asked for
+  if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    return f'wanted {texts}'
+  if not (isinstance(value, numbers.Integral) or math.isfinite(value)):
+    return f'wanted a finite number: {texts}'
+  if value == value // 1:  # what else is wrong with it need not be said
     texts = texts.removeprefix(_WHOLE)
+  limits = filter(None, map(_limits, _members(kind)))
+  highest: Any = max((r.high for r in limits), default=0)
+  # Only of these is the upper end not in the text.
+  if highest in (_INT32, _LARGEST) and value > highest:
+    most = highest if isinstance(highest, int) else f'{highest:.3g}'
+    texts += f', {most} at most'
   return f'wanted {texts}'
 
 
@@ -144,7 +148,7 @@ def number(kind: Any) -> Callable[[str], Any]:
       value = text
     wrong = fault(value, kind)
     if wrong:
-      raise argparse.ArgumentTypeError(f'{shown(text)}: {wrong}')
+      raise argparse.ArgumentTypeError(f'={shown(text)[1:-1]}: {wrong}')
     return value
 
   return read

@@ -13,6 +13,7 @@ from arvision.commands import runs
 from arvision.commands.sample import parse_labels, prompts_of
 from arvision.data.base import DataError
 from arvision.data.decode import decode
+from arvision.ranges import Few, FewOr0, number
 from arvision.training import pictures
 from arvision.training.trained import TrainedRun
 
@@ -27,8 +28,6 @@ def main(argv: list[str]) -> None:
       f"--workdir='{flags.workdir}' holds a tokenizer; name the workdir of a "
       'generator'
     )
-  if flags.number < 1:
-    raise ConfigError(f'--number={flags.number}: wanted 1 or more')
   name = flags.name or f'{flags.mode}_seed{flags.seed}'
   if not re.fullmatch(r'\w[\w.+=-]*', name):
     raise ConfigError(f"--name='{name}': wanted letters, digits, '-' and '_'")
@@ -76,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
   )
   flags.add_argument(
     '--held_out',
-    type=int,
+    type=number(FewOr0),
     default=0,
     metavar='N',
     help='edit the first N held-out pictures of the data instead',
@@ -105,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     help='a caption for all pictures, for a generator that reads captions',
   )
   flags.add_argument(
-    '--number', type=int, default=4, help='edits of every picture (4)'
+    '--number', type=number(Few), default=4, help='edits of every picture (4)'
   )
   flags.add_argument(
     '--composite',

@@ -17,6 +17,7 @@ from arvision.evals.generation import Generation
 from arvision.evals.protocol import Metrics, dataset_name, headline
 from arvision.evals.reconstruction import Reconstruction
 from arvision.parallel import host
+from arvision.ranges import Batch, Many, number
 
 KINDS = ('reconstruction', 'generation')
 # What of config.data changes no picture, and so no classifier.
@@ -60,10 +61,13 @@ def parser() -> argparse.ArgumentParser:
     'the run can do',
   )
   flags.add_argument(
-    '--samples', type=int, default=1000, help='images to draw (1000)'
+    '--samples', type=number(Many), default=1000, help='images to draw (1000)'
   )
   flags.add_argument(
-    '--batch_size', type=int, default=100, help='images per call (100)'
+    '--batch_size',
+    type=number(Batch),
+    default=100,
+    help='images per call (100)',
   )
   flags.add_argument(
     '--output',

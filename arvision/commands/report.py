@@ -12,6 +12,7 @@ from arvision.build import ConfigError
 from arvision.commands import common, runs
 from arvision.evals import chart, page
 from arvision.evals.protocol import dataset_name
+from arvision.ranges import AtLeast0, number
 
 # The figures of summary.json, and what the page calls them.
 _FIGURES = {
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument('--title', default='', help='of the page')
   flags.add_argument(
     '--seconds',
-    type=float,
+    type=number(AtLeast0),
     help='wall time of everything, for the summary; default: what the logs say',
   )
   return flags

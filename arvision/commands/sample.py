@@ -13,6 +13,7 @@ from arvision.build import ConfigError, build, suggest
 from arvision.commands import runs
 from arvision.evals.generation import Drawn, draw
 from arvision.parallel import host
+from arvision.ranges import Batch, Many, number
 from arvision.training import pictures
 from arvision.training.prompts import Prompts, of_captions, of_files
 from arvision.training.trained import TrainedRun
@@ -28,11 +29,6 @@ def main(argv: list[str]) -> None:
     raise ConfigError(
       f"--workdir='{flags.workdir}' holds a tokenizer, which draws nothing by "
       'itself; name the workdir of a generator'
-    )
-  if flags.number < 1 or flags.batch_size < 1:
-    raise ConfigError(
-      f'--number={flags.number} --batch_size={flags.batch_size}: wanted 1 or '
-      'more'
     )
   prompts = prompts_of(run, flags.captions, flags.features)
   # An unconditional generator has one nameless class.
@@ -81,10 +77,10 @@ def parser() -> argparse.ArgumentParser:
     'made those of the training data',
   )
   flags.add_argument(
-    '--number', type=int, default=8, help='images of every class (8)'
+    '--number', type=number(Many), default=8, help='images of every class (8)'
   )
   flags.add_argument(
-    '--batch_size', type=int, default=64, help='images per call (64)'
+    '--batch_size', type=number(Batch), default=64, help='images per call (64)'
   )
   flags.add_argument(
     '--name',

@@ -4,6 +4,7 @@ import argparse
 
 from arvision.commands import common
 from arvision.parallel import host
+from arvision.ranges import Count, number
 
 
 def main(argv: list[str]) -> int:
@@ -59,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     'but write to --workdir',
   )
   flags.add_argument(
-    '--stop_at', type=int, metavar='STEP', help='stop and save after this step'
+    '--stop_at',
+    type=number(Count),
+    metavar='STEP',
+    help='stop and save after this step',
   )
   return flags

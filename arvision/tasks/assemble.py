@@ -1,6 +1,6 @@
 """A whole config -> model, tokenizer and task: where parts meet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,16 +9,54 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from arvision.build import ConfigError, build
+from arvision.build import ConfigError, build, check
 from arvision.data.base import Data
 from arvision.model import ARModel
+from arvision.ranges import Below1, Few, Seed
 from arvision.structs import Draw, Tokens, blank_tokens
 from arvision.tasks.base import Task
+
+# Keys that no part declares. A config has the blocks among them.
+_SETTINGS: dict[str, Any] = {
+  'seed': Seed,
+  'ema': tuple[Below1, ...],
+  'tokenizer_workdir': str,
+  'pictures.count': Few,
+  'checkpoint.keep': Few,
+  'checkpoint.best': str,
+  'data': Mapping,
+  'optim': Mapping,
+  'mesh': Mapping,
+  'train.duration': Mapping,
+  'log.every': Mapping,
+  'evals.every': Mapping,
+  'pictures.every': Mapping,
+  'checkpoint.every': Mapping,
+}
+
+
+def check_settings(config: Any) -> None:
+  """Refuses a config that lacks a block, or whose own keys are out of range.
+
+  Raises:
+    ConfigError: with the key.
+  """
+  for key, kind in _SETTINGS.items():
+    value = config
+    for name in key.split('.'):
+      value = value.get(name) if hasattr(value, 'items') else None
+    if value is not None or kind in (Mapping, Seed, _SETTINGS['ema']):
+      check(value, kind, f'config.{key}')
 
 
 def make_data(config: Any) -> Data:
   """The data part of a config."""
-  return build(config.data, 'data')
+  return _part(config, 'data')
+
+
+def _part(config, name, **given):
+  """A part of a config; `build` refuses one that is not there."""
+  return build(config.get(name), name, **given)
 
 
 def complete(config: Any, data: Data) -> Any:
@@ -44,7 +82,7 @@ def open_classes(config: Any) -> bool:
 
 def make_tokenizer(config: Any) -> nn.Module:
   """The tokenizer of a config."""
-  return build(config.tokenizer, 'tokenizer')
+  return _part(config, 'tokenizer')
 
 
 def make_model(config: Any) -> ARModel:
@@ -59,11 +97,11 @@ def make_model(config: Any) -> ARModel:
       'the number of classes of the data'
     )
   return ARModel(
-    condition=build(config.condition, 'condition'),
-    backbone=build(config.backbone, 'backbone'),
-    head=build(config.head, 'head'),
-    layout=build(config.layout, 'layout'),
-    feed=build(config.feed, 'feed'),
+    condition=_part(config, 'condition'),
+    backbone=_part(config, 'backbone'),
+    head=_part(config, 'head'),
+    layout=_part(config, 'layout'),
+    feed=_part(config, 'feed'),
   )
 
 
@@ -280,7 +318,7 @@ def make_task(
   if is_generator(config):
     model = make_model(config)
     check_fit(config, model, tokenizer)
-    sampler = build(config.sampler, 'sampler')
+    sampler = _part(config, 'sampler')
     check_sampler(model, sampler)
     given |= {
       'model': model,
@@ -288,4 +326,4 @@ def make_task(
       'classes': config.condition.get('classes', 0),
       'steps': steps,
     }
-  return build(config.task, 'task', **given)
+  return _part(config, 'task', **given)

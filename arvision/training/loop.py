@@ -69,6 +69,7 @@ def train(
     DataError: data or checkpoints that cannot be read.
     Diverged: a loss or gradient that is not finite.
   """
+  assemble.check_settings(config)
   data = make_data(config)
   config = assemble.complete(config, data)
   workdirs.check_same(config, workdir)

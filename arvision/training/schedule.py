@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from arvision.build import Checked, ConfigError, suggest
+from arvision.build import Checked, ConfigError, check, suggest
 from arvision.ranges import AtLeast0, Share
 
 UNITS = ('steps', 'epochs', 'examples', 'fraction')
@@ -38,6 +38,7 @@ def steps(
     ConfigError: none or several units, an unknown one, a negative number, or
       a fraction of a run whose length is not known.
   """
+  check(duration, Mapping, f'config.{key}')
   given = dict(duration.items())
   for name in given:
     if name not in UNITS:
@@ -49,8 +50,7 @@ def steps(
       f'config.{key}={given}: wanted exactly one of {", ".join(UNITS)}'
     )
   ((unit, number),) = given.items()
-  if number < 0:
-    raise ConfigError(f'config.{key}.{unit}={number}: wanted 0 or more')
+  check(number, AtLeast0, f'config.{key}.{unit}')
   if unit == 'fraction' and total is None:
     raise ConfigError(
       f'config.{key}.fraction: a fraction of what? Here, wanted steps, '
@@ -62,7 +62,14 @@ def steps(
     'examples': 1 / batch_size,
     'fraction': total or 0,
   }
-  return max(1, round(number * scale[unit])) if number else 0
+  count = max(1, round(number * scale[unit])) if number else 0
+  # Optimizers count in int32.
+  if count >= 2**31:
+    raise ConfigError(
+      f'config.{key}.{unit}={number} is {count:.3g} steps: wanted 2147483647 at '
+      'most'
+    )
+  return count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,15 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, build
+from arvision.build import ConfigError, build, check
 from arvision.data.base import Data
 from arvision.model import ARModel, sample
+from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
 from arvision.process.editing import kept_tokens
+from arvision.ranges import Guidance, Natural, Seed, Share, Temperature
 from arvision.samplers.base import Known
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
@@ -111,16 +113,17 @@ class TrainedRun:
     top_p: float | None = None,
   ) -> Any:
     """The sampler of the config; what is not None takes its place."""
+    check(guidance, Guidance | None, 'guidance')
+    check(temperature, Temperature | None, 'temperature')
+    check(top_k, Natural | None, 'top_k')
+    check(top_p, Share | None, 'top_p')
     sampler = build(self.config.sampler, 'sampler')
     if guidance is not None:
       scaled = sampler.guidance.scaled_to(guidance)
       sampler = dataclasses.replace(sampler, guidance=scaled)
     given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
     given = {k: v for k, v in given.items() if v is not None}
-    try:
-      choice = dataclasses.replace(sampler.choice, **given)
-    except ValueError as error:
-      raise ConfigError(str(error)) from error
+    choice = dataclasses.replace(sampler.choice, **given)
     return dataclasses.replace(sampler, choice=choice)
 
   def sample_fn(
@@ -135,13 +138,15 @@ class TrainedRun:
       **sampling: see `sampler`.
 
     Returns:
-      (labels (b,) int32, index (b,) int32 numbers of the images) ->
-      images (b, H, W, C) float32 in [-1, 1], tokens (b, t) int32 or (b, t, c).
+      (labels (b,) int32, index (b,) int32 numbers of the images; default: 0, 1,
+      ...) -> images (b, H, W, C) float32 in [-1, 1], tokens (b, t) int32 or
+      (b, t, c). Raises ConfigError for labels that are no classes.
 
     Raises:
       ConfigError: the run is a tokenizer, or values out of their range.
     """
-    return self._draw_fn(seed, prompts, **sampling)
+    draw = self._draw_fn(seed, prompts, **sampling)
+    return lambda labels, index=None: draw(labels, index)
 
   def edit_fn(
     self, seed: int = 0, prompts: Prompts | None = None, **sampling: Any
@@ -157,7 +162,7 @@ class TrainedRun:
     Raises:
       ConfigError: as `sample_fn`; tokens that do not lie over the picture.
     """
-    draw = self._draw_fn(seed, prompts, **sampling)
+    draw = self._draw_fn(seed, prompts, null=True, **sampling)
     grids = self.as_drawn.tokenizer.spec.grids
 
     def call(labels, index, images, keep):
@@ -169,11 +174,13 @@ class TrainedRun:
 
     return call
 
-  def _draw_fn(self, seed, prompts, **sampling):
+  def _draw_fn(self, seed, prompts, null=False, **sampling):
     """(labels, index, None or (images, kept tokens)) -> images, tokens."""
-    model, sampler = self.model, self.sampler(**sampling)
+    check(seed, Seed, 'seed')
+    model = self.model
     if model is None:
       raise ConfigError('a tokenizer draws nothing by itself')
+    sampler = self.sampler(**sampling)
     tokenizer = sampler.tokenizer(self.tokenizer)
 
     def draw(params, variables, inputs, index, picture):
@@ -186,10 +193,23 @@ class TrainedRun:
       return codec.decode(tokens), tokens.values
 
     prompts = prompts or self.prompts
+    if prompts:
+      count = len(prompts.names)
+    else:
+      # Without classes labels are not read. The row after them is for no class.
+      count = getattr(model.condition, 'classes', 0) or 2**31 - 1
+      count += null
     compiled = self.placement.jit(draw)
 
-    def call(labels, index, picture=None):
-      labels, index = (np.asarray(x, np.int32) for x in (labels, index))
+    def call(labels, index=None, picture=None):
+      labels = _numbers('labels', labels, count)
+      index = np.arange(len(labels)) if index is None else index
+      index = _numbers('index', index, 2**31)
+      if len(labels) != len(index):
+        raise ConfigError(
+          f'{len(labels)} labels and {len(index)} numbers of images in `index`: '
+          'wanted as many of both'
+        )
       inputs = prompts.take(labels) if prompts else {'label': labels}
       rows = self.placement.put_rows((inputs, index, picture))
       out = jax.device_get(compiled(self.params, self.variables, *rows))
@@ -198,13 +218,31 @@ class TrainedRun:
     return call
 
 
+def _numbers(name, values, count):
+  """(b,) int32 of whole numbers below a count.
+
+  Raises:
+    ConfigError: they are not.
+  """
+  array = np.asarray(values)
+  if array.ndim != 1 or array.dtype.kind not in 'iu' or not len(array):
+    raise ConfigError(
+      f'{name}: wanted a list of whole numbers, got {array.dtype} of shape '
+      f'{array.shape}'
+    )
+  wrong = array[(array < 0) | (array >= count)]
+  if len(wrong):
+    raise ConfigError(f'{name}: wanted 0 to {count - 1}, got {wrong[0]}')
+  return array.astype(np.int32)
+
+
 def load_run(
   workdir: str | os.PathLike,
   ema: str | None = None,
   step: int | None = None,
   mesh: Mesh | None = None,
 ) -> TrainedRun:
-  """Opens a run.
+  """Opens a run. Programs are kept in a cache, `host.use_compilation_cache`.
 
   Args:
     workdir: its folder.
@@ -216,6 +254,8 @@ def load_run(
     ConfigError: no run there, or no such average.
     DataError: a checkpoint that cannot be read.
   """
+  check(step, Natural | None, 'step')
+  host.use_compilation_cache()
   config, params, step = checkpoint.load_params(workdir, ema, step)
   kept = frozen.load(config, workdir) if assemble.is_generator(config) else {}
   if mesh is None:
