@@ -24,6 +24,17 @@ class ConfigError(ValueError):
   """A config that cannot be built; the text says which key to change."""
 
 
+# What code raises that is given values that it cannot do with.
+FAULTS = (
+  ArithmeticError,
+  AssertionError,
+  AttributeError,
+  LookupError,
+  TypeError,
+  ValueError,
+)
+
+
 class Checked:
   """Dataclasses that hold their fields to their annotations, see `ranges`.
 
@@ -56,7 +67,7 @@ def resolve(path: str, key: str = 'type') -> Any:
   Raises:
     ConfigError: no such module or no such name in it.
   """
-  if '.' not in path:
+  if '.' not in str(path).strip('.'):
     raise ConfigError(f"config.{key}='{path}': wanted 'module.path.Name'.")
   module_name, name = path.rsplit('.', 1)
   for candidate in (f'arvision.{module_name}', module_name):
@@ -69,7 +80,7 @@ def resolve(path: str, key: str = 'type') -> Any:
       if candidate == missing or candidate.startswith(missing + '.'):
         continue
       raise
-    if hasattr(module, name):
+    if callable(getattr(module, name, None)):
       return getattr(module, name)
     public = [
       n
@@ -160,7 +171,10 @@ def field_names(target) -> list[str] | None:
       for f in dataclasses.fields(target)
       if f.init and f.name not in hidden
     ]
-  parameters = inspect.signature(target).parameters.values()
+  try:
+    parameters = inspect.signature(target).parameters.values()
+  except ValueError:  # of a type in C
+    return None
   if any(p.kind is p.VAR_KEYWORD for p in parameters):
     return None
   return [p.name for p in parameters if p.name != 'self']
@@ -177,7 +191,7 @@ def _call(target, fields, key):
     return target(**fields)
   except ConfigError:
     raise
-  except (TypeError, ValueError) as error:
+  except FAULTS as error:
     raise ConfigError(f'config.{key} ({target.__name__}): {error}') from error
 
 
@@ -190,6 +204,8 @@ def _required(target):
       and f.default is dataclasses.MISSING
       and f.default_factory is dataclasses.MISSING
     ]
+  if field_names(target) is None:
+    return []
   return [
     p.name
     for p in inspect.signature(target).parameters.values()

@@ -13,6 +13,7 @@ is checked under a trace.
 import argparse
 import collections.abc
 import dataclasses
+import functools
 import math
 import numbers
 import types
@@ -205,8 +206,10 @@ def _fits(value, kind) -> bool:
     return callable(value)
   if origin is collections.abc.Mapping:
     return isinstance(value, collections.abc.Mapping) or hasattr(value, 'items')
-  # A part: what came out of a block, or what a user wrote; never a plain value.
-  return not (plain and isinstance(kind, type)) or _is(value, kind)
+  # A part: what came out of a block, or what a user wrote. A plain value is none,
+  # and a template of a Flax module is what `Callable` stands for.
+  no_part = plain or isinstance(value, functools.partial)
+  return not (no_part and isinstance(kind, type)) or _is(value, kind)
 
 
 def _is(value, kind) -> bool:

@@ -80,8 +80,10 @@ def parse(
   }
   for word in plain:
     name, equals, value = word.partition('=')
-    if '\0' in word:
-      raise ConfigError(f'{word!r}: wanted no NUL byte')
+    if '\0' in word or '--' in (word, value):
+      raise ConfigError(
+        f'{word!r}: wanted a flag, or a value without NUL bytes'
+      )
     if name.startswith('--') and name not in known:
       names = [option for option in known if option.startswith('--')]
       raise ConfigError(f'no flag {name!r}.' + suggest(name, names))

@@ -10,7 +10,7 @@ import numpy as np
 
 from arvision.build import ConfigError
 from arvision.commands import runs
-from arvision.commands.sample import parse_labels, prompts_of
+from arvision.commands.sample import prompts_of, read_labels
 from arvision.data.base import DataError
 from arvision.data.decode import decode
 from arvision.ranges import Few, FewOr0, number
@@ -197,7 +197,7 @@ def labels_of(
   if not classes:
     return np.zeros(len(own), np.int32)
   if text:
-    chosen = [parse_labels(part, classes)[0] for part in text.split(',')]
+    chosen = read_labels(text, classes)
     if len(chosen) not in (1, len(own)):
       raise ConfigError(
         f'--labels={text}: {len(chosen)} classes for {len(own)} pictures; wanted '

@@ -6,6 +6,7 @@ import traceback
 
 from arvision.build import ConfigError
 from arvision.data.base import DataError
+from arvision.ranges import shown
 from arvision.training.hooks import Diverged
 
 
@@ -25,7 +26,8 @@ def explain(error: BaseException, argv: list[str]) -> tuple[str, int]:
   if isinstance(error, KeyboardInterrupt):
     return 'interrupted', 130
   if isinstance(error, OSError) and error.strerror:
-    names = ' -> '.join(str(n) for n in (error.filename, error.filename2) if n)
+    paths = [n for n in (error.filename, error.filename2) if n is not None]
+    names = ' -> '.join(shown(str(path)) for path in paths)
     return f'{names}: {error.strerror}' if names else error.strerror, 2
   if isinstance(error, UnicodeError):
     return f'text that is not UTF-8: {text}', 2

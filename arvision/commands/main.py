@@ -101,5 +101,9 @@ def usage(known: dict[str, str]) -> str:
 
 
 def _fail(text, code):
-  print(f'arvision: error: {text}', file=sys.stderr)
+  # One line, whatever is in it.
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  ends = (':', '.', ',', ';')
+  text = ' '.join(x if x.endswith(ends) else f'{x};' for x in lines)
+  print(f'arvision: error: {text.removesuffix(";")}', file=sys.stderr)
   return code

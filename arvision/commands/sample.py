@@ -58,8 +58,9 @@ def parser() -> argparse.ArgumentParser:
     '--labels',
     default='',
     metavar='LIST',
-    help="names or numbers of classes with a comma between, or 'all'; default: "
-    f'all, but at most {_SHOWN} of them',
+    help="names or numbers of classes with a comma between, or 'all'; a name may "
+    "have commas itself ('tench, Tinca tinca, dog' are two); default: all, but "
+    f'at most {_SHOWN} of them',
   )
   flags.add_argument(
     '--captions',
@@ -126,11 +127,8 @@ def prompts_of(
 def parse_labels(text: str, classes: Sequence[str]) -> list[int]:
   """'3, dog' -> indices into `classes`; '' and 'all' as the help says.
 
-  A part that is the name of a class is that class, even if it looks like a
-  number.
-
   Raises:
-    ConfigError: neither a name nor a number in range.
+    ConfigError: see `read_labels`.
   """
   count = len(classes)
   if text == 'all':
@@ -138,20 +136,47 @@ def parse_labels(text: str, classes: Sequence[str]) -> list[int]:
   if not text:
     every = max(1, -(-count // _SHOWN))
     return list(range(0, count, every))
-  labels = []
-  for part in (p.strip() for p in text.split(',')):
-    if part in classes:
-      labels.append(classes.index(part))
-    elif re.fullmatch(r'-?\d+', part):
-      if not 0 <= int(part) < count:
-        raise ConfigError(
-          f'--labels={part}: there are {count} classes, 0 to {count - 1}'
-        )
-      labels.append(int(part))
+  return list(dict.fromkeys(read_labels(text, classes)))
+
+
+def read_labels(text: str, classes: Sequence[str]) -> list[int]:
+  """'3, dog, tench, Tinca tinca' -> one index into `classes` for each.
+
+  A part that is the name of a class is that class, even if it looks like a
+  number. Of names with commas the longest that the text has is taken.
+
+  Raises:
+    ConfigError: neither a name nor a number in range.
+  """
+  plain = lambda name: ','.join(part.strip() for part in name.split(','))
+  numbers = {plain(name): i for i, name in reversed([*enumerate(classes)])}
+  longest = 1 + max(name.count(',') for name in classes)
+  parts, labels = plain(text).split(','), []
+  while parts:
+    runs = range(min(longest, len(parts)), 0, -1)
+    name = next(
+      (','.join(parts[:k]) for k in runs if ','.join(parts[:k]) in numbers),
+      None,
+    )
+    if name is None:
+      name = parts[0]
+      labels.append(_number_of_class(name, classes))
     else:
-      known = suggest(part, classes) if count <= 100 else ''
-      raise ConfigError(f"--labels='{part}': no such class.{known}")
-  return list(dict.fromkeys(labels))
+      labels.append(numbers[name])
+    del parts[: name.count(',') + 1]
+  return labels
+
+
+def _number_of_class(part, classes):
+  count = len(classes)
+  if not re.fullmatch(r'-?\d+', part):
+    known = suggest(part, classes) if count <= 100 else ''
+    raise ConfigError(f'--labels={part!r}: no such class.{known}')
+  if len(part) > 9 or not 0 <= int(part) < count:
+    raise ConfigError(
+      f'--labels={part}: there are {count} classes, 0 to {count - 1}'
+    )
+  return int(part)
 
 
 def write(

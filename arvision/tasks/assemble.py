@@ -1,6 +1,7 @@
 """A whole config -> model, tokenizer and task: where parts meet."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.errors import FlaxError
 
-from arvision.build import ConfigError, build, check
-from arvision.data.base import Data
+from arvision.build import FAULTS, ConfigError, build, check
+from arvision.data.base import Data, DataError
 from arvision.model import ARModel
 from arvision.ranges import Below1, Few, Seed
 from arvision.structs import Draw, Tokens, blank_tokens
@@ -49,14 +51,59 @@ def check_settings(config: Any) -> None:
       check(value, kind, f'config.{key}')
 
 
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+  """Where parts are traced together, whose faults are those of the config.
+
+  Raises:
+    ConfigError: for what they raise.
+  """
+  try:
+    yield
+  except (ConfigError, DataError):
+    raise
+  except (*FAULTS, NotImplementedError, FlaxError) as error:
+    raise ConfigError(
+      'the parts of the config do not fit one another: '
+      f'{type(error).__name__}: {error}'
+    ) from error
+
+
 def make_data(config: Any) -> Data:
   """The data part of a config."""
-  return _part(config, 'data')
+  return part(config, 'data')
 
 
-def _part(config, name, **given):
-  """A part of a config; `build` refuses one that is not there."""
-  return build(config.get(name), name, **given)
+# What a part of a block has, whoever wrote it.
+_HAS = {
+  'data': 'train',
+  'optim': 'make',
+  'task': 'step',
+  'tokenizer': 'encode',
+  'layout': 'readout',
+  'feed': 'train',
+  'sampler': 'guided',
+}
+
+
+def part(config: Any, name: str, **given) -> Any:
+  """The part of a block of a config.
+
+  Args:
+    config: whole.
+    name: of the block.
+    **given: see `build`.
+
+  Raises:
+    ConfigError: there is no such block, or a part of another kind in it.
+  """
+  found = build(config.get(name), name, **given)
+  if name in _HAS and not hasattr(found, _HAS[name]):
+    raise ConfigError(
+      f'config.{name}.type={config[name].type!r} is no part for config.{name}: '
+      f"it has no '{_HAS[name]}'"
+    )
+  return found
 
 
 def complete(config: Any, data: Data) -> Any:
@@ -82,7 +129,7 @@ def open_classes(config: Any) -> bool:
 
 def make_tokenizer(config: Any) -> nn.Module:
   """The tokenizer of a config."""
-  return _part(config, 'tokenizer')
+  return part(config, 'tokenizer')
 
 
 def make_model(config: Any) -> ARModel:
@@ -97,11 +144,11 @@ def make_model(config: Any) -> ARModel:
       'the number of classes of the data'
     )
   return ARModel(
-    condition=_part(config, 'condition'),
-    backbone=_part(config, 'backbone'),
-    head=_part(config, 'head'),
-    layout=_part(config, 'layout'),
-    feed=_part(config, 'feed'),
+    condition=part(config, 'condition'),
+    backbone=part(config, 'backbone'),
+    head=part(config, 'head'),
+    layout=part(config, 'layout'),
+    feed=part(config, 'feed'),
   )
 
 
@@ -120,10 +167,13 @@ def trained_shapes(config: Any, boxed: bool = False) -> Any:
     ConfigError: parts that do not fit one another.
   """
   tokenizer = make_tokenizer(config)
-  image = jnp.zeros((1, *config.data.size, config.data.channels), jnp.float32)
+  with fitting():
+    size = (1, *config.data.size, config.data.channels)
+    image = jnp.zeros(size, jnp.float32)
   key = jax.random.key(0)
   if not is_generator(config):
-    variables = jax.eval_shape(tokenizer.init, key, image)
+    with fitting():
+      variables = jax.eval_shape(tokenizer.init, key, image)
     shapes = variables['params']
     return shapes if boxed else nn.unbox(shapes)
   model = make_model(config)
@@ -160,7 +210,8 @@ def model_shapes(
       key, tokens, inputs, draw, make_codec(), train=False, method='loss'
     )
 
-  shapes = jax.eval_shape(init, jax.random.key(0))['params']
+  with fitting():
+    shapes = jax.eval_shape(init, jax.random.key(0))['params']
   return shapes if boxed else nn.unbox(shapes)
 
 
@@ -214,7 +265,7 @@ def check_data(config: Any, data: Data, tokenizer: Any) -> None:
     out = jax.eval_shape(
       lambda x: tokenizer.init_with_output(jax.random.key(0), x)[0].image, image
     )
-  except (TypeError, ValueError) as error:
+  except (*FAULTS, FlaxError) as error:
     raise ConfigError(
       f'the tokenizer cannot take images of {data.shape} (height, width, '
       'channels); change config.data.size, config.data.channels or '
@@ -318,7 +369,7 @@ def make_task(
   if is_generator(config):
     model = make_model(config)
     check_fit(config, model, tokenizer)
-    sampler = _part(config, 'sampler')
+    sampler = part(config, 'sampler')
     check_sampler(model, sampler)
     given |= {
       'model': model,
@@ -326,4 +377,4 @@ def make_task(
       'classes': config.condition.get('classes', 0),
       'steps': steps,
     }
-  return _part(config, 'task', **given)
+  return part(config, 'task', **given)

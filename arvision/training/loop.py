@@ -9,7 +9,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from arvision.build import build
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
@@ -81,7 +80,7 @@ def train(
     key: clock.steps(config[key].every, f'{key}.every')
     for key in ('log', 'evals', 'pictures', 'checkpoint')
   }
-  optimizer = build(config.optim, 'optim')
+  optimizer = assemble.part(config, 'optim')
   placement.check_batch(clock.batch_size, optimizer.accumulate)
   frozen = frozen_weights.load(config, workdir)
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)

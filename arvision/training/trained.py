@@ -212,7 +212,8 @@ class TrainedRun:
         )
       inputs = prompts.take(labels) if prompts else {'label': labels}
       rows = self.placement.put_rows((inputs, index, picture))
-      out = jax.device_get(compiled(self.params, self.variables, *rows))
+      with assemble.fitting():
+        out = jax.device_get(compiled(self.params, self.variables, *rows))
       return jax.tree.map(lambda x: x[: len(labels)], out)
 
     return call
