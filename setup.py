@@ -46,6 +46,7 @@ setuptools.setup(
   ],
   extras_require={
     'dev': [
+      'hypothesis>=6.100',
       'ipykernel>=6',
       'mypy>=1.11',
       'nbclient>=0.10',

@@ -20,12 +20,39 @@ from typing import Any
 
 import flax.linen as nn
 
+from arvision import ranges
+
 # 'module.path.Name', as `resolve` takes it.
 PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', re.ASCII)
 
 
 class ConfigError(ValueError):
   """A config that cannot be built; the text says which key to change."""
+
+
+# What code raises that is given values that it cannot do with.
+FAULTS = (
+  ArithmeticError,
+  AssertionError,
+  AttributeError,
+  LookupError,
+  TypeError,
+  ValueError,
+)
+
+
+class Checked:
+  """Dataclasses that hold their fields to their annotations, see `ranges`.
+
+  Raises:
+    ConfigError: from the constructor, with the first field that does not fit.
+  """
+
+  def __post_init__(self):
+    kinds = ranges.kinds(type(self))
+    for field in dataclasses.fields(self):  # type: ignore[arg-type]
+      name = f'{type(self).__name__}.{field.name}'
+      check(getattr(self, field.name), kinds.get(field.name, Any), name)
 
 
 def suggest(name: str, names) -> str:
@@ -135,7 +162,7 @@ def _read(block, key):
   if 'type' not in block:
     raise ConfigError(f"config.{key}: no 'type' in {sorted(block)}.")
   target = resolve(block.pop('type'), f'{key}.type')
-  names = fields(target)
+  names, kinds = fields(target), ranges.kinds(target)
   stated = {}
   for name, value in block.items():
     if names is not None and name not in names:
@@ -144,7 +171,19 @@ def _read(block, key):
         + suggest(name, names)
       )
     stated[name] = _value(value, f'{key}.{name}')
+    check(stated[name], kinds.get(name, Any), f'config.{key}.{name}')
   return target, stated
+
+
+def check(value: Any, kind: Any, name: str) -> None:
+  """Refuses a value that is not of a kind, see `ranges`.
+
+  Raises:
+    ConfigError: with the name of the value, and what was wanted.
+  """
+  wrong = ranges.fault(value, kind)
+  if wrong:
+    raise ConfigError(f'{name}={ranges.shown(value)}: {wrong}')
 
 
 def _value(value, key):
@@ -186,7 +225,10 @@ def fields(target) -> dict[str, Field] | None:
       for f in dataclasses.fields(target)
       if f.init and f.name not in hidden
     }
-  parameters = inspect.signature(target).parameters.values()
+  try:
+    parameters = inspect.signature(target).parameters.values()
+  except ValueError:  # of a type in C
+    return None
   if any(p.kind is p.VAR_KEYWORD for p in parameters):
     return None
   return {
@@ -256,7 +298,7 @@ def _call(target, given, key):
     return target(**given)
   except ConfigError:
     raise
-  except (TypeError, ValueError) as error:
+  except FAULTS as error:
     raise ConfigError(f'config.{key} ({target.__name__}): {error}') from error
 
 

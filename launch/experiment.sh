@@ -11,6 +11,11 @@
 # SAMPLES the number of samples that are evaluated.
 set -euo pipefail
 
+if [ $# -lt 3 ]; then
+  echo "usage: bash launch/experiment.sh DATA TOKENIZER GENERATOR [FOLDER]" \
+    "[--config.KEY=VALUE ...], as digits tokenizer var" >&2
+  exit 2
+fi
 DATA=$1 TOKENIZER=$2 GENERATOR=$3
 shift 3
 OUT=runs/$DATA

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from arvision.backbones.decoder import Decoder
+from arvision.ranges import Few, Natural
 
 
 class Branches(Decoder):
@@ -19,8 +20,8 @@ class Branches(Decoder):
     extra: layers between one branch and the next.
   """
 
-  branches: int = 2
-  extra: int = 1
+  branches: Few = 2
+  extra: Natural = 1
 
   @property
   def depths(self):

@@ -18,6 +18,7 @@ from arvision.layers.param import normal
 from arvision.layers.stack import BlockInputs, Caches, Stack
 from arvision.layouts import masks
 from arvision.layouts.base import Layout, take
+from arvision.ranges import AtLeast0, Below1, Count, Dtype, Few, Natural, Width
 from arvision.structs import Cond, Slots, Template
 
 
@@ -31,10 +32,10 @@ class CodeInput(nn.Module):
     extra: rows after those of the ids; the first is that of hidden tokens.
   """
 
-  width: int
-  vocab_size: int
-  std: float = 0.02
-  extra: int = 0
+  width: Width
+  vocab_size: Count
+  std: AtLeast0 = 0.02
+  extra: Natural = 0
 
   @nn.compact
   def __call__(self, values: jax.Array, hole=None) -> jax.Array:
@@ -52,8 +53,8 @@ class VectorInput(nn.Module):
     std: standard deviation at the start; None: Xavier's.
   """
 
-  width: int
-  std: float | None = 0.02
+  width: Width
+  std: AtLeast0 | None = 0.02
 
   @nn.compact
   def __call__(self, values: jax.Array, hole=None) -> jax.Array:
@@ -91,9 +92,9 @@ class Decoder(nn.Module):
     dtype: compute dtype of the blocks.
   """
 
-  width: int
-  depth: int
-  heads: int
+  width: Width
+  depth: Few
+  heads: Few
   input: Template
   attention: Template
   mlp: Template
@@ -106,13 +107,13 @@ class Decoder(nn.Module):
   embedding_norm: Template | None = None
   last_norm: Template | None = None
   modulated_norm: bool = False
-  modulation_std: float = 0.02
-  norm_std: float = 0.02
-  dropout: float = 0.0
-  drop_path: float = 0.0
+  modulation_std: AtLeast0 = 0.02
+  norm_std: AtLeast0 = 0.02
+  dropout: Below1 = 0.0
+  drop_path: Below1 = 0.0
   remat: str = 'none'
-  unroll: int = 1
-  dtype: Any = jnp.float32
+  unroll: Few = 1
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(

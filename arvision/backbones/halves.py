@@ -3,6 +3,7 @@
 from arvision.backbones.decoder import Decoder
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal
+from arvision.ranges import AtLeast0, Few
 
 
 class Halves(Decoder):
@@ -20,9 +21,9 @@ class Halves(Decoder):
     std: standard deviation of the map between the halves; None: Xavier's.
   """
 
-  second_depth: int = 1
+  second_depth: Few = 1
   out_position: bool = False
-  std: float | None = None
+  std: AtLeast0 | None = None
 
   @property
   def depths(self):

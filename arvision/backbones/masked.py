@@ -9,6 +9,7 @@ from arvision.layers.kernels import Mask
 from arvision.layers.param import normal, param
 from arvision.layouts import masks
 from arvision.layouts.base import Layout
+from arvision.ranges import AtLeast0, Few, Width
 from arvision.structs import Slots, Template
 
 
@@ -29,10 +30,10 @@ class Masked(Halves):
       and of the positions that are added at the end (`out_position`).
   """
 
-  second_width: int | None = None
-  second_heads: int | None = None
+  second_width: Width | None = None
+  second_heads: Few | None = None
   second_mlp: Template | None = None
-  hole_std: float = 0.02
+  hole_std: AtLeast0 = 0.02
 
   @property
   def out_width(self):

@@ -5,15 +5,27 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import re
 import sys
 import textwrap
 from collections.abc import Iterable
+from typing import NoReturn
 
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
 from arvision.build import ConfigError, broken, did_you_mean, suggest
 from arvision.commands.overrides import override
+
+
+class Flags(argparse.ArgumentParser):
+  """Flags whose faults are one line each."""
+
+  def error(self, message: str) -> NoReturn:
+    """Raises ConfigError: '--number: wanted 1 or more'."""
+    raise ConfigError(
+      re.sub(r'^argument (\S+?): (?==)|^argument ', r'\1', message)
+    )
 
 
 def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -23,12 +35,16 @@ def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
     command: its name.
     doc: docstring of its module.
   """
-  return argparse.ArgumentParser(
+  flags = Flags(
     prog=f'arvision {command}',
     description=inspect.cleandoc(doc or ''),
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
+  flags.add_argument(
+    '--debug', action='store_true', help='show the traceback of an error'
+  )
+  return flags
 
 
 def add_config(flags: argparse.ArgumentParser, required: bool = True) -> None:
@@ -62,17 +78,31 @@ def parse(
   # Grain and others ask absl for flags of their own.
   absl_flags.FLAGS.mark_as_parsed()
   plain, overrides = split_overrides(argv)
+  known = {
+    option: action
+    for action in flags._actions
+    for option in action.option_strings
+  }
+  for word in plain:
+    name, equals, value = word.partition('=')
+    if '\0' in word or '--' in (word, value):
+      raise ConfigError(
+        f'{word!r}: wanted a flag, or a value without NUL bytes'
+      )
+    if name.startswith('--') and name not in known:
+      names = [option for option in known if option.startswith('--')]
+      raise ConfigError(f'no flag {name!r}.' + suggest(name, names))
+    if equals and not value and _must_not_be_empty(known.get(name)):
+      raise ConfigError(f'{name}: wanted {known[name].metavar}, got nothing')
   values, unknown = flags.parse_known_args(plain)
   if unknown:
-    names = [
-      option
-      for action in flags._actions
-      for option in action.option_strings
-      if option.startswith('--')
-    ]
-    name = unknown[0].split('=')[0]
-    raise ConfigError(f"no flag '{name}'." + suggest(name, names))
+    raise ConfigError(f'{unknown[0]!r}: wanted a flag, --name=value')
   return values, overrides
+
+
+def _must_not_be_empty(action) -> bool:
+  """Whether a flag names a file or folder and has no default to stand for ''."""
+  return action is not None and action.metavar in ('DIR', 'FILE')
 
 
 def split_overrides(argv: Iterable[str]) -> tuple[list[str], list[str]]:

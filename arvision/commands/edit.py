@@ -9,10 +9,11 @@ import numpy as np
 
 from arvision.build import ConfigError
 from arvision.commands import runs, targets
-from arvision.commands.sample import parse_labels, prompts_of
+from arvision.commands.sample import prompts_of, read_labels
 from arvision.data.base import DataError
 from arvision.data.decode import decode, decode_mask
 from arvision.data.files import shown
+from arvision.ranges import Batch, Few, FewOr0, number
 from arvision.training import pictures
 from arvision.training.trained import TrainedRun
 
@@ -26,11 +27,6 @@ def main(argv: list[str]) -> None:
     raise ConfigError(
       f"--workdir='{flags.workdir}' holds a tokenizer; name the workdir of a "
       'generator'
-    )
-  size = flags.batch_size
-  if flags.number < 1 or (size is not None and size < 1):
-    raise ConfigError(
-      f'--number={flags.number} --batch_size={size}: wanted 1 or more'
     )
   name = flags.name or f'{flags.mode}_seed{flags.seed}'
   if not re.fullmatch(r'\w[\w.+=-]*', name):
@@ -52,7 +48,9 @@ def main(argv: list[str]) -> None:
     raise ConfigError(f'--captions: wanted one, got {len(prompts.names)}')
   else:
     labels = np.zeros(len(own), np.int32)
-  edit = run.edit_fn(prompts=prompts, at_once=size, **runs.sampling(flags))
+  edit = run.edit_fn(
+    prompts=prompts, at_once=flags.batch_size, **runs.sampling(flags)
+  )
   keeps = np.broadcast_to(keep, images.shape[:3])
   count = len(images)
   rows = {
@@ -85,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
   )
   flags.add_argument(
     '--held_out',
-    type=int,
+    type=number(FewOr0),
     default=0,
     metavar='N',
     help='edit the first N held-out pictures of the data instead',
@@ -117,11 +115,11 @@ def parser() -> argparse.ArgumentParser:
     help='a caption for all pictures, for a generator that reads captions',
   )
   flags.add_argument(
-    '--number', type=int, default=4, help='edits of every picture (4)'
+    '--number', type=number(Few), default=4, help='edits of every picture (4)'
   )
   flags.add_argument(
     '--batch_size',
-    type=int,
+    type=number(Batch),
     help='pictures at once; default: as many as memory holds',
   )
   flags.add_argument(
@@ -232,7 +230,7 @@ def labels_of(
   if not classes:
     return np.zeros(len(own), np.int32)
   if text:
-    chosen = [parse_labels(part, classes)[0] for part in text.split(',')]
+    chosen = read_labels(text, classes)
     if len(chosen) not in (1, len(own)):
       raise ConfigError(
         f'--labels={text}: {len(chosen)} classes for {len(own)} pictures; wanted '

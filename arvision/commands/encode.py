@@ -8,21 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from arvision.build import ConfigError
 from arvision.commands import runs, targets
 from arvision.data.latents import write_tokens
 from arvision.data.preparation import VIEWS
+from arvision.ranges import Batch, Few, number
 from arvision.training.frozen import fingerprint
 
 
 def main(argv: list[str]) -> None:
   """`arvision encode`: writes --output with a tokenizer of --workdir."""
   flags, run = runs.open_run(parser(), argv)
-  if flags.batch_size < 1 or flags.shards < 1:
-    raise ConfigError(
-      f'--batch_size={flags.batch_size} --shards={flags.shards}: wanted 1 or '
-      'more'
-    )
   targets.check_folder(flags.output, '--output')
   with targets.writing(flags.output, '--output'):
     counts = encode(
@@ -53,9 +48,11 @@ def parser() -> argparse.ArgumentParser:
     'mirror image; or five crops and their mirror images (center)',
   )
   flags.add_argument(
-    '--batch_size', type=int, default=64, help='images per call (64)'
+    '--batch_size', type=number(Batch), default=64, help='images per call (64)'
   )
-  flags.add_argument('--shards', type=int, default=16, help='per split (16)')
+  flags.add_argument(
+    '--shards', type=number(Few), default=16, help='per split (16)'
+  )
   return flags
 
 

@@ -17,6 +17,7 @@ from arvision.evals.generation import Generation, at_once
 from arvision.evals.protocol import Metrics, data_name, headline
 from arvision.evals.reconstruction import Reconstruction
 from arvision.parallel import host
+from arvision.ranges import Batch, Many, number
 
 KINDS = ('reconstruction', 'generation')
 # Images per call, where nobody says how many.
@@ -70,11 +71,11 @@ def parser() -> argparse.ArgumentParser:
     'the run can do',
   )
   flags.add_argument(
-    '--samples', type=int, default=1000, help='images to draw (1000)'
+    '--samples', type=number(Many), default=1000, help='images to draw (1000)'
   )
   flags.add_argument(
     '--batch_size',
-    type=int,
+    type=number(Batch),
     help='images at once; default: up to 100, as many as memory holds',
   )
   flags.add_argument(

@@ -11,6 +11,7 @@ import numpy as np
 
 from arvision.build import ConfigError
 from arvision.commands import runs, targets
+from arvision.ranges import Batch, Natural, Seed, number
 from arvision.structs import Draw
 from arvision.training import memory
 
@@ -32,7 +33,10 @@ def parser() -> argparse.ArgumentParser:
   """The flags of the command."""
   flags = runs.parser('latents', __doc__)
   flags.add_argument(
-    '--images', type=int, default=0, help='training images; 0 is all (0)'
+    '--images',
+    type=number(Natural),
+    default=0,
+    help='training images; 0 is all (0)',
   )
   flags.add_argument(
     '--shift',
@@ -40,10 +44,13 @@ def parser() -> argparse.ArgumentParser:
     help='take the means of the channels from the latents, too (no)',
   )
   flags.add_argument(
-    '--batch_size', type=int, default=64, help='images per call (64)'
+    '--batch_size', type=number(Batch), default=64, help='images per call (64)'
   )
   flags.add_argument(
-    '--seed', type=int, default=0, help='the same seed draws the same latents'
+    '--seed',
+    type=number(Seed),
+    default=0,
+    help='the same seed draws the same latents',
   )
   return flags
 

@@ -8,7 +8,9 @@ import pathlib
 import signal
 import sys
 import time
+import traceback
 
+DEBUG = '--debug'
 _INTERRUPTED = 128 + signal.SIGINT
 # Modules beside this one that are no commands have no function `main`.
 _FOLDER = pathlib.Path(__file__).parent
@@ -19,7 +21,13 @@ def run() -> None:
   # While modules are imported nothing is written, and native code makes other
   # errors of a KeyboardInterrupt.
   signal.signal(signal.SIGINT, _stop)
-  code = main(sys.argv[1:])
+  try:
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+  except BrokenPipeError:
+    # Nobody reads on (`| head`); what is left in the buffer has no reader too.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = 128 + signal.SIGPIPE
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   _let_others_end(code)
   if code == _INTERRUPTED:
@@ -44,12 +52,32 @@ def main(argv: list[str]) -> int:
   """Runs a command.
 
   Args:
-    argv: the command and its flags.
+    argv: the command and its flags; `--debug` anywhere shows tracebacks.
 
   Returns:
     The exit code: what the command says (0 without a word); 2 for a config,
-    data or flags that cannot be used; 1 for a run that diverged.
+    data, files or flags that cannot be used; 1 for a run that diverged, too
+    little memory, or a fault of ours.
+
+  Raises:
+    BrokenPipeError: nobody reads what is printed.
   """
+  debug = DEBUG in argv
+  try:
+    return _run([word for word in argv if word != DEBUG])
+  except SystemExit as end:  # of argparse, after --help
+    return end.code if isinstance(end.code, int) else 2
+  except BrokenPipeError:
+    raise
+  except (Exception, KeyboardInterrupt) as error:
+    from arvision.commands import faults  # it imports JAX
+
+    if debug:
+      traceback.print_exc()
+    return _fail(*faults.explain(error, [] if debug else argv))
+
+
+def _run(argv: list[str]) -> int:
   known = commands()
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(usage(known))
@@ -59,23 +87,12 @@ def main(argv: list[str]) -> int:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ''
     return _fail(
-      f"no command '{name}'.{hint} There are: {', '.join(known)}.", 2
+      f'no command {name!r}.{hint} There are: {", ".join(known)}.', 2
     )
   module = importlib.import_module(f'arvision.commands.{name}')
   if signal.getsignal(signal.SIGINT) is _stop:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-  from arvision.build import ConfigError
-  from arvision.data.base import DataError
-  from arvision.training.hooks import Diverged
-
-  try:
-    return module.main(rest) or 0
-  except (ConfigError, DataError) as error:
-    return _fail(str(error), 2)
-  except Diverged as error:
-    return _fail(str(error), 1)
-  except KeyboardInterrupt:
-    return _fail('interrupted', _INTERRUPTED)
+  return module.main(rest) or 0
 
 
 def _let_others_end(code):
@@ -114,11 +131,16 @@ def usage(known: dict[str, str]) -> str:
       '',
       *lines,
       '',
-      "The flags of a command: 'arvision <command> --help'.",
+      "The flags of a command: 'arvision <command> --help'. With --debug an error "
+      'shows its traceback.',
     ]
   )
 
 
 def _fail(text, code):
-  print(f'arvision: error: {text}', file=sys.stderr)
+  # One line, whatever is in it.
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  ends = (':', '.', ',', ';')
+  text = ' '.join(x if x.endswith(ends) else f'{x};' for x in lines)
+  print(f'arvision: error: {text.removesuffix(";")}', file=sys.stderr)
   return code

@@ -10,10 +10,10 @@ import argparse
 import json
 import pathlib
 
-from arvision.build import ConfigError
 from arvision.commands import common
 from arvision.plan import topology
 from arvision.plan.chips import CHIPS
+from arvision.ranges import FewOr0, Natural, number
 
 
 def main(argv: list[str]) -> int:
@@ -21,8 +21,6 @@ def main(argv: list[str]) -> int:
   flags, overrides = common.parse(parser(), argv)
   where = topology.parse(flags.topology)
   config = common.load_config(flags.config, overrides)
-  if flags.sample_batch < 0 or flags.search < 0:
-    raise ConfigError('--sample_batch and --search: wanted 0 or more')
   topology.prepare(where)
   from arvision.plan import answer, report
   from arvision.tasks import assemble
@@ -75,13 +73,13 @@ def parser() -> argparse.ArgumentParser:
   )
   flags.add_argument(
     '--sample_batch',
-    type=int,
+    type=number(Natural),
     default=0,
     help='images drawn at once on all devices; default: config.data.batch_size',
   )
   flags.add_argument(
     '--search',
-    type=int,
+    type=number(FewOr0),
     nargs='?',
     const=6,
     default=0,

@@ -12,6 +12,7 @@ from arvision.commands import common, targets
 from arvision.commands.folder import SCALED, Folder
 from arvision.evals import chart, page
 from arvision.evals.protocol import dataset_name
+from arvision.ranges import AtLeast0, number
 from arvision.training import differences
 
 # The figures of summary.json, and what the page calls them.
@@ -67,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument('--title', default='', help='of the page')
   flags.add_argument(
     '--seconds',
-    type=float,
+    type=number(AtLeast0),
     help='wall time of everything, for the summary; default: what the logs say',
   )
   return flags

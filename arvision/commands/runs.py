@@ -17,6 +17,7 @@ from arvision.data.base import Data, DataError
 from arvision.data.latents import CachedTokens
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
+from arvision.ranges import Guidance, Natural, Seed, Share, Temperature, number
 from arvision.tasks import assemble
 from arvision.training import differences
 from arvision.training.trained import TrainedRun, load_run
@@ -50,7 +51,7 @@ def parser(command: str, about: str | None) -> argparse.ArgumentParser:
   )
   flags.add_argument(
     '--step',
-    type=lambda text: text if text == 'best' else int(text),
+    type=lambda text: text if text == 'best' else number(Natural)(text),
     help="of the checkpoint, or 'best' for that of config.checkpoint.best; "
     'default: the newest',
   )
@@ -158,21 +159,30 @@ def add_sampling(flags: argparse.ArgumentParser) -> None:
     'sampling', 'what is left out is as in config.sampler'
   )
   group.add_argument(
-    '--guidance', type=float, help='largest guidance scale; 1 is none'
+    '--guidance',
+    type=number(Guidance),
+    help='largest guidance scale; 1 is none',
   )
   group.add_argument(
-    '--temperature', type=float, help='divides the logits; 0 takes the best'
+    '--temperature',
+    type=number(Temperature),
+    help='divides the logits; 0 takes the best',
   )
   group.add_argument(
-    '--top_k', type=int, help='draw from the k best tokens; 0 is all'
+    '--top_k',
+    type=number(Natural),
+    help='draw from the k best tokens; 0 is all',
   )
   group.add_argument(
     '--top_p',
-    type=float,
+    type=number(Share),
     help='draw from the fewest tokens with this much probability; 1 is all',
   )
   group.add_argument(
-    '--seed', type=int, default=0, help='the same seed gives the same images'
+    '--seed',
+    type=number(Seed),
+    default=0,
+    help='the same seed gives the same images',
   )
 
 

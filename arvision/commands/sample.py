@@ -14,6 +14,7 @@ from arvision.build import ConfigError, build, suggest
 from arvision.commands import runs, samples, targets
 from arvision.evals.generation import at_once, draw
 from arvision.parallel import host
+from arvision.ranges import Batch, Many, number
 from arvision.training.prompts import Prompts, of_captions, of_files
 from arvision.training.trained import TrainedRun
 
@@ -29,11 +30,6 @@ def main(argv: list[str]) -> None:
       f"--workdir='{flags.workdir}' holds a tokenizer, which draws nothing by "
       'itself; name the workdir of a generator'
     )
-  size = flags.batch_size
-  if flags.number < 1 or (size is not None and size < 1):
-    raise ConfigError(
-      f'--number={flags.number} --batch_size={size}: wanted 1 or more'
-    )
   prompts = prompts_of(run, flags.captions, flags.features)
   # An unconditional generator has one nameless class.
   classes = prompts.names if prompts else runs.classes_of(run) or ('image',)
@@ -44,8 +40,10 @@ def main(argv: list[str]) -> None:
   labels = np.repeat(np.array(chosen, np.int32), flags.number)
   folder = pathlib.Path(flags.workdir) / 'samples' / name
   targets.check_folder(folder, size=flags.npz * _npz_size(run, len(labels)))
-  sample = run.sample_fn(prompts=prompts, at_once=size, **runs.sampling(flags))
-  size = at_once(sample, len(labels), size)
+  sample = run.sample_fn(
+    prompts=prompts, at_once=flags.batch_size, **runs.sampling(flags)
+  )
+  size = at_once(sample, len(labels), flags.batch_size)
   kind = 'captions' if prompts else 'classes'
   host.say(
     f'drawing {len(labels):,} images of {len(chosen)} {kind}, {size} at once, '
@@ -76,8 +74,9 @@ def parser() -> argparse.ArgumentParser:
     '--labels',
     default='',
     metavar='LIST',
-    help="names or numbers of classes with a comma between, or 'all'; default: "
-    f'all, but at most {_SHOWN} of them',
+    help="names or numbers of classes with a comma between, or 'all'; a name may "
+    "have commas itself ('tench, Tinca tinca, dog' are two); default: all, but "
+    f'at most {_SHOWN} of them',
   )
   flags.add_argument(
     '--captions',
@@ -95,11 +94,11 @@ def parser() -> argparse.ArgumentParser:
     'made those of the training data',
   )
   flags.add_argument(
-    '--number', type=int, default=8, help='images of every class (8)'
+    '--number', type=number(Many), default=8, help='images of every class (8)'
   )
   flags.add_argument(
     '--batch_size',
-    type=int,
+    type=number(Batch),
     help='images at once; default: up to 64, as many as memory holds',
   )
   flags.add_argument(
@@ -160,11 +159,8 @@ def prompts_of(
 def parse_labels(text: str, classes: Sequence[str]) -> list[int]:
   """'3, dog' -> indices into `classes`; '' and 'all' as the help says.
 
-  A part that is the name of a class is that class, even if it looks like a
-  number.
-
   Raises:
-    ConfigError: neither a name nor a number in range.
+    ConfigError: see `read_labels`.
   """
   count = len(classes)
   if text == 'all':
@@ -172,17 +168,44 @@ def parse_labels(text: str, classes: Sequence[str]) -> list[int]:
   if not text:
     every = max(1, -(-count // _SHOWN))
     return list(range(0, count, every))
-  labels = []
-  for part in (p.strip() for p in text.split(',')):
-    if part in classes:
-      labels.append(classes.index(part))
-    elif re.fullmatch(r'-?\d+', part):
-      if not 0 <= int(part) < count:
-        raise ConfigError(
-          f'--labels={part}: there are {count} classes, 0 to {count - 1}'
-        )
-      labels.append(int(part))
+  return list(dict.fromkeys(read_labels(text, classes)))
+
+
+def read_labels(text: str, classes: Sequence[str]) -> list[int]:
+  """'3, dog, tench, Tinca tinca' -> one index into `classes` for each.
+
+  A part that is the name of a class is that class, even if it looks like a
+  number. Of names with commas the longest that the text has is taken.
+
+  Raises:
+    ConfigError: neither a name nor a number in range.
+  """
+  plain = lambda name: ','.join(part.strip() for part in name.split(','))
+  numbers = {plain(name): i for i, name in reversed([*enumerate(classes)])}
+  longest = 1 + max(name.count(',') for name in classes)
+  parts, labels = plain(text).split(','), []
+  while parts:
+    runs = range(min(longest, len(parts)), 0, -1)
+    name = next(
+      (','.join(parts[:k]) for k in runs if ','.join(parts[:k]) in numbers),
+      None,
+    )
+    if name is None:
+      name = parts[0]
+      labels.append(_number_of_class(name, classes))
     else:
-      known = suggest(part, classes) if count <= 100 else ''
-      raise ConfigError(f"--labels='{part}': no such class.{known}")
-  return list(dict.fromkeys(labels))
+      labels.append(numbers[name])
+    del parts[: name.count(',') + 1]
+  return labels
+
+
+def _number_of_class(part, classes):
+  count = len(classes)
+  if not re.fullmatch(r'-?\d+', part):
+    known = suggest(part, classes) if count <= 100 else ''
+    raise ConfigError(f'--labels={part!r}: no such class.{known}')
+  if len(part) > 9 or not 0 <= int(part) < count:
+    raise ConfigError(
+      f'--labels={part}: there are {count} classes, 0 to {count - 1}'
+    )
+  return int(part)

@@ -5,6 +5,7 @@ import argparse
 from arvision.build import ConfigError
 from arvision.commands import common, targets
 from arvision.parallel import host
+from arvision.ranges import Count, number
 
 
 def main(argv: list[str]) -> int:
@@ -79,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
     'clipping are others than before',
   )
   flags.add_argument(
-    '--stop_at', type=int, metavar='STEP', help='stop and save after this step'
+    '--stop_at',
+    type=number(Count),
+    metavar='STEP',
+    help='stop and save after this step',
   )
   return flags

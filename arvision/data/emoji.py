@@ -4,20 +4,22 @@ import dataclasses
 import functools
 import pathlib
 import unicodedata
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from arvision.build import ConfigError
+from arvision.build import Checked
 from arvision.data import emoji_table
 from arvision.data.base import DataError, Example, Source
+from arvision.ranges import Byte, Side
 
 # A noncharacter: every font shows it as its "no such glyph".
 _NOBODY = '\U0010fffe'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Emoji(Source):
+class Emoji(Checked, Source):
   """Every single-character emoji that a font has, drawn in its colours.
 
   The caption is the Unicode name in lower case. Characters that the Unicode
@@ -35,17 +37,10 @@ class Emoji(Source):
   """
 
   font: str
-  size: int = 64
-  background: tuple[int, int, int] = (255, 255, 255)
-  classes_by: str = 'group'
-  bitmap_size: int = 109
-
-  def __post_init__(self):
-    if self.classes_by not in ('group', 'block'):
-      raise ConfigError(
-        f"config.data.source.classes_by='{self.classes_by}': wanted 'group' or "
-        "'block'"
-      )
+  size: Side = 64
+  background: tuple[Byte, Byte, Byte] = (255, 255, 255)
+  classes_by: Literal['group', 'block'] = 'group'
+  bitmap_size: Side = 109
 
   @functools.cached_property
   def _pictures(self) -> tuple[np.ndarray, list[str], list[str]]:

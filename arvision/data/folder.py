@@ -13,6 +13,7 @@ from arvision.data import files
 from arvision.data.base import DataError, Example, Source, facts_of_files
 from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode
 from arvision.data.files import shown
+from arvision.ranges import Byte
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 # Longer ones are no captions.
@@ -45,7 +46,7 @@ class Folder(Source):
   path: str
   held_out_path: str = ''
   extensions: tuple[str, ...] = EXTENSIONS
-  background: tuple[int, int, int] = (255, 255, 255)
+  background: tuple[Byte, Byte, Byte] = (255, 255, 255)
   only: tuple[str, ...] = ()
   max_pixels: int = MAX_PIXELS
 

@@ -10,11 +10,12 @@ from typing import Any
 import grain
 import numpy as np
 
-from arvision.build import ConfigError
+from arvision.build import Checked
 from arvision.data import records, stream
 from arvision.data.base import Batch, DataError, facts_of_files, hex_digest
 from arvision.data.split import Broken, spaced
 from arvision.data.text import CAPTIONS, Text
+from arvision.ranges import Count, FewOr0
 
 KIND, VERSION = 'tokens', 1
 # Uniform numbers of one visit: which view.
@@ -125,7 +126,7 @@ class _Check:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CachedTokens:
+class CachedTokens(Checked):
   """Batches of tokens from a folder of `write_tokens` (see `base.Data`).
 
   Batches hold `tokens` (b, t) int32 or (b, t, c) float32 where a pipeline of
@@ -142,19 +143,12 @@ class CachedTokens:
   """
 
   path: str
-  batch_size: int = 128
+  batch_size: Count = 128
   conditional: bool = True
   cache: bool = False
-  threads: int = 2
-  workers: int = 0
+  threads: FewOr0 = 2
+  workers: FewOr0 = 0
   text: Text | None = None
-
-  def __post_init__(self):
-    _ = self._reading
-    if self.batch_size < 1:
-      raise ConfigError(
-        f'config.data.batch_size={self.batch_size}: wanted 1 or more'
-      )
 
   @functools.cached_property
   def _reading(self):

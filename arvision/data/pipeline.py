@@ -6,16 +6,17 @@ import functools
 import grain
 import numpy as np
 
-from arvision.build import ConfigError
+from arvision.build import Checked, ConfigError
 from arvision.data import stream, transforms
 from arvision.data.base import Batch, DataError, Source, hex_digest
 from arvision.data.preparation import DRAWS, VIEWS, Preparation
 from arvision.data.split import Broken, Split, hold_out
 from arvision.data.text import CAPTIONS, Text
+from arvision.ranges import Below1, Count, FewOr0, Side, Width
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Images:
+class Images(Checked):
   """A source, cut in two, prepared and batched (see `base.Data`).
 
   Attributes:
@@ -36,32 +37,24 @@ class Images:
   """
 
   source: Source
-  size: tuple[int, int]
-  channels: int = 3
-  batch_size: int = 128
-  resize: int | str | None = 'fit'
+  size: tuple[Side, Side]
+  channels: Width = 3
+  batch_size: Count = 128
+  resize: Side | str | None = 'fit'
   filter: str = 'lanczos'
   crop: str = 'center'
   flip: bool = False
-  held_out_share: float = 0.1
+  held_out_share: Below1 = 0.1
   conditional: bool = True
   cache: bool = False
-  threads: int = 2
-  workers: int = 0
-  broken_share: float = 0.01
+  threads: FewOr0 = 2
+  workers: FewOr0 = 0
+  broken_share: Below1 = 0.01
   text: Text | None = None
 
   def __post_init__(self):
-    _ = self._preparation, self._reading  # check their fields now
-    for key in ('held_out_share', 'broken_share'):
-      if not 0 <= getattr(self, key) < 1:
-        raise ConfigError(
-          f'config.data.{key}={getattr(self, key)}: wanted a share in [0, 1)'
-        )
-    if self.batch_size < 1:
-      raise ConfigError(
-        f'config.data.batch_size={self.batch_size}: wanted 1 or more'
-      )
+    super().__post_init__()
+    _ = self._preparation  # checks what the fields say together
 
   @functools.cached_property
   def _preparation(self):

@@ -8,6 +8,7 @@ from arvision.build import ConfigError
 from arvision.data import transforms
 from arvision.data.base import BrokenImage, DataError
 from arvision.data.decode import MAX_PIXELS
+from arvision.ranges import Side, Width
 
 CROPS = ('center', 'random', 'adm')
 VIEWS = ('center', 'flip', 'ten_crop')
@@ -30,9 +31,9 @@ class Preparation:
     flip: flip half of the training views.
   """
 
-  size: tuple[int, int]
-  channels: int
-  resize: int | str | None
+  size: tuple[Side, Side]
+  channels: Width
+  resize: Side | str | None
   filter: str
   crop: str
   flip: bool
@@ -54,7 +55,7 @@ class Preparation:
     check(self.filter in transforms.FILTER_NAMES, 'filter', f'one of {names}')
     check(self.crop in CROPS, 'crop', f'one of {", ".join(CROPS)}')
     check(
-      self.resize in (None, 'none', 'fit') or self._short_side() > 0,
+      self.resize in (None, 'none', 'fit') or 0 < self._short_side() <= 2**14,
       'resize',
       "'fit', 'none', or the length of the short side",
     )

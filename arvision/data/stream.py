@@ -18,8 +18,9 @@ import grain
 import numpy as np
 from absl import flags as absl_flags
 
-from arvision.build import ConfigError
+from arvision.build import Checked, ConfigError
 from arvision.data.base import Batch, DataError
+from arvision.ranges import FewOr0
 
 
 class Order:
@@ -55,7 +56,7 @@ class Order:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class Reading(Checked):
   """How batches are prepared ahead.
 
   Attributes:
@@ -65,15 +66,8 @@ class Reading:
       in this process.
   """
 
-  threads: int = 2
-  workers: int = 0
-
-  def __post_init__(self):
-    for key in ('threads', 'workers'):
-      if getattr(self, key) < 0:
-        raise ConfigError(
-          f'config.data.{key}={getattr(self, key)}: wanted 0 or more'
-        )
+  threads: FewOr0 = 2
+  workers: FewOr0 = 0
 
   def start(self, batches: grain.MapDataset) -> grain.DatasetIterator:
     """An iterator that runs these threads and workers."""

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from arvision.build import ConfigError
+from arvision.build import Checked, ConfigError
 from arvision.data import files
 from arvision.data.base import Batch, DataError
+from arvision.ranges import Count, Width
 
 # Of the features of one caption: 120 x 2048 in float32 are 2**20 bytes.
 _FEATURE_BYTES = 2**28
@@ -23,7 +24,7 @@ _FEATURE_BYTES = 2**28
 CAPTIONS = 1000
 
 
-class Text(abc.ABC):
+class Text(Checked, abc.ABC):
   """Features of captions, `length` rows of `channels` numbers at most.
 
   Attributes:
@@ -32,15 +33,8 @@ class Text(abc.ABC):
     channels: numbers of a row.
   """
 
-  length: int
-  channels: int
-
-  def __post_init__(self):
-    if self.length < 1 or self.channels < 1:
-      raise ConfigError(
-        f'config.data.text: length={self.length}, channels={self.channels}: '
-        'wanted 1 or more'
-      )
+  length: Count
+  channels: Width
 
   @abc.abstractmethod
   def of_example(self, caption: str) -> np.ndarray | None:
@@ -111,8 +105,8 @@ class HashedWords(Text):
   of few words.
   """
 
-  length: int
-  channels: int
+  length: Count
+  channels: Width
 
   def of_example(self, caption):
     return self.of_caption(caption)
@@ -144,8 +138,8 @@ class Stored(Text):
   """
 
   path: str
-  length: int = 120
-  channels: int = 2048
+  length: Count = 120
+  channels: Width = 2048
 
   def of_example(self, caption):
     path = pathlib.Path(self.path) / file_name(caption)

@@ -5,8 +5,10 @@ import math
 
 import jax.numpy as jnp
 
+from arvision.build import Checked
 from arvision.feeds.base import carried, entering, unknown
 from arvision.process.masking import hidden_share, truncated_normal
+from arvision.ranges import AtLeast0, Below1, Count, Positive, Share
 from arvision.structs import Slots, Tokens
 
 
@@ -55,8 +57,8 @@ class Mask(Holes):
   """
 
   schedule: str = 'arccos'
-  lowest: float = 0.0
-  shown_weight: float = 0.1
+  lowest: Share = 0.0
+  shown_weight: AtLeast0 = 0.1
 
   def train(self, tokens, layout, codec, draw):
     values = jnp.asarray(tokens.values)
@@ -71,7 +73,7 @@ class Mask(Holes):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dropped(Holes):
+class Dropped(Checked, Holes):
   """Most tokens are hidden, and do not enter the network at all (MAR).
 
   A share of hidden tokens is drawn from a normal law cut off at `lowest` and at
@@ -88,17 +90,10 @@ class Dropped(Holes):
       of a GPU.
   """
 
-  lowest: float = 0.7
+  lowest: Below1 = 0.7
   mean: float = 1.0
-  std: float = 0.25
-  group: int = 64
-
-  def __post_init__(self):
-    if not 0 <= self.lowest < 1 or self.group < 1:
-      raise ValueError(
-        f'lowest={self.lowest}, group={self.group}: wanted 0 <= lowest < 1 and '
-        'group >= 1'
-      )
+  std: Positive = 0.25
+  group: Count = 64
 
   def train(self, tokens, layout, codec, draw):
     values = jnp.asarray(tokens.values)

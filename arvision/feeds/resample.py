@@ -10,6 +10,7 @@ from arvision.feeds.base import unknown
 from arvision.layers.resize import matrix, resize
 from arvision.layouts.base import Layout, take
 from arvision.layouts.scales import as_grids
+from arvision.ranges import Count, Few, Natural, Share
 from arvision.structs import Slots, Tokens
 
 
@@ -128,12 +129,12 @@ class RandomScales(Resample):
       is dropped.
   """
 
-  groups: tuple[tuple[tuple, int], ...] = ()
+  groups: tuple[tuple[tuple, Few], ...] = ()
   usual: tuple = ()
-  usual_share: float = 0.05
-  thin: tuple[float, ...] = (0.9, 0.95, 0.98, 0.99)
-  kept: int = 2
-  budget: int = 680
+  usual_share: Share = 0.05
+  thin: tuple[Share, ...] = (0.9, 0.95, 0.98, 0.99)
+  kept: Natural = 2
+  budget: Count = 680
 
   def train(self, tokens, layout, codec, draw):
     if draw.progress is None:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from arvision.feeds.base import carried, unknown
 from arvision.layouts.base import take
+from arvision.ranges import Share
 from arvision.structs import Slots, Tokens
 
 
@@ -62,8 +63,8 @@ class Permuted(Shift):
     end: share of the run from which on none is.
   """
 
-  start: float = 0.5
-  end: float = 0.75
+  start: Share = 0.5
+  end: Share = 0.75
 
   def train(self, tokens, layout, codec, draw):
     if draw.progress is None:

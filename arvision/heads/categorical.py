@@ -11,6 +11,7 @@ from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal
 from arvision.layers.spread import spread
+from arvision.ranges import AtLeast0, Below1, Count, Few, Positive, Width
 from arvision.structs import Draw, Slots
 
 
@@ -27,11 +28,11 @@ class Categorical(nn.Module):
     label_smoothing: share of the target's mass spread over all ids.
   """
 
-  vocab_size: int
+  vocab_size: Count
   bias: bool = True
-  std: float = 0.02
-  label_smoothing: float = 0.0
-  branches: int = 1
+  std: AtLeast0 = 0.02
+  label_smoothing: Below1 = 0.0
+  branches: Few = 1
 
   def setup(self):
     self.maps = [
@@ -111,8 +112,8 @@ class Transformed(Categorical):
     epsilon: of the norm.
   """
 
-  width: int = 768
-  epsilon: float = 1e-12
+  width: Width = 768
+  epsilon: Positive = 1e-12
 
   def setup(self):
     super().setup()

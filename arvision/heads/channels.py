@@ -17,6 +17,7 @@ from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.stack import BlockInputs, Stack, unstack
+from arvision.ranges import AtLeast0, Below1, Count, Dtype, Few, Natural, Width
 from arvision.structs import Draw, Slots
 
 # Xavier's uniform numbers, for every channel by itself.
@@ -46,18 +47,18 @@ class Channels(nn.Module):
     dtype: compute dtype of the blocks.
   """
 
-  channels: int
-  levels: int
-  width: int
-  depth: int
-  heads: int
-  hidden: int
-  order: tuple[int, ...]
-  dropout: float = 0.1
-  table_std: float = 1.0
+  channels: Width
+  levels: Count
+  width: Width
+  depth: Few
+  heads: Few
+  hidden: Width
+  order: tuple[Natural, ...]
+  dropout: Below1 = 0.1
+  table_std: AtLeast0 = 1.0
   remat: str = 'none'
-  unroll: int = 1
-  dtype: Any = jnp.float32
+  unroll: Few = 1
+  dtype: Dtype = jnp.float32
 
   def setup(self):
     if sorted(self.order) != [*range(self.channels)]:

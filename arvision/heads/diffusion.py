@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from arvision.heads.mlp import TokenMLP
 from arvision.process import diffusion
 from arvision.process.counts import Counts, Same, inner
+from arvision.ranges import Natural
 from arvision.structs import Draw, Slots
 
 
@@ -26,7 +27,7 @@ class Diffusion(TokenMLP):
   """
 
   counts: Counts = Same(100)
-  highest: int = diffusion.TRAIN_STEPS - 1
+  highest: Natural = diffusion.TRAIN_STEPS - 1
 
   adjustable: ClassVar[tuple[str, ...]] = ('counts', 'highest')
   # The noise, and where its variance lies.

@@ -21,6 +21,7 @@ from arvision.layers.stack import BlockInputs, Stack
 from arvision.layouts import masks
 from arvision.process.counts import Counts, Same
 from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
+from arvision.ranges import AtLeast0, Dtype, Few, Width
 from arvision.structs import Draw, Slots, Template
 
 
@@ -53,10 +54,10 @@ class Flow(nn.Module):
     dtype: compute dtype of the blocks.
   """
 
-  channels: int
-  width: int
-  depth: int
-  heads: int
+  channels: Width
+  width: Width
+  depth: Few
+  heads: Few
   attention: Template
   mlp: Template
   norm: Template
@@ -66,10 +67,10 @@ class Flow(nn.Module):
   levels: str = 'uniform'
   counts: Counts = Same(25)
   solver: Solver = Euler()
-  std: float | None = None
+  std: AtLeast0 | None = None
   remat: str = 'none'
-  unroll: int = 1
-  dtype: Any = jnp.float32
+  unroll: Few = 1
+  dtype: Dtype = jnp.float32
 
   adjustable: ClassVar[tuple[str, ...]] = ('counts', 'solver')
 

@@ -1,7 +1,6 @@
 """A small MLP that is given every token by itself, with z as its condition."""
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +12,7 @@ from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
 from arvision.layers.param import normal
 from arvision.layers.spread import INNER, MODULATION, spread
 from arvision.layers.stack import BlockInputs, Stack
+from arvision.ranges import Dtype, Few, Width
 
 
 class ResidualBlock(nn.Module):
@@ -26,8 +26,8 @@ class ResidualBlock(nn.Module):
     dtype: compute dtype.
   """
 
-  width: int
-  dtype: Any = jnp.float32
+  width: Width
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, drop, rest, cache=None):
@@ -71,13 +71,13 @@ class TokenMLP(nn.Module):
     dtype: compute dtype of the blocks.
   """
 
-  channels: int
-  width: int
-  depth: int
-  repeats: int = 4
+  channels: Width
+  width: Width
+  depth: Few
+  repeats: Few = 4
   remat: str = 'none'
-  unroll: int = 1
-  dtype: Any = jnp.float32
+  unroll: Few = 1
+  dtype: Dtype = jnp.float32
 
   # Numbers per channel.
   outputs = 1

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal
+from arvision.ranges import AtLeast0, Width
 from arvision.structs import Draw, Slots
 
 
@@ -22,8 +23,8 @@ class Velocity(nn.Module):
     std: standard deviation of the kernel at the start; None: Xavier's.
   """
 
-  channels: int
-  std: float | None = None
+  channels: Width
+  std: AtLeast0 | None = None
 
   def setup(self):
     self.linear = Dense(

@@ -13,6 +13,7 @@ from arvision.layers.kernels import attention
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.position import rotate
 from arvision.layers.spread import RESIDUAL, spread
+from arvision.ranges import AtLeast0, Below1, Dtype, Few, Positive
 from arvision.structs import Template
 
 
@@ -82,7 +83,7 @@ class Scaled(nn.Module):
     scale: None for 1 / sqrt(k).
   """
 
-  scale: float | None = None
+  scale: Positive | None = None
 
   @nn.compact
   def __call__(self, q: jax.Array, k: jax.Array):
@@ -100,8 +101,8 @@ class L2Normed(nn.Module):
   Source: FoundationVision/VAR, attn_l2_norm.
   """
 
-  start: float = 4.0
-  limit: float = 100.0
+  start: Positive = 4.0
+  limit: Positive = 100.0
 
   @nn.compact
   def __call__(self, q: jax.Array, k: jax.Array):
@@ -148,15 +149,15 @@ class Attention(nn.Module):
     dtype: compute dtype.
   """
 
-  heads: int
+  heads: Few
   logits: Template = Scaled
   biases: tuple[str, ...] = ()
-  std: float | None = 0.02
-  out_std: float | None = 0.02
-  dropout: float = 0.0
-  weights_dropout: float = 0.0
+  std: AtLeast0 | None = 0.02
+  out_std: AtLeast0 | None = 0.02
+  dropout: Below1 = 0.0
+  weights_dropout: Below1 = 0.0
   kernel: str = 'auto'
-  dtype: Any = jnp.float32
+  dtype: Dtype = jnp.float32
 
   adjustable: ClassVar[tuple[str, ...]] = ('kernel',)
 

@@ -1,7 +1,5 @@
 """Transformer blocks and what they are made of."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,7 @@ from arvision.layers.dense import Dense
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal, param
 from arvision.layers.spread import INNER, MODULATION, RESIDUAL, deal, spread
+from arvision.ranges import AtLeast0, Below1, Dtype, Width
 from arvision.structs import Template
 
 
@@ -32,12 +31,12 @@ class GELU(nn.Module):
     dtype: compute dtype.
   """
 
-  hidden: int
-  std: float | None = 0.02
-  out_std: float | None = 0.02
-  dropout: float = 0.0
-  inner_dropout: float = 0.0
-  dtype: Any = jnp.float32
+  hidden: Width
+  std: AtLeast0 | None = 0.02
+  out_std: AtLeast0 | None = 0.02
+  dropout: Below1 = 0.0
+  inner_dropout: Below1 = 0.0
+  dtype: Dtype = jnp.float32
 
   def activation(self, x):
     return jax.nn.gelu(x, approximate=True)
@@ -85,12 +84,12 @@ class SwiGLU(nn.Module):
     dtype: compute dtype.
   """
 
-  hidden: int
-  std: float | None = 0.02
-  out_std: float | None = 0.02
-  dropout: float = 0.0
-  inner_dropout: float = 0.0
-  dtype: Any = jnp.float32
+  hidden: Width
+  std: AtLeast0 | None = 0.02
+  out_std: AtLeast0 | None = 0.02
+  dropout: Below1 = 0.0
+  inner_dropout: Below1 = 0.0
+  dtype: Dtype = jnp.float32
 
   bias = False
 
@@ -165,11 +164,11 @@ class AdaLN(nn.Module):
     dtype: compute dtype.
   """
 
-  width: int
-  std: float | None = 0.02
-  gate: float = 1e-3
-  rest: float = 0.5
-  dtype: Any = jnp.float32
+  width: Width
+  std: AtLeast0 | None = 0.02
+  gate: AtLeast0 = 1e-3
+  rest: AtLeast0 = 0.5
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, modulation):
@@ -197,10 +196,10 @@ class SharedAdaLN(nn.Module):
     dtype: compute dtype.
   """
 
-  width: int
-  gate: float = 1e-3
-  rest: float = 0.5
-  dtype: Any = jnp.float32
+  width: Width
+  gate: AtLeast0 = 1e-3
+  rest: AtLeast0 = 0.5
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, shared):

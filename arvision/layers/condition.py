@@ -11,6 +11,7 @@ import numpy as np
 from arvision.layers.dense import Dense, Embed
 from arvision.layers.level import LevelEmbedding, as_time
 from arvision.layers.param import fixed, normal, param
+from arvision.ranges import AtLeast0, Count, Natural, Share, Width
 from arvision.structs import Cond, Slots
 
 
@@ -34,15 +35,15 @@ class ClassLabel(nn.Module):
     std: standard deviation at the start.
   """
 
-  classes: int
-  width: int
-  prefix: int = 1
+  classes: Natural
+  width: Width
+  prefix: Natural = 1
   modulate: bool = False
   start: bool = False
-  tokens: int = 0
-  steps: int = 0
-  drop: float = 0.1
-  std: float = 0.02
+  tokens: Natural = 0
+  steps: Natural = 0
+  drop: Share = 0.1
+  std: AtLeast0 = 0.02
 
   def blank(self, batch: int) -> dict:
     return {'label': np.zeros(batch, np.int32)}
@@ -98,11 +99,11 @@ class ClassAndLevel(nn.Module):
     level_std: of the kernels of `LevelEmbedding`; None: Xavier's.
   """
 
-  classes: int
-  width: int
-  drop: float = 0.1
-  std: float = 0.02
-  level_std: float | None = None
+  classes: Natural
+  width: Width
+  drop: Share = 0.1
+  std: AtLeast0 = 0.02
+  level_std: AtLeast0 | None = None
 
   def blank(self, batch: int) -> dict:
     return {'label': np.zeros(batch, np.int32)}
@@ -141,11 +142,11 @@ class Caption(nn.Module):
     std: standard deviation of the kernels at the start.
   """
 
-  length: int
-  channels: int
-  width: int
-  drop: float = 0.1
-  std: float = 0.02
+  length: Count
+  channels: Width
+  width: Width
+  drop: Share = 0.1
+  std: AtLeast0 = 0.02
 
   def blank(self, batch: int) -> dict:
     shape = (batch, self.length)

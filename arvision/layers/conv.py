@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, ones, zeros
 
 from arvision.layers.winograd import convolve
+from arvision.ranges import Below1, Dtype, Few, Natural, Side, Width
 
 
 def conv(
@@ -86,10 +87,10 @@ class ResBlock(nn.Module):
     dtype: compute dtype of the convolutions.
   """
 
-  features: int
-  groups: int = 32
-  dropout: float = 0.0
-  dtype: Any = jnp.float32
+  features: Width
+  groups: Few = 32
+  dropout: Below1 = 0.0
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -112,8 +113,8 @@ class Attention(nn.Module):
     dtype: compute dtype; the softmax is float32.
   """
 
-  groups: int = 32
-  dtype: Any = jnp.float32
+  groups: Few = 32
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -133,7 +134,7 @@ class Attention(nn.Module):
 class Down(nn.Module):
   """Halves the grid; zeros are padded on the right and below only."""
 
-  dtype: Any = jnp.float32
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -147,7 +148,7 @@ class Down(nn.Module):
 class Up(nn.Module):
   """Doubles the grid: nearest neighbour, then a convolution."""
 
-  dtype: Any = jnp.float32
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -188,16 +189,16 @@ class Encoder(nn.Module):
     dtype: compute dtype; norms and softmax are float32.
   """
 
-  ch: int = 128
-  ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
-  res_blocks: int = 2
-  z_channels: int = 256
+  ch: Width = 128
+  ch_mult: tuple[Few, ...] = (1, 1, 2, 2, 4)
+  res_blocks: Few = 2
+  z_channels: Width = 256
   attention: bool = True
-  attention_levels: tuple[int, ...] | None = None
-  patch: int = 1
-  groups: int = 32
-  dropout: float = 0.0
-  dtype: Any = jnp.float32
+  attention_levels: tuple[Natural, ...] | None = None
+  patch: Side = 1
+  groups: Few = 32
+  dropout: Below1 = 0.0
+  dtype: Dtype = jnp.float32
 
   @property
   def factor(self) -> int:
@@ -242,16 +243,16 @@ class Decoder(nn.Module):
     res_blocks: of the encoder; a level has one more here.
   """
 
-  channels: int = 3
-  ch: int = 128
-  ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
-  res_blocks: int = 2
+  channels: Width = 3
+  ch: Width = 128
+  ch_mult: tuple[Few, ...] = (1, 1, 2, 2, 4)
+  res_blocks: Few = 2
   attention: bool = True
-  attention_levels: tuple[int, ...] | None = None
-  patch: int = 1
-  groups: int = 32
-  dropout: float = 0.0
-  dtype: Any = jnp.float32
+  attention_levels: tuple[Natural, ...] | None = None
+  patch: Side = 1
+  groups: Few = 32
+  dropout: Below1 = 0.0
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:

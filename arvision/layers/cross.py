@@ -1,6 +1,6 @@
 """Attention to the rows of another sequence, and a block that has it."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ from arvision.layers.norm import RMSNorm, modulate
 from arvision.layers.param import normal
 from arvision.layers.position import rotate
 from arvision.layers.spread import MODULATION, RESIDUAL, spread
+from arvision.ranges import AtLeast0, Dtype, Few
 from arvision.structs import Template
 
 
@@ -28,11 +29,11 @@ class CrossAttention(nn.Module):
     dtype: compute dtype.
   """
 
-  heads: int
+  heads: Few
   logits: Template = Scaled
-  std: float | None = 0.02
+  std: AtLeast0 | None = 0.02
   kernel: str = 'auto'
-  dtype: Any = jnp.float32
+  dtype: Dtype = jnp.float32
 
   adjustable: ClassVar[tuple[str, ...]] = ('kernel',)
 
@@ -95,7 +96,7 @@ class CrossBlock(Block):
 
   cross: Template = None
   memory_norm: Template = RMSNorm
-  std: float | None = None
+  std: AtLeast0 | None = None
 
   @nn.compact
   def __call__(self, x, drop, rest, cache=None):

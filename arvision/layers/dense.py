@@ -1,7 +1,5 @@
 """Linear maps and tables with logical axis names on every parameter."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from arvision.layers.param import Init, normal, param, zeros
 from arvision.layers.product import product
+from arvision.ranges import Count, Dtype, Width
 
 # Names what the remat policy 'dots' keeps.
 KEPT = 'dense'
@@ -31,12 +30,12 @@ class Dense(nn.Module):
     dtype: compute dtype; sums are always accumulated in float32.
   """
 
-  features: tuple[int, ...]
+  features: tuple[Width, ...]
   names: tuple[str | None, ...]
-  inputs: int = 1
+  inputs: Width = 1
   bias: bool = True
   kernel_init: Init = normal(0.02)
-  dtype: Any = jnp.float32
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -72,10 +71,10 @@ class Embed(nn.Module):
     dtype: dtype of what is returned.
   """
 
-  rows: int
-  width: int
+  rows: Count
+  width: Width
   table_init: Init = normal(0.02)
-  dtype: Any = jnp.float32
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, ids: jax.Array) -> jax.Array:

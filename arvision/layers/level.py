@@ -9,6 +9,7 @@ import numpy as np
 
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal
+from arvision.ranges import AtLeast0, Width
 
 
 def sinusoid(times: jax.Array, channels: int, longest: float = 1e4):
@@ -47,9 +48,9 @@ class LevelEmbedding(nn.Module):
     std: standard deviation of the kernels at the start; None: Xavier's.
   """
 
-  width: int
-  channels: int = 256
-  std: float | None = 0.02
+  width: Width
+  channels: Width = 256
+  std: AtLeast0 | None = 0.02
 
   @nn.compact
   def __call__(self, times: jax.Array) -> jax.Array:

@@ -7,8 +7,6 @@ Source: Chang et al., arXiv 2202.04200; google-research/maskgit,
 nets/vqgan_tokenizer.py, and its PyTorch form in bytedance/1d-tokenizer.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,6 +18,7 @@ from arvision.layers.conv import (
   norm,
   space_to_depth,
 )
+from arvision.ranges import Dtype, Few, Side, Width
 
 
 class ResBlock(nn.Module):
@@ -34,9 +33,9 @@ class ResBlock(nn.Module):
     dtype: compute dtype of the convolutions.
   """
 
-  features: int
-  groups: int = 32
-  dtype: Any = jnp.float32
+  features: Width
+  groups: Few = 32
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -65,13 +64,13 @@ class Encoder(nn.Module):
     dtype: compute dtype; norms are float32.
   """
 
-  ch: int = 128
-  ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
-  res_blocks: int = 2
-  z_channels: int = 256
-  patch: int = 1
-  groups: int = 32
-  dtype: Any = jnp.float32
+  ch: Width = 128
+  ch_mult: tuple[Few, ...] = (1, 1, 2, 2, 4)
+  res_blocks: Few = 2
+  z_channels: Width = 256
+  patch: Side = 1
+  groups: Few = 32
+  dtype: Dtype = jnp.float32
 
   @property
   def factor(self) -> int:
@@ -108,13 +107,13 @@ class Decoder(nn.Module):
     ch, ch_mult, res_blocks, patch, groups, dtype: see `Encoder`.
   """
 
-  channels: int = 3
-  ch: int = 128
-  ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
-  res_blocks: int = 2
-  patch: int = 1
-  groups: int = 32
-  dtype: Any = jnp.float32
+  channels: Width = 3
+  ch: Width = 128
+  ch_mult: tuple[Few, ...] = (1, 1, 2, 2, 4)
+  res_blocks: Few = 2
+  patch: Side = 1
+  groups: Few = 32
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:

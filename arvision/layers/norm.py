@@ -5,6 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from arvision.ranges import Dtype, Positive
+
 _scale: Any = nn.with_logical_partitioning(nn.initializers.ones, ('norm',))
 _bias: Any = nn.with_logical_partitioning(nn.initializers.zeros, ('norm',))
 
@@ -12,14 +14,14 @@ _bias: Any = nn.with_logical_partitioning(nn.initializers.zeros, ('norm',))
 class RMSNorm(nn.RMSNorm):
   """x / rms(x) * scale (LlamaGen: epsilon 1e-5)."""
 
-  epsilon: float = 1e-5
+  epsilon: Positive = 1e-5
   scale_init: nn.initializers.Initializer = _scale
 
 
 class LayerNorm(nn.LayerNorm):
   """Layer norm without an affine part, as adaLN wants it (epsilon 1e-6)."""
 
-  epsilon: float = 1e-6
+  epsilon: Positive = 1e-6
   use_scale: bool = False
   use_bias: bool = False
   use_fast_variance: bool = False  # E[x^2] - E[x]^2 loses digits
@@ -37,7 +39,7 @@ class AffineLayerNorm(LayerNorm):
 class NoNorm(nn.Module):
   """Nothing, where a config wants no norm."""
 
-  dtype: Any = None
+  dtype: Dtype | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
     return x

@@ -11,6 +11,7 @@ import numpy as np
 from arvision.layers.param import normal, param
 from arvision.layers.resize import resize
 from arvision.layouts.base import Layout, take
+from arvision.ranges import AtLeast0, Count, Positive, Side, Width
 from arvision.structs import Slots
 
 
@@ -23,8 +24,8 @@ class Learned(nn.Module):
     entities: whether every entity adds a vector of its own.
   """
 
-  width: int
-  std: float = 0.02
+  width: Width
+  std: AtLeast0 = 0.02
   entities: bool = False
 
   @nn.compact
@@ -52,8 +53,8 @@ class PerToken(nn.Module):
     std: standard deviation at the start.
   """
 
-  width: int
-  std: float = 0.02
+  width: Width
+  std: AtLeast0 = 0.02
 
   @nn.compact
   def __call__(self, layout: Layout, slots: Slots) -> jax.Array:
@@ -76,8 +77,8 @@ class Resized(nn.Module):
     side: of the map; scales may be larger.
   """
 
-  width: int
-  side: int = 32
+  width: Width
+  side: Side = 32
 
   @nn.compact
   def __call__(self, layout: Layout, slots: Slots) -> jax.Array:
@@ -115,9 +116,9 @@ class Aimed(nn.Module):
     std: standard deviation at the start.
   """
 
-  width: int
-  rows: int
-  std: float = 0.02
+  width: Width
+  rows: Count
+  std: AtLeast0 = 0.02
 
   @nn.compact
   def __call__(self, layout: Layout, slots: Slots) -> jax.Array:
@@ -196,7 +197,7 @@ class Rotary:
     base: frequency base.
   """
 
-  base: float = 10000.0
+  base: Positive = 10000.0
 
   def __call__(self, layout: Layout, index: Any, dim: int) -> jax.Array:
     """(2, e, dim / 2) for the slots `index` (e,)."""

@@ -11,6 +11,7 @@ import numpy as np
 from arvision.layers.attention import Cache
 from arvision.layers.dense import KEPT, Dense
 from arvision.layers.spread import RESIDUAL, spread
+from arvision.ranges import Below1, Few
 from arvision.structs import Template
 
 LAYERS = 'layers'
@@ -84,10 +85,10 @@ class Stack(nn.Module):
   """
 
   block: Template
-  depth: int
-  drop_path: float = 0.0
+  depth: Few
+  drop_path: Below1 = 0.0
   remat: str = 'none'
-  unroll: int = 1
+  unroll: Few = 1
   keep: bool = False
 
   @nn.compact

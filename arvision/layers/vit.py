@@ -4,7 +4,6 @@ Source: arXiv 2406.07550; bytedance/1d-tokenizer, modeling/modules/blocks.py.
 """
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,6 +19,7 @@ from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal, param
 from arvision.layers.stack import BlockInputs, Stack
 from arvision.layouts import masks
+from arvision.ranges import AtLeast0, Count, Dtype, Few, Side, Width
 
 
 class _ViT(nn.Module):
@@ -37,14 +37,14 @@ class _ViT(nn.Module):
     dtype: compute dtype of the blocks.
   """
 
-  width: int
-  depth: int
-  heads: int
-  patch: int
-  length: int
-  unroll: int = 1
-  std: float = 0.02
-  dtype: Any = jnp.float32
+  width: Width
+  depth: Few
+  heads: Few
+  patch: Side
+  length: Count
+  unroll: Few = 1
+  std: AtLeast0 = 0.02
+  dtype: Dtype = jnp.float32
 
   def _run(self, places: jax.Array, latents: jax.Array, train: bool):
     """All rows after the blocks.
@@ -111,7 +111,7 @@ class Encoder(_ViT):
     z_channels: width of a vector.
   """
 
-  z_channels: int = 12
+  z_channels: Width = 12
 
   @nn.compact
   def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
@@ -155,8 +155,8 @@ class Decoder(_ViT):
     channels: of the image.
   """
 
-  grid: tuple[int, int] = (16, 16)
-  channels: int = 3
+  grid: tuple[Side, Side] = (16, 16)
+  channels: Width = 3
 
   @nn.compact
   def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
@@ -187,7 +187,7 @@ class CodesDecoder(Decoder):
     codes: number of codes of the other tokenizer.
   """
 
-  codes: int = 1024
+  codes: Count = 1024
 
   def _pixels(self, x, train):
     """(b, h, w, d) -> (b, h, w, codes) float32."""

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from arvision.ranges import Count, Natural, Side
+
 NO_TOKEN = -1
 
 
@@ -91,16 +93,16 @@ class Layout:
       later ones; tokens are padded with -1.
   """
 
-  prefix: int
+  prefix: Natural
   entity: np.ndarray
   stream: np.ndarray
   token: np.ndarray
   coords: np.ndarray
   readout: np.ndarray
-  grids: tuple[tuple[int, int], ...]
-  window: int | None = None
-  longest: int | None = None
-  pad_to: int | None = None
+  grids: tuple[tuple[Side, Side], ...]
+  window: Count | None = None
+  longest: Count | None = None
+  pad_to: Count | None = None
 
   @property
   def slots(self) -> int:

@@ -11,6 +11,7 @@ import functools
 import numpy as np
 
 from arvision.layouts.base import NO_TOKEN, Layout
+from arvision.ranges import Count, Natural, Side
 
 
 def _grid_coords(height, width):
@@ -25,7 +26,7 @@ def _behind_prefix(prefix, coords):
 
 @functools.cache
 def raster(
-  height: int, width: int, prefix: int = 1, longest: int | None = None
+  height: Side, width: Side, prefix: Natural = 1, longest: Count | None = None
 ) -> Layout:
   """Next-token prediction, row by row (LlamaGen).
 
@@ -37,11 +38,11 @@ def raster(
 
 @functools.cache
 def permuted(
-  height: int,
-  width: int,
-  order: tuple[int, ...] | str = 'snake',
-  prefix: int = 1,
-  longest: int | None = None,
+  height: Side,
+  width: Side,
+  order: tuple[Natural, ...] | str = 'snake',
+  prefix: Natural = 1,
+  longest: Count | None = None,
 ) -> Layout:
   """Next-token prediction along a fixed order of the grid.
 
@@ -84,7 +85,7 @@ def permuted(
 
 
 @functools.cache
-def diagonals(height: int, width: int, prefix: int = 1) -> Layout:
+def diagonals(height: Side, width: Side, prefix: Natural = 1) -> Layout:
   """Next-diagonal prediction with a right and a down branch (NAR).
 
   Slots carry tokens, diagonal after diagonal; the slot of (i, j) predicts
@@ -132,7 +133,7 @@ def _own_slots(height, width, entity):
 
 
 @functools.cache
-def cells(height: int, width: int, cell: tuple[int, int]) -> Layout:
+def cells(height: Side, width: Side, cell: tuple[Side, Side]) -> Layout:
   """Next-cell prediction (xAR): entities are cells in raster order.
 
   A cell of (1, 1) is next-token, a cell of the whole grid is one entity.
@@ -150,7 +151,7 @@ def cells(height: int, width: int, cell: tuple[int, int]) -> Layout:
 
 
 @functools.cache
-def subsample(height: int, width: int, stride: tuple[int, int]) -> Layout:
+def subsample(height: Side, width: Side, stride: tuple[Side, Side]) -> Layout:
   """Next-subsample prediction (xAR): entity k holds one phase of the grid.
 
   Raises:
@@ -166,7 +167,7 @@ def subsample(height: int, width: int, stride: tuple[int, int]) -> Layout:
 
 
 @functools.cache
-def whole(height: int, width: int, prefix: int = 1) -> Layout:
+def whole(height: Side, width: Side, prefix: Natural = 1) -> Layout:
   """The whole grid as one entity that sees all of itself (MaskGIT).
 
   Every token has its slot, and the condition's slots are of the same entity. A

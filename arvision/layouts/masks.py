@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arvision.layouts.base import Layout
+from arvision.ranges import Count
 
 
 class Rows(NamedTuple):
@@ -88,7 +89,7 @@ class Pattern:
   entity: np.ndarray
   stream: np.ndarray
   prefix: np.ndarray
-  window: int | None = None
+  window: Count | None = None
 
   @property
   def slots(self) -> int:

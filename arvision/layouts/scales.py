@@ -6,8 +6,9 @@ import math
 import numpy as np
 
 from arvision.layouts.base import NO_TOKEN, Layout
+from arvision.ranges import Side
 
-Grids = tuple[int | tuple[int, int], ...]
+Grids = tuple[Side | tuple[Side, Side], ...]
 # Where in a token the point lies that its coordinates are of.
 ANCHORS = {'centre': 0.5, 'corner': 0.0}
 

@@ -5,11 +5,15 @@ import functools
 import numpy as np
 
 from arvision.layouts.base import NO_TOKEN, Layout
+from arvision.ranges import Count, Natural
 
 
 @functools.cache
 def line(
-  length: int, group: int = 1, prefix: int = 1, longest: int | None = None
+  length: Count,
+  group: Count = 1,
+  prefix: Natural = 1,
+  longest: Count | None = None,
 ) -> Layout:
   """1D tokens, one or a group per step (TiTok, FlexTok, JPEG-LM).
 
@@ -50,7 +54,7 @@ def line(
 
 
 @functools.cache
-def blocks(length: int, block: int) -> Layout:
+def blocks(length: Count, block: Count) -> Layout:
   """1D tokens in blocks, every token in its own slot (block diffusion).
 
   Raises:

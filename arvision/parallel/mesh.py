@@ -1,14 +1,14 @@
 """The mesh of devices that a run is spread over."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from arvision.build import ConfigError, suggest
+from arvision.build import ConfigError, check, suggest
 
 AXES = ('slice', 'data', 'fsdp', 'tensor', 'sequence')
 
@@ -29,6 +29,7 @@ def mesh_shape(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
       raise ConfigError(
         f'config.mesh.{name}: no such axis.' + suggest(name, AXES)
       )
+    check(sizes[name], int, f'config.mesh.{name}')
   shape = [int(sizes.get(name, 1)) for name in AXES]
   text = ', '.join(f'{n}={s}' for n, s in zip(AXES, shape) if s != 1)
   bad = [n for n, s in zip(AXES, shape) if s < 1 and s != -1]
@@ -36,10 +37,10 @@ def mesh_shape(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
     raise ConfigError(f'config.mesh.{bad[0]}: wanted 1 or more, or -1')
   if shape.count(-1) > 1:
     raise ConfigError(f'config.mesh ({text}): only one axis may be -1')
-  known = int(np.prod([s for s in shape if s != -1]))
+  known = math.prod(s for s in shape if s != -1)
   if -1 in shape and devices % known == 0:
     shape[shape.index(-1)] = devices // known
-  if int(np.prod(shape)) != devices:
+  if math.prod(shape) != devices:
     raise ConfigError(
       f'config.mesh ({text}) asks for a multiple of {known} devices, there '
       f'are {devices}; set one axis to -1 and the others to divisors of '

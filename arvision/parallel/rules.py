@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from arvision.build import ConfigError, suggest
 from arvision.parallel.mesh import AXES
+from arvision.ranges import Natural
 
 # Mesh axes that one logical axis is spread over.
 Axes = str | tuple[str, ...] | None
@@ -46,7 +47,7 @@ class Rules:
   act_kv: Axes = None
   act_mlp: Axes = 'tensor'
   act_vocab: Axes = 'tensor'
-  small: int = 2**16
+  small: Natural = 2**16
 
   def __post_init__(self):
     for name, axes in self.table():

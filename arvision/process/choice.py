@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.build import Checked
+from arvision.ranges import Natural, Share, Temperature
 from arvision.structs import Draw
 
 _HIDDEN = jnp.finfo(jnp.float32).min
@@ -13,7 +15,7 @@ _SIGN = np.uint32(1 << 31)
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Choice(Checked):
   """Filters in the order of VAR and LlamaGen, then one draw.
 
   Attributes:
@@ -22,16 +24,9 @@ class Choice:
     top_p: smallest set of best ids whose probability exceeds p; 1 or 0 = off.
   """
 
-  temperature: float = 1.0
-  top_k: int = 0
-  top_p: float = 1.0
-
-  def __post_init__(self):
-    if self.temperature < 0 or self.top_k < 0 or not 0 <= self.top_p <= 1:
-      raise ValueError(
-        'wanted temperature >= 0, top_k >= 0 and 0 <= top_p <= 1, got '
-        f'{self.temperature}, {self.top_k}, {self.top_p}'
-      )
+  temperature: Temperature = 1.0
+  top_k: Natural = 0
+  top_p: Share = 1.0
 
   def filter(self, logits: jax.Array) -> jax.Array:
     """(..., v) float32 logits with the dropped ids at the lowest value."""

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.build import Checked
+from arvision.ranges import Few
 from arvision.structs import Slots
 
 
@@ -26,21 +28,21 @@ class Counts(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Same:
+class Same(Checked):
   """As many at every step.
 
   Attributes:
     count: inner steps.
   """
 
-  count: int
+  count: Few
 
   def __call__(self, s, steps):
     return self.count
 
 
 @dataclasses.dataclass(frozen=True)
-class Falling:
+class Falling(Checked):
   """From `first` at the first step down to `last` at the last.
 
   Attributes:
@@ -48,13 +50,14 @@ class Falling:
     last: at the last one.
   """
 
-  first: int
-  last: int
+  first: Few
+  last: Few
 
   def __post_init__(self):
-    if not 1 <= self.last <= self.first:
+    super().__post_init__()
+    if self.last > self.first:
       raise ValueError(
-        f'first={self.first}, last={self.last}: wanted 1 <= last <= first'
+        f'first={self.first}, last={self.last}: wanted last <= first'
       )
 
   def share(self, rest: float) -> float:

@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.build import Checked
 from arvision.process.counts import Counts, inner
+from arvision.ranges import Few, Share
 from arvision.structs import Draw, Slots
 
 LEVELS = ('logit_normal', 'uniform')
@@ -96,7 +98,7 @@ class Euler:
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoSpeeds(Euler):
+class TwoSpeeds(Checked, Euler):
   """Along the velocity: half of the steps down to `knee`, then smaller ones.
 
   The first of the smaller ones begins at `after`. An odd count takes one step
@@ -111,11 +113,12 @@ class TwoSpeeds(Euler):
     even: counts with equal steps.
   """
 
-  knee: float = 0.3
-  after: float = 0.25
-  even: tuple[int, ...] = (50,)
+  knee: Share = 0.3
+  after: Share = 0.25
+  even: tuple[Few, ...] = (50,)
 
   def __post_init__(self):
+    super().__post_init__()
     if not 1 > self.knee > self.after > 0:
       raise ValueError(
         f'knee={self.knee}, after={self.after}: wanted 1 > knee > after > 0'
@@ -136,7 +139,7 @@ class TwoSpeeds(Euler):
 
 
 @dataclasses.dataclass(frozen=True)
-class EulerMaruyama:
+class EulerMaruyama(Checked):
   """With new noise at every step but the last; its diffusion is 2 level.
 
       score = -((1 - level) velocity + x) / level
@@ -151,7 +154,7 @@ class EulerMaruyama:
     lowest: level at which the last step begins; the others are equal.
   """
 
-  lowest: float = 0.04
+  lowest: Share = 0.04
 
   def levels(self, count):
     levels = np.linspace(1, self.lowest, count)

@@ -12,6 +12,16 @@ from typing import Any, Protocol
 
 import jax.numpy as jnp
 
+from arvision.build import Checked
+from arvision.ranges import (
+  AtLeast0,
+  Count,
+  Guidance,
+  Natural,
+  Positive,
+  Share,
+)
+
 
 def guide(cond: Any, null: Any, scale: Any) -> Any:
   """null + scale * (cond - null)."""
@@ -40,7 +50,7 @@ class Schedule(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Constant:
+class Constant(Checked):
   """One scale for all steps, or for the first ones (LlamaGen's cfg_interval).
 
   Attributes:
@@ -48,8 +58,8 @@ class Constant:
     until: first step that is not guided any more; None: all are.
   """
 
-  scale: float = 1.0
-  until: int | None = None
+  scale: Guidance = 1.0
+  until: Natural | None = None
 
   @property
   def active(self) -> bool:
@@ -65,7 +75,7 @@ class Constant:
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class Linear(Checked):
   """From `start` at the first step to `end` at the last (VAR).
 
   Attributes:
@@ -75,9 +85,9 @@ class Linear:
       are steps in all: not quite at the last (TiTok).
   """
 
-  end: float
-  start: float = 1.0
-  over: int | None = None
+  end: Guidance
+  start: Guidance = 1.0
+  over: Count | None = None
 
   @property
   def active(self) -> bool:
@@ -92,7 +102,7 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
-class Listed:
+class Listed(Checked):
   """1 + (scale - 1) shares[s], a share for every step (FlexVAR).
 
   Attributes:
@@ -100,8 +110,8 @@ class Listed:
     shares: of all steps.
   """
 
-  scale: float
-  shares: tuple[float, ...]
+  scale: Guidance
+  shares: tuple[AtLeast0, ...]
 
   @property
   def active(self) -> bool:
@@ -120,11 +130,11 @@ class Listed:
 
 
 @dataclasses.dataclass(frozen=True)
-class PowerCosine:
+class PowerCosine(Checked):
   """1 + (scale - 1) (1 - cos(pi (s / steps)^power)) / 2 (RAR, MaskDiT)."""
 
-  scale: float
-  power: float = 1.0
+  scale: Guidance
+  power: Positive = 1.0
 
   @property
   def active(self) -> bool:
@@ -139,7 +149,7 @@ class PowerCosine:
 
 
 @dataclasses.dataclass(frozen=True)
-class Below:
+class Below(Checked):
   """A schedule that holds up to a noise level; above it, nothing is guided.
 
   Source: arXiv 2404.07724 (guidance in a limited interval); FlowAR.
@@ -150,7 +160,7 @@ class Below:
   """
 
   schedule: Schedule
-  level: float
+  level: Share
 
   @property
   def active(self) -> bool:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from arvision.build import Checked
+from arvision.ranges import AtLeast0
 from arvision.structs import Draw
 
 # Share of the tokens that is hidden after a share of the steps.
@@ -91,14 +93,14 @@ class Policy(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class NoisyLogits:
+class NoisyLogits(Checked):
   """Gumbel noise on the logits, for drawing and for ranking (TiTok).
 
   Attributes:
     temperature: of the noise at the start.
   """
 
-  temperature: float
+  temperature: AtLeast0
 
   def __call__(self, logits, draw, noise):
     if noise is None:
@@ -112,14 +114,14 @@ class NoisyLogits:
 
 
 @dataclasses.dataclass(frozen=True)
-class LikelyFirst:
+class LikelyFirst(Checked):
   """Draws ids as they are likely, ranks log p with Gumbel noise (MaskGIT).
 
   Attributes:
     temperature: of the noise at the start.
   """
 
-  temperature: float
+  temperature: AtLeast0
 
   def __call__(self, logits, draw, noise):
     log_p = jax.nn.log_softmax(logits, -1)

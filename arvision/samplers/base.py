@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from arvision.build import Checked
 from arvision.layouts.base import Layout
 from arvision.process.choice import Choice
 from arvision.process.guidance import Constant, Schedule
@@ -42,7 +43,7 @@ class Known:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampler:
+class Sampler(Checked):
   """A decode loop: (model, inputs, draw, batch, known) -> Tokens.
 
   Attributes:

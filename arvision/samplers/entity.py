@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from arvision.layers.attention import Cache
 from arvision.layouts.base import Step
 from arvision.process.guidance import guide
+from arvision.ranges import Natural
 from arvision.samplers.base import Known, Sampler, tile
 from arvision.structs import Draw, Tokens
 
@@ -25,7 +26,7 @@ class EntityAR(Sampler):
       of a layout that is not scanned.
   """
 
-  best: tuple[int, ...] = ()
+  best: tuple[Natural, ...] = ()
 
   def __call__(
     self,

@@ -14,6 +14,7 @@ from arvision.process.masking import (
   hidden_counts,
   least_sure,
 )
+from arvision.ranges import Few
 from arvision.samplers.base import HoleFilling, Known, tile
 from arvision.structs import Draw, Tokens
 
@@ -35,7 +36,7 @@ class Masked(HoleFilling):
     policy: how ids are drawn and ranked.
   """
 
-  steps: int = 8
+  steps: Few = 8
   schedule: str = 'arccos'
   policy: Policy = NoisyLogits(4.5)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from arvision.process.guidance import guide
 from arvision.process.masking import hidden_counts
+from arvision.ranges import Few
 from arvision.samplers.base import HoleFilling, Known, tile
 from arvision.structs import Draw, Picked, Tokens
 
@@ -36,15 +37,9 @@ class RandomOrder(HoleFilling):
     buckets: programs, at most.
   """
 
-  steps: int = 64
+  steps: Few = 64
   schedule: str = 'cosine'
-  buckets: int = 8
-
-  def __post_init__(self):
-    if self.steps < 1 or self.buckets < 1:
-      raise ValueError(
-        f'steps={self.steps}, buckets={self.buckets}: wanted 1 or more of both'
-      )
+  buckets: Few = 8
 
   def run(
     self,

@@ -45,6 +45,7 @@ class Refine(Sampler):
   sites = ('field',)
 
   def __post_init__(self):
+    super().__post_init__()
     if self.choice != Choice():
       raise ConfigError(
         f'config.sampler.choice={self.choice}: a refined entity is not chosen '

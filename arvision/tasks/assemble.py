@@ -1,6 +1,7 @@
 """A whole config -> model, tokenizer and task: where parts meet."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,17 +9,101 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.errors import FlaxError
 
-from arvision.build import ConfigError, build, value
-from arvision.data.base import Data
+from arvision.build import FAULTS, ConfigError, build, check, value
+from arvision.data.base import Data, DataError
 from arvision.model import ARModel
+from arvision.ranges import Below1, Few, Seed
 from arvision.structs import Draw, Tokens, blank_tokens
 from arvision.tasks.base import Task
+
+# Keys that no part declares. A config has the blocks among them.
+_SETTINGS: dict[str, Any] = {
+  'seed': Seed,
+  'ema': tuple[Below1, ...],
+  'tokenizer_workdir': str,
+  'pictures.count': Few,
+  'checkpoint.keep': Few,
+  'checkpoint.best': str,
+  'data': Mapping,
+  'optim': Mapping,
+  'mesh': Mapping,
+  'train.duration': Mapping,
+  'log.every': Mapping,
+  'evals.every': Mapping,
+  'pictures.every': Mapping,
+  'checkpoint.every': Mapping,
+}
+
+
+def check_settings(config: Any) -> None:
+  """Refuses a config that lacks a block, or whose own keys are out of range.
+
+  Raises:
+    ConfigError: with the key.
+  """
+  for key, kind in _SETTINGS.items():
+    value = config
+    for name in key.split('.'):
+      value = value.get(name) if hasattr(value, 'items') else None
+    if value is not None or kind in (Mapping, Seed, _SETTINGS['ema']):
+      check(value, kind, f'config.{key}')
+
+
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+  """Where parts are traced together, whose faults are those of the config.
+
+  Raises:
+    ConfigError: for what they raise.
+  """
+  try:
+    yield
+  except (ConfigError, DataError):
+    raise
+  except (*FAULTS, NotImplementedError, FlaxError) as error:
+    raise ConfigError(
+      'the parts of the config do not fit one another: '
+      f'{type(error).__name__}: {error}'
+    ) from error
 
 
 def make_data(config: Any) -> Data:
   """The data part of a config."""
-  return build(config.data, 'data')
+  return part(config, 'data')
+
+
+# What a part of a block has, whoever wrote it.
+_HAS = {
+  'data': 'train',
+  'optim': 'make',
+  'task': 'step',
+  'tokenizer': 'encode',
+  'layout': 'readout',
+  'feed': 'train',
+  'sampler': 'guided',
+}
+
+
+def part(config: Any, name: str, **given) -> Any:
+  """The part of a block of a config.
+
+  Args:
+    config: whole.
+    name: of the block.
+    **given: see `build`.
+
+  Raises:
+    ConfigError: there is no such block, or a part of another kind in it.
+  """
+  found = build(config.get(name), name, **given)
+  if name in _HAS and not hasattr(found, _HAS[name]):
+    raise ConfigError(
+      f'config.{name}.type={config[name].type!r} is no part for config.{name}: '
+      f"it has no '{_HAS[name]}'"
+    )
+  return found
 
 
 def complete(config: Any, data: Data) -> Any:
@@ -44,7 +129,7 @@ def open_classes(config: Any) -> bool:
 
 def make_tokenizer(config: Any) -> nn.Module:
   """The tokenizer of a config."""
-  return build(config.tokenizer, 'tokenizer')
+  return part(config, 'tokenizer')
 
 
 def make_model(config: Any) -> ARModel:
@@ -59,11 +144,11 @@ def make_model(config: Any) -> ARModel:
       'the number of classes of the data'
     )
   return ARModel(
-    condition=build(config.condition, 'condition'),
-    backbone=build(config.backbone, 'backbone'),
-    head=build(config.head, 'head'),
-    layout=build(config.layout, 'layout'),
-    feed=build(config.feed, 'feed'),
+    condition=part(config, 'condition'),
+    backbone=part(config, 'backbone'),
+    head=part(config, 'head'),
+    layout=part(config, 'layout'),
+    feed=part(config, 'feed'),
   )
 
 
@@ -82,11 +167,13 @@ def trained_shapes(config: Any, boxed: bool = False) -> Any:
     ConfigError: parts that do not fit one another.
   """
   tokenizer = make_tokenizer(config)
-  shape = (1, *config.data.size, value(config.data, 'channels'))
-  image = jnp.zeros(shape, jnp.float32)
+  with fitting():
+    size = (1, *config.data.size, value(config.data, 'channels'))
+    image = jnp.zeros(size, jnp.float32)
   key = jax.random.key(0)
   if not is_generator(config):
-    variables = jax.eval_shape(tokenizer.init, key, image)
+    with fitting():
+      variables = jax.eval_shape(tokenizer.init, key, image)
     shapes = variables['params']
     return shapes if boxed else nn.unbox(shapes)
   model = make_model(config)
@@ -123,7 +210,8 @@ def model_shapes(
       key, tokens, inputs, draw, make_codec(), train=False, method='loss'
     )
 
-  shapes = jax.eval_shape(init, jax.random.key(0))['params']
+  with fitting():
+    shapes = jax.eval_shape(init, jax.random.key(0))['params']
   return shapes if boxed else nn.unbox(shapes)
 
 
@@ -177,7 +265,7 @@ def check_data(config: Any, data: Data, tokenizer: Any) -> None:
     out = jax.eval_shape(
       lambda x: tokenizer.init_with_output(jax.random.key(0), x)[0].image, image
     )
-  except (TypeError, ValueError) as error:
+  except (*FAULTS, FlaxError) as error:
     raise ConfigError(
       f'the tokenizer cannot take images of {data.shape} (height, width, '
       'channels); change config.data.size, config.data.channels or '
@@ -282,7 +370,7 @@ def make_task(
   if is_generator(config):
     model = make_model(config)
     check_fit(config, model, tokenizer)
-    sampler = build(config.sampler, 'sampler')
+    sampler = part(config, 'sampler')
     check_sampler(model, sampler)
     given |= {
       'model': model,
@@ -290,4 +378,4 @@ def make_task(
       'classes': config.condition.get('classes', 0),
       'steps': steps,
     }
-  return build(config.task, 'task', **given)
+  return part(config, 'task', **given)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from arvision.model import ARModel, sample
+from arvision.ranges import Below1, Count, FewOr0, Natural, Seed
 from arvision.structs import Draw, Tokens, blank_tokens
 from arvision.tasks.base import (
   Batch,
@@ -48,14 +49,14 @@ class Autoregressive:
   tokenizer: Any
   tx: optax.GradientTransformation
   image_shape: tuple[int, int, int]
-  classes: int
+  classes: Natural
   frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
-  ema: tuple[float, ...] = (0.999,)
+  ema: tuple[Below1, ...] = (0.999,)
   ema_warmup: bool = False
-  accumulate: int = 1
-  seed: int = 0
-  draws: int = 32
-  steps: int = 0
+  accumulate: Count = 1
+  seed: Seed = 0
+  draws: FewOr0 = 32
+  steps: Natural = 0
 
   def init(self, key: jax.Array) -> TrainState:
     # The values of a codec change no parameter of the model, so a fresh one

@@ -9,6 +9,7 @@ import optax
 from absl import logging
 
 from arvision.build import ConfigError
+from arvision.ranges import AtLeast0, Below1, Count, Natural, Seed
 from arvision.structs import Draw, Reconstruction, Template
 from arvision.tasks.base import (
   Batch,
@@ -71,21 +72,21 @@ class TrainTokenizer:
   tokenizer: Any
   tx: optax.GradientTransformation
   image_shape: tuple[int, int, int]
-  l1: float = 0.0
-  l2: float = 1.0
-  perceptual: float = 0.0
+  l1: AtLeast0 = 0.0
+  l2: AtLeast0 = 1.0
+  perceptual: AtLeast0 = 0.0
   perceptual_weights: str | tuple[str, ...] = ()
   discriminator: Template | None = None
   discriminator_tx: optax.GradientTransformation | None = None
-  adversarial: float = 0.5
-  adversarial_start: int = 0
-  adaptive_limits: tuple[float, float] | None = None
-  restart_after: int = 0
+  adversarial: AtLeast0 = 0.5
+  adversarial_start: Natural = 0
+  adaptive_limits: tuple[AtLeast0, AtLeast0] | None = None
+  restart_after: Natural = 0
   fixed: tuple[str, ...] = ()
-  ema: tuple[float, ...] = (0.999,)
+  ema: tuple[Below1, ...] = (0.999,)
   ema_warmup: bool = False
-  accumulate: int = 1
-  seed: int = 0
+  accumulate: Count = 1
+  seed: Seed = 0
   frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):

@@ -1,7 +1,5 @@
 """The patch discriminator and its losses."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,7 @@ from jax.nn.initializers import normal, zeros
 from arvision.build import ConfigError
 from arvision.layers import conv
 from arvision.layers.param import param
+from arvision.ranges import Dtype, Few, Positive, Width
 
 
 class PatchDiscriminator(nn.Module):
@@ -29,11 +28,11 @@ class PatchDiscriminator(nn.Module):
     dtype: compute dtype.
   """
 
-  features: int = 64
-  layers: int = 3
+  features: Width = 64
+  layers: Few = 3
   norm: str = 'group'
-  groups: int = 32
-  dtype: Any = jnp.float32
+  groups: Few = 32
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:
@@ -84,7 +83,7 @@ class PatchDiscriminator(nn.Module):
 class BatchNorm(nn.Module):
   """(x - mean) / sqrt(variance + epsilon) over examples and places, float32."""
 
-  epsilon: float = 1e-5
+  epsilon: Positive = 1e-5
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:

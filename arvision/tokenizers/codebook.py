@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.layers.conv import conv
+from arvision.ranges import AtLeast0, Count, FewOr0, Width
 from arvision.structs import Template
 from arvision.tokenizers.base import Tokenizer
 from arvision.tokenizers.quantizers import nearest, normalized
@@ -33,13 +34,13 @@ class Codebook(Tokenizer, kw_only=True):
 
   encoder: Template
   decoder: Template
-  vocab_size: int
-  channels: int
-  commitment: float = 0.25
+  vocab_size: Count
+  channels: Width
+  commitment: AtLeast0 = 0.25
   normalize: bool = False
-  quant_kernel: int = 1
+  quant_kernel: FewOr0 = 1
   darkest: float = -1.0
-  codebook_std: float | None = None
+  codebook_std: AtLeast0 | None = None
 
   # Where a task finds the rows to restart and the last layer of the decoder.
   codebook_path = ('codebook',)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from arvision.layers.conv import conv
 from arvision.layers.resize import resize
 from arvision.layouts.scales import Grids, as_grids
+from arvision.ranges import AtLeast0, Positive, Side, Width
 from arvision.structs import Draw, Reconstruction, Template, Tokens, TokenSpec
 from arvision.tokenizers.base import Tokenizer
 
@@ -68,10 +69,10 @@ class KL(Tokenizer, kw_only=True):
 
   encoder: Template
   decoder: Template
-  grid: tuple[int, int]
-  channels: int
-  kl: float = 1e-6
-  scale: float = 1.0
+  grid: tuple[Side, Side]
+  channels: Width
+  kl: AtLeast0 = 1e-6
+  scale: Positive = 1.0
   shift: float | tuple[float, ...] = 0.0
 
   adjustable: ClassVar[tuple[str, ...]] = ('scale', 'shift')
@@ -172,7 +173,7 @@ class PyramidKL(KL, kw_only=True):
 
   scales: Grids
   kind: str = 'area'
-  grid: tuple[int, int] = (0, 0)  # of `KL`; the last scale says it
+  grid: tuple[Side, Side] = (0, 0)  # of `KL`; the last scale says it
 
   adjustable: ClassVar[tuple[str, ...]] = (
     'type',
@@ -217,7 +218,7 @@ class PatchedKL(KL, kw_only=True):
     patch: side of a token in places; it divides the grid.
   """
 
-  patch: int = 2
+  patch: Side = 2
 
   adjustable: ClassVar[tuple[str, ...]] = ('type', 'scale', 'shift', 'patch')
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.process.quantiles import centres
+from arvision.ranges import Count, Positive
 from arvision.structs import Draw, Tokens, TokenSpec
 from arvision.tokenizers.kl import KL
 
@@ -35,10 +36,10 @@ class Levels(KL, kw_only=True):
     span: the standard deviations that low and high stand for.
   """
 
-  levels: int = 64
+  levels: Count = 64
   low: float = -5.0
   high: float = 5.0
-  span: float = 3.0
+  span: Positive = 3.0
 
   adjustable: ClassVar[tuple[str, ...]] = (
     'type',

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from arvision.layers.resize import resize
 from arvision.layouts.scales import as_grids
+from arvision.ranges import AtLeast0, Side
 from arvision.structs import Array, Draw, Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.quantizers import normalized, straight_through
 from arvision.tokenizers.vq import VQ
@@ -28,9 +29,9 @@ class PyramidVQ(VQ, kw_only=True):
     smaller: weight of the squared difference at the smaller scale.
   """
 
-  scales: tuple[int | tuple[int, int], ...]
-  smaller: float = 1.0
-  grid: tuple[int, int] = (0, 0)  # of `VQ`; the last scale says it
+  scales: tuple[Side | tuple[Side, Side], ...]
+  smaller: AtLeast0 = 1.0
+  grid: tuple[Side, Side] = (0, 0)  # of `VQ`; the last scale says it
 
   # The codes of a `VQ` serve at every scale.
   adjustable: ClassVar[tuple[str, ...]] = ('type', 'grid', 'scales', 'smaller')

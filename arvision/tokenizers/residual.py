@@ -6,6 +6,7 @@ import numpy as np
 
 from arvision.layers.conv import conv
 from arvision.layers.resize import resize
+from arvision.ranges import Few, FewOr0, Share, Side
 from arvision.structs import Draw, Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.codebook import Codebook
 from arvision.tokenizers.quantizers import straight_through
@@ -29,10 +30,10 @@ class MultiScaleVQ(Codebook, kw_only=True):
       scale its own.
   """
 
-  scales: tuple[int | tuple[int, int], ...]
-  quant_kernel: int = 3
-  phi_ratio: float = 0.5
-  phi_share: int = 4
+  scales: tuple[Side | tuple[Side, Side], ...]
+  quant_kernel: FewOr0 = 3
+  phi_ratio: Share = 0.5
+  phi_share: Few = 4
 
   @property
   def spec(self) -> TokenSpec:

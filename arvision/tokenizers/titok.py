@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.layers.param import normal
+from arvision.ranges import Width
 from arvision.structs import Reconstruction, Template
 from arvision.tokenizers.vq import VQ
 
@@ -29,8 +30,8 @@ class LegacyTiTok(VQ, kw_only=True):
   """
 
   pixel_decoder: Template
-  pixel_codes: int = 1024
-  pixel_channels: int = 256
+  pixel_codes: Width = 1024
+  pixel_channels: Width = 256
 
   last_layer_path = ('pixel_dec', 'conv_out', 'kernel')
 

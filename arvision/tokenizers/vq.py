@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from arvision.ranges import AtLeast0, Side
 from arvision.structs import Array, Draw, Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.codebook import Codebook
 from arvision.tokenizers.quantizers import (
@@ -26,9 +27,9 @@ class VQ(Codebook, kw_only=True):
     entropy: weight of `quantizers.entropy_loss`, 0 as published.
   """
 
-  grid: tuple[int, int]
+  grid: tuple[Side, Side]
   normalize: bool = True
-  entropy: float = 0.0
+  entropy: AtLeast0 = 0.0
 
   @property
   def spec(self) -> TokenSpec:

@@ -9,7 +9,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from arvision.build import build
 from arvision.data.base import DataError
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
@@ -76,6 +75,7 @@ def train(
     DataError: data or checkpoints that cannot be read.
     Diverged: a loss or gradient that is not finite.
   """
+  assemble.check_settings(config)
   data = make_data(config)
   config = differences.as_before(assemble.complete(config, data), workdir)
   if resume_from:
@@ -93,7 +93,7 @@ def train(
     for key in ('log', 'evals', 'pictures', 'checkpoint')
   }
   best = config.checkpoint.get('best') or ''
-  optimizer = build(config.optim, 'optim')
+  optimizer = assemble.part(config, 'optim')
   placement.check_batch(clock.batch_size, optimizer.accumulate)
   frozen = frozen_weights.load(config, going_on or workdir)
   frozen_weights.check_tokens(config, data, frozen)

@@ -2,22 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from arvision.build import ConfigError
+from arvision.build import Checked, ConfigError
 from arvision.layers.param import FIXED
 from arvision.layers.stack import LAYERS
+from arvision.ranges import AtLeast0, Below1, Count, Natural, Positive
 from arvision.training.schedule import Clock, Constant
-
-KINDS = ('adamw', 'lion', 'adam')
 
 
 @dataclasses.dataclass(frozen=True)
-class DecayRule:
+class DecayRule(Checked):
   """Which parameters are subject to weight decay.
 
   The axis of stacked layers is not counted, and neither are the axes of a
@@ -31,7 +30,7 @@ class DecayRule:
       of them in it is exempt.
   """
 
-  min_ndim: int = 2
+  min_ndim: Natural = 2
   exempt: tuple[str, ...] = ()
 
   def __call__(self, params: Any) -> Any:
@@ -50,7 +49,7 @@ class DecayRule:
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Checked):
   """AdamW, Lion or Adam behind clipping and a learning-rate schedule.
 
   AdamW is torch's: p <- p (1 - lr wd) - lr m̂ / (√v̂ + eps), with wd scaled by
@@ -69,36 +68,24 @@ class Optimizer:
     schedule: of the learning rate.
   """
 
-  learning_rate: float
-  kind: str = 'adamw'
-  b1: float = 0.9
-  b2: float = 0.95
-  eps: float = 1e-8
-  weight_decay: float = 0.0
-  weight_decay_end: float | None = None
+  learning_rate: AtLeast0
+  kind: Literal['adamw', 'lion', 'adam'] = 'adamw'
+  b1: Below1 = 0.9
+  b2: Below1 = 0.95
+  eps: Positive = 1e-8
+  weight_decay: AtLeast0 = 0.0
+  weight_decay_end: AtLeast0 | None = None
   decay: DecayRule = DecayRule()
-  clip: float = 0.0
-  accumulate: int = 1
+  clip: AtLeast0 = 0.0
+  accumulate: Count = 1
   schedule: Constant = Constant()
 
   def __post_init__(self):
-    if self.kind not in KINDS:
-      raise ConfigError(
-        f"config.optim.kind='{self.kind}': wanted one of {', '.join(KINDS)}"
-      )
+    super().__post_init__()
     if self.kind == 'adam' and (self.weight_decay or self.weight_decay_end):
       raise ConfigError(
         f"config.optim.kind='adam' has no weight decay, but config.optim."
         f"weight_decay={self.weight_decay}; set it to 0, or kind='adamw'"
-      )
-    for key in ('learning_rate', 'clip', 'weight_decay'):
-      if getattr(self, key) < 0:
-        raise ConfigError(
-          f'config.optim.{key}={getattr(self, key)}: wanted 0 or more'
-        )
-    if self.accumulate < 1:
-      raise ConfigError(
-        f'config.optim.accumulate={self.accumulate}: wanted 1 or more'
       )
 
   def rates(self, clock: Clock) -> dict[str, Callable]:

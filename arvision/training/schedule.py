@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from arvision.build import ConfigError, suggest, value
+from arvision.build import Checked, ConfigError, check, suggest, value
+from arvision.ranges import AtLeast0, Share
 
 UNITS = ('steps', 'epochs', 'examples', 'fraction')
 
@@ -41,6 +42,7 @@ def steps(
     ConfigError: none or several units, an unknown one, a negative number, or
       a fraction of a run whose length is not known.
   """
+  check(duration, Mapping, f'config.{key}')
   given = dict(duration.items())
   for name in given:
     if name not in UNITS:
@@ -52,8 +54,7 @@ def steps(
       f'config.{key}={given}: wanted exactly one of {", ".join(UNITS)}'
     )
   ((unit, number),) = given.items()
-  if number < 0:
-    raise ConfigError(f'config.{key}.{unit}={number}: wanted 0 or more')
+  check(number, AtLeast0, f'config.{key}.{unit}')
   if unit == 'fraction' and total is None:
     raise ConfigError(
       f'config.{key}.fraction: a fraction of what? Here, wanted steps, '
@@ -70,7 +71,14 @@ def steps(
     # Steps of other sizes count for what they were.
     seen = number * (examples if unit == 'epochs' else 1)
     count = _follow([(n, k) for k, n in changes], 1 / batch_size, seen)
-  return max(1, round(count)) if number else 0
+  count = max(1, round(count)) if number else 0
+  # Optimizers count in int32.
+  if count >= 2**31:
+    raise ConfigError(
+      f'config.{key}.{unit}={number} is {count:.3g} steps: wanted 2147483647 at '
+      'most'
+    )
+  return count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +156,7 @@ def run_clock(
 
 
 @dataclasses.dataclass(frozen=True)
-class Constant:
+class Constant(Checked):
   """Linear warm-up, then the peak to the end.
 
   Attributes:
@@ -157,7 +165,7 @@ class Constant:
   """
 
   warmup: Mapping[str, float] | None = None
-  start: float = 0.0
+  start: AtLeast0 = 0.0
 
   def make(self, peak: float, clock: Clock) -> optax.Schedule:
     """step, counted from 0 -> learning rate.
@@ -194,7 +202,7 @@ class WarmupCosine(Constant):
     final: share of the peak at the last step.
   """
 
-  final: float = 0.0
+  final: AtLeast0 = 0.0
 
   def rest(self, peak: float, length: int) -> optax.Schedule:
     return optax.cosine_decay_schedule(peak, length, self.final)
@@ -217,7 +225,7 @@ class WarmupHoldCosine(Constant):
   until: Mapping[str, float] = dataclasses.field(
     default_factory=lambda: {'fraction': 0.75}
   )
-  final: float = 0.0
+  final: AtLeast0 = 0.0
 
   def make(self, peak: float, clock: Clock) -> optax.Schedule:
     until = clock.at(self.until, 'optim.schedule.until')
@@ -240,7 +248,7 @@ class WarmupLinear(Constant):
     final: share of the peak at the last step.
   """
 
-  final: float = 0.0
+  final: AtLeast0 = 0.0
 
   def rest(self, peak: float, length: int) -> optax.Schedule:
     return line(peak, self.final * peak, 0, length)
@@ -257,9 +265,9 @@ class WarmupLin0(Constant):
     final: share of the peak at the last step.
   """
 
-  start: float = 0.005
-  flat: float = 0.05
-  final: float = 0.1
+  start: AtLeast0 = 0.005
+  flat: Share = 0.05
+  final: AtLeast0 = 0.1
 
   def rest(self, peak: float, length: int) -> optax.Schedule:
     return line(peak, self.final * peak, self.flat * length, length)
@@ -274,8 +282,8 @@ class Stairs(Constant):
     factor: at each of them.
   """
 
-  at: tuple[float, ...] = ()
-  factor: float = 0.1
+  at: tuple[Share, ...] = ()
+  factor: AtLeast0 = 0.1
 
   def rest(self, peak: float, length: int) -> optax.Schedule:
     steps = {round(share * length): self.factor for share in self.at}

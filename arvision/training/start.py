@@ -16,6 +16,7 @@ from arvision.data import stream
 from arvision.layers import traced
 from arvision.parallel import host
 from arvision.parallel.host import Placement
+from arvision.tasks import assemble
 from arvision.tasks.base import Task, TrainState
 from arvision.training import differences
 from arvision.training import workdir as workdirs
@@ -40,7 +41,8 @@ class Origin:
     """
     self._task = task
     self._key = jax.random.key(seed)
-    boxed = jax.eval_shape(self._bare, self._key)
+    with assemble.fitting():
+      boxed = jax.eval_shape(self._bare, self._key)
     self._shardings = placement.rules.shardings(placement.mesh, boxed)
     self.abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -238,7 +240,7 @@ def trace_step(
 
   shardings = jax.tree.map(lambda x: x.sharding, state)
   out = (shardings, placement.whole)
-  with placement.scope():
+  with placement.scope(), assemble.fitting():
     jitted = jax.jit(step, donate_argnums=0, out_shardings=out)
     return jitted.trace(state, frozen, batch), names
 

@@ -16,13 +16,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from arvision import trust
-from arvision.build import ConfigError, build
+from arvision.build import ConfigError, build, check
 from arvision.data.base import Data
 from arvision.model import ARModel, sample
+from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
 from arvision.process.editing import kept_tokens
+from arvision.ranges import Guidance, Natural, Seed, Share, Temperature
 from arvision.samplers.base import Known
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
@@ -121,16 +123,17 @@ class TrainedRun:
     top_p: float | None = None,
   ) -> Any:
     """The sampler of the config; what is not None takes its place."""
+    check(guidance, Guidance | None, 'guidance')
+    check(temperature, Temperature | None, 'temperature')
+    check(top_k, Natural | None, 'top_k')
+    check(top_p, Share | None, 'top_p')
     sampler = build(self.config.sampler, 'sampler')
     if guidance is not None:
       scaled = sampler.guidance.scaled_to(guidance)
       sampler = dataclasses.replace(sampler, guidance=scaled)
     given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
     given = {k: v for k, v in given.items() if v is not None}
-    try:
-      choice = dataclasses.replace(sampler.choice, **given)
-    except ValueError as error:
-      raise ConfigError(str(error)) from error
+    choice = dataclasses.replace(sampler.choice, **given)
     return dataclasses.replace(sampler, choice=choice)
 
   def sample_fn(
@@ -153,6 +156,7 @@ class TrainedRun:
     Raises:
       ConfigError: the run is a tokenizer, or values out of their range.
     """
+    check(seed, Seed, 'seed')
     if self.model is None:
       raise ConfigError('a tokenizer draws nothing by itself')
     return SampleFn(
@@ -179,7 +183,7 @@ class TrainedRun:
     Raises:
       ConfigError: as `sample_fn`; tokens that do not lie over the picture.
     """
-    draw = self.sample_fn(*args, **sampling)
+    draw = dataclasses.replace(self.sample_fn(*args, **sampling), null=True)
     grids = self.as_drawn.tokenizer.spec.grids
 
     def call(labels, index, images, keep):
@@ -216,29 +220,39 @@ class SampleFn:
     run: whose weights draw.
     tokens: draws the tokens.
     prompts: what stands for a class number; None where the number itself does.
+    null: whether the number of classes may be a label, and stands for no class.
   """
 
   run: TrainedRun
   tokens: Rows
   prompts: Prompts | None = None
+  null: bool = False
 
   def __call__(
-    self, labels: Any, index: Any, picture: Any = None
+    self, labels: Any, index: Any = None, picture: Any = None
   ) -> tuple[np.ndarray, np.ndarray]:
     """Images and their tokens.
 
     Args:
       labels: (b,) int32.
-      index: (b,) int32 numbers of the images.
+      index: (b,) int32 numbers of the images; None for 0, 1, ...
       picture: images and the tokens of them that stay, see `edit_fn`.
 
     Returns:
       images (b, H, W, C) float32 in [-1, 1], tokens (b, t) int32 or (b, t, c).
 
     Raises:
-      ConfigError: memory ran out.
+      ConfigError: labels that are no classes, or memory ran out.
     """
-    rows = (self._inputs(labels), np.asarray(index, np.int32), picture)
+    labels = _numbers('labels', labels, self._labels)
+    index = np.arange(len(labels)) if index is None else index
+    index = _numbers('index', index, 2**31)
+    if len(labels) != len(index):
+      raise ConfigError(
+        f'{len(labels)} labels and {len(index)} numbers of images in `index`: '
+        'wanted as many of both'
+      )
+    rows = (self._inputs(labels), index, picture)
     tokens = self.tokens(self._held, rows)
     return self.run.as_drawn.decode(tokens), tokens
 
@@ -248,12 +262,39 @@ class SampleFn:
     return self.tokens.fit(self._held, (self._inputs(one), one, None), count)
 
   @property
+  def _labels(self):
+    """How many numbers may be labels."""
+    if self.prompts:
+      return len(self.prompts.names)
+    # Without classes labels are not read.
+    model: Any = self.run.model
+    classes = getattr(model.condition, 'classes', 0)
+    return (classes or 2**31 - 1) + self.null
+
+  @property
   def _held(self):
     return self.run.params, self.run.variables
 
   def _inputs(self, labels):
-    labels = np.asarray(labels, np.int32)
     return self.prompts.take(labels) if self.prompts else {'label': labels}
+
+
+def _numbers(name, values, count):
+  """(b,) int32 of whole numbers below a count.
+
+  Raises:
+    ConfigError: they are not.
+  """
+  array = np.asarray(values)
+  if array.ndim != 1 or array.dtype.kind not in 'iu' or not len(array):
+    raise ConfigError(
+      f'{name}: wanted a list of whole numbers, got {array.dtype} of shape '
+      f'{array.shape}'
+    )
+  wrong = array[(array < 0) | (array >= count)]
+  if len(wrong):
+    raise ConfigError(f'{name}: wanted 0 to {count - 1}, got {wrong[0]}')
+  return array.astype(np.int32)
 
 
 def load_run(
@@ -264,7 +305,7 @@ def load_run(
   allow: str | Iterable[str] = (),
   say: Callable[[str], None] = lambda text: None,
 ) -> TrainedRun:
-  """Opens a run.
+  """Opens a run. Programs are kept in a cache, `host.use_compilation_cache`.
 
   Args:
     workdir: its folder.
@@ -280,6 +321,8 @@ def load_run(
       neither a part of arvision nor allowed.
     DataError: a checkpoint that cannot be read.
   """
+  check(step if step != 'best' else None, Natural | None, 'step')
+  host.use_compilation_cache()
   found = weights.load_weights(workdir, ema, step, trust.packages(allow))
   config = found.config
   workdirs.check_blocks(config, workdir)

@@ -27,6 +27,7 @@ _STARTED = (
   CHECKPOINTS,
   FROZEN,
   LOG,
+  'error.txt',
   'lock.json',
   'log.tmp',
   'parameters.txt',

@@ -1,9 +1,11 @@
 """Commands, files and pictures that README, docs and configs show exist."""
 
+import builtins
 import importlib
 import pathlib
 import re
 import shlex
+import symtable
 
 import pytest
 
@@ -60,3 +62,23 @@ def test_named_files_exist(path):
     for name in re.findall(r'\b((?:launch|benchmarks|tests)/[\w/.]+\w)', text)
   ]
   assert [str(name) for name in names if not name.exists()] == []
+
+
+SNIPPETS = [
+  code
+  for path in PAGES
+  for code in re.findall(
+    r'```python\n(.*?)```', path.read_text(encoding='utf-8'), re.DOTALL
+  )
+]
+
+
+@pytest.mark.parametrize('code', SNIPPETS)
+def test_snippets_use_names_that_they_define(code):
+  names = symtable.symtable(code, 'snippet', 'exec').get_symbols()
+  missing = [
+    name.get_name()
+    for name in names
+    if name.is_referenced() and not (name.is_assigned() or name.is_imported())
+  ]
+  assert SNIPPETS and not [n for n in missing if not hasattr(builtins, n)]

@@ -335,7 +335,7 @@ def test_labels_are_names_or_numbers():
   [
     ('--labels=10', 'there are 10 classes, 0 to 9'),
     ('--labels=seven', "'seven'"),
-    ('--number=0', 'wanted 1 or more'),
+    ('--number=0', '--number=0: wanted 1 to 10000000'),
     ('--name=../x', "--name='../x'"),
     ('--nmber=3', "Did you mean '--number'"),
     ('--config.backbone.depth=3', 'config.backbone.depth: 2 there, 3 here'),

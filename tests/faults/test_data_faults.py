@@ -265,9 +265,7 @@ def test_share_too_small_to_hold_out(tmp_path):
   ids=lambda change: next(iter(change)),
 )
 def test_wrong_fields_name_their_key(change):
-  with pytest.raises(
-    ConfigError, match=rf'config\.data\.{next(iter(change))}='
-  ):
+  with pytest.raises(ConfigError, match=rf'\.{next(iter(change))}='):
     images(Digits(), **change)
 
 

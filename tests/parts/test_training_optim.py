@@ -136,10 +136,10 @@ def test_decay_sees_through_the_boxes_of_init():
 @pytest.mark.parametrize(
   ('fields', 'said'),
   [
-    ({'kind': 'sgd'}, 'adamw, lion, adam'),
+    ({'kind': 'sgd'}, "'adamw' or 'lion' or 'adam'"),
     ({'kind': 'adam', 'weight_decay': 0.1}, 'has no weight decay'),
-    ({'clip': -1.0}, 'config.optim.clip'),
-    ({'accumulate': 0}, 'config.optim.accumulate'),
+    ({'clip': -1.0}, 'Optimizer.clip=-1.0: wanted 0 or more'),
+    ({'accumulate': 0}, 'Optimizer.accumulate=0: wanted 1'),
   ],
 )
 def test_a_wrong_optimizer_is_refused(fields, said):

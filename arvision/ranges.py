@@ -1,0 +1,276 @@
+"""What a value may be, said where a field or a flag is declared.
+
+    heads: Few
+    dropout: Below1 = 0.0
+    std: AtLeast0 | None = None
+
+`build` holds every field of a config to its annotation. A plain `int` is a
+whole number and no bool, a plain `float` one that float32 can hold, and text
+has no NUL byte. What no annotation describes passes, and so do arrays: nothing
+is checked under a trace.
+"""
+
+import argparse
+import collections.abc
+import dataclasses
+import functools
+import math
+import numbers
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+_LARGEST = float(np.finfo(np.float32).max)
+_INT32 = 2**31 - 1
+_WHOLE = 'a whole number, '
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """Numbers from `low` to `high`.
+
+  Attributes:
+    low, high: the ends; NaN and infinities lie outside of every range.
+    above: whether `low` itself is outside.
+    below: whether `high` itself is outside.
+    or_zero: whether 0 is inside anyway.
+  """
+
+  low: float = -_LARGEST
+  high: float = _LARGEST
+  above: bool = False
+  below: bool = False
+  or_zero: bool = False
+
+  def __contains__(self, x: Any) -> bool:
+    if self.or_zero and x == 0:
+      return True
+    low = x > self.low if self.above else x >= self.low
+    return bool(low and (x < self.high if self.below else x <= self.high))
+
+  def __str__(self) -> str:
+    zero = '0, or ' if self.or_zero else ''
+    if self.low == -_LARGEST and self.high == _LARGEST:
+      return 'a finite number'
+    if self.high in (_INT32, _LARGEST):
+      return zero + (
+        f'more than {self.low:g}' if self.above else f'{self.low:g} or more'
+      )
+    if isinstance(self.high, int) and not (self.above or self.below):
+      return f'{zero}{self.low} to {self.high}'
+    ends = '(' if self.above else '[', ')' if self.below else ']'
+    return f'{zero}a number in {ends[0]}{self.low:g}, {self.high:g}{ends[1]}'
+
+
+class Floating:
+  """Names and types of numbers that a network may compute in."""
+
+  names = ('float32', 'bfloat16', 'float16')
+
+  def __contains__(self, x: Any) -> bool:
+    name = x if isinstance(x, str) else getattr(x, 'name', None)
+    name = name or getattr(getattr(x, 'dtype', None), 'name', None)
+    return (name or getattr(x, '__name__', '')) in self.names
+
+  def __str__(self) -> str:
+    return ', '.join(self.names[:-1]) + f' or {self.names[-1]}'
+
+
+Count = Annotated[int, Range(1, _INT32)]
+Natural = Annotated[int, Range(0, _INT32)]
+# What Python loops over, or allocates at once.
+Few = Annotated[int, Range(1, 10_000)]
+FewOr0 = Annotated[int, Range(0, 10_000)]
+Width = Annotated[int, Range(1, 2**20)]
+# Of what is drawn or read: in one call, and in all.
+Batch = Annotated[int, Range(1, 2**16)]
+Many = Annotated[int, Range(1, 10**7)]
+# Of a picture, a patch or a grid.
+Side = Annotated[int, Range(1, 2**14)]
+Byte = Annotated[int, Range(0, 255)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Share = Annotated[float, Range(0, 1)]
+# Dropout, decays of averages: at 1 nothing would be left, or ever change.
+Below1 = Annotated[float, Range(0, 1, below=True)]
+AtLeast0 = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, above=True)]
+Guidance = Annotated[float, Range(0, 10_000)]
+# Below, logits that are divided by it leave the range of float32.
+Temperature = Annotated[float, Range(1e-6, 1e6, or_zero=True)]
+Dtype = Annotated[Any, Floating()]
+
+
+def fault(value: Any, kind: Any) -> str:
+  """'' where a value is of a kind; else what was wanted: 'wanted 1 or more'.
+
+  Args:
+    value: anything.
+    kind: an annotation.
+  """
+  if _fits(value, kind):
+    return ''
+  texts = ', or '.join(dict.fromkeys(map(_text, _members(kind))))
+  if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    return f'wanted {texts}'
+  if not (isinstance(value, numbers.Integral) or math.isfinite(value)):
+    return f'wanted a finite number: {texts}'
+  if value == value // 1:  # what else is wrong with it need not be said
+    texts = texts.removeprefix(_WHOLE)
+  limits = filter(None, map(_limits, _members(kind)))
+  highest: Any = max((r.high for r in limits), default=0)
+  # Only of these is the upper end not in the text.
+  if highest in (_INT32, _LARGEST) and value > highest:
+    most = highest if isinstance(highest, int) else f'{highest:.3g}'
+    texts += f', {most} at most'
+  return f'wanted {texts}'
+
+
+def kinds(target: Any) -> dict[str, Any]:
+  """Name -> annotation of the fields of a class or arguments of a function."""
+  if isinstance(target, type) and not dataclasses.is_dataclass(target):
+    target = target.__init__
+  try:
+    return typing.get_type_hints(target, include_extras=True)
+  except (NameError, TypeError, AttributeError):
+    return {}  # for a type checker alone
+
+
+def number(kind: Any) -> Callable[[str], Any]:
+  """The `type` of a flag: text -> an int or a float of a kind."""
+  base = typing.get_args(kind)[0]
+
+  def read(text: str) -> Any:
+    try:
+      value = base(text)
+    except ValueError:
+      value = text
+    wrong = fault(value, kind)
+    if wrong:
+      raise argparse.ArgumentTypeError(f'={shown(text)[1:-1]}: {wrong}')
+    return value
+
+  return read
+
+
+def shown(value: Any) -> str:
+  """A value as a message shows it, not longer than a line."""
+  text = repr(value)
+  return text if len(text) <= 80 else f'{text[:60]}...'
+
+
+def _members(kind):
+  """The parts of a union; what is no union is its only part."""
+  if typing.get_origin(kind) in (typing.Union, types.UnionType):
+    return [m for part in typing.get_args(kind) for m in _members(part)]
+  return [kind]
+
+
+def _limits(kind):
+  """The `Range` of a kind; None of what is no number."""
+  if kind in (int, float):
+    return Range(-(2**63), 2**63 - 1) if kind is int else Range()
+  if typing.get_origin(kind) is Annotated:
+    found = kind.__metadata__[0]
+    return found if isinstance(found, Range) else None
+  return None
+
+
+def _fits(value, kind) -> bool:
+  if kind is Any or isinstance(kind, typing.TypeVar):
+    return True
+  members = _members(kind)
+  if len(members) > 1:
+    return any(_fits(value, part) for part in members)
+  if isinstance(value, str) and '\0' in value:
+    return False
+  limits, origin = _limits(kind), typing.get_origin(kind)
+  if limits is not None:
+    return _is_number(value, _base(kind)) and (
+      not isinstance(value, numbers.Real) or value in limits
+    )
+  if origin is Annotated:
+    return value in kind.__metadata__[0]
+  if origin is Literal:
+    return value in typing.get_args(kind)
+  if kind in (bool, str):
+    return isinstance(value, kind)
+  if kind in (None, type(None)):
+    return value is None
+  if kind is tuple or origin is tuple:
+    return _fits_tuple(value, typing.get_args(kind))
+  plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
+  if origin is collections.abc.Callable:
+    return callable(value)
+  if origin is collections.abc.Mapping:
+    return isinstance(value, collections.abc.Mapping) or hasattr(value, 'items')
+  # A part: what came out of a block, or what a user wrote. A plain value is none,
+  # and a template of a Flax module is what `Callable` stands for.
+  no_part = plain or isinstance(value, functools.partial)
+  return not (no_part and isinstance(kind, type)) or _is(value, kind)
+
+
+def _is(value, kind) -> bool:
+  try:
+    return isinstance(value, kind)
+  except TypeError:  # a Protocol that only a type checker looks at
+    return False
+
+
+def _base(kind):
+  return typing.get_args(kind)[0] if typing.get_args(kind) else kind
+
+
+def _is_number(value, base) -> bool:
+  if isinstance(value, (bool, np.bool_)):
+    return False
+  if isinstance(value, numbers.Real):
+    whole = isinstance(value, numbers.Integral)
+    return whole if base is int else whole or math.isfinite(value)
+  return hasattr(value, 'dtype') and hasattr(value, 'aval')  # of JAX
+
+
+def _fits_tuple(value, args) -> bool:
+  if not isinstance(value, (tuple, list)):
+    return False
+  if len(args) == 2 and args[1] is Ellipsis:
+    return all(_fits(x, args[0]) for x in value)
+  return not args or (len(value) == len(args) and all(map(_fits, value, args)))
+
+
+def _text(kind) -> str:
+  """What a kind wants."""
+  limits, origin = _limits(kind), typing.get_origin(kind)
+  if limits is not None:
+    whole = _WHOLE if _base(kind) is int else ''
+    if kind is int:
+      return 'a whole number'
+    return whole + str(limits)
+  if origin is Annotated:
+    return str(kind.__metadata__[0])
+  if origin is Literal:
+    return ' or '.join(map(repr, typing.get_args(kind)))
+  if kind is bool:
+    return 'True or False'
+  if kind is str:
+    return 'text without a NUL byte'
+  if kind in (None, type(None)):
+    return 'None'
+  if kind is tuple or origin is tuple:
+    return _text_of_tuple(typing.get_args(kind))
+  if origin is collections.abc.Mapping:
+    return 'a block'
+  return "a block with a 'type'"
+
+
+def _text_of_tuple(args) -> str:
+  if len(args) == 2 and args[1] is Ellipsis:
+    inner = ' or '.join(map(_text, _members(args[0])))
+    return f'a tuple, each {inner}'
+  if not args:
+    return 'a tuple'
+  return f'a tuple of {len(args)}, each ' + ' or '.join(
+    dict.fromkeys(_text(m) for a in args for m in _members(a))
+  )

@@ -1,0 +1,338 @@
+"""Command lines that are wrong in some place, and a process that bears them.
+
+Nothing is trained or drawn: `train` runs up to the trace of its first step, and
+the other commands up to the first program that they would compile.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib
+import io
+import pathlib
+
+import flax.linen as nn
+import jax
+import numpy as np
+from hypothesis import strategies as st
+
+from arvision.commands import common, main, runs
+from arvision.configs.common import shrink
+from arvision.parallel import host
+from arvision.parallel.mesh import make_mesh
+from arvision.plan import topology
+from arvision.tasks import assemble
+from arvision.training import evaluate, frozen, start
+from arvision.training.trained import load_run, placed
+from tests.configs import ALL, GENERATORS
+from tests.laws.groups import GROUPS
+
+# One of every structure, as the laws have them, and all tokenizers.
+NAMES = sorted(names[0] for names in GROUPS.values()) + sorted(
+  name for name in ALL if name not in GENERATORS
+)
+RUNS = {'tokenizer': 'digits/vq', 'generator': 'digits/llamagen'}
+_DIGITS = {'type': 'data.digits.Digits'}
+
+TYPICAL = ('1', '2', '3', '4', '8', '0.1', '0.5', '0.9', 'true', 'false')
+EDGES = ('0', '-1', '', 'none', '1.0', '1e-30', '-0.5', '()', '0.999999', '1,2')
+HOSTILE = (
+  *('nan', 'inf', '-inf', '1e400', '1e-46', '-0.0', '0x10', '1_000', ' 3 '),
+  *('10' * 6, str(2**31), str(2**32), str(2**63), '9' * 5000),
+  *('x', 'None', '[', '(' * 300, '{}', "{'type': 'nowhere.X'}", '(1, 2, 3)'),
+  *("('a', 1)", 'lambda: 1', 'a' * 5000, 'é', '\udcff', 'a\nb', 'a\0b'),
+  *('/dev/null', '/dev/null/x', '../..', '/proc/self/mem', '.', '~', '--', '='),
+)
+TYPES = (
+  *('process.choice.Choice', 'layers.norm.LayerNorm', 'layouts.grid.raster'),
+  *('heads.categorical.Categorical', 'builtins.int', 'collections.OrderedDict'),
+  *(
+    'nowhere.Nothing',
+    'os',
+    'layouts.grid',
+    'structs.Draw',
+    'json.dumps',
+    '..',
+  ),
+)
+FLAGS = {
+  '--config': (*NAMES, 'digits', 'digits/var:x', 'configs', __file__),
+  '--mesh': ('data=-1', 'data=0', 'data=2', 'fsdp=-1,data=-1', f'data={2**70}'),
+  '--labels': ('all', '3', '-1', '10', '3,x', ',', '0,' * 50),
+  '--name': ('a', '../a', '.', 'a' * 300, 'a/b'),
+  '--box': (
+    '0,0,1,1',
+    '0,0,0,0',
+    'nan,0,1,1',
+    '0.9,0.9,1,1',
+    '1,2,3',
+    'inf,0,1,1',
+  ),
+  '--ema': ('raw', '0.99', '1', 'fast'),
+  '--topology': (
+    'v5e:4x4',
+    'v5e:0x4',
+    'v9:4',
+    f'v5e:{10**12}x4',
+    'v5e',
+    'v5e:4x',
+  ),
+  '--which': ('generation', 'reconstruction', 'x', ','),
+  '--output': ('OUT/a.safetensors', 'OUT/a.pth', 'OUT/new', 'OUT', '/proc/x'),
+}
+
+
+class Reached(BaseException):
+  """The command came to its first program; `main` does not catch it."""
+
+
+# ------------------------------------------------------------- the strategies
+
+
+@functools.cache
+def small(name):
+  """A config as the tests can afford it, on data that is at hand."""
+  config = shrink(ALL[name]())
+  with config.unlocked():
+    if not config.data.source.type.startswith('data.digits'):
+      config.data.source = _DIGITS
+    if 'resize' in config.data:
+      del config.data.resize
+      config.data.resize = 'fit'
+  return config
+
+
+@functools.cache
+def leaves(name):
+  """'key.of.block' -> value of all fields of a config."""
+
+  def walk(value, path):
+    if hasattr(value, 'items') and len(value):
+      return {
+        k: v for n, b in value.items() for k, v in walk(b, [*path, n]).items()
+      }
+    return {'.'.join(path): value}
+
+  return walk(small(name), [])
+
+
+@functools.cache
+def options(command):
+  """The flags of a command, but those of the config's keys."""
+  parser = importlib.import_module(f'arvision.commands.{command}').parser()
+  return [
+    action
+    for action in parser._actions
+    if action.option_strings
+    and not isinstance(action, argparse._HelpAction)
+    and action.option_strings[-1]
+    not in ('--config.KEY', '--debug', '--workdir')
+  ]
+
+
+def _values(*own):
+  pools = [st.sampled_from(pool) for pool in (TYPICAL, EDGES, HOSTILE, HOSTILE)]
+  return st.one_of(*pools, *(st.sampled_from(pool) for pool in own if pool))
+
+
+@st.composite
+def overrides(draw, name):
+  """'--config.key=value', and at times a key that is not there."""
+  key = draw(st.sampled_from(sorted(leaves(name))))
+  value = leaves(name)[key]
+  if key.endswith('type'):
+    text = draw(_values(TYPES, TYPES))
+  else:
+    near = (str(value), str(value).lower())
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+      near = tuple(str(x) for x in (value, 2 * value, -value, value + 1))
+    text = draw(_values(near))
+  change = draw(st.sampled_from((*['same'] * 9, 'mistyped', 'deeper', 'outer')))
+  if change == 'mistyped':
+    key = key[:-1] + draw(st.sampled_from(('', 'x', '.', '[0]', ' ')))
+  elif change == 'deeper':
+    key += draw(st.sampled_from(('.x', '.steps', '.type', '.')))
+  elif change == 'outer':
+    key = key.rpartition('.')[0]
+  return f'--config.{key}={text}'
+
+
+@st.composite
+def flags(draw, command):
+  """A flag of a command with some value, or one that it does not have."""
+  action = draw(st.sampled_from(options(command)))
+  name = action.option_strings[-1]
+  if draw(st.integers(0, 15)) == 0:
+    name = name[:-1]
+  if action.nargs == 0:
+    return [name] if draw(st.booleans()) else [f'{name}=1']
+  text = draw(_values(FLAGS.get(name, ()), action.choices or ()))
+  return [name, text] if draw(st.booleans()) else [f'{name}={text}']
+
+
+@st.composite
+def command_lines(draw, command):
+  """A command with what it needs, and up to four things that may be wrong."""
+  parts = []
+  kind = draw(st.sampled_from(sorted(RUNS)))
+  name = draw(st.sampled_from(NAMES)) if command == 'train' else RUNS[kind]
+  for action in options(command):
+    flag = action.option_strings[-1]
+    good = {'--config': name, '--source': 'OUT/x.pth', '--topology': 'v5e:4x4'}
+    if action.required and draw(st.integers(0, 15)):
+      parts.append([f'{flag}={good.get(flag, "OUT/new")}'])
+  where = 'OUT/new' if command in ('train', 'import') else f'RUN/{kind}'
+  if draw(st.integers(0, 11)) == 0:
+    where = draw(_values(('OUT', 'OUT/file', 'OUT/file/x')))
+  parts.append([f'--workdir={where}'])
+  most = 4 if command in ('train', 'plan', 'import') else 1
+  for line in draw(
+    st.lists(overrides(name), min_size=most // 4, max_size=most)
+  ):
+    parts.append([line])
+  parts += draw(st.lists(flags(command), min_size=1 - most // 4, max_size=3))
+  return [command, *(word for part in parts for word in part)]
+
+
+# ---------------------------------------------------------------- the process
+
+
+def _zeros(shapes):
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+
+@functools.cache
+def _codec(name):
+  config = small(name)
+  tokenizer = assemble.make_tokenizer(config)
+  image = np.zeros((1, *config.data.size, config.data.channels), np.float32)
+  return _zeros(
+    nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image)['params'])
+  )
+
+
+@functools.cache
+def _run(kind):
+  config = small(RUNS[kind])
+  codec, kept = _codec(RUNS[kind]), {}
+  params = {'tokenizer': codec}
+  if kind == 'generator':
+    kept = {'tokenizer': {'params': codec}}
+    params = _zeros(assemble.trained_shapes(config))
+  return placed(config, 7, params, kept, make_mesh({'data': -1}))
+
+
+def prepare(patch, folder):
+  """Patches what commands call, so that they end at their first program.
+
+  Args:
+    patch: a `pytest.MonkeyPatch`.
+    folder: 'OUT' in command lines is `folder`/out, 'RUN' `folder`/run.
+  """
+  for kind in RUNS:
+    (folder / 'run' / kind).mkdir(parents=True)
+    (folder / 'run' / kind / 'config.json').write_text('{"data": {}}')
+  kinds = {str(folder / 'run' / kind): kind for kind in RUNS}
+  find, spare = common.find_config, folder / 'spare.py'
+  spare.write_text('')
+
+  def known(path):
+    """The files of all configs give the small ones."""
+    file = find(path)
+    short = '/'.join(file.with_suffix('').parts[-2:])
+    for name in NAMES:
+      if name.partition(':')[0] == short:
+        stub = folder / f'{name.replace("/", "-").replace(":", "-")}.py'
+        stub.write_text(
+          f'from tests.faults.lines import small\n\n\n'
+          f'def get_config(arg=""):\n  return small({name!r})\n'
+        )
+        return stub
+    return file
+
+  def load(config, workdir, *_):
+    if not assemble.is_generator(config) and 'teacher' not in config.task:
+      return {}
+    name = 'teacher' if 'teacher' in config.task else 'tokenizer'
+    with assemble.fitting():
+      return {name: {'params': _zeros(_frozen(config, name))}}
+
+  def stop(self, function, **options):
+    def call(*args):
+      raise Reached
+
+    return call
+
+  def trace(task, placement, state, frozen, batch):
+    start.trace_step(task, placement, state, frozen, batch)
+    raise Reached
+
+  open_it = lambda workdir, *rest, **more: (
+    _run(kinds[str(workdir)])
+    if str(workdir) in kinds
+    else load_run(workdir, *rest, **more)
+  )
+  patch.chdir(folder)
+  patch.setattr(common, 'find_config', known)
+  patch.setattr(runs, 'load_run', open_it)
+  patch.setattr(frozen, 'load', load)
+  patch.setattr(start, 'first_state', lambda o, *_: (o.abstract, 0, 'shapes,'))
+  patch.setattr(start, 'compile_step', trace)
+  patch.setattr(
+    evaluate.HeldOut, 'check', lambda *_: {'batch': np.zeros((1, 8, 8, 1))}
+  )
+  patch.setattr(host.Placement, 'jit', stop)
+  patch.setattr(topology.importlib.util, 'find_spec', _without_libtpu)
+
+
+_find_spec = importlib.util.find_spec
+
+
+def _without_libtpu(name, package=None):
+  return None if name == 'libtpu' else _find_spec(name, package)
+
+
+def _frozen(config, name):
+  block = config.task.teacher if name == 'teacher' else config.tokenizer
+  part = assemble.build(block, name)
+  image = np.zeros((1, *config.data.size, config.data.channels), np.float32)
+  return nn.unbox(jax.eval_shape(part.init, jax.random.key(0), image)['params'])
+
+
+def run(argv, folder):
+  """Runs a command line here.
+
+  Returns:
+    the exit code, None where it came to its first program; and the lines of
+    stderr that are errors or tracebacks.
+  """
+  argv = [
+    word.replace('OUT', str(folder / 'out')).replace('RUN', str(folder / 'run'))
+    for word in argv
+  ]
+  said = io.StringIO()
+  try:
+    with (
+      contextlib.redirect_stderr(said),
+      contextlib.redirect_stdout(io.StringIO()),
+    ):
+      code = main.main(argv)
+  except Reached:
+    code = None
+  return code, faulty(said.getvalue())
+
+
+def faulty(text):
+  """The part of stderr that begins with an error or a traceback."""
+  lines = text.splitlines()
+  for i, line in enumerate(lines):
+    if line.startswith(('arvision: error:', 'Traceback', 'usage:')):
+      return lines[i:]
+  return []
+
+
+def left_behind(folder: pathlib.Path):
+  """What a command that failed must not leave."""
+  return [
+    p for p in folder.rglob('*') if 'partial' in p.name or '.tmp' in p.name
+  ]
