@@ -1,0 +1,375 @@
+"""Every number has a range and a type where it is read."""
+
+import dataclasses
+import importlib
+import inspect
+import math
+import pkgutil
+import re
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import arvision
+from arvision import ranges
+from arvision.build import Checked, ConfigError, build
+from arvision.commands import main
+from arvision.commands.sample import parse_labels, read_labels
+from arvision.process.choice import Choice
+from arvision.process.guidance import Constant
+from arvision.tasks import assemble
+from arvision.training import schedule, trained
+from arvision.training.optim import Optimizer
+from tests.faults import lines
+
+NAN, INF = math.nan, math.inf
+KINDS = [
+  # kind, values of it, values that are not
+  (
+    ranges.Count,
+    [1, 2**31 - 1, np.int64(3)],
+    [0, -1, 1.0, True, '1', None, NAN, 2**31, 10**400],
+  ),
+  (ranges.Natural, [0, 7], [-1, 0.5, False, 2**63]),
+  (ranges.Seed, [0, 2**32 - 1], [-1, 2**32, 1.5, INF]),
+  (ranges.Share, [0, 0.5, 1, np.float32(1)], [-1e-9, 1.1, NAN, True, '0.5']),
+  (ranges.Below1, [0.0, 0.9999], [1, 1.0, -0.1, INF]),
+  (ranges.AtLeast0, [0, 1e-8, 1e30], [-1e-30, NAN, INF, 1e39, 10**400]),
+  (ranges.Positive, [1e-12, 3], [0, 0.0, -1.0, NAN]),
+  (ranges.Temperature, [0, 1e-6, 1.0], [1e-7, 1e-46, -1, NAN, INF, 1e7]),
+  (ranges.Guidance, [0, 1.5], [-1, NAN, INF, 1e5]),
+  (
+    ranges.Dtype,
+    ['float32', 'bfloat16', jnp.float32, np.dtype('float16')],
+    ['float33', 'int8', 3, None],
+  ),
+  (float, [0, -1.5, 3e38], [NAN, INF, 'x', True, None]),
+  (int, [-3, 0], [1.0, True, 2**63]),
+  (bool, [True], [1, 0, 'true', None]),
+  (str, ['', 'é'], ['a\0b', 3, None]),
+  (ranges.Side | None, [None, 3], [0, 'x']),
+  (ranges.Side | str | None, [None, 3, 'fit'], [0, 2.5, 'a\0']),
+  (
+    tuple[ranges.Side, ranges.Side],
+    [(1, 2), [1, 2]],
+    [(1,), (1, 2, 3), (0, 1), 3, 'ab'],
+  ),
+  (tuple[ranges.Below1, ...], [(), (0.5,)], [(1.0,), 0.5, ('x',), (NAN,)]),
+  (typing.Literal['a', 'b'], ['a'], ['c', 1, None]),
+]
+
+
+@pytest.mark.parametrize(
+  ('kind', 'good', 'bad'), KINDS, ids=lambda x: str(x)[:40]
+)
+def test_values_of_a_kind(kind, good, bad):
+  for value in good:
+    assert not ranges.fault(value, kind), value
+  for value in bad:
+    assert ranges.fault(value, kind).startswith('wanted '), value
+
+
+def test_traced_values_pass():
+  seen = []
+  jax.eval_shape(lambda x: seen.append(ranges.fault(x, ranges.Share)), 0.5)
+  assert seen == ['']
+
+
+def _parts():
+  for module in pkgutil.walk_packages(arvision.__path__, 'arvision.'):
+    room = module.name.split('.')[1]
+    if room in (
+      '__main__',
+      'configs',
+      'importers',
+      'commands',
+      'plan',
+      'evals',
+    ):
+      continue
+    for value in vars(importlib.import_module(module.name)).values():
+      if inspect.isclass(value) and value.__module__ == module.name:
+        yield value
+
+
+# Numbers that have no range, with their reasons.
+FREE = {
+  'darkest',  # of a tokenizer's pixels, -1 or 0
+  'high',  # of `Levels`, in units of the latents
+  'low',
+  'mean',  # of a normal law
+  'shift',  # of latents
+}
+# What code makes and no config.
+MADE = {
+  'BlockInputs',
+  'Between',
+  'Cache',
+  'Clock',
+  'Collective',
+  'Result',
+  'Row',
+  'Run',
+  'Slots',
+  'Split',
+  'Step',
+  'TokenSpec',
+  'TrainedRun',
+  '_TokenSplit',
+  'Array',
+  'Instruction',
+  'Replay',
+  'Picked',
+}
+
+
+def test_every_number_of_every_part_has_a_range():
+  bare = re.compile(r"<class '(int|float)'>|\b(int|float)\b(?!\s*,\s*Range)")
+  found = []
+  for part in _parts():
+    if part.__name__ in MADE or not dataclasses.is_dataclass(part):
+      continue
+    for name, kind in part.__dict__.get('__annotations__', {}).items():
+      text = re.sub(r'Annotated\[[^\]]*\)\]', '', str(kind))
+      if name not in FREE | {'image_shape', 'warmup', 'until'} and bare.search(
+        text
+      ):
+        found.append(f'{part.__module__}.{part.__name__}.{name}: {kind}')
+  assert not found
+
+
+def test_every_number_of_a_command_line_has_a_range():
+  found = [
+    f'{command} {action.option_strings}'
+    for command in main.commands()
+    for action in lines.options(command)
+    if action.type in (int, float)
+  ]
+  assert not found
+
+
+@pytest.mark.parametrize(
+  ('block', 'said'),
+  [
+    (
+      {'type': 'process.choice.Choice', 'temperature': NAN},
+      'config.x.temperature=nan: ',
+    ),
+    (
+      {'type': 'layers.blocks.GELU', 'hidden': 0},
+      'config.x.hidden=0: wanted 1 to',
+    ),
+    (
+      {'type': 'layers.blocks.GELU', 'hidden': True},
+      'config.x.hidden=True: wanted a whole',
+    ),
+    (
+      {'type': 'layouts.grid.raster', 'height': 10**12, 'width': 2},
+      'config.x.height=',
+    ),
+    (
+      {'type': 'training.optim.Optimizer', 'learning_rate': 1, 'b1': 1.0},
+      'config.x.b1=1.0: ',
+    ),
+    (
+      {'type': 'training.optim.Optimizer', 'learning_rate': 1, 'eps': 0.0},
+      'config.x.eps=0.0: ',
+    ),
+    (
+      {'type': 'training.optim.Optimizer', 'learning_rate': INF},
+      'config.x.learning_rate=inf: ',
+    ),
+    ({'type': 'data.folder.Folder', 'path': 'a\0b'}, 'config.x.path='),
+  ],
+)
+def test_a_config_names_its_key(block, said):
+  with pytest.raises(ConfigError, match=re.escape(said)):
+    build(block, 'x')
+
+
+def test_parts_made_in_python_are_looked_at_too():
+  for make in (
+    lambda: Choice(temperature=NAN),
+    lambda: Constant(scale=INF),
+    lambda: Constant().scaled_to(NAN),
+    lambda: Optimizer(1.0, b2=1.0),
+    lambda: schedule.WarmupCosine(final=-1.0),
+  ):
+    with pytest.raises(ConfigError, match='wanted'):
+      make()
+  assert issubclass(Choice, Checked)
+
+
+@pytest.mark.parametrize(
+  'duration',
+  [
+    'ten',
+    3,
+    None,
+    {'steps': 'x'},
+    {'steps': True},
+    {'epochs': NAN},
+    {'epochs': 1e30},
+    {'steps': (1,)},
+  ],
+)
+def test_durations_are_numbers(duration):
+  with pytest.raises(ConfigError, match=r'config\.log\.every'):
+    schedule.steps(duration, batch_size=4, examples=10, key='log.every')
+
+
+@pytest.mark.parametrize(
+  ('key', 'value'),
+  [
+    ('seed', -1),
+    ('seed', 2**32),
+    ('seed', 1.5),
+    ('ema', (1.0,)),
+    ('ema', 0.9),
+    ('checkpoint.keep', 0),
+    ('pictures.count', '3'),
+    ('mesh', None),
+    ('train.duration', 'x'),
+  ],
+)
+def test_settings_of_a_config(key, value):
+  config = lines.small('digits/vq').copy_and_resolve_references()
+  with config.unlocked():
+    *path, last = key.split('.')
+    block = config
+    for name in path:
+      block = block[name]
+    del block[last]
+    block[last] = value
+  with pytest.raises(ConfigError, match=f'config.{key}='):
+    assemble.check_settings(config)
+
+
+# ------------------------------------------------------------------- from Python
+
+
+@pytest.fixture(scope='module')
+def run():
+  return lines._run('generator')
+
+
+@pytest.fixture
+def traced(monkeypatch):
+  """Programs stop where they would be compiled."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(trained.Placement, 'jit', lambda *_, **__: _reached)
+    yield
+
+
+def _reached(*args):
+  raise lines.Reached
+
+
+@pytest.mark.parametrize(
+  ('labels', 'index', 'said'),
+  [
+    ([-1], None, 'labels: wanted 0 to 9, got -1'),
+    ([3, -11], None, 'labels: wanted 0 to 9, got -11'),
+    ([10], None, 'labels: wanted 0 to 9, got 10'),
+    ([2**40], None, 'labels: wanted 0 to 9'),
+    ([0.5], None, 'labels: wanted a list of whole numbers'),
+    ([True], None, 'labels: wanted a list of whole numbers'),
+    (['cat'], None, 'labels: wanted a list of whole numbers'),
+    ([], None, 'labels: wanted a list of whole numbers'),
+    (3, None, 'labels: wanted a list of whole numbers'),
+    ([3], [-1], 'index: wanted 0 to 2147483647, got -1'),
+    ([3], [2**31], 'index: wanted 0 to 2147483647'),
+    ([3, 4], [0], '2 labels and 1 numbers'),
+  ],
+)
+def test_labels_and_numbers_of_images(run, traced, labels, index, said):
+  with pytest.raises(ConfigError, match=said):
+    run.sample_fn()(labels, index)
+  with pytest.raises(lines.Reached):
+    run.sample_fn()(labels=[9, 0])
+
+
+def test_an_edit_may_have_no_class(run, traced):
+  images = np.zeros((1, *run.data.shape), np.float32)
+  keep = np.ones(images.shape[:3], bool)
+  with pytest.raises(lines.Reached):
+    run.edit_fn()([10], [0], images, keep)
+  for label in (-1, -11, 11):
+    with pytest.raises(ConfigError, match='labels: wanted 0 to 10'):
+      run.edit_fn()([label], [0], images, keep)
+
+
+@pytest.mark.parametrize(
+  'given',
+  [
+    {'seed': -1},
+    {'seed': 2**32},
+    {'seed': 0.5},
+    {'guidance': NAN},
+    {'guidance': -1.0},
+    {'temperature': NAN},
+    {'temperature': INF},
+    {'temperature': '1'},
+    {'top_k': -1},
+    {'top_k': 2.0},
+    {'top_p': 1.5},
+    {'top_p': NAN},
+  ],
+)
+def test_sampling_values_are_named(run, given):
+  [(name, value)] = given.items()
+  for make in (run.sample_fn, run.edit_fn):
+    with pytest.raises(ConfigError, match=f'^{name}='):
+      make(**given)
+
+
+def test_load_run_uses_the_compilation_cache(monkeypatch, tmp_path):
+  used = []
+  monkeypatch.setattr(
+    trained.host, 'use_compilation_cache', lambda: used.append(1)
+  )
+  with pytest.raises(ConfigError):
+    trained.load_run(tmp_path)
+  assert used
+
+
+# -------------------------------------------------------------- names of classes
+
+CLASSES = (
+  'tench, Tinca tinca',
+  'dog',
+  'great white shark, white shark',
+  '3',
+  'a',
+  'a, b',
+  'b',
+)
+
+
+@pytest.mark.parametrize(
+  ('text', 'wanted'),
+  [
+    ('tench, Tinca tinca', [0]),
+    ('tench,Tinca tinca', [0]),
+    ('dog, tench, Tinca tinca, great white shark, white shark', [1, 0, 2]),
+    ('3', [3]),
+    ('4,6', [4, 6]),
+    ('a,b', [5]),
+    ('b,a', [6, 4]),
+    ('dog,0,dog', [1, 0, 1]),
+  ],
+)
+def test_names_with_commas_can_be_asked_for(text, wanted):
+  assert read_labels(text, CLASSES) == wanted
+  assert parse_labels(text, CLASSES) == list(dict.fromkeys(wanted))
+
+
+@pytest.mark.parametrize(
+  'text', ['tench', 'Tinca tinca', '7', '-1', ',', 'dog,', '9' * 5000]
+)
+def test_what_is_no_class(text):
+  with pytest.raises(ConfigError, match='--labels='):
+    read_labels(text, CLASSES)
