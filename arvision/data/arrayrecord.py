@@ -17,7 +17,13 @@ from arvision.data.base import (
   Source,
   facts_of_files,
 )
-from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode, encode
+from arvision.data.decode import (
+  MAX_PIXELS,
+  Pixels,
+  check_max_pixels,
+  decode,
+  encode,
+)
 
 KIND, VERSION = 'images', 1
 # What the source called every picture: {split: names in order of the records}.
@@ -36,7 +42,7 @@ class ArrayRecordImages(Source):
 
   path: str
   split: str = 'train'
-  max_pixels: int = MAX_PIXELS
+  max_pixels: Pixels = MAX_PIXELS
 
   def __post_init__(self):
     check_max_pixels(self.max_pixels)

@@ -7,14 +7,16 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from arvision.build import ConfigError
+from arvision.build import check
 from arvision.data import files
 from arvision.data.base import BrokenImage
 from arvision.data.tiff import check_tags
+from arvision.ranges import Range
 
 # Kinds whose readers start no program, unlike those of EPS, and read one file.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF', 'PPM', 'WEBP', 'TIFF', 'AVIF')
@@ -22,6 +24,7 @@ FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF', 'PPM', 'WEBP', 'TIFF', 'AVIF')
 MAX_PIXELS = 2**26
 # Above this Pillow itself refuses.
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
+Pixels = Annotated[int, Range(1, MOST_PIXELS)]
 # What a file may hold beyond its pixels: metadata, thumbnails, more pictures.
 _MORE_BYTES = 2**26
 # Every scan of a progressive JPEG costs as much as a whole picture; about 10
@@ -47,11 +50,7 @@ warnings.filterwarnings('ignore', module=r'PIL\.')
 
 def check_max_pixels(number: int) -> None:
   """Raises a ConfigError for a limit that Pillow does not go along with."""
-  if not isinstance(number, int) or not 1 <= number <= MOST_PIXELS:
-    raise ConfigError(
-      f'config.data.source.max_pixels={number!r}: wanted a whole number from 1 '
-      f'to {MOST_PIXELS}'
-    )
+  check(number, Pixels, 'config.data.source.max_pixels')
 
 
 def decode(

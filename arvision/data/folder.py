@@ -11,7 +11,7 @@ from absl import logging
 
 from arvision.data import files
 from arvision.data.base import DataError, Example, Source, facts_of_files
-from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode
+from arvision.data.decode import MAX_PIXELS, Pixels, check_max_pixels, decode
 from arvision.data.files import shown
 from arvision.ranges import Byte
 
@@ -48,7 +48,7 @@ class Folder(Source):
   extensions: tuple[str, ...] = EXTENSIONS
   background: tuple[Byte, Byte, Byte] = (255, 255, 255)
   only: tuple[str, ...] = ()
-  max_pixels: int = MAX_PIXELS
+  max_pixels: Pixels = MAX_PIXELS
 
   def __post_init__(self):
     check_max_pixels(self.max_pixels)

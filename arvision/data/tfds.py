@@ -19,7 +19,7 @@ from arvision.data.base import (
   Source,
   facts_of_files,
 )
-from arvision.data.decode import MAX_PIXELS, check_max_pixels, decode
+from arvision.data.decode import MAX_PIXELS, Pixels, check_max_pixels, decode
 
 # Without a namespace, which may stand for code from elsewhere.
 _NAME = re.compile(r'\w+(/\w[\w+.-]*)?(:[\d.*]+)?', re.ASCII)
@@ -53,7 +53,7 @@ class Tfds(Source):
   image: str = 'image'
   label: str = 'label'
   caption: str = ''
-  max_pixels: int = MAX_PIXELS
+  max_pixels: Pixels = MAX_PIXELS
 
   def __post_init__(self):
     check_max_pixels(self.max_pixels)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from arvision.build import ConfigError, suggest
 from arvision.data.base import DataError
+from arvision.ranges import Natural
 from arvision.training import digests
 from arvision.training import workdir as workdirs
 from arvision.training.kept import best_of
@@ -38,7 +39,7 @@ class Weights:
 
   config: ConfigDict
   params: Any
-  step: int
+  step: Natural
   ema: str
 
 

@@ -22,8 +22,9 @@ from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.plan import topology
 from arvision.tasks import assemble
-from arvision.training import evaluate, frozen, start
+from arvision.training import evaluate, frozen, memory, start
 from arvision.training.trained import load_run, placed
+from arvision.training.weights import Weights
 from tests.configs import ALL, GENERATORS
 from tests.laws.groups import GROUPS
 
@@ -219,7 +220,8 @@ def _run(kind):
   if kind == 'generator':
     kept = {'tokenizer': {'params': codec}}
     params = _zeros(assemble.trained_shapes(config))
-  return placed(config, 7, params, kept, make_mesh({'data': -1}))
+  found = Weights(config, params, 7, 'raw')
+  return placed(found, kept, make_mesh({'data': -1}))
 
 
 def prepare(patch, folder):
@@ -257,14 +259,16 @@ def prepare(patch, folder):
     with assemble.fitting():
       return {name: {'params': _zeros(_frozen(config, name))}}
 
+  def reached(*args):
+    raise Reached
+
   def stop(self, function, **options):
-    def call(*args):
-      raise Reached
+    return reached
 
-    return call
+  trace_step = start.trace_step
 
-  def trace(task, placement, state, frozen, batch):
-    start.trace_step(task, placement, state, frozen, batch)
+  def trace(*args):
+    trace_step(*args)
     raise Reached
 
   open_it = lambda workdir, *rest, **more: (
@@ -277,11 +281,13 @@ def prepare(patch, folder):
   patch.setattr(runs, 'load_run', open_it)
   patch.setattr(frozen, 'load', load)
   patch.setattr(start, 'first_state', lambda o, *_: (o.abstract, 0, 'shapes,'))
-  patch.setattr(start, 'compile_step', trace)
+  patch.setattr(start, 'trace_step', trace)
   patch.setattr(
     evaluate.HeldOut, 'check', lambda *_: {'batch': np.zeros((1, 8, 8, 1))}
   )
   patch.setattr(host.Placement, 'jit', stop)
+  patch.setattr(memory.Rows, '__call__', reached)
+  patch.setattr(memory.Rows, 'fit', reached)
   patch.setattr(topology.importlib.util, 'find_spec', _without_libtpu)
 
 

@@ -260,7 +260,7 @@ def run():
 def traced(monkeypatch):
   """Programs stop where they would be compiled."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(trained.Placement, 'jit', lambda *_, **__: _reached)
+    patch.setattr(trained.Rows, '__call__', _reached)
     yield
 
 
