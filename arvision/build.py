@@ -57,13 +57,13 @@ class Checked:
 
 def suggest(name: str, names) -> str:
   """' Did you mean x?' where a name is close, and the names there are."""
-  names = sorted(names)
+  names = sorted(map(str, names))
   return f'{did_you_mean(name, names)} There are: {", ".join(names)}.'
 
 
 def did_you_mean(name: str, names, most: int = 1) -> str:
   """ " Did you mean 'x'?" with the closest names, '' without any."""
-  near = difflib.get_close_matches(name, sorted(names), n=most)
+  near = difflib.get_close_matches(str(name), sorted(names), n=most)
   quoted = ' or '.join(f"'{x}'" for x in near)
   return f' Did you mean {quoted}?' if near else ''
 

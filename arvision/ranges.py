@@ -204,7 +204,7 @@ def _fits(value, kind) -> bool:
   plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
   if origin is collections.abc.Callable:
     return callable(value)
-  if origin is collections.abc.Mapping:
+  if collections.abc.Mapping in (kind, origin):
     return isinstance(value, collections.abc.Mapping) or hasattr(value, 'items')
   # A part: what came out of a block, or what a user wrote. A plain value is none,
   # and a template of a Flax module is what `Callable` stands for.
@@ -260,7 +260,7 @@ def _text(kind) -> str:
     return 'None'
   if kind is tuple or origin is tuple:
     return _text_of_tuple(typing.get_args(kind))
-  if origin is collections.abc.Mapping:
+  if collections.abc.Mapping in (kind, origin):
     return 'a block'
   return "a block with a 'type'"
 

@@ -37,12 +37,21 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+_BLOCKS = (
+  *('tokenizer', 'task', 'layout', 'feed', 'backbone', 'head', 'condition'),
+  *('sampler', 'release', 'rules'),
+)
+
+
 def check_settings(config: Any) -> None:
   """Refuses a config that lacks a block, or whose own keys are out of range.
 
   Raises:
     ConfigError: with the key.
   """
+  for name in _BLOCKS:
+    if name in config:
+      check(config[name], Mapping, f'config.{name}')
   for key, kind in _SETTINGS.items():
     value = config
     for name in key.split('.'):

@@ -186,13 +186,80 @@ def command_lines(draw, command):
   if draw(st.integers(0, 11)) == 0:
     where = draw(_values(('OUT', 'OUT/file', 'OUT/file/x')))
   parts.append([f'--workdir={where}'])
-  most = 4 if command in ('train', 'plan', 'import') else 1
+  # Of configs that are traced where they can be, which takes long, more is wrong.
+  least, most = (1, 4) if command == 'train' else (0, 2)
   for line in draw(
-    st.lists(overrides(name), min_size=most // 4, max_size=most)
+    st.lists(overrides(name), min_size=least, max_size=most, unique=True)
   ):
     parts.append([line])
-  parts += draw(st.lists(flags(command), min_size=1 - most // 4, max_size=3))
+  parts += draw(st.lists(flags(command), min_size=not least, max_size=3))
   return [command, *(word for part in parts for word in part)]
+
+
+# As they may stand in a file; `math` gives the names.
+VALUES = (
+  *(
+    '0',
+    '-1',
+    '1',
+    '2',
+    '0.5',
+    '1.0',
+    'nan',
+    'inf',
+    '10**12',
+    '2**63',
+    '10**400',
+  ),
+  *(
+    'None',
+    'True',
+    "''",
+    "'3'",
+    "'x'",
+    "'a\\0b'",
+    '()',
+    '(0,)',
+    "('a', 'b')",
+    '[1]',
+  ),
+  *('{}', "{'type': 'nowhere.X'}", "{'type': 'layers.norm.LayerNorm'}", '1j'),
+  *("{'steps': 'ten'}", "{'steps': nan}", "{'epochs': -1, 'steps': 1}", "b'x'"),
+  *('print', 'object()', '{1, 2}', '{3: 4}', '[[[]]]', 'Ellipsis'),
+)
+
+
+@st.composite
+def files(draw):
+  """The text of a config with some values that may be wrong, or none at all."""
+  name = draw(st.sampled_from(NAMES))
+  keys = st.sampled_from(sorted(leaves(name)))
+  text = (
+    'from math import inf, nan\nfrom tests.faults.lines import changed\n\n\n'
+    f'def get_config():\n  return changed({name!r}'
+  )
+  for key in draw(st.lists(keys, min_size=1, max_size=3, unique=True)):
+    if draw(st.integers(0, 7)) == 0:
+      key = key.rpartition('.')[0] or key
+    text += f', ({key!r}, {draw(st.sampled_from((*VALUES, "changed")))})'
+  return f'{text})\n'
+
+
+def changed(name, *pairs):
+  """A config with other values under some keys; `changed` takes the key away."""
+  config = small(name).copy_and_resolve_references()
+  with config.unlocked():
+    for key, value in pairs:
+      *path, last = key.split('.')
+      block = config
+      for part in path:
+        block = block.get(part) if hasattr(block, 'get') else None
+      if not hasattr(block, 'keys') or last not in block:
+        continue
+      del block[last]
+      if value is not changed:
+        block[last] = value
+  return config
 
 
 # ---------------------------------------------------------------- the process
@@ -253,9 +320,9 @@ def prepare(patch, folder):
     return file
 
   def load(config, workdir, *_):
-    if not assemble.is_generator(config) and 'teacher' not in config.task:
+    name = 'teacher' if 'teacher' in config.get('task', {}) else 'tokenizer'
+    if name == 'tokenizer' and not assemble.is_generator(config):
       return {}
-    name = 'teacher' if 'teacher' in config.task else 'tokenizer'
     with assemble.fitting():
       return {name: {'params': _zeros(_frozen(config, name))}}
 

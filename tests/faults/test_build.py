@@ -79,7 +79,7 @@ def test_a_block_without_a_type_and_a_value_that_is_no_block():
 
 def test_values_that_a_part_refuses_carry_the_key():
   refused(
-    r'config.choice.top_p=3.0: wanted 1 at most',
+    'config.choice.top_p=3.0: wanted 0 to 1',
     build,
     {'type': 'process.choice.Choice', 'top_p': 3.0},
     'choice',

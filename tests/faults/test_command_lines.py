@@ -14,18 +14,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from arvision.commands import main
 from tests.faults import lines
 
-# Command -> how many of the 600 lines.
+# Command -> how many of the 600; FILES are configs of a user's own.
+FILES = 60
 COUNTS = {
-  'train': 240,
-  'sample': 60,
-  'eval': 40,
-  'edit': 60,
-  'encode': 40,
+  'train': 140,
+  'sample': 80,
+  'eval': 50,
+  'edit': 80,
+  'encode': 50,
   'export': 30,
   'latents': 30,
-  'plan': 30,
-  'report': 30,
-  'import': 40,
+  'plan': 25,
+  'report': 25,
+  'import': 30,
 }
 PROCESSES = 25
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,44 +40,53 @@ def place(tmp_path_factory):
     yield folder
 
 
-def tried(command, place):
-  """Runs the lines of a command; returns those that did not end well, and refused."""
-  wrong, refused = [], []
+def tried(strategy, count, place):
+  """Runs command lines; returns those that did not end well, and all codes."""
+  wrong, codes = [], set()
 
   @settings(
-    max_examples=COUNTS[command],
+    max_examples=count,
     derandomize=True,
     database=None,
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
   )
-  @given(lines.command_lines(command))
+  @given(strategy)
   def go(argv):
     shutil.rmtree(place / 'out', ignore_errors=True)
     (place / 'out').mkdir()
     (place / 'out' / 'file').write_text('x')
+    if isinstance(argv, str):
+      (place / 'out' / 'own.py').write_text(argv)
+      argv = ['train', '--config=OUT/own.py', '--workdir=OUT/new']
     code, said = lines.run(argv, place)
-    if code == 2 and len(said) == 1:
-      refused.append(argv)
-    elif code not in (None, 0):
+    codes.add(code)
+    if code not in (None, 0) and (code, len(said)) != (2, 1):
       wrong.append((argv, code, said))
     wrong.extend((argv, 'left', p) for p in lines.left_behind(place / 'out'))
 
   go()
-  return wrong, refused
+  return wrong, codes
 
 
 def test_there_are_600_lines_of_every_command():
   assert COUNTS.keys() == main.commands().keys()
-  assert sum(COUNTS.values()) == 600
+  assert sum(COUNTS.values()) + FILES == 600
 
 
 @pytest.mark.parametrize('command', sorted(COUNTS))
 def test_lines_run_or_are_refused(command, place):
-  wrong, refused = tried(command, place)
+  strategy = lines.command_lines(command)
+  wrong, codes = tried(strategy, COUNTS[command], place)
   assert not wrong, '\n'.join(map(repr, wrong[:5]))
-  assert refused
+  assert 2 in codes and (command != 'train' or None in codes)
+
+
+def test_configs_run_or_are_refused(place):
+  wrong, codes = tried(lines.files(), FILES, place)
+  assert not wrong, '\n'.join(map(repr, wrong[:5]))
+  assert codes >= {2, None}
 
 
 # What is wrong with these shows before anything is opened.

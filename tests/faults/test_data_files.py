@@ -133,7 +133,7 @@ def test_only_regular_files_are_opened(tmp_path, kind):
       read_features(odd, 4)
     with pytest.raises(DataError, match='regular file'):
       read_idx(odd, 1)
-    with pytest.raises(OSError, match='regular file'):
+    with pytest.raises(DataError, match='regular file'):
       page.picture(odd, 'x')
   with pytest.raises(DataError, match='not a regular file'):
     edit.region_of(str(odd), '', (8, 8))
