@@ -139,16 +139,20 @@ def filling(path: str | os.PathLike) -> Iterator[None]:
     ConfigError: the disk is full.
   """
   before = threading.excepthook
+  told: list[BaseException | None] = []
 
   def heard(found):
-    if not _full(found.exc_value):
+    if _full(found.exc_value):
+      told.append(found.exc_value)
+    else:
       before(found)
 
   threading.excepthook = heard
   try:
     yield
   except Exception as error:
-    if not _full(error):
+    # A thread that died of it may be missed in another way.
+    if not (told or _full(error)):
       raise
     raise ConfigError(
       f"--workdir: '{path}': no space is left; free space there and type the "

@@ -202,6 +202,7 @@ class Writer:
         self._board.close()
       else:  # nobody empties the queue, so nobody may wait for that
         events._event_queue.cancel_join_thread()
+        events._closed = True
 
   @property
   def _events(self):

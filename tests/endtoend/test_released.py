@@ -6,9 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from arvision.build import ConfigError
+from arvision.commands import runs
 from arvision.commands.main import main
 from arvision.importers import files
-from arvision.training import weights
+from arvision.training import memory, weights
 from arvision.training.trained import load_run
 from tests.endtoend.conftest import SHORT
 from tests.parity.case import CASES, Case
@@ -44,6 +46,7 @@ def test_out_and_in_again_is_the_same_run(digits_runs, tmp_path, suffix):
     ]
   )
   before, after = load_run(digits_runs / 'var'), load_run(tmp_path / 'var')
+  assert before.ema == '0.99' and after.ema == 'raw'
   same(before.params, after.params)
   same(before.variables, after.variables)
   labels, index = np.arange(3), np.arange(3)
@@ -51,6 +54,41 @@ def test_out_and_in_again_is_the_same_run(digits_runs, tmp_path, suffix):
     before.sample_fn(seed=5)(labels, index),
     after.sample_fn(seed=5)(labels, index),
   )
+
+
+def test_the_dtype_of_a_run_may_be_changed(digits_runs):
+  run = load_run(digits_runs / 'var')
+  config = run.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.backbone.dtype = 'bfloat16'
+  half = runs.with_config(run, config, 'run')
+  assert half.model.backbone.dtype == 'bfloat16'
+  images, _ = half.sample_fn(seed=1)(np.arange(2), np.arange(2))
+  exact, _ = run.sample_fn(seed=1)(np.arange(2), np.arange(2))
+  assert images.shape == exact.shape and np.isfinite(images).all()
+  with config.unlocked():
+    config.backbone.width = 8
+  with pytest.raises(ConfigError, match='width: .* there, 8 here'):
+    runs.with_config(run, config, 'run')
+
+
+def test_calls_of_any_size_draw_the_same(digits_runs, monkeypatch):
+  run = load_run(digits_runs / 'var')
+  labels, index = np.arange(6), np.arange(6)
+  images, tokens = run.sample_fn(seed=3)(labels, index)
+  few, same_tokens = run.sample_fn(seed=3, at_once=4)(labels, index)
+  np.testing.assert_array_equal(tokens, same_tokens)
+  np.testing.assert_allclose(images, few, atol=1e-5)
+  said = []
+  tight = load_run(digits_runs / 'var', say=said.append)
+  monkeypatch.setattr(memory, 'free', lambda placement: 1)
+  one, same_tokens = tight.sample_fn(seed=3)(labels, index)
+  np.testing.assert_array_equal(tokens, same_tokens)
+  np.testing.assert_allclose(images, one, atol=1e-5)
+  assert {line.split(':')[0] for line in said} == {
+    'drawing 1 at once',
+    'decoding 1 at once',
+  }
 
 
 def test_the_file_has_the_official_keys_and_shapes(tmp_path):

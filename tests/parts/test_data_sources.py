@@ -259,6 +259,12 @@ def test_tfds_pictures_are_decoded_by_our_rules(tmp_path):
     _ = small[0]
 
 
+def test_names_of_tfds_need_no_data(tmp_path, caplog):
+  source = Tfds('imagenet2012', data_dir=str(tmp_path))
+  assert len(source.classes) == 1000 and source.classes[0] == 'n01440764'
+  assert caplog.records == [] and list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def plain_font(tmp_path):
   """Pillow's own font: no emoji but a few symbols of the same blocks."""

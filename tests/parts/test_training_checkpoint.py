@@ -15,7 +15,7 @@ from arvision.tasks.base import TrainState
 from arvision.training import differences, digests, workdir
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.trees import load_tree, save_tree
-from arvision.training.weights import load_params
+from arvision.training.weights import load_params, load_weights
 
 FACTS = {'seed': 1}
 
@@ -267,6 +267,8 @@ def test_parameters_are_read_alone(tmp_path):
   assert load_params(tmp_path, '0.9')[1]['net']['kernel'][0, 0] == np.float32(
     0.9
   )
+  named = [load_weights(tmp_path, ema).ema for ema in (None, '0.9', 'raw')]
+  assert named == ['0.99', '0.9', 'raw']
   _, params, step = load_params(tmp_path, 'raw', step=1)
   assert step == 1 and params['net']['kernel'][0, 0] == 1.0
   with pytest.raises(ConfigError, match='There are: 0.9, 0.99, raw'):
