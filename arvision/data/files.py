@@ -90,11 +90,13 @@ def search(
   while parent != os.path.dirname(parent):
     parent = os.path.dirname(parent)
     searched.add(parent)
-  files, file_links, passed = [], [], {}
+  files: list[str] = []
+  file_links: list[str] = []
+  passed: dict[str, str] = {}
   folders = ['']
   while folders:
     # Folders come before links to folders.
-    folder_links = []
+    folder_links: list[str] = []
     for start in folders:
       real = os.path.realpath(os.path.join(root, start))
       if real in searched:
