@@ -50,7 +50,7 @@ class ArrayRecordImages(Source):
   @functools.cached_property
   def _spec(self):
     spec = records.read_spec(self.path, KIND, VERSION)
-    classes, splits = spec.get('classes'), spec.get('splits')
+    classes, splits = spec.get('classes'), spec.get('splits', {})
     names = isinstance(classes, list) and {type(c) for c in classes} <= {str}
     counts = isinstance(splits, dict) and all(
       type(n) is int and n >= 0 for n in splits.values()
