@@ -62,6 +62,7 @@ class Tfds(Source):
   def _builder(self) -> Any:
     # Imported here: the start of other runs shall not pay for it.
     import tensorflow_datasets as tfds
+    from etils import epath
 
     if not _NAME.fullmatch(self.builder):
       raise ConfigError(
@@ -69,7 +70,7 @@ class Tfds(Source):
         'TFDS dataset, name/config:version'
       )
     with self._told():
-      _check_features(self.builder, tfds.core.as_path(self._folder(tfds)))
+      _check_features(self.builder, epath.Path(self._folder(tfds)))
       return tfds.builder(
         self.builder,
         data_dir=self.data_dir or None,

@@ -88,8 +88,6 @@ def _advice(config):
     elif name == 'clip':
       text = f'a smaller config.{key} (now {value})'
       found.append(text if value else f'config.{key}=1.0')
-    elif name == 'eps' and not value:
-      found.append(f'config.{key}=1e-8')
     elif block.endswith('.warmup'):
       found.append(f'a longer warm-up (config.{key}, now {value})')
   return found

@@ -235,6 +235,12 @@ MASKED = _drawn_by('samplers.masked.Masked') + _drawn_by(
 )
 
 
+# One for every pair of a feed and a head.
+PAIRS = {
+  (config.feed.type, config.head.type): names
+  for names in GROUPS.values()
+  for config in [GENERATORS[names[0]]()]
+}.values()
 # Those that keep the tokens that they are most sure of.
 CONFIDENT = _drawn_by('samplers.masked.Masked')
 
@@ -407,7 +413,9 @@ def test_equally_sure_tokens_are_kept_as_scheduled(names):
   np.testing.assert_array_equal(found.values[known], tokens[known])
 
 
-def test_draws_of_a_step_share_no_key(law):
+@pytest.mark.parametrize('names', PAIRS, ids=', '.join)
+def test_draws_of_a_step_share_no_key(names):
+  law = case(names[0])
   draw = Logged(Draw.create(0, jnp.arange(BATCH)), [])
 
   def loss(params, frozen, tokens):

@@ -89,7 +89,7 @@ def test_rows_are_those_of_a_layout_of_the_drawn_scales(seed):
   codes = jnp.asarray(rng.integers(0, 16, (2, whole.tokens)))
   draw = Draw.create(seed, np.arange(2)).replace(progress=0.5)
   slots = jax.jit(lambda c: feed.train(Tokens(c), whole, codec, draw))(codes)
-  chosen = np.asarray(feed.draw_scales(draw.key('scales'), whole))
+  chosen = np.asarray(feed.draw_scales(draw.key('feed/scales'), whole))
   part = scales(tuple(g for g, taken in zip(whole.grids, chosen) if taken))
   inside = chosen[whole.entity_of_token]
   own = Resample().train(Tokens(codes[:, inside]), part, codec, draw)
@@ -129,7 +129,7 @@ def test_the_loss_is_that_of_a_model_of_the_drawn_scales():
   lists = set()
   for seed in range(4):
     draw = Draw.create(seed, np.arange(2))
-    chosen = model.feed.draw_scales(draw.key('scales'), layout)
+    chosen = model.feed.draw_scales(draw.key('feed/scales'), layout)
     grids = tuple(g for g, taken in zip(layout.grids, chosen) if taken)
     part = model.clone(layout=scales(grids))
     inside = np.asarray(chosen)[layout.entity_of_token]
