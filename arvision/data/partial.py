@@ -1,4 +1,7 @@
-"""Folders that are filled under another name, and what is left of them."""
+"""Folders that appear whole: filled under a temporary name, then renamed.
+
+What a killed process left under such a name is removed.
+"""
 
 import contextlib
 import fcntl
