@@ -22,6 +22,7 @@ from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.pyramid import PyramidVQ
 from tests.parity.case import Case, captured, imported, nchw, nhwc
+from tests.parity.systems import var
 
 INPUTS = {'label', 'encoder_features'}
 
@@ -98,8 +99,6 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 def _config(case, scales, **more):
   """Our config of the official constructor's arguments."""
   args, config = case.args, common.new()
-  if not args['attn_l2_norm']:
-    raise NotImplementedError('FlexVAR without L2-normalised attention')
   options: dict[str, Any] = {'drawn': scales, 'top_k': 0, 'top_p': 1.0, **more}
   parts.flexvar(
     config,
@@ -114,25 +113,28 @@ def _config(case, scales, **more):
     drop_path=0.0,
     **options,
   )
-  config.backbone.mlp.hidden = round(args['embed_dim'] * args['mlp_ratio'])
-  config.backbone.norm.epsilon = args['norm_eps']
-  config.backbone.position.side = int(args['pos_grid'].split('x')[0])
+  var.set_blocks(config, args)
+  rows, columns = map(int, args['pos_grid'].split('x'))
+  if rows != columns:
+    raise args.refused('pos_grid', 'our table of positions is square')
+  config.backbone.position.side = rows
   return config
 
 
 def _sampler(case):
   """The sampler of the recorded call."""
-  given, args = case.call, case.args
-  drawn = tuple(given.get('infer_patch_nums') or args['patch_nums'])
+  var.greedy(case)
+  run, args = case.generation, case.args
+  drawn = tuple(run.get('infer_patch_nums') or args['patch_nums'])
   config = _config(
     case,
     tuple(args['patch_nums']),
     drawn=drawn,
-    guidance=case.meta['generation']['cfg'],
-    largest=given.get('max_pn', 16),
+    guidance=run['cfg'],
+    largest=run.get('max_pn', 16),
   )
   guidance = config.sampler.guidance
-  if given.get('used_llamagen_cfg'):
+  if run.get('used_llamagen_cfg'):
     guidance.update(scale=guidance.scale - 1, shares=(1.0,) * len(drawn))
   config.sampler.choice.temperature = 0.0
   return build(config.sampler, 'sampler')

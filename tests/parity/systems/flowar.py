@@ -1,7 +1,7 @@
 """FlowAR: the transformer over scales, its flow head, and their samples."""
 
+import dataclasses
 import functools
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from arvision.build import build
 from arvision.configs import common
 from arvision.configs.flowar import parts
-from arvision.importers import flowar as table
+from arvision.configs.mar import parts as mar_parts
 from arvision.layers.level import as_time
 from arvision.model import sample
 from arvision.process.flow import mix
@@ -21,6 +21,7 @@ from arvision.structs import Replay, Tokens, blank_tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.kl import PyramidKL
 from tests.parity.case import Case, imported, intermediates, nchw, nhwc
+from tests.parity.systems import xar
 from tests.parity.systems.flexvar import Given
 
 INPUTS = {
@@ -32,25 +33,23 @@ INPUTS = {
   'head_t',
   'gen_noise',
 }
+# Tokens along a side of the official rotations.
+_SIDE = 16
 
 
 def config_of(case: Case) -> ConfigDict:
   """Our config of the official constructor's arguments."""
-  args, given = case.args, case.call
-  if args['encoder_embed_dim'] != args['decoder_embed_dim']:
-    raise NotImplementedError('two widths')
-  if args['encoder_num_heads'] != args['decoder_num_heads']:
-    raise NotImplementedError('two numbers of heads')
-  if args.get('buffer_size') or args.get('patch_size', 1) != 1:
-    raise NotImplementedError('a buffer or patches')
+  args = case.args
+  first, second = xar.halves_of(args)
+  args.only(img_size=args['vae_stride'] * args['scale'][-1])
   config = common.new()
   parts.flowar(
     config,
     scales=args['scale'],
     channels=args['vae_embed_dim'],
     classes=case.meta['weights']['class_emb.weight']['shape'][0] - 1,
-    width=args['encoder_embed_dim'],
-    heads=args['encoder_num_heads'],
+    width=first['width'],
+    heads=first['heads'],
     depth=args['encoder_depth'],
     second_depth=args['decoder_depth'],
     head=parts.CROSS if args['cross'] else parts.SELF,
@@ -58,18 +57,36 @@ def config_of(case: Case) -> ConfigDict:
     head_depth=args['diffloss_d'],
     head_heads=args['flow_head_heads'],
     dropout=0.0,
-    guidance=given['cfg'],
-    below=given['guidance'],
-    steps=given['num_steps'],
   )
-  config.backbone.mlp.hidden = args['swiglu_hidden']
+  config.backbone.mlp.hidden = first['hidden']
+  if second != first:
+    mar_parts.second_half(config, **second)
+    config.release.second_heads = second['heads']
   config.head.mlp.hidden = args['head_swiglu_hidden']
+  _set_sampler(config, case.generation)
   return config
+
+
+def _set_sampler(config, run):
+  """The sampler of the recorded call."""
+  run.says('kind', 'deterministic replay')
+  steps, below = run['num_steps'], run['guidance']
+  run.only(guidance_interval_upper=below)
+  # The official code guides with scales above 1 alone.
+  config.sampler.guidance.schedule.end = max(run['cfg'], 1.0)
+  config.sampler.guidance.level = below
+  config.head.counts.update(first=steps, last=steps)
+  levels = build(config.head.solver, 'solver').levels(steps)
+  run.only(network_calls_per_scale=len(levels) - 1)
 
 
 def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   io, config = case.io, config_of(case)
-  model, layout = assemble.make_model(config), build(config.layout, 'layout')
+  layout = build(config.layout, 'layout')
+  # The official rotations count in 16ths of a side, whatever the grid.
+  coords = layout.coords * np.float32(_SIDE / layout.grids[-1][0])
+  layout = dataclasses.replace(layout, coords=coords)
+  model = assemble.make_model(config).clone(layout=layout)
   batch, inputs = len(io['label']), {'label': io['label']}
   channels = config.head.channels
   half = functools.partial(Given, z_channels=2 * channels)
@@ -77,10 +94,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     encoder=half, decoder=half, channels=channels, scales=layout.grids
   ).bind({})
   shapes = assemble.model_shapes(model, lambda: codec, blank_tokens(codec.spec))
-  form = table.Transformer(config.backbone.heads)
-  params = imported(case, form, shapes)
-  every = int(re.findall(r'every (\d+)-th', case.meta['stored_tokens'])[0])
-  some = np.s_[:, ::every]
+  params = imported(case, build(config.release, 'release'), shapes)
 
   latent = nhwc(io['latent'])
   tokens = Tokens(codec.scaled(latent.reshape(batch, -1, latent.shape[-1])))
@@ -93,12 +107,15 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   lossy = (tokens, inputs, draw, codec)
   seen = intermediates(model, params, *lossy, train=False, method='loss')
   first, head = seen['backbone'], seen['head']
-  yield 'embed', first['_embed'][0][some]
-  yield 'after_block0', _blocks(first['stack'])[0][some]
-  yield 'encoder_out', first['norm_first']['__call__'][0][some]
-  yield 'decoder_after_block0', _blocks(first['stack_second'])[0][some]
-  yield 'decoder_norm', first['norm']['__call__'][0][some]
-  yield 'head_after_block0', _blocks(head['stack'])[0][some]
+  for name, whole in {
+    'embed': first['_embed'][0],
+    'after_block0': _blocks(first['stack'])[0],
+    'encoder_out': first['norm_first']['__call__'][0],
+    'decoder_after_block0': _blocks(first['stack_second'])[0],
+    'decoder_norm': first['norm']['__call__'][0],
+    'head_after_block0': _blocks(head['stack'])[0],
+  }.items():
+    yield name, xar.every(whole, io[name])
 
   @functools.partial(jax.jit, static_argnames='null')
   def taught(params, values, null):
@@ -170,7 +187,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   last = drawn[:, -height * width :].reshape(batch, height, width, -1)
   yield 'gen', nchw(last)
   halves = [taught(params, drawn, null)[:, :, 0] for null in (False, True)]
-  yield 'gen_z', jnp.concatenate(halves)[some]
+  yield 'gen_z', xar.every(jnp.concatenate(halves), io['gen_z'])
 
 
 def _blocks(stack):
