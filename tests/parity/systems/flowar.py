@@ -115,7 +115,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     'decoder_norm': first['norm']['__call__'][0],
     'head_after_block0': _blocks(head['stack'])[0],
   }.items():
-    yield name, xar.every(whole, io[name])
+    yield name, xar.every(case, name, whole)
 
   @functools.partial(jax.jit, static_argnames='null')
   def taught(params, values, null):
@@ -187,7 +187,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   last = drawn[:, -height * width :].reshape(batch, height, width, -1)
   yield 'gen', nchw(last)
   halves = [taught(params, drawn, null)[:, :, 0] for null in (False, True)]
-  yield 'gen_z', xar.every(jnp.concatenate(halves), io['gen_z'])
+  yield 'gen_z', xar.every(case, 'gen_z', jnp.concatenate(halves))
 
 
 def _blocks(stack):

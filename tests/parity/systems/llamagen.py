@@ -137,7 +137,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'freqs_cis', _rotations(case.args)
   if 'emb_mask' in io:
     yield 'logits_masked', logits(params, padded, io['idx'], none)
-    yield 'loss_masked_valid', _weighted(model, params, padded, io)
+    if 'valid' in io:
+      yield 'loss_masked_valid', _weighted(model, params, padded, io)
     inputs = padded
 
   set_sampler(config, case)

@@ -110,7 +110,10 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
     latent = codec.embed(codes)[:, None]
     return (codec.synthesise(latent) + 1) / 2
 
-  yield 'recon', nchw(codec(decode, codes))
+  recon = nchw(codec(decode, codes))
+  if not args['is_legacy']:
+    yield 'decoder_logits', recon  # they are pixels there
+  yield 'recon', recon
   yield 'rand_image', nchw(codec(decode, np.asarray(io['rand_idx'])[:, 0]))
 
 

@@ -59,9 +59,11 @@ def halves_of(args: Stated) -> tuple[dict[str, int], dict[str, int]]:
   return first, second
 
 
-def every(whole: Any, recorded: np.ndarray) -> np.ndarray:
-  """The tokens of (b, n, d) that a recording (b, m, d) of some is of."""
-  step = -(-whole.shape[1] // recorded.shape[1])
+def every(case: Case, name: str, whole: Any) -> Any:
+  """The tokens of (b, n, d) that the recording (b, m, d) of some has."""
+  if name not in case.io:
+    return whole
+  step = -(-whole.shape[1] // case.io[name].shape[1])
   return whole[:, ::step]
 
 
@@ -140,13 +142,12 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     'loss_time_embedding',
     level.swapaxes(0, 1).reshape(-1, 1, 1, level.shape[-1]),
   )
-  yield 'loss_after_block0', every(seen['blocks'][0], io['loss_after_block0'])
-  first = parts_of['backbone']['norm_first']['__call__'][0]
-  yield 'loss_encoder_out', every(first, io['loss_encoder_out'])
-  yield (
-    'loss_dec_after_block0',
-    every(seen['stack_second'][0], io['loss_dec_after_block0']),
-  )
+  for name, whole in {
+    'loss_after_block0': seen['blocks'][0],
+    'loss_encoder_out': parts_of['backbone']['norm_first']['__call__'][0],
+    'loss_dec_after_block0': seen['stack_second'][0],
+  }.items():
+    yield name, every(case, name, whole)
 
   def velocity(model, slots):
     return model.head.field(*model.hidden(slots, inputs, none))
