@@ -161,6 +161,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     apply(velocity, given, io['head_x'], io['head_t']),
   )
 
+  if layout.grids[-1][0] != _SIDE:
+    raise case.args.refused('img_size', 'sampling goes through 16 x 16 places')
   sampler = build(config.sampler, 'sampler')
   steps = layout.steps
   yield (
