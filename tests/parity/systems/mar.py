@@ -216,7 +216,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   z = run(z_of, none)
   yield 'z', z[:, :, 0]
   yield 'z_uncond', run(z_of, all_)[:, :, 0]
-  yield from _head(case, run)
+  if 'net_x' in io:
+    yield from _head(case, run)
 
   def losses(model):
     slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
@@ -256,6 +257,8 @@ def _head(case, run):
   field = lambda model, *args: model.head.field(*args)[:, 0]
   out = np.asarray(run(field, z, x, times))
   yield 'net_out', out.reshape(len(x), -1)
+  if 'net_out_cfg' not in io:
+    return
   # The conditions are rows of z; beside them are those of `z_uncond`.
   width = z.shape[-1]
   all_, none = (io[name].reshape(-1, width) for name in ('z', 'z_uncond'))
