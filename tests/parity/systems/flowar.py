@@ -69,7 +69,7 @@ def config_of(case: Case) -> ConfigDict:
 
 def _set_sampler(config, run):
   """The sampler of the recorded call."""
-  run.says('kind', 'deterministic replay')
+  run.says('kind', 'replay')
   steps, below = run['num_steps'], run['guidance']
   run.only(guidance_interval_upper=below)
   # The official code guides with scales above 1 alone.

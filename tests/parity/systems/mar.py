@@ -279,7 +279,7 @@ def _generation(case, name, run):
   """A replay of the recorded orders and noise."""
   io = case.io
   config, model, params = loaded(case)
-  run.says('kind', 'deterministic replay')
+  run.says('kind', 'replay')
   run.only(diffusion_steps=config.head.counts.first)
   set_sampler(config, run)
   sampler = build(config.sampler, 'sampler')
