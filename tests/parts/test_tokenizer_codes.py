@@ -200,8 +200,12 @@ def test_entropy_loss_prefers_sure_and_even_codes():
   low, one, flat = map(
     quantizers.entropy_loss, (sure_and_even, sure_and_one, unsure)
   )
-  np.testing.assert_allclose(low, -np.log(4), atol=1e-5)
-  np.testing.assert_allclose([one, flat], 0, atol=1e-5)
+  # The published code adds 1e-5 inside the logarithm of the mean code.
+  quarter, whole = np.log(1 / 4 + 1e-5), np.log(1 + 1e-5)
+  np.testing.assert_allclose(low, quarter, atol=1e-6)
+  np.testing.assert_allclose(
+    [one, flat], [whole, quarter + np.log(4)], atol=1e-6
+  )
 
 
 # ------------------------------------------------------------- tokenizers
