@@ -13,7 +13,7 @@ import pytest
 from tests.parts import training_toys as toys
 
 ROOT = pathlib.Path(__file__).parents[2]
-STEPS = 120
+STEPS = 60
 TOKENIZER = (
   '--config.tokenizer.encoder.ch=8',
   '--config.tokenizer.decoder.ch=8',
@@ -38,8 +38,8 @@ def start(name, folder):
     '--config.optim.schedule.warmup.steps=20',
     '--config.data.batch_size=16',
     '--config.checkpoint.every.steps=5',
-    '--config.evals.every.steps=60',
-    '--config.pictures.every.steps=60',
+    '--config.evals.every.steps=30',
+    '--config.pictures.every.steps=30',
     '--config.log.every.steps=10',
     *SMALL[name],
   ]
