@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.backbones.base import Backbone
+from arvision.feeds.base import Feed
+from arvision.heads.base import Head
 from arvision.layers.spread import spread
 from arvision.layers.stack import unstack
 from arvision.layouts.base import Layout, take
-from arvision.structs import Cond, Draw, Slots, Tokens
+from arvision.structs import Cond, Draw, Query, Slots, Tokens
 
 
 class ARModel(nn.Module):
@@ -23,10 +26,10 @@ class ARModel(nn.Module):
   """
 
   condition: nn.Module
-  backbone: nn.Module
-  head: nn.Module
+  backbone: Backbone
+  head: Head
   layout: Layout
-  feed: Any
+  feed: Feed
 
   def loss(
     self,
@@ -57,13 +60,13 @@ class ARModel(nn.Module):
     null = jnp.zeros((batch,), bool)
     if train:
       null = draw.uniform('condition/null') < self.condition.drop
-    slots = self.feed.train(tokens, self.layout, codec, draw)
-    z, at = self.hidden(slots, inputs, null, train)
-    loss, metrics = self.head.loss(z, slots.targets, draw, at)
-    w = jnp.broadcast_to(slots.weight, loss.shape).astype(jnp.float32)
+    slots, targets = self.feed.train(tokens, self.layout, codec, draw)
+    z, query = self.hidden(slots, inputs, null, train, targets.readout)
+    loss, metrics = self.head.loss(z, targets.values, draw, query)
+    w = jnp.broadcast_to(targets.weight, loss.shape).astype(jnp.float32)
     counted = w
-    if slots.counted is not None:
-      counted = jnp.broadcast_to(slots.counted, loss.shape)
+    if targets.denominator is not None:
+      counted = jnp.broadcast_to(targets.denominator, loss.shape)
     if weight is not None:
       w, counted = w * weight[:, None], counted * weight[:, None]
     divisor = jnp.sum(counted)
@@ -87,33 +90,43 @@ class ARModel(nn.Module):
       out[f'loss/step_{s}'] = mean * divisor
     return out
 
-  def hidden(self, slots: Slots, inputs: dict, null: jax.Array, train=False):
-    """z (b, t, r, d) of all tokens, and the rows it was read from."""
+  def hidden(
+    self,
+    slots: Slots,
+    inputs: dict,
+    null: jax.Array,
+    train: bool = False,
+    readout: jax.Array | None = None,
+  ) -> tuple[jax.Array, Query]:
+    """z (b, t, r, d) of all tokens, and what heads are told of them.
+
+    Args:
+      slots: all of the layout, or some that see one another.
+      inputs: of the condition.
+      null: (b,) bool, True = unconditional.
+      train: dropout and drop path.
+      readout: (t, r), see `Targets`.
+    """
     cond = self.condition(inputs, slots, null=null)
     h, _ = self.backbone(slots, cond, self.layout, train=train)
-    readout = slots.readout
     readout = self.layout.readout if readout is None else readout
-    return gather(h, readout), rows_at(slots, readout, self.layout)
+    return gather(h, readout), query_of(slots, readout, self.layout)
 
-  def taught(
+  def teacher_forced(
     self, tokens: Tokens, inputs: dict, codec: Any = None, null=None, draw=None
-  ) -> tuple[jax.Array, Slots]:
-    """z (b, t, r, d) of all tokens in one masked pass, without dropout.
-
-    Returns:
-      z, and the rows it was read from.
-    """
+  ) -> tuple[jax.Array, Query]:
+    """z (b, t, r, d) of all tokens in one masked pass, see `hidden`."""
     batch = tokens.values.shape[0]
     draw = Draw.create(0, jnp.arange(batch)) if draw is None else draw
-    slots = self.feed.train(tokens, self.layout, codec, draw)
+    slots, targets = self.feed.train(tokens, self.layout, codec, draw)
     null = jnp.zeros((batch,), bool) if null is None else null
-    return self.hidden(slots, inputs, null)
+    return self.hidden(slots, inputs, null, readout=targets.readout)
 
   def logits(
     self, tokens: Tokens, inputs: dict, codec: Any = None, null=None
   ) -> jax.Array:
-    """The logits (b, t, v) of all tokens, see `taught`."""
-    return self.head.field(*self.taught(tokens, inputs, codec, null))
+    """The logits (b, t, v) of all tokens, see `teacher_forced`."""
+    return self.head.field(*self.teacher_forced(tokens, inputs, codec, null))
 
   def conditions(
     self, inputs: dict, null: jax.Array, slots: Slots | None = None
@@ -130,11 +143,11 @@ class ARModel(nn.Module):
     )
     return gather(h, readout), cache
 
-  def draw(self, z, draw, guide, choose, at):
-    return self.head.sample(z, draw, guide, choose, at)
+  def draw(self, z, draw, guide, choose, query):
+    return self.head.sample(z, draw, guide, choose, query)
 
-  def field(self, z, at):
-    return self.head.field(z, at)
+  def field(self, z, query):
+    return self.head.field(z, query)
 
 
 def gather(hidden: jax.Array, readout: Any) -> jax.Array:
@@ -160,25 +173,30 @@ def gather(hidden: jax.Array, readout: Any) -> jax.Array:
   return jnp.where((readout >= 0)[..., None], z, 0)
 
 
-def rows_at(slots: Slots, readout: Any, layout: Layout) -> Slots:
-  """The rows of Slots that tokens are read from, as heads are given them.
+def query_of(
+  slots: Slots, readout: Any, layout: Layout, step: Any = None, steps: int = 0
+) -> Query:
+  """What heads are told of the tokens that are read from some slots.
 
-  Of a token with several branches it is the row of the first.
+  A token with several branches lies where the slot of its first one does.
 
   Args:
     slots: what the backbone was given.
-    readout: (t, r) row of every token and branch, -1 absent.
+    readout: (t, r) number among the slots of every token and branch, -1 absent.
     layout: says the entities and the coordinates of the tokens.
+    step, steps: of the sampler's loop.
   """
   xp = readout.__array_namespace__()
   first = xp.where(readout >= 0, readout, readout.max(1, keepdims=True))[:, 0]
   index = slots.index[first]
-  return dataclasses.replace(
-    slots,
-    index=index,
+  return Query(
+    level=slots.level,
+    masked=None if slots.masked is None else slots.masked[:, first],
     entity=take(layout.entity, index),
     coords=take(layout.coords, index),
-    hole=None if slots.hole is None else slots.hole[:, first],
+    present=readout >= 0,
+    step=step,
+    steps=steps,
   )
 
 
@@ -210,19 +228,23 @@ class BoundModel:
   def read(self, slots, cond, cache, readout, commit=True):
     return self._apply('read', slots, cond, cache, readout, commit)
 
-  def draw(self, z, draw, guide, choose, slots, readout):
-    """Tokens of an entity whose z was read from the rows `readout` of slots."""
-    at = rows_at(slots, readout, self.layout)
-    return self._apply('draw', z, draw, guide, choose, at)
+  def draw(self, z, draw, guide, choose, query):
+    """Tokens of an entity, see `Head.sample`."""
+    return self._apply('draw', z, draw, guide, choose, query)
 
   def start(self, batch: int):
     return self.module.feed.init(batch, self.layout, self.codec)
 
-  def feed_slots(self, state, step):
-    return self.module.feed.slots(state, step, self.layout, self.codec)
+  def feed_slots(self, state, step, masked=None):
+    """The slots of a step; a feed that masks nothing is not told of masks."""
+    args = (state, step, self.layout, self.codec)
+    if masked is None:
+      return self.module.feed.slots(*args)
+    return self.module.feed.slots(*args, masked)
 
-  def shown(self, values, hole):
-    return self.module.feed.shown(values, hole, self.layout, self.codec)
+  def query(self, slots, readout, step=None, steps=0) -> Query:
+    """See `query_of`."""
+    return query_of(slots, readout, self.layout, step, steps)
 
   def push(self, state, step, tokens):
     return self.module.feed.push(state, step, tokens, self.layout, self.codec)
@@ -230,8 +252,8 @@ class BoundModel:
   def finish(self, state) -> Tokens:
     return self.module.feed.finish(state)
 
-  def field(self, z, at):
-    return self._apply('field', z, at)
+  def field(self, z, query):
+    return self._apply('field', z, query)
 
   def _apply(self, method, *args):
     return self.module.apply(self.variables, *args, method=method)

@@ -88,6 +88,7 @@ def encode(
       'fingerprint': fingerprint(run.variables),
       'grids': [list(grid) for grid in spec.grids],
       'size': spec.size,
+      'parts': spec.parts,
     },
   }
   count = {'center': 1, 'flip': 2, 'ten_crop': 10}[views]

@@ -146,7 +146,7 @@ def evaluate(
     else:
       say('the data has one class: no classifier, so no Fréchet distance')
     say(f'drawing {samples} images')
-    codes = run.tokenizer.spec.kind == 'codes'
+    codes = run.tokenizer.spec.codes
     classes = len(runs.classes_of(run))
     sample = run.sample_fn(at_once=batch_size, **(sampling or {}))
     size = at_once(sample, samples, batch_size, _AT_ONCE)

@@ -123,11 +123,10 @@ def _check(run, images, batch_size):
       'workdir of its tokenizer, config.tokenizer_workdir='
       f"'{run.config.get('tokenizer_workdir', '')}'"
     )
-  if run.tokenizer.spec.kind != 'latents':
+  if run.tokenizer.spec.size:
     raise ConfigError(
-      f'config.tokenizer.type={run.config.tokenizer.type} makes '
-      f'{run.tokenizer.spec.kind}, which have no scale; wanted a tokenizer of '
-      'latents, tokenizers.kl.KL'
+      f'config.tokenizer.type={run.config.tokenizer.type} makes ids, which have '
+      'no scale; wanted a tokenizer of latents, tokenizers.kl.KL'
     )
 
 

@@ -127,8 +127,7 @@ def _npz_size(run: TrainedRun, count: int) -> int:
   """Bytes of samples.npz."""
   data, spec = run.config.data, run.tokenizer.spec
   image = math.prod(data.size) * data.channels
-  token = 4 * (1 if spec.kind == 'codes' else spec.channels)
-  return count * (image + spec.length * token)
+  return count * (image + 4 * math.prod(spec.shape))
 
 
 def prompts_of(

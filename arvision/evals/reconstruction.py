@@ -65,7 +65,7 @@ class Reconstruction:
     measure = jax.jit(
       lambda a, b: (squared_error(a, b), ssim(a, b, window=window))
     )
-    counts = CodeCounts.empty(spec) if spec.kind == 'codes' else None
+    counts = CodeCounts.empty(spec) if spec.codes else None
     errors, similarities = [], []
     for batch in host.own_pass(data.held_out, self.batch_size):
       values = encode(batch['image'])

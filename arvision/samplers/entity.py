@@ -52,9 +52,7 @@ class EntityAR(Sampler):
 
     def advance(carry, step: Step):
       state, cache = carry
-      slots = dataclasses.replace(
-        model.feed_slots(state, step), step=step.s, steps=layout.steps
-      )
+      slots = model.feed_slots(state, step)
       rows = dataclasses.replace(slots, values=tile(slots.values, halves))
       z, cache = model.read(rows, cond, cache, step.readout)
 
@@ -68,9 +66,8 @@ class EntityAR(Sampler):
       choice = self.choice
       if self.best and int(step.s) in self.best:
         choice = dataclasses.replace(choice, temperature=0.0)
-      tokens = model.draw(
-        z, draw.fold(step.s), merge, choice, slots, step.readout
-      )
+      query = model.query(slots, step.readout, step.s, layout.steps)
+      tokens = model.draw(z, draw.fold(step.s), merge, choice, query)
       if known is not None:
         tokens = known.over(tokens, step.tokens)
       return model.push(state, step, tokens), cache

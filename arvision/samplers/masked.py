@@ -18,7 +18,7 @@ from arvision.ranges import Few
 from arvision.samplers.base import HoleFilling, Known, tile
 from arvision.structs import Draw, Tokens
 
-_HIDDEN = -1
+_MASKED = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,11 @@ class Masked(HoleFilling):
     known: Known | None = None,
   ) -> tuple[Tokens, jax.Array, jax.Array]:
     layout = model.layout
+    whole = layout.runs[0].step(0)
     halves = 2 if self.guidance.active else 1
     null = jnp.repeat(jnp.arange(halves) > 0, batch)
     cond = model.condition(tile(inputs, halves), null)
-    start = jnp.full((batch, layout.tokens), _HIDDEN, jnp.int32)
+    start = jnp.full((batch, layout.tokens), _MASKED, jnp.int32)
     if known is not None:
       start = known.over(start)
     # Row u: how many of u tokens stay hidden after every step.
@@ -62,13 +63,13 @@ class Masked(HoleFilling):
         for u in range(layout.tokens + 1)
       ]
     )
-    left = jnp.asarray(counts)[jnp.sum(start == _HIDDEN, -1)].T
+    left = jnp.asarray(counts)[jnp.sum(start == _MASKED, -1)].T
 
     def advance(values, step):
       i, left = step
-      hole = values == _HIDDEN
-      shown = (jnp.where(hole, 0, values), hole)
-      slots = model.shown(*tile(shown, halves))
+      masked = values == _MASKED
+      given, hidden = tile((jnp.where(masked, 0, values), masked), halves)
+      slots = model.feed_slots(given, whole, hidden)
       z, _ = model.read(slots, cond, None, layout.readout)
 
       def merge(field, level=None):
@@ -78,13 +79,14 @@ class Masked(HoleFilling):
         return guide(*jnp.split(field, 2), scale)
 
       z, merge = self.guided(z, merge)
-      logits = merge(model.field(z, slots))
+      query = model.query(slots, layout.readout, i, self.steps)
+      logits = merge(model.field(z, query))
       noise = None if self.choice.temperature == 0 else 1 - (i + 1) / self.steps
       ids, sure = self.policy(self.choice.filter(logits), draw.fold(i), noise)
-      ids = jnp.where(hole, ids, values)
-      sure = jnp.where(hole, sure, jnp.inf)
+      ids = jnp.where(masked, ids, values)
+      sure = jnp.where(masked, sure, jnp.inf)
       again = least_sure(sure, left)
-      return jnp.where(again, _HIDDEN, ids), values
+      return jnp.where(again, _MASKED, ids), values
 
     values, shown = jax.lax.scan(advance, start, (jnp.arange(self.steps), left))
-    return Tokens(values), shown, shown == _HIDDEN
+    return Tokens(values), shown, shown == _MASKED

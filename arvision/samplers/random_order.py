@@ -12,7 +12,7 @@ from arvision.process.guidance import guide
 from arvision.process.masking import hidden_counts
 from arvision.ranges import Few
 from arvision.samplers.base import HoleFilling, Known, tile
-from arvision.structs import Draw, Picked, Tokens
+from arvision.structs import Draw, Picked, Query, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,8 @@ class RandomOrder(HoleFilling):
   known tokens of all, once the step is done, so that `Linear` follows the share
   of what is known. The last step has the scale of one token less.
 
-  A head is given the rows of the tokens that a step draws, and of `at` it may
-  read the step alone.
+  A head is given z of the tokens that a step samples, and of its query the step
+  alone.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
@@ -51,6 +51,7 @@ class RandomOrder(HoleFilling):
   ) -> tuple[Tokens, jax.Array, jax.Array]:
     """See `HoleFilling`; with `known` all steps are one program."""
     layout = model.layout
+    whole = layout.runs[0].step(0)
     count = layout.tokens
     halves = 2 if self.guidance.active else 1
     null = jnp.repeat(jnp.arange(halves) > 0, batch)
@@ -71,16 +72,13 @@ class RandomOrder(HoleFilling):
     # The first of the order stay hidden longest.
     rank = jnp.argsort(order, 1)
 
-    def advance(values, i, visible, width):
+    def advance(values, i, most, width):
       before, left = counts[:, i, None], counts[:, i + 1, None]
-      hole = rank < before
-      slots = dataclasses.replace(
-        model.shown(values, hole), visible=visible, step=i, steps=self.steps
-      )
-      rows = dataclasses.replace(
-        slots, values=tile(slots.values, halves), hole=tile(slots.hole, halves)
-      )
-      z, _ = model.read(rows, cond, None, layout.readout)
+      masked = rank < before
+      given, hidden = tile((values, masked), halves)
+      slots = model.feed_slots(given, whole, hidden)
+      slots = slots.replace(max_unmasked=most)
+      z, _ = model.read(slots, cond, None, layout.readout)
       number = left + jnp.arange(width)
       place = jnp.take_along_axis(order, jnp.minimum(number, count - 1), 1)
       z = jnp.take_along_axis(z, tile(place, halves)[..., None, None], 1)
@@ -98,26 +96,25 @@ class RandomOrder(HoleFilling):
         Picked(draw.fold(i), place, count),
         merge,
         self.choice,
-        slots,
-        layout.readout,
+        Query(step=i, steps=self.steps),
       )
       # Rows beyond those of the step are written outside and dropped.
       place = jnp.where(number < before, place, count)
       put = jax.vmap(lambda v, p, x: v.at[p].set(x, mode='drop'))
-      return put(values, place, drawn), (values, hole)
+      return put(values, place, drawn), (values, masked)
 
     shown = []
     for first, end, most, width in programs:
       values, seen = jax.lax.scan(
-        lambda values, i, visible=layout.prefix + most, width=width: advance(
-          values, i, visible, width
+        lambda values, i, most=layout.prefix + most, width=width: advance(
+          values, i, most, width
         ),
         values,
         jnp.arange(first, end),
       )
       shown.append(seen)
-    before, hole = (jnp.concatenate(part) for part in zip(*shown))
-    return model.finish(values), before, hole
+    before, masked = (jnp.concatenate(part) for part in zip(*shown))
+    return model.finish(values), before, masked
 
   def counts(self, tokens: int) -> list[int]:
     """How many of `tokens` are hidden before every step, and at the end."""

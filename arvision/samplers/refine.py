@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from arvision.build import ConfigError
 from arvision.layouts.base import Layout, Run, Step
 from arvision.process.choice import Choice
-from arvision.process.counts import Counts, Same
+from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import EulerMaruyama, Solver, mix
 from arvision.process.guidance import guide
 from arvision.samplers.base import Known, Sampler, tile
@@ -38,7 +38,7 @@ class Refine(Sampler):
     solver: of `process.flow`.
   """
 
-  counts: Counts = Same(50)
+  counts: Counts = ConstantSteps(50)
   solver: Solver = EulerMaruyama()
 
   refines = True
@@ -80,7 +80,7 @@ class Refine(Sampler):
       )
       cond = model.condition(inputs, null, rows)
       z, cache = model.read(rows, cond, cache, step.readout, commit)
-      velocity = model.field(z, rows)
+      velocity = model.field(z, model.query(rows, step.readout))
       if halves == 2:
         scale = self.guidance(step.s, layout.steps, level)
         velocity = guide(*jnp.split(velocity, 2), scale)
@@ -90,7 +90,7 @@ class Refine(Sampler):
       state, cache = carry
       own = draw.fold(step.s)
       start = own.normal(
-        'sampler/start', (len(step.tokens), model.codec.spec.size)
+        'sampler/start', (len(step.tokens), model.codec.spec.parts)
       )
 
       def at(x, level):

@@ -15,7 +15,7 @@ from arvision.build import FAULTS, ConfigError, build, check, value
 from arvision.data.base import Data, DataError
 from arvision.model import ARModel
 from arvision.ranges import Below1, Few, Seed
-from arvision.structs import Draw, Tokens, blank_tokens
+from arvision.structs import Draw, Tokens
 from arvision.tasks.base import Task
 
 # Keys that no part declares. A config has the blocks among them.
@@ -90,7 +90,10 @@ _HAS = {
   'task': 'step',
   'tokenizer': 'encode',
   'layout': 'readout',
-  'feed': 'train',
+  'feed': 'fills',
+  'backbone': 'empty_cache',
+  'head': 'draws',
+  'condition': 'blank',
   'sampler': 'guided',
 }
 
@@ -190,7 +193,7 @@ def trained_shapes(config: Any, boxed: bool = False) -> Any:
   return model_shapes(
     model,
     lambda: tokenizer.bind(tokenizer.init(key, image)),
-    blank_tokens(tokenizer.spec),
+    tokenizer.spec.blank(),
     boxed,
   )
 
@@ -241,14 +244,13 @@ def check_fit(config: Any, model: ARModel, tokenizer: Any) -> None:
       f'the tokenizer emits grids {spec.grids} but config.layout holds '
       f'{model.layout.grids}; change config.layout or config.tokenizer'
     )
-  sizes = {
-    'codes': {'vocab_size': spec.size},
-    'levels': {'levels': spec.size, 'channels': spec.channels},
-  }
-  for key, size in sizes.get(spec.kind, {'channels': spec.size}).items():
+  sizes = {'channels': spec.parts}
+  if spec.size:
+    sizes = {'vocab_size': spec.size, 'levels': spec.size, **sizes}
+  for key, size in sizes.items():
     found = config.head.get(key, size)
     if found != size:
-      has = 'codes' if spec.kind == 'codes' else key
+      has = 'parts per token' if key == 'channels' else 'ids'
       raise ConfigError(
         f'config.head.{key}={found} but the tokenizer has {size} {has}'
       )
@@ -318,10 +320,10 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
   Raises:
     ConfigError: with both and the key to change.
   """
-  fills_holes = hasattr(model.feed, 'shown')
-  noisy = model.feed.sees_own and not fills_holes
+  fills = model.feed.fills
+  noisy = model.feed.sees_own and not fills
   wanted = 'one that draws steps'
-  if fills_holes:
+  if fills:
     wanted = 'samplers.masked.Masked'
   elif noisy:
     wanted = 'samplers.refine.Refine'
@@ -337,12 +339,12 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
       f"config.sampler.site='{sampler.site}': {type(sampler).__name__} can guide "
       + ' or '.join(f"'{site}'" for site in sampler.sites)
     )
-  if fills_holes == sampler.cached or noisy != sampler.refines:
+  if fills == sampler.cached or noisy != sampler.refines:
     refuse('feed', model.feed, wanted)
-  if sampler.refines and hasattr(model.head, 'sample'):
+  if sampler.refines and model.head.draws:
     refuse('head', model.head, 'a head with a field alone, heads.velocity')
-  if not (sampler.refines or hasattr(model.head, 'sample')):
-    refuse('head', model.head, 'a head that draws, or samplers.refine.Refine')
+  if not (sampler.refines or model.head.draws):
+    refuse('head', model.head, 'a head that samples, or samplers.refine.Refine')
 
 
 def make_task(

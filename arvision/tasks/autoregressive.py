@@ -9,7 +9,7 @@ import optax
 
 from arvision.model import ARModel, sample
 from arvision.ranges import Below1, Count, FewOr0, Natural, Seed
-from arvision.structs import Draw, Tokens, blank_tokens
+from arvision.structs import Draw, Tokens
 from arvision.tasks.base import (
   Batch,
   Metrics,
@@ -63,7 +63,7 @@ class Autoregressive:
     # serves, and shapes are known before any tokenizer is trained.
     image = jnp.zeros((1, *self.image_shape), jnp.float32)
     codec = self.tokenizer.bind(self.tokenizer.init(key, image))
-    tokens = blank_tokens(self.tokenizer.spec)
+    tokens = self.tokenizer.spec.blank()
     inputs = self.model.condition.blank(1)
     draw = Draw.create(self.seed, jnp.arange(1))
     params = self.model.init(

@@ -285,7 +285,7 @@ class TrainTokenizer:
   def _no_usage(self):
     """Average counts (scales, v), and steps since the last use (v,)."""
     spec = self.tokenizer.spec
-    if spec.kind != 'codes':
+    if not spec.codes:
       return {}
     return {
       'counts': jnp.zeros((len(spec.grids), spec.size), jnp.float32),
@@ -304,7 +304,7 @@ class TrainTokenizer:
   def _chosen(self, draw):
     """For every code a place of the whole batch: (v,) int32."""
     spec = self.tokenizer.spec
-    if not self.restart_after or spec.kind != 'codes':
+    if not self.restart_after or not spec.codes:
       return None
     places = draw.batch // self.accumulate * spec.length
     key = draw.key('task/restart')

@@ -93,7 +93,7 @@ class KL(Tokenizer, kw_only=True):
   @property
   def spec(self) -> TokenSpec:
     grid = (int(self.grid[0]), int(self.grid[1]))
-    return TokenSpec('latents', self.channels, (grid,), self.channels)
+    return TokenSpec(0, self.channels, self.channels, (grid,))
 
   @property
   def latent_grid(self) -> tuple[int, int]:
@@ -186,9 +186,8 @@ class PyramidKL(KL, kw_only=True):
 
   @property
   def spec(self) -> TokenSpec:
-    return TokenSpec(
-      'latents', self.channels, as_grids(self.scales), self.channels
-    )
+    grids = as_grids(self.scales)
+    return TokenSpec(0, self.channels, self.channels, grids)
 
   def scaled(self, latent: jax.Array) -> jax.Array:
     """(b, h * w, c) -> (b, t, c) of all scales."""
@@ -236,7 +235,7 @@ class PatchedKL(KL, kw_only=True):
       )
     grid = height // self.patch, width // self.patch
     size = self.channels * self.patch**2
-    return TokenSpec('latents', size, (grid,), size)
+    return TokenSpec(0, size, size, (grid,))
 
   def scaled(self, latent: jax.Array) -> jax.Array:
     """(b, h * w, c) -> (b, t, patch² c)."""

@@ -15,9 +15,10 @@ from arvision.build import ConfigError, build
 from arvision.commands.main import main
 from arvision.configs.tokenbridge import parts
 from arvision.data.latents import CachedTokens
+from arvision.feeds.base import all_slots, all_targets
 from arvision.layouts import grid
 from arvision.model import ARModel
-from arvision.structs import Cond, Draw, Slots, Tokens
+from arvision.structs import Cond, Draw, Tokens
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.training import frozen
 from arvision.training.trained import load_run
@@ -84,12 +85,7 @@ class Feed:
 
   def train(self, tokens, layout, codec, draw):
     del codec, draw
-    return Slots(
-      values=tokens.values,
-      index=layout.index,
-      targets=tokens.values,
-      weight=jnp.ones((1, layout.tokens)),
-    )
+    return all_slots(tokens.values, layout), all_targets(tokens.values)
 
 
 class Linear(nn.Module):
@@ -99,7 +95,7 @@ class Linear(nn.Module):
 
 
 class Squares(nn.Module):
-  def loss(self, z, targets, draw, at):
+  def loss(self, z, targets, draw, query):
     return jnp.mean((z[:, :, 0] - targets - 1) ** 2, -1), {}
 
 

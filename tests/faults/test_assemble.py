@@ -17,7 +17,7 @@ from arvision.training.loop import train
     ('var', ['condition.classes=7'], 'set config.condition.classes=10, or 0'),
     ('var', ['layout.scales=(1, 2, 4)'], 'change config.layout'),
     ('llamagen', ['layout.width=5'], 'change config.layout'),
-    ('var', ['head.vocab_size=64'], 'but the tokenizer has 128 codes'),
+    ('var', ['head.vocab_size=64'], 'but the tokenizer has 128 ids'),
     ('tokenizer', ['data.size=(16, 16)'], 'change config.data.size'),
     ('tokenizer', ['data.size=(9, 9)'], 'change config.data.size'),
     ('vq', ['data.channels=3'], 'config.data.channels'),
@@ -26,7 +26,7 @@ from arvision.training.loop import train
     (
       'maskgit',
       ['sampler.type=samplers.entity.EntityAR'],
-      'config.feed (Mask) and config.sampler (EntityAR) do not fit',
+      'config.feed (RandomMask) and config.sampler (EntityAR) do not fit',
     ),
     (
       'var',
@@ -48,7 +48,7 @@ def test_what_does_not_fit(name, overrides, said):
   [
     ('xar', EntityAR(), 'config.feed (Noise) and config.sampler (EntityAR)'),
     ('var', Refine(), 'config.feed (Residual) and config.sampler (Refine)'),
-    ('maskgit', Refine(), 'config.feed (Mask) and config.sampler (Refine)'),
+    ('maskgit', Refine(), 'config.feed (RandomMask) and config.sampler (Refine)'),
   ],
 )
 def test_a_sampler_that_does_not_fit_the_feed(name, sampler, said):
@@ -63,7 +63,7 @@ def test_a_head_that_the_sampler_cannot_use():
   drawn = assemble.make_model(load_config('digits/llamagen'))
   with pytest.raises(ConfigError, match='Categorical.* wanted a head with a f'):
     assemble.check_sampler(refined.clone(head=drawn.head), Refine())
-  with pytest.raises(ConfigError, match='Velocity.* wanted a head that draws'):
+  with pytest.raises(ConfigError, match='Velocity.* wanted a head that samples'):
     assemble.check_sampler(drawn.clone(head=refined.head), EntityAR())
 
 

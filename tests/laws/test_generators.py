@@ -82,12 +82,10 @@ class Case:
   def some_tokens(self, seed):
     """Codes or latents of a batch."""
     rng, spec = np.random.default_rng(seed), self.tokenizer.spec
-    shape = (BATCH, self.layout.tokens)
-    if spec.kind == 'levels':
-      shape = (*shape, spec.channels)
-    if spec.kind in ('codes', 'levels'):
+    shape = (BATCH, *spec.shape)
+    if spec.size:
       return rng.integers(0, spec.size, shape).astype(np.int32)
-    return rng.normal(size=(*shape, spec.size)).astype(np.float32)
+    return rng.normal(size=shape).astype(np.float32)
 
   def others(self, where):
     """The tokens, but others at some places (b or 1, t) of the grid."""
@@ -123,7 +121,7 @@ class Case:
         inputs,
         self.codec(frozen),
         draw=draw,
-        method='taught',
+        method='teacher_forced',
       )[0]
 
     def call(tokens, inputs=None, draw=None):
@@ -328,7 +326,7 @@ def test_feed_trains_on_what_it_samples_with(causal):
         causal.layout,
         causal.codec(frozen),
         causal.plain,
-      ).values
+      )[0].values
     )
   )(causal.frozen, causal.tokens)
   _, _, unrolled = causal.decoded
@@ -353,7 +351,7 @@ def test_hidden_tokens_are_not_seen(masked):
   def read(params, tokens):
     codec = masked.codec(masked.frozen)
     bound = BoundModel(masked.model, {'params': params}, codec)
-    slots = bound.shown(tokens, hole)
+    slots = bound.feed_slots(tokens, masked.layout.runs[0].step(0), hole)
     cond = bound.condition(masked.inputs, jnp.zeros(BATCH, bool))
     return bound.read(slots, cond, None, masked.layout.readout)[0]
 

@@ -79,15 +79,15 @@ def draw():
 class Branches(nn.Module):
   """Logits from branches: the mean of those that are present (NAR)."""
 
-  def field(self, z, at):
-    share = at.present / at.present.sum(-1, keepdims=True)
+  def field(self, z, query):
+    share = query.present / query.present.sum(-1, keepdims=True)
     return jnp.einsum('btrv,tr->btv', z, share)
 
-  def loss(self, z, targets, draw, at):
-    return (self.field(z, at)[..., 0] - targets) ** 2, {}
+  def loss(self, z, targets, draw, query):
+    return (self.field(z, query)[..., 0] - targets) ** 2, {}
 
-  def sample(self, z, draw, guide, choose, at):
-    return guide(self.field(z, at))[..., 0].astype(jnp.int32) + 1
+  def sample(self, z, draw, guide, choose, query):
+    return guide(self.field(z, query))[..., 0].astype(jnp.int32) + 1
 
 
 def test_nar_averages_the_branches_that_a_token_has():

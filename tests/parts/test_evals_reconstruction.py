@@ -82,7 +82,7 @@ def test_window_that_does_not_fit_is_refused():
 
 
 def test_code_counts_tell_collapse_from_use():
-  spec = TokenSpec('codes', 8, ((1, 1), (2, 2)), 4)
+  spec = TokenSpec(8, 1, 4, ((1, 1), (2, 2)))
   codes = np.array([[5, 0, 1, 2, 3], [5, 4, 5, 6, 7]])
   metrics = CodeCounts.empty(spec).add(codes[:1]).add(codes[1:]).metrics('p')
   figures = headline(metrics)
@@ -93,12 +93,12 @@ def test_code_counts_tell_collapse_from_use():
 
 
 def test_equal_grids_keep_rows_of_their_own():
-  spec = TokenSpec('codes', 8, ((2, 2), (2, 2)), 4)
+  spec = TokenSpec(8, 1, 4, ((2, 2), (2, 2)))
   assert CodeCounts.empty(spec).names == ['0-2x2', '1-2x2']
 
 
 def run(data, decode, batch_size=8):
-  spec = TokenSpec('codes', 4, ((1, 2),), 4)
+  spec = TokenSpec(4, 1, 4, ((1, 2),))
   seen = []
 
   def encode(image):

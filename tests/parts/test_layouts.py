@@ -1,5 +1,6 @@
 """Laws 4 and 5 over every layout, and the masks against official ones."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -126,12 +127,18 @@ def test_builders_are_cached_so_that_identity_is_equality():
   assert scales.scales((1, 2)) is not scales.scales((1, 3))
 
 
-def test_window_hides_the_past_but_not_the_prefix():
-  import dataclasses
-
+def test_window_hides_the_past_and_the_first_scale():
   layout = dataclasses.replace(scales.scales((1, 2, 3)), window=0)
   mask = masks.dense(layout)
-  assert mask[5:, 0].all() and not mask[5:, 1:5].any() and mask[5:, 5:].all()
+  # The condition fills the first scale, which is an entity like others (HMAR).
+  assert not mask[5:, :5].any() and mask[5:, 5:].all()
+
+
+def test_window_keeps_a_caption():
+  layout = dataclasses.replace(grid.raster(2, 2, prefix=3), window=1)
+  mask = masks.dense(layout)
+  assert layout.entity.tolist() == [-2, -1, 0, 1, 2, 3]
+  assert mask[5].tolist() == [True, True, False, False, True, True]
 
 
 def test_padding_is_seen_by_itself_alone():

@@ -17,7 +17,7 @@ from arvision.importers import flowar as table
 from arvision.layers.level import as_time
 from arvision.model import sample
 from arvision.process.flow import mix
-from arvision.structs import Replay, Tokens, blank_tokens
+from arvision.structs import Replay, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.kl import PyramidKL
 from tests.parity.case import Case, imported, intermediates, nchw, nhwc
@@ -76,7 +76,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   codec = PyramidKL(
     encoder=half, decoder=half, channels=channels, scales=layout.grids
   ).bind({})
-  shapes = assemble.model_shapes(model, lambda: codec, blank_tokens(codec.spec))
+  shapes = assemble.model_shapes(model, lambda: codec, codec.spec.blank())
   form = table.Transformer(config.backbone.heads)
   params = imported(case, form, shapes)
   every = int(re.findall(r'every (\d+)-th', case.meta['stored_tokens'])[0])

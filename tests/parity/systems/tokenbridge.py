@@ -15,7 +15,7 @@ from arvision.configs.tokenbridge import parts
 from arvision.importers import tokenbridge as table
 from arvision.model import BoundModel
 from arvision.process.quantiles import boundaries, centres
-from arvision.structs import Replay, Tokens, blank_tokens
+from arvision.structs import Replay, Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, imported, nchw
 from tests.parity.systems.mar import rows
@@ -87,7 +87,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   model = assemble.make_model(config)
   yield 'channel_order', np.array(model.head.order)
   yield 'inv_channel_order', np.argsort(model.head.order)
-  shapes = assemble.model_shapes(model, lambda: codec, blank_tokens(codec.spec))
+  shapes = assemble.model_shapes(model, lambda: codec, codec.spec.blank())
   params = imported(case, table.Transformer(span), shapes)
   values = codec.quantize(rows(io['latent']))
   yield 'quant_idx', values

@@ -17,7 +17,7 @@ from arvision.feeds.base import carried
 from arvision.layers.level import as_time
 from arvision.model import BoundModel, sample
 from arvision.process.guidance import guide
-from arvision.structs import Replay, Tokens, TokenSpec, blank_tokens
+from arvision.structs import Replay, Tokens, TokenSpec
 from arvision.tasks import assemble
 from tests.parity.case import Case, captured, imported, nchw, nhwc
 
@@ -70,7 +70,7 @@ def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   """Config, model and parameters of a case."""
   config = config_of(case)
   model = assemble.make_model(config)
-  shapes = assemble.model_shapes(model, tokens=blank_tokens(_codec(model).spec))
+  shapes = assemble.model_shapes(model, tokens=_codec(model).spec.blank())
   form = build(config.release, 'release')
   return config, model, imported(case, form, shapes)
 
