@@ -11,10 +11,11 @@ import numpy as np
 from arvision.backbones.base import Backbone
 from arvision.feeds.base import Feed
 from arvision.heads.base import Head
+from arvision.layers.condition import Condition
 from arvision.layers.spread import spread
 from arvision.layers.stack import unstack
 from arvision.layouts.base import Layout, take
-from arvision.structs import Cond, Draw, Query, Slots, Tokens
+from arvision.structs import Array, Cond, Draw, Query, Slots, Tokens
 
 
 class ARModel(nn.Module):
@@ -25,7 +26,7 @@ class ARModel(nn.Module):
     layout, feed: static.
   """
 
-  condition: nn.Module
+  condition: Condition
   backbone: Backbone
   head: Head
   layout: Layout
@@ -96,7 +97,7 @@ class ARModel(nn.Module):
     inputs: dict,
     null: jax.Array,
     train: bool = False,
-    readout: jax.Array | None = None,
+    readout: Array | None = None,
   ) -> tuple[jax.Array, Query]:
     """z (b, t, r, d) of all tokens, and what heads are told of them.
 

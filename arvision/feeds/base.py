@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 
 from arvision.layouts.base import Layout, Step, take
@@ -72,7 +73,7 @@ class TokenState:
     return Tokens(state)
 
 
-def put(values: Array, step: Step, tokens: Array) -> Array:
+def put(values: jax.Array, step: Step, tokens: jax.Array) -> jax.Array:
   """Values (b, t, ...) with the tokens (b, e, ...) of a step in their places."""
   # Padding (-1) is written outside of the array and dropped.
   place = jnp.where(step.tokens < 0, values.shape[1], step.tokens)

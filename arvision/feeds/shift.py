@@ -54,8 +54,8 @@ class Permuted(Shift):
     random = draw.uniform('feed/random') < 1 - jnp.clip(over, 0, 1)
     drawn = draw.permutation('feed/order', layout.tokens)
     order = jnp.where(random[:, None], drawn, raster)
-    permuted = lambda x: jnp.take_along_axis(jnp.asarray(x), order, axis=1)
-    permuted = Tokens(permuted(tokens.values), permuted(tokens.given))
+    permute = lambda x: jnp.take_along_axis(jnp.asarray(x), order, axis=1)
+    permuted = Tokens(permute(tokens.values), permute(tokens.given))
     slots, targets = super().train(permuted, layout, codec, draw)
     slots = slots.replace(
       position=_of_slots(order, layout.token),

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 
-from arvision.structs import Draw, Query
+from arvision.structs import Array, Draw, Query
 
 # Merges the two halves [conditional; null] of a field, at a noise level or not.
 Guide = Callable[..., jax.Array]
@@ -40,7 +40,7 @@ class Head(Protocol):
     """
 
   def loss(
-    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
+    self, z: jax.Array, targets: Array, draw: Draw, query: Query
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Losses (b, t) float32 of all tokens, and metrics (b, t) by name.
 

@@ -45,7 +45,8 @@ class Diffusion(TokenMLP):
     Returns:
       (b, r t, 2, c) float32.
     """
-    return self.network(z, query.values, query.level)
+    x, times = jnp.asarray(query.values), jnp.asarray(query.level)
+    return self.network(z, x, times)
 
   def loss(
     self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query

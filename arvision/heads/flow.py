@@ -122,7 +122,7 @@ class Flow(nn.Module):
       (b, t, c) float32.
     """
     z = z[:, :, 0]
-    level = self.level(as_time(query.level))
+    level = self.level(as_time(jnp.asarray(query.level)))
     if level.shape[1] > 1:
       level = deal(level, query.entity)
     cond = self.cond(z.astype(jnp.float32)) + level
@@ -224,7 +224,8 @@ class TokenFlow(TokenMLP):
     Returns:
       (b, r t, c) float32.
     """
-    return self.network(z, query.values, 1000 * query.level)[..., 0, :]
+    x, level = jnp.asarray(query.values), jnp.asarray(query.level)
+    return self.network(z, x, 1000 * level)[..., 0, :]
 
   def loss(
     self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from arvision.build import Checked
+from arvision.heads.base import Guide
 from arvision.layouts.base import Layout
 from arvision.process.choice import Choice
-from arvision.process.guidance import Constant, Schedule
-from arvision.structs import Array, Draw, Tokens
+from arvision.process.guidance import Constant, Schedule, guide
+from arvision.structs import Array, Draw, Slots, Tokens
 
 
 @flax.struct.dataclass
@@ -67,19 +68,6 @@ class Sampler(Checked):
   # What of a model it can guide.
   sites: ClassVar[tuple[str, ...]] = ('field', 'hidden')
 
-  def guided(
-    self, z: jax.Array, merge: Callable[..., jax.Array]
-  ) -> tuple[jax.Array, Callable[..., jax.Array]]:
-    """z as the head is given it, and what is left for the head to merge.
-
-    Args:
-      z: (b or 2b, ...).
-      merge: makes one of the two halves of an array, at a noise level or not.
-    """
-    if self.site == 'hidden':
-      return merge(z), lambda field, level=None: field
-    return z, merge
-
   def tokenizer(self, tokenizer: Any) -> Any:
     """The tokenizer of the tokens that this sampler draws."""
     if self.layout is None or self.layout.grids == tokenizer.spec.grids:
@@ -122,8 +110,74 @@ class HoleFilling(Sampler, abc.ABC):
     """
 
 
-def tile(tree: Any, times: int) -> Any:
-  """Repeats the leading axis of every array, whole batches after another."""
-  if times == 1:
-    return tree
-  return jax.tree.map(lambda x: jnp.concatenate([x] * times), tree)
+class Network:
+  """The network under guidance, as a sampler looks with it.
+
+  State, tokens and draws have batch b. Slots and caches are tiled to 2b, first
+  the conditional rows and then the null rows, unless the scale is always 1.
+  """
+
+  def __init__(self, sampler: Sampler, model: Any, inputs: dict, batch: int):
+    """Asks the condition once, unless it depends on the slots.
+
+    Args:
+      sampler: its guidance and site.
+      model: a `BoundModel`.
+      inputs: of the condition, leading axis b.
+      batch: b.
+    """
+    self._model, self._site = model, sampler.site
+    self._copies = 2 if sampler.guidance.active else 1
+    self._inputs = self._tiled(inputs)
+    self._null = jnp.repeat(jnp.arange(self._copies) > 0, batch)
+    self._cond = None
+    if not model.module.condition.reads_slots:
+      self._cond = model.condition(self._inputs, self._null)
+    self.cache = lambda: model.empty_cache(self._copies * batch)
+
+  def look(
+    self,
+    slots: Slots,
+    readout: Any,
+    scale: Callable[[Any], Any],
+    cache: Any = None,
+    commit: bool = True,
+  ) -> tuple[jax.Array, Guide, Any]:
+    """One call of the network.
+
+    Args:
+      slots: leading axis b or 1.
+      readout: (t, r) number among the slots of every token and branch.
+      scale: noise level, or None -> the guidance scale, () or (b,).
+      cache: None: the slots see one another alone.
+      commit: whether the new cache holds the slots.
+
+    Returns:
+      z (b or 2b, t, r, d) as a head is given it, what merges the halves of the
+      head's field, and the cache.
+    """
+    cond = self._cond
+    if cond is None:
+      cond = self._model.condition(self._inputs, self._null, slots)
+    slots = slots.replace(
+      values=self._tiled(slots.values), masked=self._tiled(slots.masked)
+    )
+    z, cache = self._model.read(slots, cond, cache, readout, commit)
+
+    def merge(field, level=None):
+      if self._copies == 1:
+        return field
+      each = scale(level)
+      if jnp.ndim(each):
+        each = each.reshape(-1, *[1] * (field.ndim - 1))
+      return guide(*jnp.split(field, 2), each)
+
+    if self._site == 'hidden':
+      return merge(z), lambda field, level=None: field, cache
+    return z, merge, cache
+
+  def _tiled(self, tree):
+    """Every array of leading axis b, as often as there are halves."""
+    if self._copies == 1:
+      return tree
+    return jax.tree.map(lambda x: jnp.concatenate([x] * self._copies), tree)

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from arvision.layers.attention import Cache
 from arvision.layouts.base import Step
-from arvision.process.guidance import guide
 from arvision.ranges import Natural
-from arvision.samplers.base import Known, Sampler, tile
+from arvision.samplers.base import Known, Network, Sampler
 from arvision.structs import Draw, Tokens
 
 
@@ -46,23 +45,13 @@ class EntityAR(Sampler):
       known: tokens that are taken in the place of drawn ones, or None.
     """
     layout = model.layout
-    halves = 2 if self.guidance.active else 1
-    null = jnp.repeat(jnp.arange(halves) > 0, batch)
-    cond = model.condition(tile(inputs, halves), null)
+    network = Network(self, model, inputs, batch)
 
     def advance(carry, step: Step):
       state, cache = carry
       slots = model.feed_slots(state, step)
-      rows = dataclasses.replace(slots, values=tile(slots.values, halves))
-      z, cache = model.read(rows, cond, cache, step.readout)
-
-      def merge(field, level=None):
-        if halves == 1:
-          return field
-        scale = self.guidance(step.s, layout.steps, level)
-        return guide(*jnp.split(field, 2), scale)
-
-      z, merge = self.guided(z, merge)
+      scale = lambda level: self.guidance(step.s, layout.steps, level)
+      z, merge, cache = network.look(slots, step.readout, scale, cache)
       choice = self.choice
       if self.best and int(step.s) in self.best:
         choice = dataclasses.replace(choice, temperature=0.0)
@@ -72,7 +61,7 @@ class EntityAR(Sampler):
         tokens = known.over(tokens, step.tokens)
       return model.push(state, step, tokens), cache
 
-    carry = model.start(batch), model.empty_cache(halves * batch)
+    carry = model.start(batch), network.cache()
     for run in layout.runs:
       if run.count == 1:
         carry = advance(carry, run.step(0))

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.process.guidance import guide
 from arvision.process.masking import (
   NoisyLogits,
   Policy,
@@ -15,7 +14,7 @@ from arvision.process.masking import (
   least_sure,
 )
 from arvision.ranges import Few
-from arvision.samplers.base import HoleFilling, Known, tile
+from arvision.samplers.base import HoleFilling, Known, Network
 from arvision.structs import Draw, Tokens
 
 _MASKED = -1
@@ -50,9 +49,7 @@ class Masked(HoleFilling):
   ) -> tuple[Tokens, jax.Array, jax.Array]:
     layout = model.layout
     whole = layout.runs[0].step(0)
-    halves = 2 if self.guidance.active else 1
-    null = jnp.repeat(jnp.arange(halves) > 0, batch)
-    cond = model.condition(tile(inputs, halves), null)
+    network = Network(self, model, inputs, batch)
     start = jnp.full((batch, layout.tokens), _MASKED, jnp.int32)
     if known is not None:
       start = known.over(start)
@@ -68,17 +65,9 @@ class Masked(HoleFilling):
     def advance(values, step):
       i, left = step
       masked = values == _MASKED
-      given, hidden = tile((jnp.where(masked, 0, values), masked), halves)
-      slots = model.feed_slots(given, whole, hidden)
-      z, _ = model.read(slots, cond, None, layout.readout)
-
-      def merge(field, level=None):
-        if halves == 1:
-          return field
-        scale = self.guidance(i, self.steps, level)
-        return guide(*jnp.split(field, 2), scale)
-
-      z, merge = self.guided(z, merge)
+      slots = model.feed_slots(jnp.where(masked, 0, values), whole, masked)
+      scale = lambda level: self.guidance(i, self.steps, level)
+      z, merge, _ = network.look(slots, layout.readout, scale)
       query = model.query(slots, layout.readout, i, self.steps)
       logits = merge(model.field(z, query))
       noise = None if self.choice.temperature == 0 else 1 - (i + 1) / self.steps

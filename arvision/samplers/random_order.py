@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.process.guidance import guide
 from arvision.process.masking import hidden_counts
 from arvision.ranges import Few
-from arvision.samplers.base import HoleFilling, Known, tile
+from arvision.samplers.base import HoleFilling, Known, Network
 from arvision.structs import Draw, Picked, Query, Tokens
 
 
@@ -53,9 +52,7 @@ class RandomOrder(HoleFilling):
     layout = model.layout
     whole = layout.runs[0].step(0)
     count = layout.tokens
-    halves = 2 if self.guidance.active else 1
-    null = jnp.repeat(jnp.arange(halves) > 0, batch)
-    cond = model.condition(tile(inputs, halves), null)
+    network = Network(self, model, inputs, batch)
     order = draw.permutation('sampler/order', count)
     values, programs = model.start(batch), self.programs(count)
     counts: Any = np.tile(self.counts(count), (batch, 1))
@@ -75,22 +72,15 @@ class RandomOrder(HoleFilling):
     def advance(values, i, most, width):
       before, left = counts[:, i, None], counts[:, i + 1, None]
       masked = rank < before
-      given, hidden = tile((values, masked), halves)
-      slots = model.feed_slots(given, whole, hidden)
+      slots = model.feed_slots(values, whole, masked)
       slots = slots.replace(max_unmasked=most)
-      z, _ = model.read(slots, cond, None, layout.readout)
+      scale = lambda level: self.scale(left[:, 0], count, level)
+      z, merge, _ = network.look(slots, layout.readout, scale)
       number = left + jnp.arange(width)
       place = jnp.take_along_axis(order, jnp.minimum(number, count - 1), 1)
-      z = jnp.take_along_axis(z, tile(place, halves)[..., None, None], 1)
-
-      def merge(field, level=None):
-        if halves == 1:
-          return field
-        each = left.reshape(batch, *[1] * (field.ndim - 1))
-        scale = self.scale(each, count, level)
-        return guide(*jnp.split(field, 2), scale)
-
-      z, merge = self.guided(z, merge)
+      # At the site 'hidden' the halves are merged already.
+      rows = jnp.concatenate([place] * (len(z) // batch))
+      z = jnp.take_along_axis(z, rows[..., None, None], 1)
       drawn = model.draw(
         z,
         Picked(draw.fold(i), place, count),

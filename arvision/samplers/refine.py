@@ -12,8 +12,7 @@ from arvision.layouts.base import Layout, Run, Step
 from arvision.process.choice import Choice
 from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import EulerMaruyama, Solver, mix
-from arvision.process.guidance import guide
-from arvision.samplers.base import Known, Sampler, tile
+from arvision.samplers.base import Known, Network, Sampler
 from arvision.structs import Draw, Tokens
 
 
@@ -66,25 +65,16 @@ class Refine(Sampler):
     that they would have started from.
     """
     layout = model.layout
-    halves = 2 if self.guidance.active else 1
-    null = jnp.repeat(jnp.arange(halves) > 0, batch)
-    inputs = tile(inputs, halves)
+    network = Network(self, model, inputs, batch)
 
     def look(state, cache, step, level, commit):
       """The guided velocity of an entity, and the cache."""
       slots = model.feed_slots(state, step)
-      rows = dataclasses.replace(
-        slots,
-        values=tile(slots.values, halves),
-        level=jnp.full((1, 1), level, jnp.float32),
-      )
-      cond = model.condition(inputs, null, rows)
-      z, cache = model.read(rows, cond, cache, step.readout, commit)
-      velocity = model.field(z, model.query(rows, step.readout))
-      if halves == 2:
-        scale = self.guidance(step.s, layout.steps, level)
-        velocity = guide(*jnp.split(velocity, 2), scale)
-      return velocity, cache
+      slots = slots.replace(level=jnp.full((1, 1), level, jnp.float32))
+      scale = lambda level: self.guidance(step.s, layout.steps, level)
+      z, merge, cache = network.look(slots, step.readout, scale, cache, commit)
+      query = model.query(slots, step.readout)
+      return merge(model.field(z, query), level), cache
 
     def advance(carry, step: Step, count: int):
       state, cache = carry
@@ -117,7 +107,7 @@ class Refine(Sampler):
         return state, cache  # nobody comes after it
       return state, look(state, cache, step, 0.0, commit=True)[1]
 
-    carry = model.start(batch), model.empty_cache(halves * batch)
+    carry = model.start(batch), network.cache()
     for run, rows, count in self._groups(layout):
       if len(rows) == 1:
         carry = advance(carry, run.step(rows[0]), count)

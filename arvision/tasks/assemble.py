@@ -93,8 +93,8 @@ _HAS = {
   'feed': 'fills',
   'backbone': 'empty_cache',
   'head': 'draws',
-  'condition': 'blank',
-  'sampler': 'guided',
+  'condition': 'reads_slots',
+  'sampler': 'cached',
 }
 
 

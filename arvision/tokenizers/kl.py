@@ -98,7 +98,8 @@ class KL(Tokenizer, kw_only=True):
   @property
   def latent_grid(self) -> tuple[int, int]:
     """(height, width) of what the decoder takes."""
-    return self.spec.grids[-1]
+    height, width = self.spec.grids[-1]
+    return height, width
 
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import types
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -66,7 +67,7 @@ def test_a_shift_is_given_where_it_is_asked_for(workdir, capsys):
 
 def test_codes_and_generators_have_no_scale(digits_runs, capsys):
   assert main(['latents', f'--workdir={digits_runs}/tok']) == 2
-  assert 'codes, which have no scale' in capsys.readouterr().err
+  assert 'makes ids, which have no scale' in capsys.readouterr().err
   assert main(['latents', f'--workdir={digits_runs}/var']) == 2
   error = capsys.readouterr().err
   assert 'is a generator' in error and f'{digits_runs}/tok' in error
@@ -101,6 +102,7 @@ class Squares(nn.Module):
 
 class Nothing(nn.Module):
   drop: float = 0.0
+  reads_slots: ClassVar[bool] = False
 
   def blank(self, batch):
     return {'label': jnp.zeros((batch,), jnp.int32)}

@@ -48,7 +48,11 @@ def test_what_does_not_fit(name, overrides, said):
   [
     ('xar', EntityAR(), 'config.feed (Noise) and config.sampler (EntityAR)'),
     ('var', Refine(), 'config.feed (Residual) and config.sampler (Refine)'),
-    ('maskgit', Refine(), 'config.feed (RandomMask) and config.sampler (Refine)'),
+    (
+      'maskgit',
+      Refine(),
+      'config.feed (RandomMask) and config.sampler (Refine)',
+    ),
   ],
 )
 def test_a_sampler_that_does_not_fit_the_feed(name, sampler, said):
@@ -63,7 +67,9 @@ def test_a_head_that_the_sampler_cannot_use():
   drawn = assemble.make_model(load_config('digits/llamagen'))
   with pytest.raises(ConfigError, match='Categorical.* wanted a head with a f'):
     assemble.check_sampler(refined.clone(head=drawn.head), Refine())
-  with pytest.raises(ConfigError, match='Velocity.* wanted a head that samples'):
+  with pytest.raises(
+    ConfigError, match='Velocity.* wanted a head that samples'
+  ):
     assemble.check_sampler(drawn.clone(head=refined.head), EntityAR())
 
 

@@ -4,6 +4,8 @@ The backbone does no more than hand its inputs on, so that a wrong row, a lost
 field or a missing argument shows.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,7 @@ class Ones(nn.Module):
 
   prefix: int
   drop: float = 0.0
+  reads_slots: ClassVar[bool] = False
 
   def __call__(self, inputs, slots=None, *, null):
     valid = inputs.get('caption_valid')
