@@ -284,7 +284,7 @@ def sample(
     module = module.clone(layout=sampler.layout)
   # A loop copies what it slices: of the layers while tokens are decoded one after
   # another, and of a head while it integrates (10 of 100 s of MAR-B on a CPU).
-  if sampler.cached:
+  if sampler.cached(module.layout):
     params = unstack(params)
   elif 'head' in params:
     params = {**params, 'head': unstack(params['head'])}

@@ -272,7 +272,7 @@ def _shrink_lists(small, cut):
     small.feed.update(usual=cut, budget=sum(h * w for h, w in cut) - 1)
   if 'layout' in small.sampler:
     small.sampler.layout.scales = cut
-    small.sampler.best = (len(cut) - 2,)
+    small.sampler.greedy_steps = (len(cut) - 2,)
     small.sampler.guidance.shares = (0.0, *(1.0 for _ in cut[1:]))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from arvision.build import Checked
 from arvision.feeds.base import TokenState, carried, step_slots
 from arvision.layouts.base import take
-from arvision.process.masking import hidden_share, truncated_normal
+from arvision.process.masking import masked_share, truncated_normal
 from arvision.ranges import AtLeast0, Below1, Count, Positive, Share
 from arvision.structs import Targets
 
@@ -63,7 +63,7 @@ class RandomMask(Masked):
   unmasked_weight: AtLeast0 = 0.1
 
   def train(self, tokens, layout, codec, draw):
-    share = hidden_share(self.schedule, draw.uniform('feed/time'))
+    share = masked_share(self.schedule, draw.uniform('feed/time'))
     count = jnp.round(layout.tokens * jnp.maximum(share, self.lowest))
     order = draw.permutation('feed/order', layout.tokens)
     masked = order < jnp.maximum(count, 1)[:, None]

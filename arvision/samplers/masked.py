@@ -1,7 +1,6 @@
 """Sampling of many tokens at once, the surest kept first (MaskGIT)."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +9,18 @@ import numpy as np
 from arvision.process.masking import (
   NoisyLogits,
   Policy,
-  hidden_counts,
   least_sure,
+  masked_counts,
 )
 from arvision.ranges import Few
-from arvision.samplers.base import HoleFilling, Known, Network
-from arvision.structs import Draw, Tokens
+from arvision.samplers.base import Filling, over_all
 
 _MASKED = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class Masked(HoleFilling):
-  """All hidden tokens are drawn at every step, and the least sure hidden again.
+class Masked(Filling):
+  """All masked tokens are sampled at every step, the least sure masked again.
 
   What has been kept once never changes. `choice` filters the logits; with a
   temperature of 0 the best ids are taken and nothing is random.
@@ -31,7 +29,7 @@ class Masked(HoleFilling):
 
   Attributes:
     steps: of the loop.
-    schedule: of `process.masking`, how many tokens stay hidden.
+    schedule: of `process.masking`, how many tokens stay masked.
     policy: how ids are drawn and ranked.
   """
 
@@ -39,36 +37,26 @@ class Masked(HoleFilling):
   schedule: str = 'arccos'
   policy: Policy = NoisyLogits(4.5)
 
-  def run(
-    self,
-    model: Any,
-    inputs: dict,
-    draw: Draw,
-    batch: int,
-    known: Known | None = None,
-  ) -> tuple[Tokens, jax.Array, jax.Array]:
-    layout = model.layout
-    whole = layout.runs[0].step(0)
-    network = Network(self, model, inputs, batch)
-    start = jnp.full((batch, layout.tokens), _MASKED, jnp.int32)
+  def within(self, network, state, cache, step, draw, known, plan):
+    model, count = network.model, len(step.tokens)
+    start = jnp.full((draw.batch, count), _MASKED, jnp.int32)
     if known is not None:
-      start = known.over(start)
-    # Row u: how many of u tokens stay hidden after every step.
+      start = known.over(start, step.tokens)
+    # Row u: how many of u tokens stay masked after every step.
     counts = np.array(
-      [
-        hidden_counts(self.schedule, self.steps, u)
-        for u in range(layout.tokens + 1)
-      ]
+      [masked_counts(self.schedule, self.steps, u) for u in range(count + 1)]
     )
     left = jnp.asarray(counts)[jnp.sum(start == _MASKED, -1)].T
 
-    def advance(values, step):
-      i, left = step
+    def advance(values, pass_):
+      i, left = pass_
       masked = values == _MASKED
-      slots = model.feed_slots(jnp.where(masked, 0, values), whole, masked)
+      given = model.push(state, step, jnp.where(masked, 0, values))
+      everywhere = over_all(masked, step, model.layout.tokens)
+      slots = model.feed_slots(given, step, everywhere)
       scale = lambda level: self.guidance(i, self.steps, level)
-      z, merge, _ = network.look(slots, layout.readout, scale)
-      query = model.query(slots, layout.readout, i, self.steps)
+      z, merge, _ = network.look(slots, step.readout, scale, cache, False)
+      query = model.query(slots, step.readout, i, self.steps)
       logits = merge(model.field(z, query))
       noise = None if self.choice.temperature == 0 else 1 - (i + 1) / self.steps
       ids, sure = self.policy(self.choice.filter(logits), draw.fold(i), noise)
@@ -77,5 +65,8 @@ class Masked(HoleFilling):
       again = least_sure(sure, left)
       return jnp.where(again, _MASKED, ids), values
 
-    values, shown = jax.lax.scan(advance, start, (jnp.arange(self.steps), left))
-    return Tokens(values), shown, shown == _MASKED
+    numbers = jnp.arange(self.steps)
+    values, given = jax.lax.scan(advance, start, (numbers, left))
+    state = model.push(state, step, values)
+    cache = self.finished(network, state, cache, step)
+    return state, cache, (given, given == _MASKED)

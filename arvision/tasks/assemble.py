@@ -94,7 +94,7 @@ _HAS = {
   'backbone': 'empty_cache',
   'head': 'draws',
   'condition': 'reads_slots',
-  'sampler': 'cached',
+  'sampler': 'fills',
 }
 
 
@@ -322,7 +322,7 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
   """
   fills = model.feed.fills
   noisy = model.feed.sees_own and not fills
-  wanted = 'one that draws steps'
+  wanted = 'samplers.entity.EntityAR'
   if fills:
     wanted = 'samplers.masked.Masked'
   elif noisy:
@@ -339,7 +339,7 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
       f"config.sampler.site='{sampler.site}': {type(sampler).__name__} can guide "
       + ' or '.join(f"'{site}'" for site in sampler.sites)
     )
-  if fills == sampler.cached or noisy != sampler.refines:
+  if fills != sampler.fills or noisy != sampler.refines:
     refuse('feed', model.feed, wanted)
   if sampler.refines and model.head.draws:
     refuse('head', model.head, 'a head with a field alone, heads.velocity')

@@ -13,7 +13,7 @@ from arvision.build import build
 from arvision.configs.common import shrink
 from arvision.model import BoundModel, sample
 from arvision.process.choice import Choice
-from arvision.process.masking import LikelyFirst, hidden_counts
+from arvision.process.masking import LikelyFirst, masked_counts
 from arvision.samplers.base import Known
 from arvision.structs import Draw, Replay, Tokens
 from arvision.tasks import assemble
@@ -383,7 +383,7 @@ def test_kept_tokens_never_change(masked):
   assert hole[0].all()
   for before, after, hidden in zip(states, states[1:], hole):
     np.testing.assert_array_equal(before[~hidden], after[~hidden])
-  wanted = hidden_counts(sampler.schedule, sampler.steps, layout.tokens)
+  wanted = masked_counts(sampler.schedule, sampler.steps, layout.tokens)
   for hidden, count in zip(hole[1:], wanted):
     assert (hidden.sum(1) == count).all()
   if np.issubdtype(tokens.values.dtype, np.integer):
@@ -406,7 +406,7 @@ def test_equally_sure_tokens_are_kept_as_scheduled(names):
   found, _, hole = filled(masked, sampler, Known(tokens, known))
   for row, keep in enumerate(known):
     total = int((~keep).sum())
-    wanted = [total, *hidden_counts(sampler.schedule, 4, total)[:-1]]
+    wanted = [total, *masked_counts(sampler.schedule, 4, total)[:-1]]
     assert hole[:, row].sum(1).tolist() == wanted
   np.testing.assert_array_equal(found.values[known], tokens[known])
 
