@@ -192,7 +192,6 @@ def query_of(
   index = slots.index[first]
   return Query(
     level=slots.level,
-    masked=None if slots.masked is None else slots.masked[:, first],
     entity=take(layout.entity, index),
     coords=take(layout.coords, index),
     present=readout >= 0,

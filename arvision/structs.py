@@ -143,7 +143,6 @@ class Query:
       ids of all parts where a part is predicted given those before.
     level: (b, s) of every entity, or (b or 1, 1 or t), the noise level or time
       of `values`.
-    masked: (b or 1, t) bool, True = hidden from the network.
     entity: (t,) int32 step at which every token is predicted.
     coords: (t, axes) float32 where the tokens lie.
     present: (t, r) bool, the branches that predict each token.
@@ -154,7 +153,6 @@ class Query:
 
   values: Array | None = None
   level: Array | None = None
-  masked: Array | None = None
   entity: Array | None = None
   coords: Array | None = None
   present: Array | None = None

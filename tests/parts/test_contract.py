@@ -134,7 +134,7 @@ def test_padded_text_is_seen_by_nobody():
 
 
 def test_two_streams_are_read_from_the_noisy_half():
-  layout = sequence.two_stream(sequence.blocks(8, 4))
+  layout = sequence.two_stream(grid.cells(1, 8, (1, 4)))
   x = jnp.arange(16.0)[None, :, None]
   z = model.gather(x[:, :, None], layout.readout)
   np.testing.assert_array_equal(z[0, :, 0, 0], np.arange(8, 16))

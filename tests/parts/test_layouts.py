@@ -19,9 +19,9 @@ OFFICIAL = {
   'xar_4_cells': grid.cells(4, 4, (2, 2)),
   'nar_g4_prefix1': grid.diagonals(4, 4),
   'bd3lm_n16_block4': sequence.two_stream(
-    sequence.blocks(16, 4), noisy_first=True
+    grid.cells(1, 16, (1, 4)), noisy_first=True
   ),
-  'acdit_4_blocks_of_4': sequence.two_stream(sequence.blocks(16, 4)),
+  'acdit_4_blocks_of_4': sequence.two_stream(grid.cells(1, 16, (1, 4))),
 }
 
 LAYOUTS = {
@@ -35,8 +35,6 @@ LAYOUTS = {
   'scales': scales.scales((1, 2, 3)),
   'scales, not square': scales.scales(((1, 1), (2, 3), (4, 6))),
   'scales without a start': scales.scales((2, 4), start=False),
-  'line': sequence.line(12),
-  'line in groups': sequence.line(12, group=4, prefix=6),
   'two streams': sequence.two_stream(grid.cells(4, 4, (2, 2))),
 }
 
@@ -142,7 +140,7 @@ def test_window_keeps_a_caption():
 
 
 def test_padding_is_seen_by_itself_alone():
-  layout = sequence.line(6, prefix=3)
+  layout = grid.raster(1, 6, prefix=3)
   valid = np.array([[False, True] + [True] * (layout.slots - 2)])
   keys = masks.key(masks.rows(layout, layout.index, valid=valid))
   queries = masks.query(masks.rows(layout, layout.index))
@@ -156,9 +154,6 @@ def test_padding_is_seen_by_itself_alone():
     lambda: grid.cells(4, 4, (3, 2)),
     lambda: grid.subsample(4, 4, (2, 3)),
     lambda: grid.permuted(2, 2, (0, 1, 2, 2)),
-    lambda: sequence.line(10, group=3, prefix=3),
-    lambda: sequence.line(10, group=5, prefix=2),
-    lambda: sequence.blocks(10, 3),
     lambda: sequence.two_stream(grid.raster(2, 2)),
     lambda: scales.scales(()),
   ],
