@@ -1,6 +1,5 @@
 """The decoder-only transformer that most of the papers share."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -149,16 +148,20 @@ class Decoder(nn.Module):
     return hidden, written if commit else cache
 
   @property
-  def depths(self) -> tuple[int, ...]:
-    """Layers of every stack with a cache."""
-    return (self.depth,)
+  def stacks(self) -> tuple[tuple[int, int, int], ...]:
+    """Depth, width and heads of every stack with a cache."""
+    return ((self.depth, self.width, self.heads),)
 
   def empty_cache(self, batch: int, layout: Layout) -> tuple[Caches, ...]:
     """A cache for every layer of every stack, with a row per slot."""
-    head = self.width // self.heads
-    shape = (batch, self.heads, layout.slots, head)
-    empty = functools.partial(Cache.empty, *shape, self.dtype)
-    return tuple(tuple(empty() for _ in range(d)) for d in self.depths)
+
+    def empty(width, heads):
+      head = width // heads
+      return Cache.empty(batch, heads, layout.slots, head, self.dtype)
+
+    return tuple(
+      tuple(empty(w, h) for _ in range(d)) for d, w, h in self.stacks
+    )
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
     """x (b, n, d) -> hidden (b, n, branches, d), and the caches of the stacks."""
@@ -177,8 +180,9 @@ class Decoder(nn.Module):
       x = modulate(x, two[..., 0, :], two[..., 1, :])
     return x
 
-  def _stack(self, name, depth, keep=False, heads=None, inner=None):
-    heads, inner = heads or self.heads, inner or self.mlp
+  def _stack(self, name, depth, keep=False, width=None, heads=None, inner=None):
+    width, heads = width or self.width, heads or self.heads
+    inner = inner or self.mlp
 
     def attention(name):
       return self.attention(heads=heads, dtype=self.dtype, name=name)
@@ -190,7 +194,7 @@ class Decoder(nn.Module):
       return self.norm(dtype=self.dtype, name=name)
 
     def adaln(name):
-      return self.adaln(width=self.width, dtype=self.dtype, name=name)
+      return self.adaln(width=width, dtype=self.dtype, name=name)
 
     def block(**kwargs):
       return self.block(
@@ -259,17 +263,17 @@ class Decoder(nn.Module):
       mask = masks.among(layout, index, xp, valid)
     if not isinstance(mask, Mask):
       mask = jnp.asarray(mask[..., None, :, :])
-    rotation = None
-    if self.rotary is not None:
-      rotation = self.rotary(layout, index, self.width // self.heads)
     return BlockInputs(
       mask=mask,
       modulation=modulation,
-      rotation=rotation,
+      rotation=self._rotation(layout, index, self.width // self.heads),
       start=None if cache is None else index[0],
       extent=extent,
       train=train,
     )
+
+  def _rotation(self, layout, index, head):
+    return None if self.rotary is None else self.rotary(layout, index, head)
 
   def _modulation(self, name, chunks, std):
     return Dense(

@@ -9,8 +9,8 @@ from arvision.layers.kernels import Mask
 from arvision.layers.param import normal, param
 from arvision.layouts import masks
 from arvision.layouts.base import Layout
-from arvision.ranges import AtLeast0, Few, Width
-from arvision.structs import Slots, Template
+from arvision.ranges import AtLeast0
+from arvision.structs import Slots
 
 
 class Masked(Halves):
@@ -24,20 +24,11 @@ class Masked(Halves):
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
   Attributes:
-    second_width, second_heads, second_mlp: width, heads and template of the MLP
-      of the second half; None: those of the first.
     hole_std: standard deviation at the start of the vector for hidden tokens
       and of the positions that are added at the end (`out_position`).
   """
 
-  second_width: Width | None = None
-  second_heads: Few | None = None
-  second_mlp: Template | None = None
   hole_std: AtLeast0 = 0.02
-
-  @property
-  def out_width(self):
-    return self.second_width or self.width
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
     if cache is not None or layout.steps != 1:
@@ -64,13 +55,7 @@ class Masked(Halves):
     x = jnp.where(kept[..., None], x, hidden)
     x = x + self._positions('position_second', layout, slots)
     x = x.astype(self.dtype)
-    second = self._stack(
-      'stack_second',
-      self.second_depth,
-      heads=self.second_heads,
-      inner=self.second_mlp,
-    )
-    x, _ = second(x, inputs, None)
+    x, _ = self._second(x, inputs, layout, slots)
     x = self._last_norm('norm', x, cond)
     if self.out_position:
       own = self._param('position_out', (layout.tokens, self.out_width))
