@@ -6,7 +6,7 @@ import math
 import jax.numpy as jnp
 
 from arvision.build import Checked
-from arvision.feeds.base import TokenState, carried, step_slots
+from arvision.feeds.base import TokenState, all_slots, carried, step_slots
 from arvision.layouts.base import take
 from arvision.process.masking import masked_share, truncated_normal
 from arvision.ranges import AtLeast0, Below1, Count, Positive, Share
@@ -30,18 +30,24 @@ class Masked(TokenState):
       codec: the bound tokenizer; ids of several parts enter as its vectors.
       masked: (b, t) bool, True = hidden from the network; None: no token is.
     """
-    if state.ndim == 3 and codec is not None:
-      state = codec.embed(state)
-    if masked is not None:
-      token = take(layout.token, step.index)
-      masked = jnp.where(token >= 0, masked[:, token], False)
-    return step_slots(carried(state, layout, step.index), step, masked=masked)
+    values, masked = _of_slots(state, masked, layout, step.index, codec)
+    return step_slots(values, step, masked=masked)
 
   def _all(self, tokens, layout, codec, masked):
-    """`slots` of the one step that there is in training."""
-    return self.slots(
-      tokens.given, layout.runs[0].step(0), layout, codec, masked
-    )
+    """The slots of the whole layout, for training."""
+    index = layout.index
+    values, masked = _of_slots(tokens.given, masked, layout, index, codec)
+    return all_slots(values, layout, masked=masked)
+
+
+def _of_slots(tokens, masked, layout, index, codec):
+  """What slots carry of tokens, and which of them are masked."""
+  if tokens.ndim == 3 and codec is not None:
+    tokens = codec.embed(tokens)
+  if masked is not None:
+    token = take(layout.token, index)
+    masked = jnp.where(token >= 0, masked[:, token], False)
+  return carried(tokens, layout, index), masked
 
 
 @dataclasses.dataclass(frozen=True)
