@@ -11,6 +11,7 @@ import numpy as np
 from arvision.layers.spread import spread
 from arvision.layers.stack import unstack
 from arvision.layouts.base import Layout, take
+from arvision.metrics import Mean, Term
 from arvision.structs import Cond, Draw, Slots, Tokens
 
 
@@ -28,7 +29,7 @@ class ARModel(nn.Module):
   layout: Layout
   feed: Any
 
-  def loss(
+  def losses(
     self,
     tokens: Tokens,
     inputs: dict,
@@ -36,11 +37,8 @@ class ARModel(nn.Module):
     codec: Any = None,
     weight: jax.Array | None = None,
     train: bool = True,
-  ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
-    """Weighted sums over a batch: loss = Σ w l / Σ w, divided by the caller.
-
-    Where the feed says what tokens count (FlowAR), the divisor of the loss is
-    Σ counted; other metrics stay means over the weights.
+  ) -> tuple[dict[str, Term], dict[str, Mean]]:
+    """The terms of the objective, which the task reduces over a global batch.
 
     Args:
       tokens: of b examples.
@@ -51,7 +49,8 @@ class ARModel(nn.Module):
       train: dropout, drop path and null dropping.
 
     Returns:
-      Σ w l, and (divisor, name -> metric times the divisor), float32 scalars.
+      name -> term, and name -> metric: those of the head, and the loss of every
+      step of layouts with few.
     """
     batch = draw.batch
     null = jnp.zeros((batch,), bool)
@@ -60,32 +59,25 @@ class ARModel(nn.Module):
     slots = self.feed.train(tokens, self.layout, codec, draw)
     z, at = self.hidden(slots, inputs, null, train)
     loss, metrics = self.head.loss(z, slots.targets, draw, at)
-    w = jnp.broadcast_to(slots.weight, loss.shape).astype(jnp.float32)
-    counted = w
-    if slots.counted is not None:
-      counted = jnp.broadcast_to(slots.counted, loss.shape)
-    if weight is not None:
-      w, counted = w * weight[:, None], counted * weight[:, None]
-    divisor = jnp.sum(counted)
-    share = divisor / jnp.maximum(jnp.sum(w), 1e-9)
-    sums = {
-      'loss': jnp.sum(w * loss),
-      **self._by_entity(loss, w, divisor),
-      **{k: share * jnp.sum(w * v) for k, v in metrics.items()},
-    }
-    return sums['loss'], (divisor, sums)
+    each = 1.0 if weight is None else weight[:, None]
+    w = jnp.broadcast_to(slots.weight, loss.shape) * each
+    counted = slots.counted
+    if counted is not None:
+      counted = jnp.broadcast_to(counted, loss.shape) * each
+    terms = {'tokens': Term(loss, w, counted)}
+    measured = {k: Mean.of(v, w) for k, v in metrics.items()}
+    return terms, measured | self._by_step(loss, w)
 
-  def _by_entity(self, loss, w, divisor):
-    """Losses of every scale, scaled so that the caller's division fits."""
+  def _by_step(self, loss, weight):
+    """Losses of every scale."""
     if not 1 < self.layout.steps <= 16 or loss.shape[1] != self.layout.tokens:
       return {}
-    out = {}
-    for s in range(self.layout.steps):
-      here = self.layout.entity_of_token == s
-      share = jnp.sum(w[:, here])
-      mean = jnp.sum(w[:, here] * loss[:, here]) / jnp.maximum(share, 1e-9)
-      out[f'loss/step_{s}'] = mean * divisor
-    return out
+    steps = range(self.layout.steps)
+    here = [self.layout.entity_of_token == s for s in steps]
+    return {
+      f'loss/step_{s}': Mean.of(loss[:, at], weight[:, at])
+      for s, at in enumerate(here)
+    }
 
   def hidden(self, slots: Slots, inputs: dict, null: jax.Array, train=False):
     """z (b, t, r, d) of all tokens, and the rows it was read from."""

@@ -216,7 +216,7 @@ def model_shapes(
     inputs = model.condition.blank(1)
     draw = Draw.create(0, jnp.arange(1))
     return model.init(
-      key, tokens, inputs, draw, make_codec(), train=False, method='loss'
+      key, tokens, inputs, draw, make_codec(), train=False, method='losses'
     )
 
   with fitting():

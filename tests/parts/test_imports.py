@@ -20,6 +20,7 @@ _BEFORE_TASKS = (
   'backbones',
   'heads',
   'samplers',
+  'metrics',
   'model',
   'parallel',
 )
@@ -27,6 +28,7 @@ _BEFORE_TASKS = (
 # open to all.
 ALLOWED = {
   'structs': (),
+  'metrics': (),
   'build': (),
   'ranges': (),
   'trust': (),
@@ -39,7 +41,7 @@ ALLOWED = {
   'backbones': _PARTS,
   'heads': _PARTS,
   'samplers': _PARTS,
-  'model': (*_PARTS, 'samplers', 'parallel'),
+  'model': (*_PARTS, 'samplers', 'metrics', 'parallel'),
   'data': ('structs', 'parallel'),
   'tasks': (*_BEFORE_TASKS, 'data'),
   'evals': (*_BEFORE_TASKS, 'data', 'tasks'),
