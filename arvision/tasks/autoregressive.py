@@ -22,7 +22,7 @@ class Autoregressive(GradientTask):
 
   Attributes:
     model: the trained parts.
-    sampler: draws the pictures of `pictures`.
+    sampler: draws the pictures of `pictures`; None: there are none.
     tokenizer: frozen; images are encoded inside the step unless the batch
       brings tokens.
     classes: number of classes, 0 for unconditional.
@@ -122,6 +122,8 @@ class Autoregressive(GradientTask):
 
   def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
     """Samples of the classes in turn, or of the captions of a batch."""
+    if self.sampler is None:
+      return {}
     rows = jnp.arange(self.draws)
     draw = Draw.create(self.seed + _SAMPLE_SEED, rows)
     inputs = {'label': rows % max(self.classes, 1)}
