@@ -15,6 +15,7 @@ from arvision.layers.condition import Condition
 from arvision.layers.spread import spread
 from arvision.layers.stack import unstack
 from arvision.layouts.base import Layout, take
+from arvision.metrics import Mean, Term
 from arvision.structs import Array, Cond, Draw, Query, Slots, Tokens
 
 
@@ -32,7 +33,7 @@ class ARModel(nn.Module):
   layout: Layout
   feed: Feed
 
-  def loss(
+  def losses(
     self,
     tokens: Tokens,
     inputs: dict,
@@ -40,11 +41,8 @@ class ARModel(nn.Module):
     codec: Any = None,
     weight: jax.Array | None = None,
     train: bool = True,
-  ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
-    """Weighted sums over a batch: loss = Σ w l / Σ w, divided by the caller.
-
-    Where the feed says what tokens count (FlowAR), the divisor of the loss is
-    Σ counted; other metrics stay means over the weights.
+  ) -> tuple[dict[str, Term], dict[str, Mean]]:
+    """The terms of the objective, which the task reduces over a global batch.
 
     Args:
       tokens: of b examples.
@@ -55,7 +53,8 @@ class ARModel(nn.Module):
       train: dropout, drop path and null dropping.
 
     Returns:
-      Σ w l, and (divisor, name -> metric times the divisor), float32 scalars.
+      name -> term, and name -> metric: those of the head, and the loss of every
+      step of layouts with few.
     """
     batch = draw.batch
     null = jnp.zeros((batch,), bool)
@@ -64,32 +63,25 @@ class ARModel(nn.Module):
     slots, targets = self.feed.train(tokens, self.layout, codec, draw)
     z, query = self.hidden(slots, inputs, null, train, targets.readout)
     loss, metrics = self.head.loss(z, targets.values, draw, query)
-    w = jnp.broadcast_to(targets.weight, loss.shape).astype(jnp.float32)
-    counted = w
-    if targets.denominator is not None:
-      counted = jnp.broadcast_to(targets.denominator, loss.shape)
-    if weight is not None:
-      w, counted = w * weight[:, None], counted * weight[:, None]
-    divisor = jnp.sum(counted)
-    share = divisor / jnp.maximum(jnp.sum(w), 1e-9)
-    sums = {
-      'loss': jnp.sum(w * loss),
-      **self._by_entity(loss, w, divisor),
-      **{k: share * jnp.sum(w * v) for k, v in metrics.items()},
-    }
-    return sums['loss'], (divisor, sums)
+    each = 1.0 if weight is None else weight[:, None]
+    w = jnp.broadcast_to(targets.weight, loss.shape) * each
+    denominator = targets.denominator
+    if denominator is not None:
+      denominator = jnp.broadcast_to(denominator, loss.shape) * each
+    terms = {'tokens': Term(loss, w, denominator)}
+    measured = {k: Mean.of(v, w) for k, v in metrics.items()}
+    return terms, measured | self._by_step(loss, w)
 
-  def _by_entity(self, loss, w, divisor):
-    """Losses of every scale, scaled so that the caller's division fits."""
+  def _by_step(self, loss, weight):
+    """Losses of every scale."""
     if not 1 < self.layout.steps <= 16 or loss.shape[1] != self.layout.tokens:
       return {}
-    out = {}
-    for s in range(self.layout.steps):
-      here = self.layout.entity_of_token == s
-      share = jnp.sum(w[:, here])
-      mean = jnp.sum(w[:, here] * loss[:, here]) / jnp.maximum(share, 1e-9)
-      out[f'loss/step_{s}'] = mean * divisor
-    return out
+    steps = range(self.layout.steps)
+    here = [self.layout.entity_of_token == s for s in steps]
+    return {
+      f'loss/step_{s}': Mean.of(loss[:, at], weight[:, at])
+      for s, at in enumerate(here)
+    }
 
   def hidden(
     self,

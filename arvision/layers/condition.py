@@ -35,6 +35,27 @@ class Condition(Protocol):
     """The condition of a batch; `null` (b,) bool is True for no condition."""
 
 
+class NoCondition(nn.Module):
+  """What a model has whose config states no condition.
+
+  Attributes:
+    drop: see `ClassLabel`; there is nothing to drop.
+  """
+
+  drop: Share = 0.0
+
+  reads_slots: ClassVar[bool] = False
+
+  def blank(self, batch: int) -> dict:
+    del batch
+    return {}
+
+  def __call__(self, inputs: dict, slots=None, *, null: jax.Array) -> Cond:
+    """An empty condition."""
+    del inputs, slots, null
+    return Cond()
+
+
 class ClassLabel(nn.Module):
   """A class label, or nothing, as prefix vectors and as modulation.
 

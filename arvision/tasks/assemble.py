@@ -13,6 +13,7 @@ from flax.errors import FlaxError
 
 from arvision.build import FAULTS, ConfigError, build, check, value
 from arvision.data.base import Data, DataError
+from arvision.layers.condition import NoCondition
 from arvision.model import ARModel
 from arvision.ranges import Below1, Few, Seed
 from arvision.structs import Draw, Tokens
@@ -150,13 +151,15 @@ def make_model(config: Any) -> ARModel:
   Raises:
     ConfigError: the number of classes is left open, see `complete`.
   """
-  if config.condition.get('classes', 0) is None:
+  if open_classes(config):
     raise ConfigError(
       'config.condition.classes=None: wanted a number; arvision train fills in '
       'the number of classes of the data'
     )
   return ARModel(
-    condition=part(config, 'condition'),
+    condition=(
+      part(config, 'condition') if 'condition' in config else NoCondition()
+    ),
     backbone=part(config, 'backbone'),
     head=part(config, 'head'),
     layout=part(config, 'layout'),
@@ -219,7 +222,7 @@ def model_shapes(
     inputs = model.condition.blank(1)
     draw = Draw.create(0, jnp.arange(1))
     return model.init(
-      key, tokens, inputs, draw, make_codec(), train=False, method='loss'
+      key, tokens, inputs, draw, make_codec(), train=False, method='losses'
     )
 
   with fitting():
@@ -263,7 +266,7 @@ def check_data(config: Any, data: Data, tokenizer: Any) -> None:
     ConfigError: with what was found and the key to change.
   """
   if is_generator(config):
-    classes = config.condition.get('classes', 0)
+    classes = config.get('condition', {}).get('classes', 0)
     if classes and classes < data.num_classes:
       raise ConfigError(
         f'config.condition.classes={classes} but the data has '
@@ -297,7 +300,7 @@ def check_text(config: Any, data: Data) -> None:
     ConfigError: with both and the keys to change.
   """
   keys = ('length', 'channels')
-  if not all(key in config.condition for key in keys):
+  if not all(key in config.get('condition', {}) for key in keys):
     return
   text = getattr(data, 'text', None)
   if text is None:
@@ -381,12 +384,13 @@ def make_task(
   if is_generator(config):
     model = make_model(config)
     check_fit(config, model, tokenizer)
-    sampler = part(config, 'sampler')
-    check_sampler(model, sampler)
+    sampler = part(config, 'sampler') if 'sampler' in config else None
+    if sampler is not None:
+      check_sampler(model, sampler)
     given |= {
       'model': model,
       'sampler': sampler,
-      'classes': config.condition.get('classes', 0),
+      'classes': config.get('condition', {}).get('classes', 0),
       'steps': steps,
     }
   return part(config, 'task', **given)

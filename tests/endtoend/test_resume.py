@@ -39,6 +39,7 @@ def start(name, folder):
     '--config.data.batch_size=16',
     '--config.checkpoint.every.steps=5',
     '--config.evals.every.steps=30',
+    '--config.evals.reconstruction.every.steps=30',
     '--config.pictures.every.steps=30',
     '--config.log.every.steps=10',
     *SMALL[name],
@@ -95,3 +96,5 @@ def test_a_killed_run_ends_as_if_it_had_not_been(folder, name):
   for path in a:
     np.testing.assert_array_equal(a[path], b[path], err_msg=path)
   assert log(killed) == log(whole)
+  measured = [x['step'] for x in log(whole) if 'psnr_db/' in ' '.join(x)]
+  assert measured == [60, 120]

@@ -1,5 +1,8 @@
 """Configs whose parts do not fit one another or the data."""
 
+import flax.linen as nn
+import jax
+import numpy as np
 import pytest
 
 from arvision.build import ConfigError
@@ -93,3 +96,24 @@ def test_a_generator_without_a_trained_tokenizer(tmp_path):
   with pytest.raises(ConfigError, match='none'):
     train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_task_that_does_not_sample_needs_no_sampler_and_no_condition():
+  config = load_config('digits/maskgit').copy_and_resolve_references().unlock()
+  del config.sampler, config.condition
+  config.layout.prefix = 0
+  data = assemble.make_data(config)
+  task = assemble.make_task(config, data)
+
+  def run(key, batch):
+    image = np.zeros((1, *data.shape), np.float32)
+    frozen = {'tokenizer': task.tokenizer.init(key, image)}
+    state = nn.unbox(task.init(key)).replace(frozen=frozen)
+    state, metrics = task.step(state, batch)
+    pictures = task.pictures(state, state.params, batch)
+    return metrics, task.evaluate(state, state.params, batch), pictures
+
+  batch = {'image': np.zeros((4, *data.shape), np.float32)}
+  metrics, held_out, pictures = jax.eval_shape(run, jax.random.key(0), batch)
+  assert {'loss', 'token_accuracy'} == held_out.keys() < metrics.keys()
+  assert pictures == {}

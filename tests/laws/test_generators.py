@@ -420,7 +420,9 @@ def test_draws_of_a_step_share_no_key(names):
     codec = law.codec(frozen)
     args = Tokens(tokens), law.inputs, draw, codec
     rngs = {'dropout': jax.random.key(0)}
-    return law.model.apply({'params': params}, *args, rngs=rngs, method='loss')
+    return law.model.apply(
+      {'params': params}, *args, rngs=rngs, method='losses'
+    )
 
   jax.eval_shape(loss, law.params, law.frozen, law.tokens)
   assert draw.log

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.counts import ConstantSteps
 from arvision.process.flow import Euler
@@ -34,15 +35,15 @@ def test_one_entity_trains_as_plain_flow_matching():
 
   @jax.jit
   def ours(params):
-    total, (weight, _) = law.model.apply(
+    terms, _ = law.model.apply(
       {'params': params},
       Tokens(law.tokens),
       law.inputs,
       draw,
       train=False,
-      method='loss',
+      method='losses',
     )
-    return total / weight
+    return total(terms).compute()
 
   @jax.jit
   def plain(params):

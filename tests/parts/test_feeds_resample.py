@@ -10,6 +10,7 @@ import pytest
 from arvision.configs.common import shrink
 from arvision.feeds.resample import RandomScales, Resample
 from arvision.layouts.scales import scales
+from arvision.metrics import total
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from tests.configs import ALL
@@ -116,16 +117,16 @@ def test_the_loss_is_that_of_a_model_of_the_drawn_scales():
   )
 
   def loss(model, values, draw):
-    total, (weight, _) = model.apply(
+    terms, _ = model.apply(
       {'params': params},
       Tokens(values),
       inputs,
       draw,
       codec,
       train=False,
-      method='loss',
+      method='losses',
     )
-    return total / weight
+    return total(terms).compute()
 
   of_lists = jax.jit(functools.partial(loss, model))
   lists = set()

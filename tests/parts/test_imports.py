@@ -14,11 +14,12 @@ CONFIGS = ROOT.parent / 'configs'
 
 _PARTS = ('structs', 'layouts', 'layers', 'process')
 _ROOMS = ('tokenizers', 'feeds', 'backbones', 'heads')
-_BEFORE_TASKS = (*_PARTS, *_ROOMS, 'samplers', 'model', 'parallel')
+_BEFORE_TASKS = (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'model', 'parallel')
 # A room may import the rooms named here, and itself; `build` and `ranges` are
 # open to all.
 ALLOWED = {
   'structs': (),
+  'metrics': (),
   'build': (),
   'ranges': (),
   'trust': (),
@@ -31,7 +32,7 @@ ALLOWED = {
   'backbones': _PARTS,
   'heads': _PARTS,
   'samplers': (*_PARTS, *_ROOMS),
-  'model': (*_PARTS, *_ROOMS, 'samplers', 'parallel'),
+  'model': (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'parallel'),
   'data': ('structs', 'parallel'),
   'tasks': (*_BEFORE_TASKS, 'data'),
   'evals': (*_BEFORE_TASKS, 'data', 'tasks'),

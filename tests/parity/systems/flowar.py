@@ -15,6 +15,7 @@ from arvision.configs import common
 from arvision.configs.flowar import parts
 from arvision.configs.mar import parts as mar_parts
 from arvision.layers.level import as_time
+from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.flow import mix
 from arvision.structs import Query, Replay, Tokens
@@ -105,7 +106,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'ar_input', slots.values[:, layout.prefix :]
 
   lossy = (tokens, inputs, draw, codec)
-  seen = intermediates(model, params, *lossy, train=False, method='loss')
+  seen = intermediates(model, params, *lossy, train=False, method='losses')
   first, head = seen['backbone'], seen['head']
   for name, whole in {
     'embed': first['_embed'][0],
@@ -151,10 +152,10 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   error = apply(errors, z)
   per_scale = [error[:, entity == s].mean(1) for s in range(layout.steps)]
   yield 'loss_per_scale_per_image', jnp.stack(per_scale, 1)
-  total, (divisor, _) = jax.jit(
-    lambda p: model.apply({'params': p}, *lossy, train=False, method='loss')
+  terms, _ = jax.jit(
+    lambda p: model.apply({'params': p}, *lossy, train=False, method='losses')
   )(params)
-  yield 'loss', total / divisor
+  yield 'loss', total(terms).compute()
 
   given = io['z'][:, :, None]
   yield (

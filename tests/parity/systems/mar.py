@@ -14,6 +14,7 @@ from arvision.configs import common
 from arvision.configs.mar import parts
 from arvision.configs.mar.tokenizer import kl16
 from arvision.importers import mar as table
+from arvision.metrics import total
 from arvision.model import BoundModel
 from arvision.process import diffusion
 from arvision.process.guidance import guide
@@ -222,8 +223,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     slots, targets = model.feed.train(Tokens(tokens), model.layout, None, drawn)
     z, query = model.hidden(slots, inputs, none)
     terms = model.head.terms(z, targets.values, drawn, query)
-    whole, (weight, _) = model.loss(Tokens(tokens), inputs, drawn, train=False)
-    return terms, whole / weight
+    whole, _ = model.losses(Tokens(tokens), inputs, drawn, train=False)
+    return terms, total(whole).compute()
 
   (mse, bits), loss = run(losses)
   theirs = lambda x: np.moveaxis(np.asarray(x), 1, 0).ravel()

@@ -16,6 +16,7 @@ from arvision.configs.mar import parts as mar_parts
 from arvision.configs.xar import parts
 from arvision.feeds.base import carried
 from arvision.layers.level import as_time
+from arvision.metrics import total
 from arvision.model import BoundModel, sample
 from arvision.process.guidance import guide
 from arvision.structs import Replay, Tokens, TokenSpec
@@ -156,12 +157,12 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     params
   )
   yield 'loss_velocity', carried(got, layout)
-  total, (weight, _) = jax.jit(
+  terms, _ = jax.jit(
     lambda p: model.apply(
-      {'params': p}, tokens, inputs, draw, train=False, method='loss'
+      {'params': p}, tokens, inputs, draw, train=False, method='losses'
     )
   )(params)
-  yield 'loss', total / weight
+  yield 'loss', total(terms).compute()
 
   yield from _generation(case, config, model, params)
 
