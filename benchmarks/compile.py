@@ -35,8 +35,8 @@ COLUMNS = {
   'seconds': 'seconds:8.2f',
 }
 CONFIGS = (
-  'digits.var',
-  'digits.llamagen',
+  'var.digits',
+  'llamagen.digits',
   'var.imagenet256',
   'llamagen.imagenet256',
 )
@@ -106,10 +106,13 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     for state in ('cold', 'warm'):
       workdir = pathlib.Path(folder) / state
       command = ['-m', 'arvision', 'train', f'--workdir={workdir}']
-      command += ['--config=configs/digits/tokenizer.py', '--stop_at=1']
+      command += ['--config=configs/var/digits_tokenizer.py', '--stop_at=1']
       _, seconds = process(command, str(pathlib.Path(folder) / 'cache'))
       table.add(
-        row='process', config='digits.tokenizer', cache=state, seconds=seconds
+        row='process',
+        config='var.digits_tokenizer',
+        cache=state,
+        seconds=seconds,
       )
   table.save(args.json)
   return table.rows

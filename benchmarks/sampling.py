@@ -35,8 +35,7 @@ def main():
   import jax
 
   from arvision.configs.common import shrink
-  from arvision.configs.digits import var as digits
-  from arvision.configs.var import imagenet256
+  from arvision.configs.var import digits, imagenet256
   from benchmarks import ours
 
   cases = {

@@ -16,7 +16,7 @@ def _load(path):
 
 
 def every():
-  """'digits/var' or 'var/imagenet256:d16' -> the function that builds it."""
+  """'var/digits' or 'var/imagenet256:d16' -> the function that builds it."""
   found = {}
   for path in sorted(ROOT.rglob('*.py')):
     if path.stem in _FRAGMENTS:

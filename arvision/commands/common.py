@@ -53,7 +53,7 @@ def add_config(flags: argparse.ArgumentParser, required: bool = True) -> None:
     '--config',
     required=required,
     metavar='FILE[:ARG]',
-    help="a config, as a file or as a name like 'digits/var'; ARG chooses a "
+    help="a config, as a file or as a name like 'var/digits'; ARG chooses a "
     'variant of it',
   )
   flags.add_argument(
@@ -203,15 +203,41 @@ def find_config(name: str) -> pathlib.Path:
   short = name.removeprefix('configs/').removesuffix('.py')
   if (root / f'{short}.py').is_file():
     return root / f'{short}.py'
-  near = did_you_mean(short, config_names(), most=5)
   raise ConfigError(
-    f"--config='{name}': no such file, and no config of that name.{near} "
+    f"--config='{name}': no such file, and no config of that name."
+    f'{_near(short)} '
     'arvision train --help lists all'
   )
 
 
+def _near(name, most=6):
+  """ " Did you mean ...?" with the configs that hold the words of a name.
+
+  Words count in any order, in the name of a config, and half in its text, so that
+  'digits/kl' finds 'mar/digits_tokenizer'.
+  """
+  root, wanted = _installed(), _words(name)
+
+  def score(config):
+    named = _words(config)
+    text = _words((root / f'{config}.py').read_text(encoding='utf-8'))
+    return len(wanted & named) + len(wanted & text - named) / 2
+
+  scores = {config: score(config) for config in config_names()}
+  best = max(scores.values())
+  if best > len(wanted) / 2:
+    found = [f"'{config}'" for config, s in scores.items() if s == best]
+    return f' Did you mean {" or ".join(found[:most])}?'
+  return did_you_mean(name, scores, most=most)
+
+
+def _words(text):
+  """Those of paths and of names like 'PyramidVQ', in small letters."""
+  return {word.lower() for word in re.findall('[A-Z]?[a-z0-9]+|[A-Z]+', text)}
+
+
 def config_names() -> list[str]:
-  """'digits/var', ...: what --config takes, without the fragments beside them."""
+  """'var/digits', ...: what --config takes, without the fragments beside them."""
   root = _installed()
   return [
     str(p.relative_to(root).with_suffix(''))

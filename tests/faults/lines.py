@@ -32,7 +32,10 @@ from tests.laws.groups import GROUPS
 NAMES = sorted(names[0] for names in GROUPS.values()) + sorted(
   name for name in ALL if name not in GENERATORS
 )
-RUNS = {'tokenizer': 'digits/vq', 'generator': 'digits/llamagen'}
+RUNS = {
+  'tokenizer': 'llamagen/digits_tokenizer',
+  'generator': 'llamagen/digits',
+}
 _DIGITS = {'type': 'data.digits.Digits'}
 
 TYPICAL = ('1', '2', '3', '4', '8', '0.1', '0.5', '0.9', 'true', 'false')
@@ -57,7 +60,7 @@ TYPES = (
   ),
 )
 FLAGS = {
-  '--config': (*NAMES, 'digits', 'digits/var:x', 'configs', __file__),
+  '--config': (*NAMES, 'digits', 'var/digits:x', 'configs', __file__),
   '--mesh': ('data=-1', 'data=0', 'data=2', 'fsdp=-1,data=-1', f'data={2**70}'),
   '--labels': ('all', '3', '-1', '10', '3,x', ',', '0,' * 50),
   '--name': ('a', '../a', '.', 'a' * 300, 'a/b'),

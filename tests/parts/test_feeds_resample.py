@@ -101,7 +101,7 @@ def test_rows_are_those_of_a_layout_of_the_drawn_scales(seed):
 
 
 def test_the_loss_is_that_of_a_model_of_the_drawn_scales():
-  config = shrink(ALL['digits/flexvar']())
+  config = shrink(ALL['flexvar/digits']())
   model = assemble.make_model(config)
   codec = Table(config.head.vocab_size, config.tokenizer.channels)
   rng = np.random.default_rng(0)

@@ -37,7 +37,7 @@ KINDS = ('self', 'cross')
 @functools.cache
 def head(kind):
   """A flow head with random weights: module, parameters."""
-  config = shrink(ALL[f'digits/flowar:{kind}']())
+  config = shrink(ALL[f'flowar/digits:{kind}']())
   module = build(config.head, 'head')
   z, x, level = some()
   shapes = jax.eval_shape(
@@ -202,7 +202,7 @@ def test_corners_are_coordinates_in_units_of_the_largest_scale():
 
 def test_the_loss_sums_scales_by_their_area():
   """And examples that only pad a batch change nothing."""
-  config = shrink(ALL['digits/flowar:self']())
+  config = shrink(ALL['flowar/digits:self']())
   model = assemble.make_model(config)
   tokenizer = assemble.make_tokenizer(config)
   image = jnp.zeros((1, *config.data.size, config.data.channels))

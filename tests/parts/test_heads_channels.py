@@ -168,7 +168,7 @@ def test_picked_draws_are_those_of_their_places():
 # --------------------------------------------------------------------- guidance
 
 
-@pytest.mark.parametrize('name', ['digits/llamagen', 'digits/titok_uvit'])
+@pytest.mark.parametrize('name', ['llamagen/digits', 'titok/digits'])
 def test_of_a_linear_head_both_sites_are_the_same(name):
   config = shrink(ALL[name]())
   model = assemble.make_model(config)
@@ -190,8 +190,8 @@ def test_of_a_linear_head_both_sites_are_the_same(name):
 @pytest.mark.parametrize(
   ('name', 'site', 'said'),
   [
-    ('digits/tokenbridge', 'logits', "'field' or 'hidden'"),
-    ('digits/xar:cell', 'hidden', "Refine can guide 'field'"),
+    ('tokenbridge/digits', 'logits', "'field' or 'hidden'"),
+    ('xar/digits:cell', 'hidden', "Refine can guide 'field'"),
   ],
 )
 def test_a_site_that_is_not_there(name, site, said):
@@ -203,7 +203,7 @@ def test_a_site_that_is_not_there(name, site, said):
 
 @pytest.mark.parametrize('key', ['levels', 'channels'])
 def test_a_head_for_other_levels(key):
-  config = shrink(ALL['digits/tokenbridge']())
+  config = shrink(ALL['tokenbridge/digits']())
   model, tokenizer = (
     assemble.make_model(config),
     assemble.make_tokenizer(config),

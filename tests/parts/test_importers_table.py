@@ -47,7 +47,7 @@ def test_out_and_in_again(name):
   jax.tree.map(np.testing.assert_array_equal, params, back)
 
 
-@pytest.mark.parametrize('name', ['digits/var', 'digits/tokenizer'])
+@pytest.mark.parametrize('name', ['var/digits', 'var/digits_tokenizer'])
 def test_all_differences_are_told_at_once(name):
   config = common.shrink(ALL[name]())
   form = table_of(config)
@@ -69,7 +69,7 @@ def test_all_differences_are_told_at_once(name):
 
 
 def var_weights(**changes):
-  config = common.shrink(ALL['digits/var']())
+  config = common.shrink(ALL['var/digits']())
   with config.unlocked():
     config.backbone.update(changes)
   shapes = assemble.trained_shapes(config)
@@ -105,7 +105,7 @@ def test_the_buffers_are_those_of_the_official_file():
 
 
 def test_cells_and_rotations_of_xar_are_those_of_the_official_file():
-  config = ALL['digits/xar:cell']()
+  config = ALL['xar/digits:cell']()
   shapes = assemble.trained_shapes(config)
   form = table_of(config)
   weights = table.to_weights(form, drawn(shapes), ((4, 4),))
