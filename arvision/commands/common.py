@@ -14,7 +14,8 @@ from typing import NoReturn
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, broken, did_you_mean, suggest
+from arvision import catalog
+from arvision.build import ConfigError, broken, suggest
 from arvision.commands.overrides import override
 
 
@@ -63,7 +64,7 @@ def add_config(flags: argparse.ArgumentParser, required: bool = True) -> None:
     help='changes a key of the config, --config.optim.learning_rate=3e-4',
   )
   if required:
-    names = textwrap.fill(', '.join(config_names()), break_on_hyphens=False)
+    names = textwrap.fill(', '.join(catalog.names()), break_on_hyphens=False)
     flags.epilog = f'configs that are installed:\n{names}'
 
 
@@ -138,8 +139,8 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     ConfigError: no such config, variant or key, or a value of another type.
   """
   path, _, arg = name.partition(':')
-  file = find_config(path)
-  if not file.resolve().is_relative_to(_installed().resolve()):
+  file = catalog.find(path)
+  if not file.resolve().is_relative_to(catalog.root().resolve()):
     find_packages_in(file.parent)
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
   if spec is None or spec.loader is None:
@@ -188,65 +189,3 @@ def find_packages_in(folder: str | os.PathLike) -> None:
   path = str(pathlib.Path(folder).resolve())
   if path not in sys.path:
     sys.path.append(path)
-
-
-def find_config(name: str) -> pathlib.Path:
-  """The file of a config.
-
-  Raises:
-    ConfigError: with the nearest configs.
-  """
-  path = pathlib.Path(name)
-  if path.is_file():
-    return path
-  root = _installed()
-  short = name.removeprefix('configs/').removesuffix('.py')
-  if (root / f'{short}.py').is_file():
-    return root / f'{short}.py'
-  raise ConfigError(
-    f"--config='{name}': no such file, and no config of that name."
-    f'{_near(short)} '
-    'arvision train --help lists all'
-  )
-
-
-def _near(name, most=6):
-  """ " Did you mean ...?" with the configs that hold the words of a name.
-
-  Words count in any order, in the name of a config, and half in its text, so that
-  'digits/kl' finds 'mar/digits_tokenizer'.
-  """
-  root, wanted = _installed(), _words(name)
-
-  def score(config):
-    named = _words(config)
-    text = _words((root / f'{config}.py').read_text(encoding='utf-8'))
-    return len(wanted & named) + len(wanted & text - named) / 2
-
-  scores = {config: score(config) for config in config_names()}
-  best = max(scores.values())
-  if best > len(wanted) / 2:
-    found = [f"'{config}'" for config, s in scores.items() if s == best]
-    return f' Did you mean {" or ".join(found[:most])}?'
-  return did_you_mean(name, scores, most=most)
-
-
-def _words(text):
-  """Those of paths and of names like 'PyramidVQ', in small letters."""
-  return {word.lower() for word in re.findall('[A-Z]?[a-z0-9]+|[A-Z]+', text)}
-
-
-def config_names() -> list[str]:
-  """'var/digits', ...: what --config takes, without the fragments beside them."""
-  root = _installed()
-  return [
-    str(p.relative_to(root).with_suffix(''))
-    for p in sorted(root.glob('*/*.py'))
-    if '\ndef get_config(' in p.read_text(encoding='utf-8')
-  ]
-
-
-def _installed():
-  spec = importlib.util.find_spec('arvision.configs')
-  assert spec is not None and spec.submodule_search_locations
-  return pathlib.Path(next(iter(spec.submodule_search_locations)))

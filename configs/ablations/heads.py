@@ -30,5 +30,10 @@ def get_config(arg: str = 'diffusion'):
   config.update({key: mar.get_config()[key] for key in ('optim', 'train')})
   if kind == 'flow':
     del config.head.highest
-    config.head.type = 'heads.flow.TokenFlow'
+    flow(config)
   return common.locked(config)
+
+
+def flow(config) -> None:
+  """Turns the head of a MAR into its MLP trained by flow matching."""
+  config.head.type = 'heads.flow.TokenFlow'

@@ -16,21 +16,12 @@ from arvision.configs import common
 from arvision.configs.common import block
 from arvision.configs.llamagen import digits, digits_tokenizer, parts
 
-SIZES = ('token', 'diagonal', 'scale', 'masked')
 _SCALES = (1, 2, 3, 4)
 _STEPS = 8
 
 
 def get_config(arg: str = 'token'):
-  change = common.size(
-    arg or 'token',
-    {
-      'token': _token,
-      'diagonal': _diagonal,
-      'scale': _scale,
-      'masked': _masked,
-    },
-  )
+  change = common.size(arg or 'token', CHANGES)
   config = common.generator(
     digits_tokenizer.get_config(), 'runs/llamagen/digits_tokenizer'
   )
@@ -82,3 +73,13 @@ def _masked(config):
     steps=_STEPS,
     policy=block(type='process.masking.LikelyFirst', temperature=2.0),
   )
+
+
+# What a LlamaGen over 4 × 4 codes becomes.
+CHANGES = {
+  'token': _token,
+  'diagonal': _diagonal,
+  'scale': _scale,
+  'masked': _masked,
+}
+SIZES = tuple(CHANGES)

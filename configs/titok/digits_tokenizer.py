@@ -25,6 +25,8 @@ from arvision.configs.maskgit import digits_tokenizer as maskgit
 from arvision.configs.titok import parts
 from arvision.configs.var import digits_tokenizer as var
 
+SIZE = dict(width=64, depth=3, heads=4)
+
 
 def get_config(arg: str = ''):
   return common.size(arg, SIZES)()
@@ -73,8 +75,8 @@ def _new(make, **more):
     length=8,
     vocab_size=128,
     channels=12,
-    encoder=(64, 3, 4),
-    decoder=(64, 3, 4),
+    encoder=SIZE,
+    decoder=SIZE,
     grid=(4, 4),
     patch=2,
     image_channels=1,

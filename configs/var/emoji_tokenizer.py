@@ -12,7 +12,7 @@ and no discriminator; unused codes are restarted.
 """
 
 from arvision.configs import common
-from arvision.configs.var import folder_tokenizer
+from arvision.configs.var import folder_tokenizer, parts
 
 
 def get_config(arg: str = ''):
@@ -25,20 +25,17 @@ def get_config(arg: str = ''):
   )
   config.data.batch_size = 64
   config.release = common.block(type='importers.var.Tokenizer')
-  config.tokenizer = common.block(
-    type='tokenizers.residual.MultiScaleVQ',
+  config.tokenizer = parts.multi_scale_vq(
     scales=(1, 2, 3, 5, 8),
     vocab_size=1024,
     channels=16,
-    **common.autoencoder(
-      image_channels=3,
-      ch=64,
-      ch_mult=(1, 2),
-      res_blocks=1,
-      z_channels=32,
-      patch=4,
-      attention=False,
-    ),
+    image_channels=3,
+    ch=64,
+    ch_mult=(1, 2),
+    res_blocks=1,
+    z_channels=32,
+    patch=4,
+    attention=False,
   )
   config.train.duration = common.block(epochs=300)
   config.ema = (0.999,)

@@ -16,6 +16,7 @@ and no discriminator; unused codes are restarted.
 """
 
 from arvision.configs import common
+from arvision.configs.var import parts
 
 
 def get_config(arg: str = ''):
@@ -30,20 +31,17 @@ def get_config(arg: str = ''):
     cache=True,
   )
   config.release = common.block(type='importers.var.Tokenizer')
-  config.tokenizer = common.block(
-    type='tokenizers.residual.MultiScaleVQ',
+  config.tokenizer = parts.multi_scale_vq(
     scales=(1, 2, 3, 4, 6, 8),
     vocab_size=512,
     channels=16,
-    **common.autoencoder(
-      image_channels=3,
-      ch=96,
-      ch_mult=(1,),
-      res_blocks=1,
-      z_channels=32,
-      patch=8,
-      attention=False,
-    ),
+    image_channels=3,
+    ch=96,
+    ch_mult=(1,),
+    res_blocks=1,
+    z_channels=32,
+    patch=8,
+    attention=False,
   )
   config.task = common.block(
     type='tasks.tokenizer.TrainTokenizer', l1=0.5, l2=2.0, restart_after=100

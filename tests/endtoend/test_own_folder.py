@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from arvision.commands.common import load_config
-from arvision.configs.common import shrink
 from arvision.data.base import DataError
 from arvision.training.loop import train
 from arvision.training.trained import load_run
@@ -37,7 +36,14 @@ def configured(name, pictures):
   config = load_config(
     f'configs/var/{name}.py', [f'data.source.path={pictures}']
   )
-  config = shrink(config).unlock()
+  config = config.copy_and_resolve_references().unlock()
+  for half in (config.tokenizer.encoder, config.tokenizer.decoder):
+    half.ch = 8
+  if 'backbone' in config:
+    config.backbone.update(width=32, depth=2)
+    config.backbone.mlp.hidden = 64
+    config.condition.width = 32
+  config.data.batch_size = 4
   config.train.duration = {'steps': 2}
   config.optim.schedule.warmup = None
   return config

@@ -212,16 +212,15 @@ _SAMPLES = """
 import json, sys
 import flax.linen as nn
 import jax, numpy as np
-from arvision.configs.common import shrink
 from arvision.parallel.mesh import make_mesh
 from arvision.tasks import assemble
 from arvision.training.weights import Weights
 from arvision.training.trained import placed
-from tests.configs import GENERATORS
+from tests.configs import TINY
 from tests.multidevice.families import numbers
 jax.config.update('jax_default_matmul_precision', 'highest')
 name, meshes, path = json.loads(sys.argv[1])
-config = shrink(GENERATORS[name]())
+config = TINY[name]()
 params = numbers(assemble.trained_shapes(config))
 image = np.zeros((1, *config.data.size, config.data.channels), np.float32)
 init = assemble.make_tokenizer(config).init
@@ -269,7 +268,7 @@ def same_samples(name, meshes, tmp_path):
 
 @pytest.mark.parametrize(
   ('name', 'meshes'),
-  [('var/digits', MESHES), ('maskgit/digits', ('one', 'eight'))],
+  [('var/tiny:d16', MESHES), ('maskgit/tiny', ('one', 'eight'))],
 )
 def test_devices_draw_what_one_draws(name, meshes, tmp_path):
   same_samples(name, {mesh: MESHES[mesh] for mesh in meshes}, tmp_path)
@@ -375,12 +374,12 @@ def test_what_jax_misses_is_told(join):
 @pytest.mark.parametrize(
   'name',
   [
-    'maskgit/digits',
-    'llamagen/digits',
-    'rar/digits',
-    'mar/digits:masked',
-    'xar/digits:cell',
-    'flowar/digits:self',
+    'maskgit/tiny',
+    'llamagen/tiny:B',
+    'rar/tiny',
+    'mar/tiny:B',
+    'xar/tiny:cell',
+    'flowar/tiny:S',
   ],
 )
 def test_devices_draw_what_one_draws_of_more_families(name, tmp_path):

@@ -29,6 +29,7 @@ ALLOWED = {
   'structs': (),
   'build': (),
   'ranges': (),
+  'catalog': (),
   'trust': (),
   'parallel': (),
   'layouts': ('structs',),
@@ -54,6 +55,7 @@ ALLOWED = {
   ),
   'plan': (*_BEFORE_TASKS, 'tasks', 'training'),
   'commands': (
+    'catalog',
     *_BEFORE_TASKS,
     'plan',
     'data',

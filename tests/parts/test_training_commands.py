@@ -5,6 +5,7 @@ import pathlib
 import pytest
 from ml_collections import ConfigDict
 
+from arvision import catalog
 from arvision.build import ConfigError
 from arvision.commands import common, main, train
 
@@ -43,9 +44,9 @@ def file(tmp_path):
 def test_a_config_is_found_by_path_and_by_name(file):
   assert common.load_config(file).width == 8
   assert common.load_config(f'{file}:large').width == 16
-  found = common.find_config('var/digits')
+  found = catalog.find('var/digits')
   assert found.is_file() and found.parts[-2:] == ('var', 'digits.py')
-  assert found.samefile(common.find_config('configs/var/digits.py'))
+  assert found.samefile(catalog.find('configs/var/digits.py'))
 
 
 def test_overrides_have_the_type_of_what_they_replace(file):

@@ -19,7 +19,7 @@ TOKENIZER_INPUTS = {'image', 'rand_idx'}
 def _block(args):
   """Our block of the official constructor's arguments."""
   side = args['crop_size'] // args['patch_size']
-  vit = (args['width'], args['layers'], args['heads'])
+  vit = dict(width=args['width'], depth=args['layers'], heads=args['heads'])
   sizes = {
     'length': args['num_latent_tokens'],
     'vocab_size': args['codebook_size'],
