@@ -16,7 +16,7 @@ def _load(path):
 
 
 def every():
-  """'digits/var' or 'var/imagenet256:d16' -> the function that builds it."""
+  """'var/digits' or 'var/imagenet256:d16' -> the function that builds it."""
   found = {}
   for path in sorted(ROOT.rglob('*.py')):
     if path.stem in _FRAGMENTS:
@@ -29,6 +29,23 @@ def every():
   return found
 
 
+def module(name):
+  """'var/imagenet256:d16' -> 'imagenet256'."""
+  return name.split('/')[1].split(':')[0]
+
+
+def family(name):
+  """'var/imagenet256:d16' -> 'var'."""
+  return name.split('/')[0]
+
+
+def is_published(name):
+  """Whether sizes are those of a paper, or those that it would have."""
+  return module(name).startswith(('imagenet', 't2i', 'tokenizer'))
+
+
 ALL = every()
 GENERATORS = {k: v for k, v in ALL.items() if 'backbone' in v()}
 TOKENIZERS = {k: v for k, v in ALL.items() if k not in GENERATORS}
+# Those that the laws run over: generators at the size of a test.
+TINY = {k: v for k, v in GENERATORS.items() if module(k) == 'tiny'}

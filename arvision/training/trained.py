@@ -1,6 +1,6 @@
 """A trained run, opened for use: what sample, eval, encode and notebooks take.
 
-run = load_run('runs/digits/var')
+run = load_run('runs/var/digits')
 images, tokens = run.sample_fn(seed=7)(labels, index)
 """
 

@@ -28,7 +28,7 @@ from tests.configs import ALL
 
 @pytest.fixture(scope='module')
 def workdir(random_tokenizer):
-  return random_tokenizer('digits/kl')
+  return random_tokenizer('mar/digits_tokenizer')
 
 
 @pytest.fixture(scope='module')
@@ -196,7 +196,7 @@ def test_every_visit_draws_anew(run, task):
 
 
 def generator(workdir, **tokenizer):
-  config = ALL['digits/kl']()
+  config = ALL['mar/digits_tokenizer']()
   with config.unlocked():
     config.tokenizer_workdir = str(workdir)
     config.tokenizer.update(tokenizer)

@@ -18,6 +18,7 @@ TOKENIZER = (
   '--config.tokenizer.encoder.ch=8',
   '--config.tokenizer.decoder.ch=8',
 )
+CONFIGS = {'tokenizer': 'var/digits_tokenizer', 'var': 'var/digits'}
 SMALL = {
   'tokenizer': (*TOKENIZER, '--config.task.restart_after=10'),
   'var': (
@@ -32,7 +33,7 @@ def start(name, folder):
   """The process of `arvision train` on digits, in a small size."""
   command = [
     *(sys.executable, '-m', 'arvision', 'train'),
-    f'--config=configs/digits/{name}.py',
+    f'--config={CONFIGS[name]}',
     f'--workdir={folder}',
     f'--config.train.duration.steps={STEPS}',
     '--config.optim.schedule.warmup.steps=20',

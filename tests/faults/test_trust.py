@@ -95,7 +95,7 @@ def trace(tmp_path, monkeypatch):
   return tmp_path / 'trace'
 
 
-def stored(folder, key, path, name='digits/var'):
+def stored(folder, key, path, name='var/digits'):
   """The folder of a run whose config names a type at a key."""
   plain = workdir.to_json(ALL[name]())
   block = plain
@@ -174,8 +174,8 @@ def test_training_from_such_a_run_builds_nothing_of_it(tmp_path, trace, option):
 
 @pytest.mark.parametrize('key', ['tokenizer', 'tokenizer.encoder'])
 def test_such_a_tokenizer_builds_nothing(tmp_path, trace, capsys, key):
-  folder = stored(tmp_path / 'run', key, 'evil.Part', 'digits/tokenizer')
-  argv = ['train', '--config=digits/var', f'--workdir={tmp_path}/new']
+  folder = stored(tmp_path / 'run', key, 'evil.Part', 'var/digits_tokenizer')
+  argv = ['train', '--config=var/digits', f'--workdir={tmp_path}/new']
   assert main([*argv, f'--config.tokenizer_workdir={folder}']) == 2
   assert 'evil.Part' in capsys.readouterr().err
   assert main([*argv[:2], f'--workdir={folder}']) == 2  # as its own workdir

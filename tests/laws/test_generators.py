@@ -1,4 +1,4 @@
-"""The laws of the six parts, over every generator config, shrunk."""
+"""The laws of the six parts, over the tiny configs of every paper."""
 
 import dataclasses
 import functools
@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 
 from arvision.build import build
-from arvision.configs.common import shrink
 from arvision.model import BoundModel, sample
 from arvision.process.choice import Choice
 from arvision.process.masking import LikelyFirst, masked_counts
 from arvision.samplers.base import Known
 from arvision.structs import Draw, Replay, Tokens
 from arvision.tasks import assemble
-from tests.configs import GENERATORS
-from tests.laws.groups import GROUPS
+from tests.configs import TINY
 
 BATCH = 2
 
@@ -41,10 +39,10 @@ def scrambled(tree, std=0.2):
 
 
 class Case:
-  """One config, shrunk, with random weights and random tokens."""
+  """A tiny config with random weights and random tokens."""
 
   def __init__(self, config):
-    self.config = shrink(config)
+    self.config = config
     self.model = assemble.make_model(self.config)
     self.tokenizer = assemble.make_tokenizer(self.config)
     assemble.check_fit(self.config, self.model, self.tokenizer)
@@ -214,16 +212,12 @@ class Case:
 
 @functools.cache
 def case(name):
-  return Case(GENERATORS[name]())
+  return Case(TINY[name]())
 
 
 def _drawn_by(sampler):
-  """Groups of configs whose sampler this is."""
-  return [
-    names
-    for names in GROUPS.values()
-    if GENERATORS[names[0]]().sampler.type == sampler
-  ]
+  """Names of the configs whose sampler this is."""
+  return [n for n, make in TINY.items() if make().sampler.type == sampler]
 
 
 ENTITIES = _drawn_by('samplers.entity.EntityAR')
@@ -235,9 +229,9 @@ MASKED = _drawn_by('samplers.masked.Masked') + _drawn_by(
 
 # One for every pair of a feed and a head.
 PAIRS = {
-  (config.feed.type, config.head.type): names
-  for names in GROUPS.values()
-  for config in [GENERATORS[names[0]]()]
+  (config.feed.type, config.head.type): name
+  for name in TINY
+  for config in [TINY[name]()]
 }.values()
 # Those that keep the tokens that they are most sure of.
 CONFIDENT = _drawn_by('samplers.masked.Masked')
@@ -267,27 +261,25 @@ class Logged:
     return drawn
 
 
-@pytest.fixture(params=GROUPS.values(), ids=', '.join)
+@pytest.fixture(params=TINY)
 def law(request):
-  return case(request.param[0])
+  return case(request.param)
 
 
-@pytest.fixture(params=ENTITIES + REFINED, ids=', '.join)
+@pytest.fixture(params=ENTITIES + REFINED)
 def causal(request):
   """A law of models that draw one entity after another."""
-  return case(request.param[0])
+  return case(request.param)
 
 
-@pytest.fixture(params=MASKED, ids=', '.join)
+@pytest.fixture(params=MASKED)
 def masked(request):
   """A law of models that fill holes."""
-  return case(request.param[0])
+  return case(request.param)
 
 
-def test_every_config_is_in_a_group():
-  names = [name for names in GROUPS.values() for name in names]
-  assert sorted(names) == sorted(GENERATORS)
-  assert len(ENTITIES + REFINED + MASKED) == len(GROUPS)
+def test_every_config_has_a_law_of_its_sampler():
+  assert sorted(ENTITIES + REFINED + MASKED) == sorted(TINY)
 
 
 def test_causality(causal):
@@ -390,10 +382,10 @@ def test_kept_tokens_never_change(masked):
     assert (tokens.values >= 0).all()
 
 
-@pytest.mark.parametrize('names', CONFIDENT, ids=', '.join)
-def test_equally_sure_tokens_are_kept_as_scheduled(names):
+@pytest.mark.parametrize('name', CONFIDENT)
+def test_equally_sure_tokens_are_kept_as_scheduled(name):
   """With one id left of each token, log p is 0 everywhere."""
-  masked = case(names[0])
+  masked = case(name)
   sampler = dataclasses.replace(
     build(masked.config.sampler, 'sampler'),
     choice=Choice(temperature=0.0, top_k=1),
@@ -411,9 +403,9 @@ def test_equally_sure_tokens_are_kept_as_scheduled(names):
   np.testing.assert_array_equal(found.values[known], tokens[known])
 
 
-@pytest.mark.parametrize('names', PAIRS, ids=', '.join)
-def test_draws_of_a_step_share_no_key(names):
-  law = case(names[0])
+@pytest.mark.parametrize('name', PAIRS)
+def test_draws_of_a_step_share_no_key(name):
+  law = case(name)
   draw = Logged(Draw.create(0, jnp.arange(BATCH)), [])
 
   def loss(params, frozen, tokens):

@@ -13,7 +13,7 @@ from arvision.samplers.refine import Refine
 from arvision.structs import Draw, Slots, Tokens
 from tests.laws.test_generators import BATCH, case
 
-IMAGE = 'digits/xar:image'
+IMAGE = 'xar/tiny:image'
 STEPS = 5
 
 

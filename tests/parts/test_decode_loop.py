@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.configs.common import shrink
 from arvision.feeds import noise, resample, residual, shift
 from arvision.feeds.base import all_slots
 from arvision.feeds.mask import RandomMask
@@ -28,7 +27,7 @@ BATCH, CELLS = 2, grid.cells(4, 4, (2, 4))
 @pytest.fixture(scope='module')
 def filled():
   """MaskGIT over two entities, each filled in three passes: model, params."""
-  config = shrink(ALL['digits/maskgit']())
+  config = ALL['maskgit/tiny']()
   model = assemble.make_model(config).clone(layout=CELLS)
   params = scrambled(assemble.model_shapes(model), 0.3)
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.configs.common import shrink
 from arvision.feeds.resample import RandomScales, Resample
 from arvision.layouts.scales import scales
 from arvision.metrics import total
@@ -104,7 +103,7 @@ def test_rows_are_those_of_a_layout_of_the_drawn_scales(seed):
 
 
 def test_the_loss_is_that_of_a_model_of_the_drawn_scales():
-  config = shrink(ALL['digits/flexvar']())
+  config = ALL['flexvar/tiny']()
   model = assemble.make_model(config)
   codec = Table(config.head.vocab_size, config.tokenizer.channels)
   rng = np.random.default_rng(0)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from arvision.build import build
-from arvision.configs.common import shrink
 from arvision.feeds.resample import UpAndDown
 from arvision.heads.flow import TokenFlow
 from arvision.layers.level import as_time
@@ -26,13 +25,13 @@ from tests.configs import ALL
 BATCH, CHANNELS = 2, 4
 LAYOUT = scales((1, 2, 4), anchor='corner')
 QUERY = Query(entity=LAYOUT.entity_of_token, coords=LAYOUT.coords)
-KINDS = ('self', 'cross')
+KINDS = ('S', 'L')
 
 
 @functools.cache
 def head(kind):
   """A flow head with random weights: module, parameters."""
-  config = shrink(ALL[f'digits/flowar:{kind}']())
+  config = ALL[f'flowar/tiny:{kind}']()
   module = build(config.head, 'head')
   z, x, level = some()
   shapes = jax.eval_shape(
@@ -202,7 +201,7 @@ def test_corners_are_coordinates_in_units_of_the_largest_scale():
 
 def test_the_loss_sums_scales_by_their_area():
   """And examples that only pad a batch change nothing."""
-  config = shrink(ALL['digits/flowar:self']())
+  config = ALL['flowar/tiny:S']()
   model = assemble.make_model(config)
   tokenizer = assemble.make_tokenizer(config)
   image = jnp.zeros((1, *config.data.size, config.data.channels))

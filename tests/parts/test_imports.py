@@ -22,6 +22,7 @@ ALLOWED = {
   'metrics': (),
   'build': (),
   'ranges': (),
+  'catalog': (),
   'trust': (),
   'parallel': (),
   'layouts': ('structs',),
@@ -47,6 +48,7 @@ ALLOWED = {
   ),
   'plan': (*_BEFORE_TASKS, 'tasks', 'training'),
   'commands': (
+    'catalog',
     *_BEFORE_TASKS,
     'plan',
     'data',

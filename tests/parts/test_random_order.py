@@ -23,7 +23,7 @@ from arvision.samplers.random_order import RandomOrder
 from arvision.structs import Draw, Picked, Query, Tokens
 from arvision.tasks import assemble
 from arvision.training.released import table_of
-from tests.configs import GENERATORS
+from tests.configs import TINY
 
 BATCH = 3
 
@@ -42,7 +42,7 @@ def scrambled(shapes, std=0.1):
 @pytest.fixture(scope='module')
 def mar():
   """A small model with random weights, its codec, and its config."""
-  config = common.shrink(GENERATORS['digits/mar:masked']())
+  config = TINY['mar/tiny:B']()
   model, tokenizer = (
     make(config) for make in (assemble.make_model, assemble.make_tokenizer)
   )
@@ -256,7 +256,7 @@ def test_something_is_shown(fields):
 
 def test_halves_of_different_sizes_go_out_and_in():
 
-  config = common.shrink(GENERATORS['digits/mar:masked']())
+  config = TINY['mar/tiny:B']()
   with config.unlocked():
     mlp = config.backbone.mlp.copy_and_resolve_references()
     mlp.hidden = 20
