@@ -1,7 +1,10 @@
 """Every config of the repository, by name, for the tests that run over all."""
 
 import importlib.util
+import os
 import pathlib
+
+from arvision.commands.common import load_config
 
 ROOT = pathlib.Path(__file__).parents[1] / 'configs'
 # Modules that hold fragments and no experiment.
@@ -47,5 +50,8 @@ def is_published(name):
 ALL = every()
 GENERATORS = {k: v for k, v in ALL.items() if 'backbone' in v()}
 TOKENIZERS = {k: v for k, v in ALL.items() if k not in GENERATORS}
-# Those that the laws run over: generators at the size of a test.
+# Those that the laws run over: generators at the size of a test, or a config of
+# your own instead.
 TINY = {k: v for k, v in GENERATORS.items() if module(k) == 'tiny'}
+if OWN := os.environ.get('LAWS_CONFIG'):
+  TINY = {OWN: lambda: load_config(OWN)}
