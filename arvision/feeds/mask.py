@@ -42,7 +42,7 @@ class Masked(TokenState):
 
 def _of_slots(tokens, masked, layout, index, codec):
   """What slots carry of tokens, and which of them are masked."""
-  if tokens.ndim == 3 and codec is not None:
+  if tokens.ndim == 3 and jnp.issubdtype(tokens.dtype, jnp.integer):
     tokens = codec.embed(tokens)
   if masked is not None:
     token = take(layout.token, index)
