@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from arvision.build import build
+from arvision.configs.mar import parts as mar_parts
 from arvision.model import BoundModel, sample
 from arvision.process.choice import Choice
 from arvision.process.masking import LikelyFirst, masked_counts
@@ -323,6 +324,16 @@ def test_cached_decoding_equals_the_masked_pass(causal):
   _, z, _ = causal.decoded
   masked = causal.z(causal.tokens, draw=causal.plain)
   np.testing.assert_allclose(z, masked, atol=1e-4)
+
+
+def test_halves_of_different_sizes_share_a_cache_of_two_shapes():
+  config = TINY['flowar/tiny:S']()
+  with config.unlocked():
+    mar_parts.second_half(config, width=24, heads=3, hidden=20)
+  law = Case(config)
+  first, second = law.model.backbone.empty_cache(BATCH, law.layout)
+  assert first[0].k.shape[1:] != second[0].k.shape[1:]
+  test_cached_decoding_equals_the_masked_pass(law)
 
 
 def test_hidden_tokens_are_not_seen(masked):

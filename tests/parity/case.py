@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.importers import files, table
-from tests.parity.stated import Stated, generations
+from tests.parity.stated import NotCompared, Stated, generations
 
 CASES = pathlib.Path(__file__).parent / 'cases'
 
@@ -59,16 +59,19 @@ class Case:
 
   def sibling(self, name: str) -> 'Case':
     """Another case, beside this one or among those of the repository."""
-    beside = self.folder.parent / name
-    return Case(beside if beside.is_dir() else CASES / name)
+    folders = self.folder.parent / name, CASES / name
+    found = [folder for folder in folders if folder.is_dir()]
+    if not found:
+      raise NotCompared(f'there is no case {name} beside this one')
+    return Case(found[0])
 
   def limit(self, name: str) -> float:
     """Largest difference of an array, as a share of its largest number."""
     limits = self.meta['suggested']
-    strict = limits['strict_rel_to_max']
+    limit = limits['strict_rel_to_max']
     if name.split('_')[0] == 'gen':
-      return limits.get('strict_rel_to_max_generation', strict)
-    return strict
+      limit = limits.get('strict_rel_to_max_generation', limit)
+    return limits.get('strict_rel_to_max_per_array', {}).get(name, limit)
 
   def file(self) -> dict[str, Any]:
     """The official state dict, wrapped as a training checkpoint wraps it."""

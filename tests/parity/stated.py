@@ -83,6 +83,17 @@ class Stated(Mapping[str, Any]):
     if word not in self.get(key, word):
       raise self.refused(key, f'only "{word}" is compared')
 
+  def greedy(self, **otherwise: Any) -> None:
+    """Refuses a generation that does not take the best id everywhere.
+
+    Args:
+      **otherwise: options with which it does, where it does not say so itself.
+    """
+    self.says('kind', 'greedy')
+    if 'kind' not in self:
+      self.only(**otherwise)
+    self.ignore(*otherwise)
+
   def refused(self, key: str, why: str) -> NotCompared:
     """The exception that names an option and its value."""
     return NotCompared(f'{self.section}.{key}={self[key]!r}: {why}')

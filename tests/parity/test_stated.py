@@ -112,6 +112,24 @@ def test_generations_are_read_from_text_and_keys():
     generations({'function': text, 'd': 2})
 
 
+def test_what_is_greedy_says_so_or_by_its_options():
+  Stated('generation', {'kind': 'greedy', 'top_k': 9}).greedy(top_k=1)
+  Stated('generation', {'top_k': 1}).greedy(top_k=1)
+  for options in ({'kind': 'random', 'top_k': 1}, {'top_k': 9}):
+    with pytest.raises(NotCompared, match='generation'):
+      Stated('generation', options).greedy(top_k=1)
+
+
+def test_limits_of_single_arrays_come_first(tmp_path):
+  limits = {'strict_rel_to_max': 1e-6, 'strict_rel_to_max_generation': 1e-5}
+  limits['strict_rel_to_max_per_array'] = {'gen_z': 1e-4}
+  (tmp_path / 'meta.json').write_text(json.dumps({'suggested': limits}))
+  case = Case(tmp_path)
+  assert [case.limit(n) for n in ('z', 'gen', 'gen_z')] == [1e-6, 1e-5, 1e-4]
+  with pytest.raises(NotCompared, match='there is no case other beside'):
+    case.sibling('other')
+
+
 def test_options_inside_others_are_read_too():
   stated = Stated('constructor', {'note': 'x', 'decoder': {'ch': 4, 'z': 2}})
   assert stated.inner('decoder')['ch'] == 4

@@ -6,7 +6,7 @@ import pytest
 
 from arvision.build import build
 from arvision.data.base import DataError
-from arvision.importers import table
+from arvision.importers import llamagen, table, var
 from arvision.layers.position import rotations
 from arvision.layouts import masks
 from arvision.tasks import assemble
@@ -39,6 +39,34 @@ def test_out_and_in_again(name):
   assert all(w.dtype in (np.float32, np.int64) for w in weights.values())
   back = table.to_params(form, weights, shapes)
   jax.tree.map(np.testing.assert_array_equal, params, back)
+
+
+@pytest.mark.parametrize(
+  ('phis', 'own', 'key'),
+  [
+    (1, False, 'quantize.quant_resi.qresi.bias'),
+    (4, False, 'quantize.quant_resi.qresi_ls.0.bias'),
+    (4, True, 'quantize.quant_resi.0.bias'),
+  ],
+)
+def test_keys_of_phi_tell_how_it_is_shared(phis, own, key):
+  ours = {f'phi_{i}/bias': (8,) for i in range(phis)}
+  ours |= {f'phi_{i}/kernel': (3, 3, 8, 8) for i in range(phis)}
+  rows = var.Tokenizer(own_phi=own).rows({**ours, 'codebook': (9, 8)})
+  assert key in [row.key for row in rows]
+
+
+def test_levels_of_a_decoder_are_counted_without_the_encoder():
+  ours = {f'{path}/conv1/bias': (8,) for path in _BLOCKS}
+  rows = llamagen.Tokenizer().rows({**ours, 'codebook': (9, 8)})
+  assert [row.key for row in rows][1:] == [
+    'encoder.conv_blocks.2.res.0.conv1.bias',
+    'decoder.conv_blocks.0.res.0.conv1.bias',
+  ]
+
+
+# Of an encoder with three levels and a decoder with two.
+_BLOCKS = ('enc/down_2_block_0', 'dec/up_1_block_0')
 
 
 @pytest.mark.parametrize('name', ['var/tiny:d16', 'var/tiny_tokenizer'])

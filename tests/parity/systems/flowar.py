@@ -70,7 +70,7 @@ def config_of(case: Case) -> ConfigDict:
 
 def _set_sampler(config, run):
   """The sampler of the recorded call."""
-  run.says('kind', 'deterministic replay')
+  run.says('kind', 'replay')
   steps, below = run['num_steps'], run['guidance']
   run.only(guidance_interval_upper=below)
   # The official code guides with scales above 1 alone.
@@ -167,6 +167,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     apply(velocity, given, io['head_x'], io['head_t']),
   )
 
+  if layout.grids[-1][0] != _SIDE:
+    raise case.args.refused('img_size', 'sampling goes through 16 x 16 places')
   sampler = build(config.sampler, 'sampler')
   steps = layout.steps
   yield (

@@ -73,8 +73,8 @@ def _hidden(args, width):
 def set_sampler(config: ConfigDict, case: Case) -> None:
   """The sampler of a recorded call of LlamaGen's `generate`."""
   run = case.generation
-  run.says('kind', 'greedy')
-  run.only(sample_logits=False, argument_2=case.args['block_size'])
+  run.greedy(sample_logits=False)
+  run.only(argument_2=case.args['block_size'])
   run.ignore('top_k', 'top_p', 'temperature')  # of the one best code
   # The official code guides with scales above 1 alone.
   config.sampler.guidance.scale = max(run['cfg_scale'], 1.0)

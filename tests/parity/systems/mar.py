@@ -217,7 +217,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   z = run(z_of, none)
   yield 'z', z[:, :, 0]
   yield 'z_uncond', run(z_of, all_)[:, :, 0]
-  yield from _head(case, run)
+  if 'net_x' in io:
+    yield from _head(case, run)
 
   def losses(model):
     slots, targets = model.feed.train(Tokens(tokens), model.layout, None, drawn)
@@ -260,6 +261,8 @@ def _head(case, run):
 
   out = np.asarray(run(field, z, x, times))
   yield 'net_out', out.reshape(len(x), -1)
+  if 'net_out_cfg' not in io:
+    return
   # The conditions are rows of z; beside them are those of `z_uncond`.
   width = z.shape[-1]
   all_, none = (io[name].reshape(-1, width) for name in ('z', 'z_uncond'))
@@ -280,7 +283,7 @@ def _generation(case, name, run):
   """A replay of the recorded orders and noise."""
   io = case.io
   config, model, params = loaded(case)
-  run.says('kind', 'deterministic replay')
+  run.says('kind', 'replay')
   run.only(diffusion_steps=config.head.counts.first)
   set_sampler(config, run)
   sampler = build(config.sampler, 'sampler')

@@ -56,7 +56,7 @@ def config_of(case: Case) -> ConfigDict:
 
 def _set_sampler(config, run):
   """The sampler of a recorded call."""
-  run.says('kind', 'greedy')
+  run.greedy()
   # The cache changes no number, and labels are an input.
   run.ignore('kv_cache', 'condition')
   config.sampler.guidance.update(

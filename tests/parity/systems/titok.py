@@ -17,8 +17,9 @@ TOKENIZER_INPUTS = {'image', 'rand_idx'}
 _HALVES = ('encoder', 'decoder')
 
 
-def _block(args):
+def _block(case):
   """Our block of the official constructor's arguments."""
+  args = case.args
   args.only(quantize_mode='vq')
   args.ignore('commitment_cost')
   patches = [_option(args, half, 'patch_size') for half in _HALVES]
@@ -34,18 +35,21 @@ def _block(args):
     'patch': patches[0],
     'normalize': args['use_l2_norm'],
   }
-  if args['is_legacy']:
-    block = _legacy(args, sizes)
+  if args.get('finetune_decoder', True):
+    args.only(is_legacy=True)
+    block = _finetuned(args, sizes)
   else:
-    args.only(finetune_decoder=False)
     block = titok_parts.titok(**sizes)
+  if args['is_legacy'] and not args.get('finetune_decoder', True):
+    # The first stage ends with logits over the codes of another tokenizer.
+    codes = case.meta['weights']['decoder.ffn.2.weight']['shape'][0]
+    block.encoder.type = 'layers.vit.LegacyEncoder'
+    block.decoder.update(type='layers.vit.CodesDecoder', codes=codes)
   block.decoder.update(grid=decoder_grid, patch=patches[1])
   return block
 
 
-def _legacy(args, sizes):
-  if not args.get('finetune_decoder', True):
-    raise args.refused('finetune_decoder', 'a legacy TiTok has a pixel decoder')
+def _finetuned(args, sizes):
   pixel = args.inner('pixel_decoder')
   pixel.only(num_resolutions=len(pixel['channel_mult']))
   pixel.ignore('dropout', 'resolution')
@@ -84,8 +88,8 @@ def _option(args, half, name):
 
 
 def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
-  io, args = case.io, case.args
-  codec = Bound(case, build(_block(args), 'tokenizer'), table.Tokenizer())
+  io = case.io
+  codec = Bound(case, build(_block(case), 'tokenizer'), table.Tokenizer())
   image = 2 * nhwc(io['image']) - 1  # official pixels are in [0, 1]
   seen = _captured(codec, image)
   enc, dec = seen['enc'], seen['dec']
@@ -103,18 +107,13 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'quant', nchw(quant)
   yield 'idx', codes[:, None]
   yield 'dec_after_block0', _blocks(dec)[0]
-  if args['is_legacy']:
-    logits = codec(lambda codec, z: codec.pixel_logits(z), quant)
-    yield 'decoder_logits', nchw(logits)
+  yield 'decoder_logits', nchw(dec['__call__'][0])
 
   def decode(codec, codes):
     latent = codec.embed(codes)[:, None]
     return (codec.synthesise(latent) + 1) / 2
 
-  recon = nchw(codec(decode, codes))
-  if not args['is_legacy']:
-    yield 'decoder_logits', recon  # they are pixels there
-  yield 'recon', recon
+  yield 'recon', nchw(codec(decode, codes))
   yield 'rand_image', nchw(codec(decode, np.asarray(io['rand_idx'])[:, 0]))
 
 

@@ -89,9 +89,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'channel_logits', np.asarray(logits)[hole]
   yield 'loss', loss
 
-  case.generation.says('kind', 'greedy')
-  case.generation.only(temperature=0)
+  case.generation.greedy(temperature=0)
   mar.set_sampler(config, case.generation)
+  config.sampler.choice.temperature = 0.0
   sampler = build(config.sampler, 'sampler')
   drawn = Replay({'order': io['orders']}, size=batch)
 

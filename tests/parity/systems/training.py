@@ -159,7 +159,7 @@ def train(
     weight_decay_end=float(decays[-1]),
     decays=tuple(map(float, decays)),
     decay=DecayRule(exempt=exempt),
-    clip=official['clip'],
+    clip=official['clip'] or 0.0,
     schedule=Rates(io['lr']),
   )
   tx = optimizer.make(Clock(len(io['lr']), io['label'].shape[1], 1))

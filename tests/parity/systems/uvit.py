@@ -82,7 +82,7 @@ def _config(args):
 
 def _set_sampler(config, run):
   """The sampler of a recorded call."""
-  run.says('kind', 'greedy')
+  run.greedy()
   run.only(randomize_temperature=0)
   # A temperature for all logits of a step changes no order of theirs.
   run.ignore('softmax_temperature_annealing')

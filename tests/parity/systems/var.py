@@ -86,8 +86,8 @@ def set_blocks(config: ConfigDict, args: Stated) -> None:
 def greedy(case: Case) -> None:
   """Refuses generations that do not take the best code of every position."""
   run = case.generation
-  run.says('kind', 'greedy')
-  run.only(top_k=1, more_smooth=False)
+  run.greedy(top_k=1)
+  run.only(more_smooth=False)
   run.ignore('top_p', 'g_seed')  # of the one best code
 
 

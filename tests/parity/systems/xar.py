@@ -169,7 +169,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
 def _generation(case, config, model, params):
   io, run = case.io, case.generation
-  run.says('kind', 'deterministic replay')
+  run.says('kind', 'replay')
   batch, layout, codec = len(io['label']), model.layout, _codec(model)
   inputs = {'label': jnp.asarray(io['label'])}
   count = run['num_steps']
