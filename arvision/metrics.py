@@ -22,8 +22,8 @@ class Mean:
     weight: () float32 Σ w.
   """
 
-  total: Array
-  weight: Array
+  total: Array | float
+  weight: Array | float
 
   @classmethod
   def of(cls, values: Any, weight: Any = 1.0) -> 'Mean':
@@ -52,13 +52,13 @@ class Sum:
   parts: dict[str, Mean]
 
   @property
-  def weight(self) -> Array:
+  def weight(self) -> Array | float:
     """() float32, positive where a part has any weight."""
     return sum(part.weight for part in self.parts.values())
 
   def compute(self) -> Array:
     """() float32."""
-    return sum(part.compute() for part in self.parts.values())
+    return jnp.asarray(sum(part.compute() for part in self.parts.values()))
 
 
 Metric = Mean | Sum

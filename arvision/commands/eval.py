@@ -122,7 +122,8 @@ def evaluate(
   given = measured(run, sampling, classifiers, say)
   found = evaluators(run.config)
   stated = {k: v for k, v in fields.items() if v is not None}
-  for name, evaluator in found.items():
+  for name in found:
+    evaluator: Any = found[name]
     own = {k: v for k, v in stated.items() if hasattr(evaluator, k)}
     found[name] = dataclasses.replace(evaluator, **own)
   metrics: Metrics = {}

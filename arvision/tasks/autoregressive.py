@@ -91,7 +91,7 @@ class Autoregressive(GradientTask):
     return self._losses(params, state, tokens, rows, draw, rngs=dropout)
 
   def _losses(self, params, state, tokens, rows, draw, **options):
-    terms, metrics = self.model.apply(
+    found: Any = self.model.apply(
       {'params': params},
       tokens,
       rows['inputs'],
@@ -101,6 +101,7 @@ class Autoregressive(GradientTask):
       method='losses',
       **options,
     )
+    terms, metrics = found
     return Objective(terms, metrics=metrics)
 
   def evaluate(

@@ -132,7 +132,7 @@ class Window:
 
   def means(self) -> dict[str, float]:
     """The means, and starts anew."""
-    means = {k: m.total / m.weight for k, m in self._means.items()}
+    means = {k: float(m.total / m.weight) for k, m in self._means.items()}
     self._means = {}
     return means
 

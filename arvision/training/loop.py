@@ -99,9 +99,8 @@ def train(
   frozen = frozen_weights.load(config, going_on or workdir)
   frozen_weights.check_tokens(config, data, frozen)
   in_training = InTraining(config, placement, frozen)
-  for name, evaluator in in_training.evaluators.items():
-    key = f'evals.{name}'
-    every[key] = clock.steps(evaluator.every, f'{key}.every')
+  for name, duration in in_training.every.items():
+    every[f'evals.{name}'] = clock.steps(duration, f'evals.{name}.every')
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
   origin = start.Origin(task, placement, config.seed)
   batches = data.train(clock.batch_size, config.seed, *placement.share())

@@ -84,7 +84,11 @@ def measured(
 
 
 class InTraining:
-  """Evaluators that measure a run while it is trained."""
+  """Evaluators that measure a run while it is trained.
+
+  Attributes:
+    every: name -> duration, of those that do.
+  """
 
   def __init__(
     self,
@@ -108,10 +112,13 @@ class InTraining:
     self._whole = placement.jit(lambda x: x, out_shardings=placement.whole)
     self._generator = assemble.is_generator(config)
     self._frozen = frozen if self._generator else {}
-    every = evaluators(config).items()
-    self.evaluators = {k: e for k, e in every if e.every is not None}
-    for name, evaluator in self.evaluators.items():
-      samples = self._generator and 'sampler' in config
+    self._evaluators = evaluators(config)
+    self.every: dict[str, Mapping[str, float]] = {}
+    samples = self._generator and 'sampler' in config
+    for name, evaluator in self._evaluators.items():
+      if evaluator.every is None:
+        continue
+      self.every[name] = evaluator.every
       if 'sample_fn' in evaluator.needs and not samples:
         raise ConfigError(
           f'config.evals.{name}.every: {type(evaluator).__name__} needs a run '
@@ -125,7 +132,7 @@ class InTraining:
     weights = Weights(self._config, params, step, decay)
     mesh = make_mesh({'data': -1}, jax.local_devices())
     run = measured(placed(weights, self._frozen, mesh), say=self._say)
-    return dict(self.evaluators[name](run))
+    return dict(self._evaluators[name](run))
 
 
 def classes_of(run: TrainedRun) -> tuple[str, ...]:
