@@ -6,7 +6,9 @@
 Class labels, 10 scales, 2,240 tokens; the tokenizer is `vae_ch160v4096z32` with
 the grids of `tokenizer.py:512`.
 
-Published hardware and figure (not obtained here): 4 days on 256 A100; FID 2.63.
+Cost, as published: 4 days on 256 A100.
+
+Published figure (not obtained here): FID 2.63.
 
 Deviations: bfloat16 where the published run used float16 with a loss scale.
 
