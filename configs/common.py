@@ -41,7 +41,10 @@ def new(seed: int = 0) -> ConfigDict:
   config.checkpoint = block(every=block(fraction=0.1), keep=2, best='')
   config.log = block(every=block(steps=50))
   config.pictures = block(every=block(fraction=0.1), count=32)
-  config.evals = block(every=block(fraction=0.1))
+  config.evals = block(
+    every=block(fraction=0.1),
+    reconstruction=block(type='evals.reconstruction.Reconstruction'),
+  )
   return config
 
 
@@ -57,6 +60,7 @@ def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
   config.data = tokenizer.data
   config.tokenizer = tokenizer.tokenizer
   config.tokenizer_workdir = workdir
+  config.evals.generation = block(type='evals.generation.Generation')
   config.task = block(type='tasks.autoregressive.Autoregressive', draws=40)
   return config
 

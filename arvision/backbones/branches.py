@@ -24,12 +24,13 @@ class Branches(Decoder):
   extra: Natural = 1
 
   @property
-  def depths(self):
-    return self.depth, *(self.extra,) * (self.branches - 1)
+  def stacks(self):
+    depths = self.depth, *(self.extra,) * (self.branches - 1)
+    return tuple((depth, self.width, self.heads) for depth in depths)
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
     hidden, written = [], []
-    for r, depth in enumerate(self.depths):
+    for r, (depth, *_) in enumerate(self.stacks):
       end = f'_{r}' if r else ''
       own = None if cache is None else cache[r]
       x, own = self._stack(f'stack{end}', depth)(x, inputs, own)

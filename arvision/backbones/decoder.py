@@ -1,6 +1,5 @@
 """The decoder-only transformer that most of the papers share."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +28,7 @@ class CodeInput(nn.Module):
     width: d.
     vocab_size: number of ids.
     std: standard deviation at the start.
-    extra: rows after those of the ids; the first is that of hidden tokens.
+    extra: rows after those of the ids; the first is that of masked tokens.
   """
 
   width: Width
@@ -38,9 +37,9 @@ class CodeInput(nn.Module):
   extra: Natural = 0
 
   @nn.compact
-  def __call__(self, values: jax.Array, hole=None) -> jax.Array:
-    if hole is not None:
-      values = jnp.where(hole, self.vocab_size, values)
+  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
+    if masked is not None:
+      values = jnp.where(masked, self.vocab_size, values)
     rows = self.vocab_size + self.extra
     return Embed(rows, self.width, normal(self.std), name='codes')(values)
 
@@ -57,8 +56,8 @@ class VectorInput(nn.Module):
   std: AtLeast0 | None = 0.02
 
   @nn.compact
-  def __call__(self, values: jax.Array, hole=None) -> jax.Array:
-    del hole
+  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
+    del masked
     init = normal(self.std)
     return Dense(
       (self.width,), (None, 'embed'), kernel_init=init, name='linear'
@@ -126,20 +125,7 @@ class Decoder(nn.Module):
     commit: bool = True,
     train: bool = False,
   ) -> tuple[jax.Array, tuple[Caches, ...] | None]:
-    """Hidden vectors of some slots.
-
-    Args:
-      slots: rows of one step (with a cache), or rows that see one another.
-      cond: its prefix fills the slots before `layout.prefix`.
-      layout: static.
-      cache: of `empty_cache` or the last call, or None. Slots see what it holds.
-      commit: static; False looks at the cache without keeping the new rows, as
-        samplers that refine an entity in place want it.
-      train: whether dropout is on.
-
-    Returns:
-      hidden (b, n, 1, d) in the compute dtype, and the new cache.
-    """
+    """Hidden vectors (b, n, r, d) of some slots, see `Backbone`."""
     x = self._embed(slots, cond, layout, cache)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     modulation: Any = cond.modulation
@@ -162,16 +148,20 @@ class Decoder(nn.Module):
     return hidden, written if commit else cache
 
   @property
-  def depths(self) -> tuple[int, ...]:
-    """Layers of every stack with a cache."""
-    return (self.depth,)
+  def stacks(self) -> tuple[tuple[int, int, int], ...]:
+    """Depth, width and heads of every stack with a cache."""
+    return ((self.depth, self.width, self.heads),)
 
   def empty_cache(self, batch: int, layout: Layout) -> tuple[Caches, ...]:
     """A cache for every layer of every stack, with a row per slot."""
-    head = self.width // self.heads
-    shape = (batch, self.heads, layout.slots, head)
-    empty = functools.partial(Cache.empty, *shape, self.dtype)
-    return tuple(tuple(empty() for _ in range(d)) for d in self.depths)
+
+    def empty(width, heads):
+      head = width // heads
+      return Cache.empty(batch, heads, layout.slots, head, self.dtype)
+
+    return tuple(
+      tuple(empty(w, h) for _ in range(d)) for d, w, h in self.stacks
+    )
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
     """x (b, n, d) -> hidden (b, n, branches, d), and the caches of the stacks."""
@@ -190,8 +180,9 @@ class Decoder(nn.Module):
       x = modulate(x, two[..., 0, :], two[..., 1, :])
     return x
 
-  def _stack(self, name, depth, keep=False, heads=None, inner=None):
-    heads, inner = heads or self.heads, inner or self.mlp
+  def _stack(self, name, depth, keep=False, width=None, heads=None, inner=None):
+    width, heads = width or self.width, heads or self.heads
+    inner = inner or self.mlp
 
     def attention(name):
       return self.attention(heads=heads, dtype=self.dtype, name=name)
@@ -203,7 +194,7 @@ class Decoder(nn.Module):
       return self.norm(dtype=self.dtype, name=name)
 
     def adaln(name):
-      return self.adaln(width=self.width, dtype=self.dtype, name=name)
+      return self.adaln(width=width, dtype=self.dtype, name=name)
 
     def block(**kwargs):
       return self.block(
@@ -223,7 +214,7 @@ class Decoder(nn.Module):
   def _embed(self, slots, cond, layout, cache):
     """Input vectors of the slots, (b, n, d) float32."""
     index = slots.index
-    x = self.input(width=self.width, name='input')(slots.values, slots.hole)
+    x = self.input(width=self.width, name='input')(slots.values, slots.masked)
     if layout.prefix:
       first = np.arange(len(index)) if cache is None else index
       x = self._fill_prefix(x, cond.prefix, first, layout.prefix)
@@ -272,17 +263,17 @@ class Decoder(nn.Module):
       mask = masks.among(layout, index, xp, valid)
     if not isinstance(mask, Mask):
       mask = jnp.asarray(mask[..., None, :, :])
-    rotation = None
-    if self.rotary is not None:
-      rotation = self.rotary(layout, index, self.width // self.heads)
     return BlockInputs(
       mask=mask,
       modulation=modulation,
-      rotation=rotation,
+      rotation=self._rotation(layout, index, self.width // self.heads),
       start=None if cache is None else index[0],
       extent=extent,
       train=train,
     )
+
+  def _rotation(self, layout, index, head):
+    return None if self.rotary is None else self.rotary(layout, index, head)
 
   def _modulation(self, name, chunks, std):
     return Dense(

@@ -9,35 +9,26 @@ from arvision.layers.kernels import Mask
 from arvision.layers.param import normal, param
 from arvision.layouts import masks
 from arvision.layouts.base import Layout
-from arvision.ranges import AtLeast0, Few, Width
-from arvision.structs import Slots, Template
+from arvision.ranges import AtLeast0
+from arvision.structs import Slots
 
 
 class Masked(Halves):
   """Hidden rows do not enter the first half; the second has all rows.
 
   The first half is given the rows that are not hidden, the prefix first, filled
-  up with rows that nobody sees to `Slots.visible`. After it they return to
+  up with rows that nobody sees to `Slots.max_unmasked`. After it they return to
   their places, among copies of one vector that stand for what is hidden. Every
   row sees all others: the layout is one entity.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
   Attributes:
-    second_width, second_heads, second_mlp: width, heads and template of the MLP
-      of the second half; None: those of the first.
     hole_std: standard deviation at the start of the vector for hidden tokens
       and of the positions that are added at the end (`out_position`).
   """
 
-  second_width: Width | None = None
-  second_heads: Few | None = None
-  second_mlp: Template | None = None
   hole_std: AtLeast0 = 0.02
-
-  @property
-  def out_width(self):
-    return self.second_width or self.width
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
     if cache is not None or layout.steps != 1:
@@ -57,20 +48,14 @@ class Masked(Halves):
     hidden = self._param('hole', (1, self.out_width))
     # A gather by the rank among visible rows, and no scatter to their places: it
     # stays within an example, so that devices need no rows of one another.
-    hole = jnp.asarray(slots.hole)
-    rank = jnp.cumsum(~hole, axis=1) - 1
-    kept = ~hole & (rank < rows.shape[1])
+    masked = jnp.asarray(slots.masked)
+    rank = jnp.cumsum(~masked, axis=1) - 1
+    kept = ~masked & (rank < rows.shape[1])
     x = jnp.take_along_axis(x, jnp.where(kept, rank, 0)[..., None], 1)
     x = jnp.where(kept[..., None], x, hidden)
     x = x + self._positions('position_second', layout, slots)
     x = x.astype(self.dtype)
-    second = self._stack(
-      'stack_second',
-      self.second_depth,
-      heads=self.second_heads,
-      inner=self.second_mlp,
-    )
-    x, _ = second(x, inputs, None)
+    x, _ = self._second(x, inputs, layout, slots)
     x = self._last_norm('norm', x, cond)
     if self.out_position:
       own = self._param('position_out', (layout.tokens, self.out_width))
@@ -86,13 +71,14 @@ def visible_rows(slots: Slots, layout: Layout) -> tuple[jax.Array, jax.Array]:
   """The rows that are not hidden, in order, filled up with hidden ones.
 
   Args:
-    slots: all of a layout, with `hole` (b, n).
+    slots: all of a layout, with `masked` (b, n).
     layout: static.
 
   Returns:
     (b, visible) int32 rows, and (b, visible) bool which are not hidden.
   """
-  hole = jnp.asarray(slots.hole)
-  count = layout.slots if slots.visible is None else slots.visible
-  rows = jnp.argsort(hole, axis=1, stable=True)[:, :count]
-  return rows, ~jnp.take_along_axis(hole, rows, 1)
+  masked = jnp.asarray(slots.masked)
+  most = slots.max_unmasked
+  count = layout.slots if most is None else most
+  rows = jnp.argsort(masked, axis=1, stable=True)[:, :count]
+  return rows, ~jnp.take_along_axis(masked, rows, 1)

@@ -38,9 +38,9 @@ def rows(
 
 
 def levels(paths: Iterable[str]) -> int:
-  """How many resolutions an autoencoder with these parameters has."""
-  found = (re.search(r'(down|up)_(\d+)_', path) for path in paths)
-  return 1 + max((int(m[2]) for m in found if m), default=0)
+  """How many resolutions a decoder with these parameters has."""
+  found = (re.search(r'up_(\d+)_', path) for path in paths)
+  return 1 + max((int(m[1]) for m in found if m), default=0)
 
 
 def ldm(name: str) -> str:

@@ -28,9 +28,11 @@ class Transformer:
   Attributes:
     heads: of the transformer over scales. Official files hold the frequencies
       of its rotations, and nothing else in them tells their number.
+    second_heads: of its second half; None: the same.
   """
 
   heads: int = 12
+  second_heads: int | None = None
 
   name = 'FlowAR'
   wrapping = ''
@@ -74,11 +76,17 @@ class Transformer:
     areas = [height * width for height, width in grids]
     scale = np.repeat(np.arange(len(areas)), areas)
     hidden = np.where(scale[:, None] >= scale, 0, -np.inf)
-    own = len(weights['encoder_norm.weight']) // self.heads
+    heads = {
+      'encoder_blocks': self.heads,
+      'decoder_blocks': self.second_heads or self.heads,
+    }
+
+    def head(key):
+      n = heads.get(key.partition('.')[0])
+      return len(weights[key]) // n if n else _FLOW_HEAD
+
     frequencies = {
-      f'{key.rpartition(".")[0].removesuffix(".proj")}.rope.freqs': (
-        _frequencies(_FLOW_HEAD if key.startswith('flownet.') else own)
-      )
+      f'{key.removesuffix(".proj.weight")}.rope.freqs': _frequencies(head(key))
       for key in weights
       if key.endswith('attn.proj.weight')
     }

@@ -3,6 +3,7 @@
 Source: FoundationVision/VAR, models/var.py and models/vqvae.py.
 """
 
+import dataclasses
 import re
 
 import numpy as np
@@ -76,12 +77,20 @@ class Transformer:
     )
 
 
+@dataclasses.dataclass(frozen=True)
 class Tokenizer:
-  """`vae_ch160v4096z32.pth`."""
+  """`vae_ch160v4096z32.pth`.
+
+  Attributes:
+    own_phi: whether every scale has a phi of its own, config.tokenizer.phi_share
+      is 0; those have other keys.
+  """
+
+  own_phi: bool = False
 
   name = 'VAR tokenizer'
   wrapping = ''
-  hints: tuple[tuple[str, str], ...] = (
+  hints = (
     (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
     (r'^quantize\.quant_resi', 'config.tokenizer.phi_share'),
     (
@@ -92,8 +101,13 @@ class Tokenizer:
   )
 
   def rows(self, ours):
+    # One phi for all scales has no number.
+    phi = r'qresi_ls.\1' if 'phi_1/kernel' in ours else 'qresi'
+    if self.own_phi:
+      phi = r'\1'
+
     def rename(name):
-      name = re.sub(r'^phi_(\d+)', r'quantize.quant_resi.qresi_ls.\1', name)
+      name = re.sub(r'^phi_(\d+)', rf'quantize.quant_resi.{phi}', name)
       return autoencoder.ldm(name)
 
     return [

@@ -27,9 +27,11 @@ class Transformer:
   Attributes:
     heads: of the attention; the file holds a rotary table for each of its
       layers, whose width the weights do not tell.
+    second_heads: of the second half; None: the same.
   """
 
   heads: int
+  second_heads: int | None = None
 
   name = 'xAR transformer'
   wrapping = ''
@@ -88,7 +90,8 @@ class Transformer:
     buffers = {'mask': hidden[None, None].astype(np.float32)}
     biases = [key for key in weights if key.endswith('.attn.qkv.bias')]
     for key in biases:
-      half = len(weights[key]) // (3 * self.heads) // 2
+      second = key.startswith('decoder') and self.second_heads
+      half = len(weights[key]) // (3 * (second or self.heads)) // 2
       frequency = 10000.0 ** (-np.arange(0, half, 2) / half)
       angle = np.concatenate(
         [np.repeat(at[order, None] * frequency, 2, 1) for at in (y, x)], 1

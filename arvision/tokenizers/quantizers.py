@@ -61,7 +61,7 @@ def entropy_loss(far: jax.Array, temperature: float = 0.01) -> jax.Array:
   p = jnp.exp(log_p)
   each = -jnp.mean(jnp.sum(p * log_p, -1))
   mean = jnp.mean(p, 0)
-  return each + jnp.sum(mean * jnp.log(mean + 1e-10))
+  return each + jnp.sum(mean * jnp.log(mean + 1e-5))
 
 
 def histogram(codes: jax.Array, vocab_size: int) -> jax.Array:

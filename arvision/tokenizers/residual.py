@@ -6,7 +6,7 @@ import numpy as np
 
 from arvision.layers.conv import conv
 from arvision.layers.resize import resize
-from arvision.ranges import Few, FewOr0, Share, Side
+from arvision.ranges import FewOr0, Share, Side
 from arvision.structs import Draw, Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.codebook import Codebook
 from arvision.tokenizers.quantizers import straight_through
@@ -25,7 +25,7 @@ class MultiScaleVQ(Codebook, kw_only=True):
   Attributes:
     scales: sides or (height, width) of all grids, small to large; the last is
       the grid of the latent.
-    phi_ratio: phi(x) = (1 - ratio) x + ratio conv(x).
+    phi_ratio: phi(x) = (1 - ratio) x + ratio conv(x); 0 for no convolutions.
     phi_share: number of phi convolutions that the scales share; 0 gives every
       scale its own.
   """
@@ -33,7 +33,7 @@ class MultiScaleVQ(Codebook, kw_only=True):
   scales: tuple[Side | tuple[Side, Side], ...]
   quant_kernel: FewOr0 = 3
   phi_ratio: Share = 0.5
-  phi_share: Few = 4
+  phi_share: FewOr0 = 4
 
   @property
   def spec(self) -> TokenSpec:
@@ -41,13 +41,14 @@ class MultiScaleVQ(Codebook, kw_only=True):
       (s, s) if isinstance(s, int) else (int(s[0]), int(s[1]))
       for s in self.scales
     )
-    return TokenSpec('codes', self.vocab_size, grids, self.channels)
+    return TokenSpec(self.vocab_size, 1, self.channels, grids)
 
   def setup(self):
     super().setup()
+    count = self.phi_share or len(self.scales)
     self.phi = [
       conv(self.channels, name=f'phi_{i}')
-      for i in range(self.phi_share or len(self.scales))
+      for i in range(count if self.phi_ratio else 0)
     ]
 
   def __call__(
@@ -122,6 +123,8 @@ class MultiScaleVQ(Codebook, kw_only=True):
   def merge(self, canvas: jax.Array, values: jax.Array, s: int) -> jax.Array:
     h = self.embed(values).reshape(-1, *self.spec.grids[s], self.channels)
     h = resize(h, self.spec.grids[-1], 'bicubic')
+    if not self.phi_ratio:
+      return canvas + h
     phi = self.phi[phi_index(s, len(self.scales), len(self.phi))]
     return canvas + (1 - self.phi_ratio) * h + self.phi_ratio * phi(h)
 

@@ -66,7 +66,7 @@ def _scale(config):
 
 def _masked(config):
   config.layout = block(type='layouts.grid.whole', height=4, width=4)
-  config.feed = block(type='feeds.mask.Mask', shown_weight=0.0)
+  config.feed = block(type='feeds.mask.RandomMask', unmasked_weight=0.0)
   config.backbone.input.extra = 1
   config.sampler.update(
     type='samplers.masked.Masked',

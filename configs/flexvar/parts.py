@@ -65,7 +65,9 @@ def flexvar(
   config.sampler.layout = block(
     type='layouts.scales.scales', scales=tuple(drawn)
   )
-  config.sampler.best = tuple(s for s, p in enumerate(drawn) if p in best)
+  config.sampler.greedy_steps = tuple(
+    s for s, p in enumerate(drawn) if p in best
+  )
   config.sampler.guidance = block(
     type='process.guidance.Listed',
     scale=1 + guidance,

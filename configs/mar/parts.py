@@ -123,11 +123,7 @@ def mar(
     ),
   )
   if second:
-    mlp = config.backbone.mlp.copy_and_resolve_references()
-    mlp.hidden = second['hidden']
-    config.backbone.update(
-      second_width=second['width'], second_heads=second['heads'], second_mlp=mlp
-    )
+    second_half(config, **second)
   config.head = head(
     channels=channels,
     width=head_width,
@@ -150,6 +146,15 @@ def mar(
     guidance=block(type='process.guidance.Linear', end=guidance),
     choice=block(type='process.choice.Choice', temperature=temperature),
   )
+
+
+def second_half(
+  config: ConfigDict, *, width: int, heads: int, hidden: int
+) -> None:
+  """Gives the second half of a backbone a size of its own."""
+  mlp = config.backbone.mlp.copy_and_resolve_references()
+  mlp.hidden = hidden
+  config.backbone.update(second_width=width, second_heads=heads, second_mlp=mlp)
 
 
 def causal(config: ConfigDict, *, prefix: int = 1, **sizes) -> None:

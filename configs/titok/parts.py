@@ -129,7 +129,7 @@ def uvit(
   config.layout = block(
     type='layouts.grid.whole', height=grid[0], width=grid[1]
   )
-  config.feed = block(type='feeds.mask.Mask', schedule='arccos')
+  config.feed = block(type='feeds.mask.RandomMask', schedule='arccos')
   config.backbone = block(
     type='backbones.skips.Skips',
     width=width,

@@ -1,5 +1,8 @@
 """Configs whose parts do not fit one another or the data."""
 
+import flax.linen as nn
+import jax
+import numpy as np
 import pytest
 
 from arvision.build import ConfigError
@@ -21,7 +24,7 @@ from arvision.training.loop import train
     ),
     ('var/digits', ['layout.scales=(1, 2, 4)'], 'change config.layout'),
     ('llamagen/digits', ['layout.width=5'], 'change config.layout'),
-    ('var/digits', ['head.vocab_size=64'], 'but the tokenizer has 128 codes'),
+    ('var/digits', ['head.vocab_size=64'], 'but the tokenizer has 128 ids'),
     ('var/digits_tokenizer', ['data.size=(16, 16)'], 'change config.data.size'),
     ('var/digits_tokenizer', ['data.size=(9, 9)'], 'change config.data.size'),
     ('llamagen/digits_tokenizer', ['data.channels=3'], 'config.data.channels'),
@@ -38,7 +41,7 @@ from arvision.training.loop import train
     (
       'maskgit/digits',
       ['sampler.type=samplers.entity.EntityAR'],
-      'config.feed (Mask) and config.sampler (EntityAR) do not fit',
+      'config.feed (RandomMask) and config.sampler (EntityAR) do not fit',
     ),
     (
       'var/digits',
@@ -71,7 +74,7 @@ def test_what_does_not_fit(name, overrides, said):
     (
       'maskgit/digits',
       Refine(),
-      'config.feed (Mask) and config.sampler (Refine)',
+      'config.feed (RandomMask) and config.sampler (Refine)',
     ),
   ],
 )
@@ -87,7 +90,9 @@ def test_a_head_that_the_sampler_cannot_use():
   drawn = assemble.make_model(load_config('llamagen/digits'))
   with pytest.raises(ConfigError, match='Categorical.* wanted a head with a f'):
     assemble.check_sampler(refined.clone(head=drawn.head), Refine())
-  with pytest.raises(ConfigError, match='Velocity.* wanted a head that draws'):
+  with pytest.raises(
+    ConfigError, match='Velocity.* wanted a head that samples'
+  ):
     assemble.check_sampler(drawn.clone(head=refined.head), EntityAR())
 
 
@@ -111,3 +116,24 @@ def test_a_generator_without_a_trained_tokenizer(tmp_path):
   with pytest.raises(ConfigError, match='none'):
     train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_task_that_does_not_sample_needs_no_sampler_and_no_condition():
+  config = load_config('digits/maskgit').copy_and_resolve_references().unlock()
+  del config.sampler, config.condition
+  config.layout.prefix = 0
+  data = assemble.make_data(config)
+  task = assemble.make_task(config, data)
+
+  def run(key, batch):
+    image = np.zeros((1, *data.shape), np.float32)
+    frozen = {'tokenizer': task.tokenizer.init(key, image)}
+    state = nn.unbox(task.init(key)).replace(frozen=frozen)
+    state, metrics = task.step(state, batch)
+    pictures = task.pictures(state, state.params, batch)
+    return metrics, task.evaluate(state, state.params, batch), pictures
+
+  batch = {'image': np.zeros((4, *data.shape), np.float32)}
+  metrics, held_out, pictures = jax.eval_shape(run, jax.random.key(0), batch)
+  assert {'loss', 'token_accuracy'} == held_out.keys() < metrics.keys()
+  assert pictures == {}

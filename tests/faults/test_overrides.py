@@ -13,6 +13,7 @@ from tests.configs import ALL
 ROOT = pathlib.Path(__file__).parents[2]
 VAR = 'var/digits'
 PICTURES = 'var/folder_tokenizer'
+GENERATION = 'evals.generation.Generation'
 VALUES = [
   (VAR, 'data.flip=true', True),
   (VAR, 'data.flip=False', False),
@@ -49,6 +50,9 @@ VALUES = [
   ('mar/digits_tokenizer', 'tokenizer.shift=2', 2.0),
   (VAR, 'tokenizer.scales=1,2,(4,4)', (1, 2, (4, 4))),
   (VAR, 'optim.schedule.warmup.steps=3', {'steps': 3}),
+  (VAR, 'evals.generation.samples=50', 50),
+  (VAR, 'evals.generation.every.steps=9', {'steps': 9}),
+  (VAR, f'evals.own.type={GENERATION}', GENERATION),
 ]
 
 

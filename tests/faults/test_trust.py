@@ -10,12 +10,11 @@ from ml_collections import ConfigDict
 
 from arvision import trust
 from arvision.build import ConfigError
-from arvision.commands import runs
 from arvision.commands.main import main
 from arvision.data.base import DataError
 from arvision.data.latents import CachedTokens
 from arvision.data.tfds import Tfds
-from arvision.training import workdir
+from arvision.training import measure, workdir
 from arvision.training.trained import load_run
 from tests.configs import ALL
 from tests.parts import training_toys as toys
@@ -205,7 +204,7 @@ def test_encoded_tokens_name_parts_only(tmp_path, trace, block):
   (tmp_path / 'spec.json').write_text(json.dumps(spec))
   run = Run(ConfigDict(), CachedTokens(str(tmp_path)))
   with pytest.raises(ConfigError, match=r'spec\.json: config\.data\.'):
-    runs.images_of(run)
+    measure.images_of(run)
   assert not trace.exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 from arvision.build import build
 from arvision.model import BoundModel, sample
 from arvision.process.choice import Choice
-from arvision.process.masking import LikelyFirst, hidden_counts
+from arvision.process.masking import LikelyFirst, masked_counts
 from arvision.samplers.base import Known
 from arvision.structs import Draw, Replay, Tokens
 from arvision.tasks import assemble
@@ -80,12 +80,10 @@ class Case:
   def some_tokens(self, seed):
     """Codes or latents of a batch."""
     rng, spec = np.random.default_rng(seed), self.tokenizer.spec
-    shape = (BATCH, self.layout.tokens)
-    if spec.kind == 'levels':
-      shape = (*shape, spec.channels)
-    if spec.kind in ('codes', 'levels'):
+    shape = (BATCH, *spec.shape)
+    if spec.size:
       return rng.integers(0, spec.size, shape).astype(np.int32)
-    return rng.normal(size=(*shape, spec.size)).astype(np.float32)
+    return rng.normal(size=shape).astype(np.float32)
 
   def others(self, where):
     """The tokens, but others at some places (b or 1, t) of the grid."""
@@ -121,7 +119,7 @@ class Case:
         inputs,
         self.codec(frozen),
         draw=draw,
-        method='taught',
+        method='teacher_forced',
       )[0]
 
     def call(tokens, inputs=None, draw=None):
@@ -320,7 +318,7 @@ def test_feed_trains_on_what_it_samples_with(causal):
         causal.layout,
         causal.codec(frozen),
         causal.plain,
-      ).values
+      )[0].values
     )
   )(causal.frozen, causal.tokens)
   _, _, unrolled = causal.decoded
@@ -345,7 +343,7 @@ def test_hidden_tokens_are_not_seen(masked):
   def read(params, tokens):
     codec = masked.codec(masked.frozen)
     bound = BoundModel(masked.model, {'params': params}, codec)
-    slots = bound.shown(tokens, hole)
+    slots = bound.feed_slots(tokens, masked.layout.runs[0].step(0), hole)
     cond = bound.condition(masked.inputs, jnp.zeros(BATCH, bool))
     return bound.read(slots, cond, None, masked.layout.readout)[0]
 
@@ -377,7 +375,7 @@ def test_kept_tokens_never_change(masked):
   assert hole[0].all()
   for before, after, hidden in zip(states, states[1:], hole):
     np.testing.assert_array_equal(before[~hidden], after[~hidden])
-  wanted = hidden_counts(sampler.schedule, sampler.steps, layout.tokens)
+  wanted = masked_counts(sampler.schedule, sampler.steps, layout.tokens)
   for hidden, count in zip(hole[1:], wanted):
     assert (hidden.sum(1) == count).all()
   if np.issubdtype(tokens.values.dtype, np.integer):
@@ -400,7 +398,7 @@ def test_equally_sure_tokens_are_kept_as_scheduled(name):
   found, _, hole = filled(masked, sampler, Known(tokens, known))
   for row, keep in enumerate(known):
     total = int((~keep).sum())
-    wanted = [total, *hidden_counts(sampler.schedule, 4, total)[:-1]]
+    wanted = [total, *masked_counts(sampler.schedule, 4, total)[:-1]]
     assert hole[:, row].sum(1).tolist() == wanted
   np.testing.assert_array_equal(found.values[known], tokens[known])
 
@@ -414,7 +412,9 @@ def test_draws_of_a_step_share_no_key(name):
     codec = law.codec(frozen)
     args = Tokens(tokens), law.inputs, draw, codec
     rngs = {'dropout': jax.random.key(0)}
-    return law.model.apply({'params': params}, *args, rngs=rngs, method='loss')
+    return law.model.apply(
+      {'params': params}, *args, rngs=rngs, method='losses'
+    )
 
   jax.eval_shape(loss, law.params, law.frozen, law.tokens)
   assert draw.log

@@ -1,11 +1,9 @@
 """Recorded numbers of an official implementation, and its weights."""
 
-import ast
 import dataclasses
 import functools
 import json
 import pathlib
-import re
 import zlib
 from typing import Any
 
@@ -15,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.importers import files, table
+from tests.parity.stated import Stated, generations
 
 CASES = pathlib.Path(__file__).parent / 'cases'
 
@@ -38,17 +37,25 @@ class Case:
     with np.load(self.folder / 'io.npz') as arrays:
       return dict(arrays)
 
-  @property
-  def args(self) -> dict[str, Any]:
+  @functools.cached_property
+  def args(self) -> Stated:
     """The arguments of the official constructor."""
-    return self.meta['constructor']
+    return Stated('constructor', self.meta.get('constructor', {}))
+
+  @functools.cached_property
+  def optimizer(self) -> Stated:
+    """The options of the optimizer of a training case."""
+    return Stated('optimizer', self.meta.get('optimizer', {}))
+
+  @functools.cached_property
+  def runs(self) -> dict[str, Stated]:
+    """Name of a recorded generation -> its options; 'gen' is the first."""
+    return generations(self.meta.get('generation', {}))
 
   @property
-  def call(self) -> dict[str, Any]:
-    """The keyword arguments of the recorded generation, from its text."""
-    text = self.meta['generation']['function']
-    found = re.findall(r'(\w+)=(\([^)]*\)|"[^"]*"|[^,()]+)', text)
-    return {name: ast.literal_eval(value) for name, value in found}
+  def generation(self) -> Stated:
+    """The options of the recorded generation."""
+    return self.runs['gen']
 
   def sibling(self, name: str) -> 'Case':
     """Another case, beside this one or among those of the repository."""

@@ -7,6 +7,10 @@ brings its weights in through the importer of released files, and prints a line
 for every recorded output: the largest difference, as a number and as a share of
 the largest number of the array, and whether that is within the case's limit.
 Whole numbers must be equal. The exit code is 1 if an array fails.
+
+An option of `constructor`, `generation` or `optimizer` that our parts do not have,
+or that nothing here reads, is named in a line of its own or in those of the arrays that
+depend on it. Such arrays are not compared, unless they agree all the same.
 """
 
 import argparse
@@ -20,6 +24,7 @@ import jax
 import numpy as np
 
 from tests.parity.case import Case, Part
+from tests.parity.stated import NotCompared
 from tests.parity.systems import (
   flexvar,
   flowar,
@@ -126,23 +131,48 @@ def results(case: Case) -> Iterator[Result]:
     return
   system = kinds[official]
   limits = system.limits or _share_of_largest
+  inputs = system.inputs | {f'{run}_noise' for run in case.runs}
   wanted = {
     k: v
     for k, v in case.io.items()
-    if k not in system.inputs and not k.startswith('noise_')
+    if k not in inputs and not k.startswith('noise_')
   }
-  problem = 'nothing of ours to compare it with'
+  found = []
+  verdict, problem = 'not compared', 'nothing of ours to compare it with'
   try:
     for name, got in system.outputs(case):
       if name in wanted:
-        yield compare(name, got, wanted.pop(name), limits(case, name))
-  except (ValueError, NotImplementedError) as error:
-    problem = str(error)
-  for name in wanted:
-    if name in system.absent:
-      yield Result(name, 'not compared', system.absent[name])
-    else:
-      yield Result(name, 'FAIL', problem)
+        found.append(compare(name, got, wanted.pop(name), limits(case, name)))
+    unread = _unread(case)
+  # A driver that stops has not come to all options of the generation; those of
+  # the constructor it reads first.
+  except NotCompared as refusal:
+    problem, unread = str(refusal), case.args.unread if found else []
+  except Exception as error:  # of whatever kind: further cases are to follow
+    verdict, problem = 'FAIL', f'{type(error).__name__}: {error}'
+    unread = case.args.unread
+  found += [
+    Result(name, verdict, system.absent.get(name, problem)) for name in wanted
+  ]
+  for result in found:
+    options = [o for o in unread if _bears_on(o, result.name)]
+    if result.verdict == 'FAIL' and options:
+      text = f'{result.text}; not read: {", ".join(options)}'
+      result = Result(result.name, 'not compared', text)
+    yield result
+  for option in unread:
+    yield Result(option, 'not compared', 'not read by the driver')
+
+
+def _unread(case):
+  """'section.key' of the options that no driver read."""
+  stated = [case.args, case.optimizer, *case.runs.values()]
+  return [option for section in stated for option in section.unread]
+
+
+def _bears_on(option, name):
+  """Whether an array may depend on an option."""
+  return not option.startswith('generation') or name.split('_')[0] == 'gen'
 
 
 def _share_of_largest(case, name):
@@ -151,6 +181,8 @@ def _share_of_largest(case, name):
 
 def compare(name: str, got: Any, wanted: np.ndarray, limit: Any) -> Result:
   """One array, or a `Part` of it, against its recording."""
+  if isinstance(got, NotCompared):
+    return Result(name, 'not compared', str(got))
   text = ''
   if isinstance(got, Part):
     size, wanted = wanted.size, wanted[got.index]

@@ -11,17 +11,20 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from PIL import Image
 
 from arvision.build import ConfigError
 from arvision.commands import common
 from arvision.commands import plan as command
+from arvision.metrics import Term
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import AXES, make_mesh
 from arvision.plan import answer, flops, programs, report, topology, traffic
 from arvision.plan.chips import CHIPS
 from arvision.plan.predict import predict
+from arvision.tasks.base import Objective, accumulate
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -147,9 +150,25 @@ def test_convolutions_are_counted_as_the_compiler_counts_them():
   assert counted == pytest.approx(compiled, rel=0.01)
 
 
+def test_what_nothing_uses_is_not_counted():
+  """The weights of all pieces of a batch are summed before the first one."""
+
+  def objective(kernel, rows):
+    return Objective({'x': Term((rows['x'] @ kernel) ** 2, rows['weight'])})
+
+  kernel = np.ones((8, 4))
+  rows = {'x': np.ones((6, 8)), 'weight': np.ones((6, 1))}
+
+  def total(pieces):
+    step = lambda kernel, rows: accumulate(objective, kernel, rows, pieces)[0]
+    return flops.count(jax.make_jaxpr(step)(kernel, rows)).total
+
+  assert total(1) == total(3) == 2 * 2 * 6 * 8 * 4
+
+
 def test_layers_have_the_names_of_modules():
   path = (
-    '/transpose(jvp(ARModel.loss))/ARModel.hidden/backbone/backbone._layers/'
+    '/transpose(jvp(ARModel.losses))/ARModel.hidden/backbone/backbone._layers/'
     'stack//rematted_computation/layers/block/attention/bhnk,bhmk->bhnm'
   )
   assert flops.name(path) == 'backbone/stack/block/attention'

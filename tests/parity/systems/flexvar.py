@@ -22,6 +22,7 @@ from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.pyramid import PyramidVQ
 from tests.parity.case import Case, captured, imported, nchw, nhwc
+from tests.parity.systems import var
 
 INPUTS = {'label', 'encoder_features'}
 
@@ -55,7 +56,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     )
 
   draw = Draw.create(0, np.arange(batch))
-  slots = model.feed.train(tokens, model.layout, bound, draw)
+  slots, _ = model.feed.train(tokens, model.layout, bound, draw)
   yield 'teacher_input', slots.values[:, scales[0] ** 2 :]
   seen = captured(model, params, tokens, inputs, bound, method='logits')
   yield 'embed', seen['embed']
@@ -72,7 +73,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     other = _loaded(case, alt, codec)[1]
     own = codec.bind(variables)
     tokens = own.encode(nhwc(io['encoder_features']))
-    slots = other.feed.train(tokens, other.layout, own, draw)
+    slots, _ = other.feed.train(tokens, other.layout, own, draw)
     yield 'alt_teacher_input', slots.values[:, alt[0] ** 2 :]
     yield 'alt_logits', logits(other, params, tokens.values, none)
 
@@ -98,8 +99,6 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 def _config(case, scales, **more):
   """Our config of the official constructor's arguments."""
   args, config = case.args, common.new()
-  if not args['attn_l2_norm']:
-    raise NotImplementedError('FlexVAR without L2-normalised attention')
   options: dict[str, Any] = {'drawn': scales, 'top_k': 0, 'top_p': 1.0, **more}
   parts.flexvar(
     config,
@@ -114,25 +113,28 @@ def _config(case, scales, **more):
     drop_path=0.0,
     **options,
   )
-  config.backbone.mlp.hidden = round(args['embed_dim'] * args['mlp_ratio'])
-  config.backbone.norm.epsilon = args['norm_eps']
-  config.backbone.position.side = int(args['pos_grid'].split('x')[0])
+  var.set_blocks(config, args)
+  rows, columns = map(int, args['pos_grid'].split('x'))
+  if rows != columns:
+    raise args.refused('pos_grid', 'our table of positions is square')
+  config.backbone.position.side = rows
   return config
 
 
 def _sampler(case):
   """The sampler of the recorded call."""
-  given, args = case.call, case.args
-  drawn = tuple(given.get('infer_patch_nums') or args['patch_nums'])
+  var.greedy(case)
+  run, args = case.generation, case.args
+  drawn = tuple(run.get('infer_patch_nums') or args['patch_nums'])
   config = _config(
     case,
     tuple(args['patch_nums']),
     drawn=drawn,
-    guidance=case.meta['generation']['cfg'],
-    largest=given.get('max_pn', 16),
+    guidance=run['cfg'],
+    largest=run.get('max_pn', 16),
   )
   guidance = config.sampler.guidance
-  if given.get('used_llamagen_cfg'):
+  if run.get('used_llamagen_cfg'):
     guidance.update(scale=guidance.scale - 1, shares=(1.0,) * len(drawn))
   config.sampler.choice.temperature = 0.0
   return build(config.sampler, 'sampler')

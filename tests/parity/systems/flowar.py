@@ -1,7 +1,7 @@
 """FlowAR: the transformer over scales, its flow head, and their samples."""
 
+import dataclasses
 import functools
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +13,16 @@ from ml_collections import ConfigDict
 from arvision.build import build
 from arvision.configs import common
 from arvision.configs.flowar import parts
-from arvision.importers import flowar as table
+from arvision.configs.mar import parts as mar_parts
 from arvision.layers.level import as_time
+from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.flow import mix
-from arvision.structs import Replay, Tokens, blank_tokens
+from arvision.structs import Query, Replay, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.kl import PyramidKL
 from tests.parity.case import Case, imported, intermediates, nchw, nhwc
+from tests.parity.systems import xar
 from tests.parity.systems.flexvar import Given
 
 INPUTS = {
@@ -32,25 +34,23 @@ INPUTS = {
   'head_t',
   'gen_noise',
 }
+# Tokens along a side of the official rotations.
+_SIDE = 16
 
 
 def config_of(case: Case) -> ConfigDict:
   """Our config of the official constructor's arguments."""
-  args, given = case.args, case.call
-  if args['encoder_embed_dim'] != args['decoder_embed_dim']:
-    raise NotImplementedError('two widths')
-  if args['encoder_num_heads'] != args['decoder_num_heads']:
-    raise NotImplementedError('two numbers of heads')
-  if args.get('buffer_size') or args.get('patch_size', 1) != 1:
-    raise NotImplementedError('a buffer or patches')
+  args = case.args
+  first, second = xar.halves_of(args)
+  args.only(img_size=args['vae_stride'] * args['scale'][-1])
   config = common.new()
   parts.flowar(
     config,
     scales=args['scale'],
     channels=args['vae_embed_dim'],
     classes=case.meta['weights']['class_emb.weight']['shape'][0] - 1,
-    width=args['encoder_embed_dim'],
-    heads=args['encoder_num_heads'],
+    width=first['width'],
+    heads=first['heads'],
     depth=args['encoder_depth'],
     second_depth=args['decoder_depth'],
     head=parts.CROSS if args['cross'] else parts.SELF,
@@ -58,56 +58,79 @@ def config_of(case: Case) -> ConfigDict:
     head_depth=args['diffloss_d'],
     head_heads=args['flow_head_heads'],
     dropout=0.0,
-    guidance=given['cfg'],
-    below=given['guidance'],
-    steps=given['num_steps'],
   )
-  config.backbone.mlp.hidden = args['swiglu_hidden']
+  config.backbone.mlp.hidden = first['hidden']
+  if second != first:
+    mar_parts.second_half(config, **second)
+    config.release.second_heads = second['heads']
   config.head.mlp.hidden = args['head_swiglu_hidden']
+  _set_sampler(config, case.generation)
   return config
+
+
+def _set_sampler(config, run):
+  """The sampler of the recorded call."""
+  run.says('kind', 'deterministic replay')
+  steps, below = run['num_steps'], run['guidance']
+  run.only(guidance_interval_upper=below)
+  # The official code guides with scales above 1 alone.
+  config.sampler.guidance.schedule.end = max(run['cfg'], 1.0)
+  config.sampler.guidance.level = below
+  config.head.counts.update(first=steps, last=steps)
+  levels = build(config.head.solver, 'solver').levels(steps)
+  run.only(network_calls_per_scale=len(levels) - 1)
 
 
 def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   io, config = case.io, config_of(case)
-  model, layout = assemble.make_model(config), build(config.layout, 'layout')
+  layout = build(config.layout, 'layout')
+  # The official rotations count in 16ths of a side, whatever the grid.
+  coords = layout.coords * np.float32(_SIDE / layout.grids[-1][0])
+  layout = dataclasses.replace(layout, coords=coords)
+  model = assemble.make_model(config).clone(layout=layout)
   batch, inputs = len(io['label']), {'label': io['label']}
   channels = config.head.channels
   half = functools.partial(Given, z_channels=2 * channels)
   codec = PyramidKL(
     encoder=half, decoder=half, channels=channels, scales=layout.grids
   ).bind({})
-  shapes = assemble.model_shapes(model, lambda: codec, blank_tokens(codec.spec))
-  form = table.Transformer(config.backbone.heads)
-  params = imported(case, form, shapes)
-  every = int(re.findall(r'every (\d+)-th', case.meta['stored_tokens'])[0])
-  some = np.s_[:, ::every]
+  shapes = assemble.model_shapes(model, lambda: codec, codec.spec.blank())
+  params = imported(case, build(config.release, 'release'), shapes)
 
   latent = nhwc(io['latent'])
   tokens = Tokens(codec.scaled(latent.reshape(batch, -1, latent.shape[-1])))
   yield 'gt_tokens', tokens.values
   recorded = {'level': io['loss_t'], 'noise': io['loss_noise']}
   draw = Replay(recorded, size=batch)
-  slots = model.feed.train(tokens, layout, codec, draw)
+  slots, _ = model.feed.train(tokens, layout, codec, draw)
   yield 'ar_input', slots.values[:, layout.prefix :]
 
   lossy = (tokens, inputs, draw, codec)
-  seen = intermediates(model, params, *lossy, train=False, method='loss')
+  seen = intermediates(model, params, *lossy, train=False, method='losses')
   first, head = seen['backbone'], seen['head']
-  yield 'embed', first['_embed'][0][some]
-  yield 'after_block0', _blocks(first['stack'])[0][some]
-  yield 'encoder_out', first['norm_first']['__call__'][0][some]
-  yield 'decoder_after_block0', _blocks(first['stack_second'])[0][some]
-  yield 'decoder_norm', first['norm']['__call__'][0][some]
-  yield 'head_after_block0', _blocks(head['stack'])[0][some]
+  for name, whole in {
+    'embed': first['_embed'][0],
+    'after_block0': _blocks(first['stack'])[0],
+    'encoder_out': first['norm_first']['__call__'][0],
+    'decoder_after_block0': _blocks(first['stack_second'])[0],
+    'decoder_norm': first['norm']['__call__'][0],
+    'head_after_block0': _blocks(head['stack'])[0],
+  }.items():
+    yield name, xar.every(case, name, whole)
 
   @functools.partial(jax.jit, static_argnames='null')
-  def taught(params, values, null):
+  def forced(params, values, null):
     nulls = jnp.full((batch,), null)
     return model.apply(
-      {'params': params}, Tokens(values), inputs, codec, nulls, method='taught'
+      {'params': params},
+      Tokens(values),
+      inputs,
+      codec,
+      nulls,
+      method='teacher_forced',
     )[0]
 
-  z = taught(params, tokens.values, False)
+  z = forced(params, tokens.values, False)
   yield 'z', z[:, :, 0]
 
   def apply(method, *args):
@@ -115,24 +138,24 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     return jax.jit(run)(params)
 
   entity = layout.entity_of_token
-  at = slots.replace(entity=entity, coords=layout.coords)
+  query = Query(entity=entity, coords=layout.coords)
   x = mix(tokens.values, io['loss_noise'], io['loss_t'][:, entity])
   yield 'loss_model_input', x
 
   def velocity(model, z, x, level):
-    return model.head.field(z, x, level, at)
+    return model.head.field(z, query.replace(values=x, level=level))
 
   def errors(model, z):
-    return model.head.loss(z, tokens.values, draw, at)[0]
+    return model.head.loss(z, tokens.values, draw, query)[0]
 
   yield 'loss_velocity', apply(velocity, z, x, io['loss_t'])
   error = apply(errors, z)
   per_scale = [error[:, entity == s].mean(1) for s in range(layout.steps)]
   yield 'loss_per_scale_per_image', jnp.stack(per_scale, 1)
-  total, (divisor, _) = jax.jit(
-    lambda p: model.apply({'params': p}, *lossy, train=False, method='loss')
+  terms, _ = jax.jit(
+    lambda p: model.apply({'params': p}, *lossy, train=False, method='losses')
   )(params)
-  yield 'loss', total / divisor
+  yield 'loss', total(terms).compute()
 
   given = io['z'][:, :, None]
   yield (
@@ -169,8 +192,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   height, width = layout.grids[-1]
   last = drawn[:, -height * width :].reshape(batch, height, width, -1)
   yield 'gen', nchw(last)
-  halves = [taught(params, drawn, null)[:, :, 0] for null in (False, True)]
-  yield 'gen_z', jnp.concatenate(halves)[some]
+  halves = [forced(params, drawn, null)[:, :, 0] for null in (False, True)]
+  yield 'gen_z', xar.every(case, 'gen_z', jnp.concatenate(halves))
 
 
 def _blocks(stack):

@@ -20,8 +20,8 @@ _NOMINAL, _ATTENDING = 256, 16
 def tokenizer_of(case: Case) -> Bound:
   """The tokenizer with the scale of MAR's latents."""
   args = case.args
-  if not args.get('use_variational', True):
-    raise NotImplementedError('an autoencoder without variances')
+  args.only(use_variational=True)
+  args.ignore('ckpt_path', 'dropout')
   mult = tuple(args['ch_mult'])
   levels = range(len(mult))
   factor = 2 ** (len(mult) - 1)

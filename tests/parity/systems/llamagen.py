@@ -1,7 +1,7 @@
 """LlamaGen: transformer and tokenizer."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,54 +16,92 @@ from arvision.configs.llamagen import parts
 from arvision.importers import llamagen as table
 from arvision.layers import conv
 from arvision.layers.position import rotations
+from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.guidance import guide
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.vq import VQ
 from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
+from tests.parity.stated import Stated
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
 INPUTS = {'idx', 'cond', 'label', 'emb_mask', 'valid'}
 
 
-def sizes_of(args: dict[str, Any], classes: int) -> dict[str, Any]:
-  """The arguments of `parts.llamagen` for those of the official class."""
-  if args.get('n_kv_head') not in (None, args['n_head']):
-    raise NotImplementedError('fewer keys than queries')
-  if args['rope_base'] != 10000 or args['norm_eps'] != 1e-5:
-    raise NotImplementedError('another rope_base or norm_eps')
-  side = round(args['block_size'] ** 0.5)
-  return {
-    'grid': (side, side),
-    'vocab_size': args['vocab_size'],
-    'classes': classes,
-    'depth': args['n_layer'],
-    'width': args['dim'],
-    'heads': args['n_head'],
-    'hidden': args['ffn_hidden'],
-    'dropout': 0.0,
-  }
+def config_of(
+  args: Stated, make: Callable[..., None], **sizes: Any
+) -> ConfigDict:
+  """Our config of the official constructor's arguments.
+
+  Args:
+    args: of LlamaGen's class, or of one with its arguments.
+    make: fills a config, `parts.llamagen` or its like.
+    **sizes: further arguments of it.
+  """
+  # The rows of the table of classes tell whether labels are dropped.
+  args.ignore('class_dropout_prob', 'initializer_range')
+  args.ignore('max_batch_size', 'max_seq_len')
+  heads, width = args['n_head'], args['dim']
+  if args.get('n_kv_head') not in (None, heads):
+    raise args.refused('n_kv_head', 'fewer keys than queries')
+  config, side = common.new(), round(args['block_size'] ** 0.5)
+  make(
+    config,
+    grid=(side, side),
+    vocab_size=args['vocab_size'],
+    depth=args['n_layer'],
+    width=width,
+    heads=heads,
+    hidden=args.get('ffn_hidden') or _hidden(args, width),
+    dropout=0.0,
+    **sizes,
+  )
+  args.ignore('multiple_of', 'ffn_dim_multiplier')  # where the width is stated
+  config.backbone.rotary.base = float(args.get('rope_base', 10000))
+  config.backbone.norm.epsilon = args.get('norm_eps', 1e-5)
+  return config
+
+
+def _hidden(args, width):
+  """The inner width of the MLP where it is not stated."""
+  hidden = int((args.get('ffn_dim_multiplier') or 1) * int(8 * width / 3))
+  multiple = args.get('multiple_of', 256)
+  return -(-hidden // multiple) * multiple
+
+
+def set_sampler(config: ConfigDict, case: Case) -> None:
+  """The sampler of a recorded call of LlamaGen's `generate`."""
+  run = case.generation
+  run.says('kind', 'greedy')
+  run.only(sample_logits=False, argument_2=case.args['block_size'])
+  run.ignore('top_k', 'top_p', 'temperature')  # of the one best code
+  # The official code guides with scales above 1 alone.
+  config.sampler.guidance.scale = max(run['cfg_scale'], 1.0)
+  last = run.get('cfg_interval', -1)
+  # The official number counts the tokens after the first.
+  config.sampler.guidance.until = last + 2 if last > -1 else None
+  config.sampler.choice.temperature = 0.0
+  config.sampler.choice.top_k = 0
 
 
 def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   """Config, model and parameters of a transformer case."""
-  args, config = case.args, common.new()
+  args = case.args
+  length = args.get('cls_token_num', 1)
   if args['model_type'] == 't2i':
-    sizes = sizes_of(args, 0)
-    sizes.pop('classes')
-    parts.llamagen_t2i(
-      config,
-      length=args['cls_token_num'],
-      channels=args['caption_dim'],
-      **sizes,
+    args.ignore('num_classes')
+    config = config_of(
+      args, parts.llamagen_t2i, length=length, channels=args['caption_dim']
     )
   else:
+    args.only(cls_token_num=1)
+    args.ignore('caption_dim', 'num_classes')
     # Without label dropping the official table has no row for null, and ours
     # takes its last class for it.
     table_of_classes = 'cls_embedding.embedding_table.weight'
     rows = case.meta['weights'][table_of_classes]['shape'][0]
-    parts.llamagen(config, **sizes_of(args, rows - 1))
+    config = config_of(args, parts.llamagen, classes=rows - 1)
   model = assemble.make_model(config)
   shapes = assemble.model_shapes(model)
   return config, model, imported(case, table.Transformer(), shapes)
@@ -100,16 +138,11 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'freqs_cis', _rotations(case.args)
   if 'emb_mask' in io:
     yield 'logits_masked', logits(params, padded, io['idx'], none)
-    yield 'loss_masked_valid', _weighted(model, params, padded, io)
+    if 'valid' in io:
+      yield 'loss_masked_valid', _weighted(model, params, padded, io)
     inputs = padded
 
-  generation = case.meta['generation']
-  last = generation.get('cfg_interval', -1)
-  config.sampler.guidance.scale = generation['cfg_scale']
-  # The official number counts the tokens after the first.
-  config.sampler.guidance.until = last + 2 if last > -1 else None
-  config.sampler.choice.temperature = 0.0
-  config.sampler.choice.top_k = 0
+  set_sampler(config, case)
   sampler = build(config.sampler, 'sampler')
 
   @jax.jit
@@ -122,21 +155,29 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   cond, null = (logits(params, inputs, codes, n) for n in (none, all_))
   steps = np.arange(codes.shape[1])
   scale = jnp.broadcast_to(sampler.guidance(steps, len(steps)), steps.shape)
-  yield 'gen_logits_cfg', guide(cond, null, scale[:, None])
+  yield 'gen_logits_cfg', guided(case, guide(cond, null, scale[:, None]))
+
+
+def guided(case: Case, logits: Any) -> Any:
+  """The recorded logits, of which no case says what temperature did to them."""
+  run = case.generation
+  if run.get('temperature', 1.0) != 1.0:
+    return run.refused('temperature', 'logits before or after it')
+  return logits
 
 
 def _weighted(model, params, inputs, io):
   """The mean loss over the examples that count."""
-  total, (weight, _) = model.apply(
+  terms, _ = model.apply(
     {'params': params},
     Tokens(io['idx']),
     inputs,
     Draw.create(0, np.arange(len(io['idx']))),
     weight=io['valid'],
     train=False,
-    method='loss',
+    method='losses',
   )
-  return total / weight
+  return total(terms).compute()
 
 
 def _rotations(args):
@@ -151,24 +192,25 @@ def _rotations(args):
 
 def tokenizer_of(case: Case) -> Bound:
   args = case.args
-  if args['encoder_ch_mult'] != args['decoder_ch_mult']:
-    raise NotImplementedError('an encoder and a decoder of other levels')
-  mult = tuple(args['encoder_ch_mult'])
-  sizes = {
-    'ch': args['ch'],
-    'ch_mult': mult,
-    'res_blocks': args['num_res_blocks'],
-  }
-  z = args['z_channels']
-  factor = 2 ** (len(mult) - 1)
+  args.ignore('codebook_show_usage', 'dropout_p')
+  sizes = {'ch': args['ch'], 'res_blocks': args['num_res_blocks']}
+  encoder, decoder = (
+    {**sizes, 'ch_mult': tuple(args[f'{half}_ch_mult'])}
+    for half in ('encoder', 'decoder')
+  )
+  factor = 2 ** (len(encoder['ch_mult']) - 1)
   height, width = case.io['image'].shape[-2:]
   module = VQ(
-    encoder=functools.partial(conv.Encoder, z_channels=z, **sizes),
-    decoder=functools.partial(conv.Decoder, **sizes),
+    encoder=functools.partial(
+      conv.Encoder, z_channels=args['z_channels'], **encoder
+    ),
+    decoder=functools.partial(conv.Decoder, **decoder),
     vocab_size=args['codebook_size'],
     channels=args['codebook_embed_dim'],
     grid=(height // factor, width // factor),
     normalize=args['codebook_l2_norm'],
+    commitment=args.get('commit_loss_beta', 0.25),
+    entropy=args.get('entropy_loss_ratio', 0.0),
   )
   return Bound(case, module, table.Tokenizer())
 
@@ -181,17 +223,17 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
     codes = codec.encode(image).values
     quant = codec.embed(codes).reshape(len(image), *grid, -1)
     whole = codec(image)
-    losses = whole.losses['codebook'], whole.losses['commitment']
-    return codec.enc(image), codec.analyse(image), codes, quant, whole, losses
+    return codec.enc(image), codec.analyse(image), codes, quant, whole
 
-  out, z, codes, quant, whole, losses = codec(encode, nhwc(io['image']))
+  out, z, codes, quant, whole = codec(encode, nhwc(io['image']))
   yield 'encoder_out', nchw(out)
   yield 'z', nchw(z)
   yield 'idx', codes
   yield 'quant', nchw(quant)
   yield 'recon', nchw(whole.image)
-  yield 'vq_loss', losses[0]
-  yield 'commit_loss', losses[1]
+  yield 'vq_loss', whole.losses['codebook']
+  yield 'commit_loss', whole.losses['commitment']
+  yield 'entropy_loss', whole.losses.get('entropy', 0.0)
 
   def decode(codec, values):
     latent = codec.embed(values).reshape(len(values), *grid, -1)

@@ -14,12 +14,14 @@ from arvision.configs import common
 from arvision.configs.mar import parts
 from arvision.configs.mar.tokenizer import kl16
 from arvision.importers import mar as table
+from arvision.metrics import total
 from arvision.model import BoundModel
 from arvision.process import diffusion
 from arvision.process.guidance import guide
-from arvision.structs import Replay, Tokens, TokenSpec
+from arvision.structs import Query, Replay, Tokens, TokenSpec
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, captured, imported, nchw, nhwc
+from tests.parity.stated import Stated
 
 INPUTS = {
   'latent',
@@ -36,44 +38,80 @@ INPUTS = {
 }
 
 
+def sizes_of(args: Stated) -> dict[str, Any]:
+  """What the masked autoencoder of MAR states, for `parts.mar`."""
+  args.ignore('label_drop_prob', 'grad_checkpointing')
+  side = args['img_size'] // args['vae_stride'] // args.get('patch_size', 1)
+  args.only(seq_len=side**2)
+  first, second = (
+    {
+      'width': args[f'{half}_embed_dim'],
+      'heads': args[f'{half}_num_heads'],
+      'hidden': int(args['mlp_ratio'] * args[f'{half}_embed_dim']),
+    }
+    for half in ('encoder', 'decoder')
+  )
+  return {
+    'grid': (side, side),
+    'classes': args['class_num'],
+    'depth': args['encoder_depth'],
+    'second_depth': args['decoder_depth'],
+    'second': second,
+    'prefix': args['buffer_size'],
+    'dropout': 0.0,
+    'biases': (
+      ('q', 'k', 'v', 'out') if args.get('qkv_bias', True) else ('out',)
+    ),
+    **first,
+  }
+
+
 def config_of(case: Case) -> ConfigDict:
   """Our config of the official constructor's arguments."""
   args = case.args
-  if args.get('norm_eps', 1e-6) != 1e-6:
-    raise NotImplementedError('other norms')
-  patch = args.get('patch_size', 1)
+  patch, channels = args.get('patch_size', 1), args['vae_embed_dim']
   side = args['img_size'] // args['vae_stride']
-  width, second = (args[f'{k}_embed_dim'] for k in ('encoder', 'decoder'))
+  steps = str(args['num_sampling_steps'])
+  if not steps.isdigit():
+    raise args.refused('num_sampling_steps', 'not a number of equal steps')
+  args.only(token_embed_dim=channels * patch**2)
   config = common.new()
-  config.tokenizer = kl16(
-    grid=(side, side), channels=args['vae_embed_dim'], scale=1.0
-  )
+  config.tokenizer = kl16(grid=(side, side), channels=channels, scale=1.0)
   if patch != 1:
     config.tokenizer.update(type='tokenizers.kl.PatchedKL', patch=patch)
   parts.mar(
     config,
-    grid=(side // patch, side // patch),
-    channels=args['vae_embed_dim'] * patch**2,
-    classes=args['class_num'],
-    depth=args['encoder_depth'],
-    second_depth=args['decoder_depth'],
-    width=width,
-    heads=args['encoder_num_heads'],
-    hidden=int(args['mlp_ratio'] * width),
-    second={
-      'width': second,
-      'heads': args['decoder_num_heads'],
-      'hidden': int(args['mlp_ratio'] * second),
-    },
+    channels=channels * patch**2,
     head_width=args['diffloss_w'],
     head_depth=args['diffloss_d'],
-    prefix=args['buffer_size'],
-    dropout=0.0,
     repeats=args['diffusion_batch_mul'],
-    diffusion_steps=int(args['num_sampling_steps']),
-    biases=('q', 'k', 'v', 'out') if args.get('qkv_bias', True) else ('out',),
+    diffusion_steps=int(steps),
+    **sizes_of(args),
   )
+  set_masking(config, args)
   return config
+
+
+def set_masking(config: ConfigDict, args: Stated) -> None:
+  """What MAR and TokenBridge state about masks and norms."""
+  config.feed.lowest = args.get('mask_ratio_min', 0.7)
+  # That of the first norm is fixed in the official code.
+  config.backbone.norm.epsilon = args.get('norm_eps', 1e-6)
+
+
+def set_sampler(config: ConfigDict, run: Stated) -> None:
+  """The sampler of a recorded run."""
+  schedules = {'linear': 'Linear', 'constant': 'Constant'}
+  name = run.get('cfg_schedule', 'linear')
+  if name not in schedules:
+    raise run.refused('cfg_schedule', 'an unknown schedule')
+  config.sampler.guidance = common.block(
+    type=f'process.guidance.{schedules[name]}'
+  )
+  key = 'end' if name == 'linear' else 'scale'
+  config.sampler.guidance[key] = float(run['cfg'])
+  config.sampler.choice.temperature = float(run.get('temperature', 1.0))
+  config.sampler.steps = run['num_iter']
 
 
 def built(case: Case):
@@ -158,14 +196,14 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     )
 
   def hole_of(model):
-    slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
-    return slots.hole[:, model.layout.prefix :]
+    slots, _ = model.feed.train(Tokens(tokens), model.layout, None, drawn)
+    return slots.masked[:, model.layout.prefix :]
 
   yield 'mask', np.asarray(run(hole_of)).astype(np.float32)
   none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
 
   def z_of(model, null):
-    slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
+    slots, _ = model.feed.train(Tokens(tokens), model.layout, None, drawn)
     return model.hidden(slots, inputs, null)[0]
 
   seen = captured(model, params, none, method=z_of)
@@ -182,11 +220,11 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield from _head(case, run)
 
   def losses(model):
-    slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
-    z, at = model.hidden(slots, inputs, none)
-    terms = model.head.terms(z, slots.targets, drawn, at)
-    whole, (weight, _) = model.loss(Tokens(tokens), inputs, drawn, train=False)
-    return terms, whole / weight
+    slots, targets = model.feed.train(Tokens(tokens), model.layout, None, drawn)
+    z, query = model.hidden(slots, inputs, none)
+    terms = model.head.terms(z, targets.values, drawn, query)
+    whole, _ = model.losses(Tokens(tokens), inputs, drawn, train=False)
+    return terms, total(whole).compute()
 
   (mse, bits), loss = run(losses)
   theirs = lambda x: np.moveaxis(np.asarray(x), 1, 0).ravel()
@@ -201,13 +239,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'gen_betas', spaced.betas
   yield 'gen_alphas_cumprod', spaced.alphas_bar
   yield 'train_betas_first_last', diffusion.cosine_betas()[[0, -1]]
-  call = case.meta['generation']
-  for name, scale, temperature in (
-    ('gen', call['cfg'], call['temperature']),
-    ('gen_nocfg', 1.0, 1.0),
-  ):
+  for name, run in case.runs.items():
     if f'{name}_noise' in io:
-      yield from _generation(case, name, scale, temperature)
+      yield from _generation(case, name, run)
 
 
 def _head(case, run):
@@ -220,7 +254,10 @@ def _head(case, run):
     return model.head.time(jnp.asarray(io['net_t']))
 
   yield 'time_embedding', run(embedded)
-  field = lambda model, *args: model.head.field(*args)[:, 0]
+
+  def field(model, z, x, times):
+    return model.head.field(z, Query(values=x, level=times))[:, 0]
+
   out = np.asarray(run(field, z, x, times))
   yield 'net_out', out.reshape(len(x), -1)
   # The conditions are rows of z; beside them are those of `z_uncond`.
@@ -239,13 +276,13 @@ def _number(text):
   return float(text.rsplit(',', 1)[1].strip(' )'))
 
 
-def _generation(case, name, guidance, temperature):
+def _generation(case, name, run):
   """A replay of the recorded orders and noise."""
   io = case.io
   config, model, params = loaded(case)
-  config.sampler.guidance.end = guidance
-  config.sampler.choice.temperature = temperature
-  config.sampler.steps = case.meta['generation']['num_iter']
+  run.says('kind', 'deterministic replay')
+  run.only(diffusion_steps=config.head.counts.first)
+  set_sampler(config, run)
   sampler = build(config.sampler, 'sampler')
   batch, tokens = io['orders'].shape
   noise = io[f'{name}_noise']
@@ -262,7 +299,8 @@ def _generation(case, name, guidance, temperature):
   yield f'{name}_mask_len', Part(left[:-1], np.s_[:-1])
   masks = np.moveaxis(np.asarray(hole[1:]), 0, 1)
   yield f'{name}_mask_next', Part(masks, np.s_[:, :-1])
-  yield f'{name}_cfg_iter', np.array([sampler.scale(n, tokens) for n in left])
+  scales = [float(sampler.scale(n, tokens)) for n in left]
+  yield f'{name}_cfg_iter', np.array(scales)
   after = np.asarray(known[1]), ~np.asarray(hole[1])
   yield f'{name}_first_iter_latents', after[0][after[1]]
   yield name, latents(case, values.values)
@@ -276,4 +314,4 @@ class Latents:
 
   @property
   def spec(self) -> TokenSpec:
-    return TokenSpec('latents', self.channels, (), self.channels)
+    return TokenSpec(0, self.channels, self.channels, ())

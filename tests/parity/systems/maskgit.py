@@ -16,6 +16,10 @@ TOKENIZER_INPUTS = {'image', 'rand_idx'}
 
 def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   io, args = case.io, case.args
+  args.ignore('commitment_cost', 'dropout', 'resolution')  # of training
+  args.only(num_resolutions=len(args['channel_mult']))
+  # Without further maps a latent has the width of its codes.
+  args.only(embedding_dim=args['z_channels'])
   mult = tuple(args['channel_mult'])
   factor = 2 ** (len(mult) - 1)
   height, width = io['image'].shape[-2:]

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 
 from arvision.build import build
-from arvision.configs import common
 from arvision.configs.nar import parts
 from arvision.importers import nar as table
 from arvision.layouts import masks
@@ -18,16 +17,18 @@ from arvision.process.guidance import guide
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, captured, imported
+from tests.parity.stated import Stated
 from tests.parity.systems import llamagen
 
 INPUTS = {'idx', 'label'}
 
 
-def config_of(args: dict[str, Any]) -> Any:
+def config_of(args: Stated) -> Any:
   """Our config of the official constructor's arguments."""
-  config = common.new()
-  parts.nar(config, **llamagen.sizes_of(args, args['num_classes']))
+  args.only(model_type='c2i', cls_token_num=1)
+  config = llamagen.config_of(args, parts.nar, classes=args['num_classes'])
   config.backbone.extra = args['total_layers'] - args['n_layer']
+  args.ignore('medusa_attention_num')  # this difference
   return config
 
 
@@ -68,8 +69,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   loss = optax.softmax_cross_entropy_with_integer_labels(got, io['idx'])
   yield 'loss', loss.mean()
 
-  config.sampler.guidance.scale = case.meta['generation']['cfg_scale']
-  config.sampler.choice.temperature = 0.0
+  # What an interval counts here, tokens or diagonals, no case shows.
+  case.generation.only(cfg_interval=-1)
+  llamagen.set_sampler(config, case)
   sampler = build(config.sampler, 'sampler')
 
   @jax.jit
@@ -81,5 +83,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'gen_idx', codes
   yield 'gen_logit_order', layout.order
   cond, null = logits(params, codes, none), logits(params, codes, all_)
-  guided = guide(cond, null, sampler.guidance(0, 1))
-  yield 'gen_logits_cfg', np.asarray(guided)[:, layout.order]
+  steps = layout.steps
+  scale = np.array([sampler.guidance(s, steps) for s in range(steps)])
+  scale = scale[layout.entity_of_token]
+  found = np.asarray(guide(cond, null, scale[:, None]))[:, layout.order]
+  yield 'gen_logits_cfg', llamagen.guided(case, found)

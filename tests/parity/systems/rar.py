@@ -23,10 +23,9 @@ INPUTS = {'idx', 'label', 'orders', 'condition_id', 'none_condition_id'}
 
 
 def config_of(case: Case) -> ConfigDict:
-  """Our config of the official constructor's arguments."""
-  args, generation = case.args, case.meta['generation']['function']
-  if not (args['qkv_bias'] and args['qk_norm'] and args['norm_eps'] == 1e-6):
-    raise NotImplementedError('other norms or biases')
+  """Our config of the official constructor's arguments, and its sampler."""
+  args = case.args
+  args.ignore('dropout', 'attn_drop', 'use_checkpoint')
   side = round(args['image_seq_len'] ** 0.5)
   used = args['image_seq_len'] + 2
   config = common.new()
@@ -40,19 +39,31 @@ def config_of(case: Case) -> ConfigDict:
     heads=args['num_attention_heads'],
     hidden=args['intermediate_size'],
     dropout=0.0,
-    guidance=_number(generation, 'guidance_scale'),
-    power=_number(generation, 'guidance_scale_pow'),
     temperature=0.0,
-    spare_positions=args['pos_embed_rows'] - used,
-    spare_steps=args['timestep_rows'] - used,
+    spare_positions=args.get('pos_embed_rows', used + 1022) - used,
+    spare_steps=args.get('timestep_rows', used + 98) - used,
   )
+  backbone, epsilon = config.backbone, args.get('norm_eps', 1e-6)
+  backbone.norm.epsilon = backbone.last_norm.epsilon = epsilon
+  if args.get('qk_norm', True):
+    backbone.attention.logits.norm.epsilon = epsilon
+  else:
+    backbone.attention.logits = common.block(type='layers.attention.Scaled')
+  if not args.get('qkv_bias', True):
+    backbone.attention.biases = ('out',)
   return config
 
 
-def _number(text, name):
-  """The value of an argument in 'f(a=1.0, b=2)'."""
-  after = text.split(f'{name}=')[1]
-  return float(after.split(',')[0].split(')')[0])
+def _set_sampler(config, run):
+  """The sampler of a recorded call."""
+  run.says('kind', 'greedy')
+  # The cache changes no number, and labels are an input.
+  run.ignore('kv_cache', 'condition')
+  config.sampler.guidance.update(
+    # The official code guides with any scale but 0.
+    scale=run['guidance_scale'] or 1.0,
+    power=run['guidance_scale_pow'],
+  )
 
 
 def transformer(case: Case) -> Iterator[tuple[str, Any]]:
@@ -69,9 +80,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   orders = Replay(recorded, progress=0.0, size=batch)
 
   def permuted(model, codes, draw, null):
-    slots = model.feed.train(Tokens(codes), layout, None, draw)
-    z, at = model.hidden(slots, inputs, null)
-    return model.head.field(z, at), slots.targets
+    slots, targets = model.feed.train(Tokens(codes), layout, None, draw)
+    z, query = model.hidden(slots, inputs, null)
+    return model.head.field(z, query), targets.values
 
   def logits(params, codes, draw, null):
     run = jax.jit(
@@ -97,6 +108,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   got, _ = logits(params, io['idx'], raster, none)
   yield 'logits_raster', Part(got, predictions)
 
+  _set_sampler(config, case.generation)
   sampler = build(config.sampler, 'sampler')
 
   @jax.jit
@@ -111,4 +123,5 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'gen_cfg_scale_per_step', scale
   cond, _ = logits(params, codes, raster, none)
   null, _ = logits(params, codes, raster, all_)
-  yield 'gen_logits_cfg', guide(cond, null, scale[:, None])
+  temperature = case.generation['randomize_temperature']
+  yield 'gen_logits_cfg', guide(cond, null, scale[:, None]) / temperature

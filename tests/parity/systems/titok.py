@@ -14,29 +14,43 @@ from arvision.structs import Tokens
 from tests.parity.case import Bound, Case, nchw, nhwc
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
+_HALVES = ('encoder', 'decoder')
 
 
 def _block(args):
   """Our block of the official constructor's arguments."""
-  side = args['crop_size'] // args['patch_size']
-  vit = dict(width=args['width'], depth=args['layers'], heads=args['heads'])
+  args.only(quantize_mode='vq')
+  args.ignore('commitment_cost')
+  patches = [_option(args, half, 'patch_size') for half in _HALVES]
+  grid, decoder_grid = ((args['crop_size'] // p,) * 2 for p in patches)
+  encoder, decoder = (_size(args, half) for half in _HALVES)
   sizes = {
     'length': args['num_latent_tokens'],
     'vocab_size': args['codebook_size'],
     'channels': args['token_size'],
-    'encoder': vit,
-    'decoder': vit,
-    'grid': (side, side),
-    'patch': args['patch_size'],
+    'encoder': encoder,
+    'decoder': decoder,
+    'grid': grid,
+    'patch': patches[0],
     'normalize': args['use_l2_norm'],
   }
-  if not args['is_legacy']:
-    return titok_parts.titok(**sizes)
+  if args['is_legacy']:
+    block = _legacy(args, sizes)
+  else:
+    args.only(finetune_decoder=False)
+    block = titok_parts.titok(**sizes)
+  block.decoder.update(grid=decoder_grid, patch=patches[1])
+  return block
+
+
+def _legacy(args, sizes):
   if not args.get('finetune_decoder', True):
-    raise NotImplementedError('a legacy TiTok without its pixel decoder')
-  pixel = args['pixel_decoder']
+    raise args.refused('finetune_decoder', 'a legacy TiTok has a pixel decoder')
+  pixel = args.inner('pixel_decoder')
+  pixel.only(num_resolutions=len(pixel['channel_mult']))
+  pixel.ignore('dropout', 'resolution')
   other = maskgit_parts.maskgit_vq(
-    grid=(side, side),
+    grid=sizes['grid'],
     vocab_size=args['pixel_codebook_size'],
     channels=pixel['z_channels'],
     ch=pixel['hidden_channels'],
@@ -50,6 +64,23 @@ def _block(args):
     pixel_decoder=other.decoder,
     **sizes,
   )
+
+
+def _size(args, half):
+  """Width, layers and heads of a half, as numbers or by a name."""
+  name = f'vit_{half[:3]}_model_size'
+  if name in args and not any('width' in key for key in args):
+    return titok_parts.SIZES[args[name]]
+  args.ignore(name)
+  names = {'width': 'width', 'depth': 'layers', 'heads': 'heads'}
+  return {k: _option(args, half, name) for k, name in names.items()}
+
+
+def _option(args, half, name):
+  """An option of one half, or of both."""
+  short = half[:3]
+  own = (f'{half}_{name}', f'{short}_{name}', f'vit_{short}_{name}')
+  return args.first(*own, f'{name}_{half}', f'{name}_{short}', name)
 
 
 def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
@@ -80,7 +111,10 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
     latent = codec.embed(codes)[:, None]
     return (codec.synthesise(latent) + 1) / 2
 
-  yield 'recon', nchw(codec(decode, codes))
+  recon = nchw(codec(decode, codes))
+  if not args['is_legacy']:
+    yield 'decoder_logits', recon  # they are pixels there
+  yield 'recon', recon
   yield 'rand_image', nchw(codec(decode, np.asarray(io['rand_idx'])[:, 0]))
 
 

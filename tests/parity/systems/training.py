@@ -51,6 +51,17 @@ class Rates:
 
 
 @dataclasses.dataclass(frozen=True)
+class Recipe(Optimizer):
+  """An optimizer whose weight decay follows a recorded array."""
+
+  decays: tuple[float, ...] = ()
+
+  def _decay(self, clock):
+    values = jnp.asarray(self.decays, jnp.float32)
+    return lambda step: values[step]
+
+
+@dataclasses.dataclass(frozen=True)
 class NoTokenizer:
   """In the place of a tokenizer: binds the recorded input of a step."""
 
@@ -131,17 +142,22 @@ def train(
     moment: case, number of a step -> what was recorded of it.
     exempt: see `DecayRule`.
   """
-  io, official = case.io, case.meta['optimizer']
+  io, official = case.io, case.optimizer
+  official.says('kind', 'AdamW')
+  # Rates are arrays; the rest says in words what the fingerprints show.
+  official.ignore('weight_decay', 'schedule', 'decay_rule', 'ema_rule')
+  official.ignore('decay', 'no_decay')
   config, model, params = module.loaded(case)
   form = form or build(config.release, 'release')
-  if len({*io['weight_decay']}) != 1:
-    raise NotImplementedError('a weight decay that changes')
-  optimizer = Optimizer(
+  decays = io['weight_decay']
+  optimizer = Recipe(
     learning_rate=1.0,
     b1=official['betas'][0],
     b2=official['betas'][1],
     eps=official['eps'],
-    weight_decay=float(io['weight_decay'][0]),
+    weight_decay=float(decays[0]),
+    weight_decay_end=float(decays[-1]),
+    decays=tuple(map(float, decays)),
     decay=DecayRule(exempt=exempt),
     clip=official['clip'],
     schedule=Rates(io['lr']),
@@ -213,7 +229,7 @@ def _told(case, key, array):
 
 def _averages(case):
   """Name of a recorded running average -> its decay."""
-  decays = {'ema': case.meta['optimizer'].get('ema_rate'), 'ema09': 0.9}
+  decays = {'ema': case.optimizer.get('ema_rate'), 'ema09': 0.9}
   return {k: d for k, d in decays.items() if f'{k}_sum' in case.io}
 
 

@@ -21,9 +21,9 @@ INPUTS = {'idx', 'label'}
 
 
 def transformer(case: Case) -> Iterator[tuple[str, Any]]:
-  io, args, call = case.io, case.args, case.call
+  io, args, run = case.io, case.args, case.generation
   batch, vocab = len(io['label']), args['codebook_size']
-  config = _config(args, call)
+  config = _config(args)
   model = assemble.make_model(config)
   shapes = assemble.model_shapes(model)
   params = imported(case, table.Generator(), shapes)
@@ -33,63 +33,80 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   @jax.jit
   def logits(values, null):
     hole = values == vocab
-    slots = bound.shown(jnp.where(hole, 0, values), hole)
+    step = model.layout.runs[0].step(0)
+    slots = bound.feed_slots(jnp.where(hole, 0, values), step, hole)
     cond = bound.condition(inputs, null)
     z, _ = bound.read(slots, cond, None, model.layout.readout)
-    return bound.field(z, slots)
+    return bound.field(z, bound.query(slots, model.layout.readout))
 
   yield 'logits', logits(io['idx'], np.zeros(batch, bool))
   yield 'logits_uncond', logits(io['idx'], np.ones(batch, bool))
 
-  if call.get('randomize_temperature'):
-    raise NotImplementedError('generation with random noise')
+  _set_sampler(config, run)
   sampler = build(config.sampler, 'sampler')
   draw = Draw.create(0, jnp.arange(batch))
-  run = jax.jit(lambda: sampler.run(bound, inputs, draw, batch))
-  tokens, shown, hole = run()
+  generate = jax.jit(lambda: sampler.run(bound, inputs, draw, batch))
+  tokens, shown, hole = generate()
   yield 'gen_idx', tokens.values
   # The official network is called twice where it is guided.
-  linear = call.get('guidance_decay') == 'linear'
+  scale, decay = run['guidance_scale'], run['guidance_decay']
   shown = np.where(hole, vocab, shown)
-  calls = [
-    row
-    for i, row in enumerate(shown)
-    for _ in range(1 if linear and not i else 2)
-  ]
+  calls = []
+  for i, row in enumerate(shown):
+    once = decay != 'power-cosine' and (
+      not scale or decay == 'linear' and not i
+    )
+    calls += [row] * (1 if once else 2)
   yield 'gen_idx_history', np.stack(calls, 1)
 
 
-def _config(args, call):
-  steps = call['num_sample_steps']
-  config = common.new()
+def _config(args):
+  args.ignore('dropout', 'attn_drop')
+  config, none = common.new(), common.block(type='process.guidance.Constant')
   parts.uvit(
     config,
     grid=(1, args['image_seq_len']),
     vocab_size=args['codebook_size'],
     classes=args['condition_num_classes'],
-    depth=args['num_hidden_layers'],
+    # The official class has half of the layers before and after the middle.
+    depth=args['num_hidden_layers'] // 2 * 2,
     width=args['hidden_size'],
     heads=args['num_attention_heads'],
     hidden=args['intermediate_size'],
-    steps=steps,
+    steps=1,
     temperature=0.0,
-    guidance=_guidance(call, steps),
+    guidance=none,
   )
-  config.sampler.choice.temperature = 0.0
   return config
 
 
-def _guidance(call, steps) -> ConfigDict:
+def _set_sampler(config, run):
+  """The sampler of a recorded call."""
+  run.says('kind', 'greedy')
+  run.only(randomize_temperature=0)
+  # A temperature for all logits of a step changes no order of theirs.
+  run.ignore('softmax_temperature_annealing')
+  config.sampler.steps = run['num_sample_steps']
+  config.sampler.choice.temperature = 0.0
+  config.sampler.guidance = _guidance(run)
+
+
+def _guidance(run) -> ConfigDict:
   """Where it decays as a power of a cosine, null + s (c - null), else c + s ..."""
-  scale, decay = call['guidance_scale'], call['guidance_decay']
+  scale, decay = run['guidance_scale'], run['guidance_decay']
+  run.ignore('guidance_scale_pow')  # of the third alone
   if decay == 'constant':
-    return common.block(type='process.guidance.Constant', scale=1 + scale)
+    return common.block(type='process.guidance.Constant', scale=1.0 + scale)
   if decay == 'linear':
     return common.block(
-      type='process.guidance.Linear', end=1 + scale, over=steps
+      type='process.guidance.Linear',
+      end=1.0 + scale,
+      over=run['num_sample_steps'],
     )
+  if decay != 'power-cosine':
+    raise run.refused('guidance_decay', 'an unknown schedule')
   return common.block(
     type='process.guidance.PowerCosine',
-    scale=scale,
-    power=call['guidance_scale_pow'],
+    scale=float(scale),
+    power=float(run['guidance_scale_pow']),
   )

@@ -1,6 +1,7 @@
 """VAR: transformer and tokenizer."""
 
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.residual import MultiScaleVQ, phi_index
 from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
+from tests.parity.stated import Stated
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
 INPUTS = {'label', 'teacher_input'}
@@ -46,7 +48,7 @@ class Teacher:
     return self.rows[:, before : before + self.scales[s] ** 2]
 
 
-def config_of(args: dict[str, Any]) -> ConfigDict:
+def config_of(args: Stated) -> ConfigDict:
   """Our config of the official constructor's arguments."""
   config = common.new()
   parts.var(
@@ -60,11 +62,33 @@ def config_of(args: dict[str, Any]) -> ConfigDict:
     shared_adaln=args['shared_aln'],
     drop_path=0.0,
   )
-  config.backbone.mlp.hidden = round(args['embed_dim'] * args['mlp_ratio'])
+  set_blocks(config, args)
+  return config
+
+
+def set_blocks(config: ConfigDict, args: Stated) -> None:
+  """What VAR and FlexVAR say about their blocks."""
+  # Rates and fused kernels: the arrays were recorded without the former, and
+  # the latter compute the same.
+  args.ignore('cond_drop_rate', 'token_dropout_p', 'drop_path_rate')
+  args.ignore('drop_rate', 'attn_drop_rate')
+  args.ignore('flash_if_available', 'fused_if_available')
+  width = args['embed_dim']
+  config.backbone.mlp.hidden = round(width * args['mlp_ratio'])
   config.backbone.norm.epsilon = args['norm_eps']
   if not args['attn_l2_norm']:
-    raise NotImplementedError('VAR without L2-normalised attention')
-  return config
+    scale = 0.25 / (width // args['num_heads']) ** 0.5
+    config.backbone.attention.logits = common.block(
+      type='layers.attention.Scaled', scale=scale
+    )
+
+
+def greedy(case: Case) -> None:
+  """Refuses generations that do not take the best code of every position."""
+  run = case.generation
+  run.says('kind', 'greedy')
+  run.only(top_k=1, more_smooth=False)
+  run.ignore('top_p', 'g_seed')  # of the one best code
 
 
 def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
@@ -109,8 +133,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'logits', logits(params, io['gen_idx'], recorded, none)
   yield 'logits_uncond', logits(params, io['gen_idx'], recorded, all_)
 
-  codec = tokenizer_of(case.sibling('var_vqvae'))
-  config.sampler.guidance.end = 1 + case.meta['generation']['cfg']
+  greedy(case)
+  codec = tokenizer_of(_tokenizer_case(case))
+  config.sampler.guidance.end = 1 + case.generation['cfg']
   config.sampler.choice.temperature = 0.0
   sampler = build(config.sampler, 'sampler')
 
@@ -137,6 +162,13 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'gen_logits_cfg', guide(cond, null, scale[:, None])
 
 
+def _tokenizer_case(case):
+  """The case whose tokenizer made the images, 'built from ../NAME/...'."""
+  words = case.meta.get('tokenizer_weights', '')
+  named = re.search(r'\.\./(\w+)', words)
+  return case.sibling(named[1] if named else 'var_vqvae')
+
+
 def _views(codec, values):
   """What every scale but the first is given of the smaller ones."""
   canvas, seen, start = codec.canvas(values.shape[0]), [], 0
@@ -150,24 +182,26 @@ def _views(codec, values):
 
 def tokenizer_of(case: Case) -> Bound:
   args = case.args
+  args.ignore('dropout', 'test_mode')
   sizes = {
     'ch': args['ch'],
     'ch_mult': tuple(args['ch_mult']),
     'res_blocks': args['num_res_blocks'],
   }
-  z = args['z_channels']
+  z, share = args['z_channels'], args['share_quant_resi']
   module = MultiScaleVQ(
     encoder=functools.partial(conv.Encoder, z_channels=z, **sizes),
     decoder=functools.partial(conv.Decoder, **sizes),
     vocab_size=args['vocab_size'],
     channels=z,
     scales=tuple(args['v_patch_nums']),
-    phi_ratio=args['quant_resi'],
-    phi_share=args['share_quant_resi'],
+    phi_ratio=abs(args['quant_resi']),
+    phi_share=share or args.get('default_qresi_counts', 0),
     normalize=args['using_znorm'],
+    quant_kernel=args.get('quant_conv_ks', 3),
     commitment=args['beta'],
   )
-  return Bound(case, module, table.Tokenizer())
+  return Bound(case, module, table.Tokenizer(own_phi=not share))
 
 
 def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
@@ -205,6 +239,6 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'rand_fhat', nchw(made['total'])
   yield 'rand_image', nchw(made['recon'])
   yield 'rand_var_input', made['views']
-  scales, convs = len(io['phi_index']), case.args['share_quant_resi']
-  chosen = [phi_index(s, scales, convs) for s in range(scales)]
+  scales, convs = len(codec.module.scales), codec.module.phi_share
+  chosen = [phi_index(s, scales, convs or scales) for s in range(scales)]
   yield 'phi_index', np.array(chosen)

@@ -12,14 +12,17 @@ from ml_collections import ConfigDict
 
 from arvision.build import build
 from arvision.configs import common
+from arvision.configs.mar import parts as mar_parts
 from arvision.configs.xar import parts
 from arvision.feeds.base import carried
 from arvision.layers.level import as_time
+from arvision.metrics import total
 from arvision.model import BoundModel, sample
 from arvision.process.guidance import guide
-from arvision.structs import Replay, Tokens, TokenSpec, blank_tokens
+from arvision.structs import Replay, Tokens, TokenSpec
 from arvision.tasks import assemble
 from tests.parity.case import Case, captured, imported, nchw, nhwc
+from tests.parity.stated import Stated
 
 INPUTS = {
   'latent',
@@ -38,14 +41,38 @@ class Latents:
   spec: TokenSpec
 
 
+def halves_of(args: Stated) -> tuple[dict[str, int], dict[str, int]]:
+  """Width, heads and hidden of both halves of xAR or FlowAR."""
+  args.only(patch_size=1, qkv_bias=True, buffer_size=0)
+  # The number of classes is that of the rows of their table.
+  args.ignore('label_drop_prob', 'class_num', 'num_classes', 'use_checkpoint')
+  ratio, stated = args['mlp_ratio'], args.get('swiglu_hidden')
+  widths = [args[f'{half}_embed_dim'] for half in ('encoder', 'decoder')]
+  if stated is None or widths[0] != widths[1]:
+    hidden = [int(width * ratio * 2 / 3) for width in widths]
+  else:
+    hidden = [stated, stated]
+  heads = [args[f'{half}_num_heads'] for half in ('encoder', 'decoder')]
+  first, second = (
+    dict(zip(('width', 'heads', 'hidden'), sizes))
+    for sizes in zip(widths, heads, hidden)
+  )
+  return first, second
+
+
+def every(case: Case, name: str, whole: Any) -> Any:
+  """The tokens of (b, n, d) that the recording (b, m, d) of some has."""
+  if name not in case.io:
+    return whole
+  step = -(-whole.shape[1] // case.io[name].shape[1])
+  return whole[:, ::step]
+
+
 def config_of(case: Case) -> ConfigDict:
   """Our config of the official constructor's arguments."""
   args = case.args
-  for name in ('embed_dim', 'num_heads'):
-    if args[f'encoder_{name}'] != args[f'decoder_{name}']:
-      raise NotImplementedError(f'halves that differ in {name}')
-  if not args['qkv_bias'] or args['patch_size'] != 1:
-    raise NotImplementedError('no bias of q, k and v, or patches of latents')
+  args.ignore('diffusion_batch_mul')  # read by no official function
+  first, second = halves_of(args)
   side = args['img_size'] // args['vae_stride']
   config = common.new()
   parts.xar(
@@ -54,13 +81,14 @@ def config_of(case: Case) -> ConfigDict:
     channels=args['vae_embed_dim'],
     classes=case.meta['weights']['class_emb.weight']['shape'][0] - 1,
     depth=args['encoder_depth'],
-    width=args['encoder_embed_dim'],
-    heads=args['encoder_num_heads'],
-    hidden=args['swiglu_hidden'],
     side=side // round(args['clusters'] ** 0.5),
     dropout=0.0,
+    **first,
   )
   config.backbone.second_depth = args['decoder_depth']
+  if second != first:
+    mar_parts.second_half(config, **second)
+    config.release.second_heads = second['heads']
   # Levels are recorded as they come out of their law.
   config.feed.levels = 'uniform'
   return config
@@ -70,14 +98,14 @@ def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   """Config, model and parameters of a case."""
   config = config_of(case)
   model = assemble.make_model(config)
-  shapes = assemble.model_shapes(model, tokens=blank_tokens(_codec(model).spec))
+  shapes = assemble.model_shapes(model, tokens=_codec(model).spec.blank())
   form = build(config.release, 'release')
   return config, model, imported(case, form, shapes)
 
 
 def _codec(model):
   channels = model.head.channels
-  return Latents(TokenSpec('latents', channels, model.layout.grids, channels))
+  return Latents(TokenSpec(0, channels, channels, model.layout.grids))
 
 
 def rows(latent: np.ndarray) -> np.ndarray:
@@ -102,10 +130,10 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   cells = (batch, layout.steps, layout.slots // layout.steps)
   inputs = {'label': io['label']}
   tokens = Tokens(jnp.asarray(rows(io['latent'])))
-  yield 'clusters', carried(tokens.values, layout.token).reshape(*cells, -1)
+  yield 'clusters', carried(tokens.values, layout).reshape(*cells, -1)
 
   draw = Replay(draws(io['loss_time'], io['loss_noise']), size=batch)
-  slots = model.feed.train(tokens, layout, None, draw)
+  slots, _ = model.feed.train(tokens, layout, None, draw)
   yield 'loss_model_input', slots.values
   none = np.zeros(batch, bool)
   seen = captured(model, params, slots, inputs, none, method='hidden')
@@ -115,10 +143,12 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     'loss_time_embedding',
     level.swapaxes(0, 1).reshape(-1, 1, 1, level.shape[-1]),
   )
-  yield 'loss_after_block0', seen['blocks'][0][:, ::4]
-  first = parts_of['backbone']['norm_first']['__call__'][0]
-  yield 'loss_encoder_out', first[:, ::4]
-  yield 'loss_dec_after_block0', seen['stack_second'][0][:, ::4]
+  for name, whole in {
+    'loss_after_block0': seen['blocks'][0],
+    'loss_encoder_out': parts_of['backbone']['norm_first']['__call__'][0],
+    'loss_dec_after_block0': seen['stack_second'][0],
+  }.items():
+    yield name, every(case, name, whole)
 
   def velocity(model, slots):
     return model.head.field(*model.hidden(slots, inputs, none))
@@ -126,24 +156,26 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   got = jax.jit(lambda p: model.apply({'params': p}, slots, method=velocity))(
     params
   )
-  yield 'loss_velocity', carried(got, layout.token)
-  total, (weight, _) = jax.jit(
+  yield 'loss_velocity', carried(got, layout)
+  terms, _ = jax.jit(
     lambda p: model.apply(
-      {'params': p}, tokens, inputs, draw, train=False, method='loss'
+      {'params': p}, tokens, inputs, draw, train=False, method='losses'
     )
   )(params)
-  yield 'loss', total / weight
+  yield 'loss', total(terms).compute()
 
   yield from _generation(case, config, model, params)
 
 
 def _generation(case, config, model, params):
-  io, generation = case.io, case.meta['generation']
+  io, run = case.io, case.generation
+  run.says('kind', 'deterministic replay')
   batch, layout, codec = len(io['label']), model.layout, _codec(model)
   inputs = {'label': jnp.asarray(io['label'])}
-  count = generation['num_steps']
+  count = run['num_steps']
   config.sampler.counts.update(first=count, last=count)
-  config.sampler.guidance.end = generation['cfg']
+  # The official code guides with scales above 1 alone.
+  config.sampler.guidance.end = max(run['cfg'], 1.0)
   sde = build(config.sampler, 'sampler')
   config.sampler.solver = common.block(type='process.flow.Euler')
   ode = build(config.sampler, 'sampler')
@@ -193,11 +225,11 @@ def _second_cell(model, sampler, inputs, draw, codec, params, values):
     )
     cond = bound.condition(both, null, slots)
     z, cache = bound.read(slots, cond, cache, step.readout, commit)
-    return bound.field(z, slots), cache
+    return bound.field(z, bound.query(slots, step.readout)), cache
 
   cache = bound.empty_cache(2 * batch)
   _, cache = look(values, run.step(0), 0.0, cache, True)
-  shape = (len(step.tokens), codec.spec.size)
+  shape = (len(step.tokens), codec.spec.parts)
   x, found = own.normal('start', shape), []
   for i in range(2):
     state = bound.push(values, step, x)
