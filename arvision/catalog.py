@@ -1,7 +1,4 @@
-"""The configs that are installed: their names, their papers, what they say.
-
-Configs import ml_collections alone, so that all of this needs no JAX.
-"""
+"""The configs that are installed: their names, their papers, what they say."""
 
 import dataclasses
 import functools
@@ -147,5 +144,6 @@ def _entry(name):
 
 def _said(word, text):
   """'Word: this.' or 'Word of it: this.' -> 'this', to the end of its paragraph."""
-  found = re.search(rf'\b{word}[^:.]*: (.*?)(?:\n\n|\Z|\w+: )', text, re.DOTALL)
+  end = r'\n\n|\Z|\s(?=(?:Source|Deviations): )'
+  found = re.search(rf'\b{word}[^:.]*: (.*?)(?:{end})', text, re.DOTALL)
   return ' '.join(found[1].split()).rstrip('.') if found else ''

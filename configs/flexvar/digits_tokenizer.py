@@ -6,6 +6,8 @@
 8 × 8 px become 30 codes of 128 on grids of side 1, 2, 3, 4; the last 16 are the
 picture.
 
+Cost: 1.7 minutes on two cores of an AMD EPYC.
+
 Source: arXiv 2502.20313. Deviations: as in var/digits_tokenizer.py.
 """
 

@@ -9,6 +9,8 @@ The 4 × 4 latent at sides 1, 2, 4; a transformer over scales, and a small one
 that takes the noise out of one scale. `:cross` has the flow head of the larger
 published models, which also attends to z.
 
+Cost: 2.8 minutes on two cores of an AMD EPYC.
+
 Source: arXiv 2412.15205, at a size for 8 × 8 px.
 """
 

@@ -9,6 +9,8 @@
 
 Every word is a fixed vector of random numbers, so no text encoder is needed.
 
+Cost: 2.2 minutes on two cores of an AMD EPYC.
+
 Source: arXiv 2406.06525, at a size for 8 × 8 px.
 """
 

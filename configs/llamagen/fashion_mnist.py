@@ -3,8 +3,10 @@
     arvision train --config=configs/llamagen/fashion_mnist.py \\
       --workdir=runs/llamagen/fashion_mnist
 
-Train the tokenizer first (`fashion_mnist_tokenizer.py`). A quarter of an hour on two cores of an AMD
-EPYC; the README has what `arvision eval` says of it.
+Train the tokenizer first (`fashion_mnist_tokenizer.py`). The README has what
+`arvision eval` says of it.
+
+Cost: 15 minutes on two cores of an AMD EPYC.
 
 Source: arXiv 2406.06525, at a size for two CPU cores.
 """

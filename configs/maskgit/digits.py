@@ -8,6 +8,8 @@
 A BERT sees all sixteen codes at once, some of them hidden, and draws them in
 eight steps, the surest first.
 
+Cost: 2.0 minutes on two cores of an AMD EPYC.
+
 Source: arXiv 2202.04200, at a size for 8 × 8 px. Deviations: labels are dropped
 and samples guided.
 """

@@ -6,6 +6,8 @@
 8 × 8 px become 4 × 4 codes of 128; `:few` gives codes of 16, which a legacy TiTok
 can predict from an image (titok/digits_tokenizer.py).
 
+Cost: 0.6 minutes on two cores of an AMD EPYC.
+
 Source: arXiv 2202.04200. Deviations: squares of 2 × 2 px enter as channels, no
 perceptual loss and no discriminator; dead codes are restarted.
 """

@@ -5,6 +5,8 @@
     arvision train --config=configs/nar/digits.py \\
       --workdir=runs/nar/digits
 
+Cost: 1.5 minutes on two cores of an AMD EPYC.
+
 Source: arXiv 2503.10696, at a size for 8 × 8 px.
 """
 

@@ -4,6 +4,8 @@
       --workdir=runs/maskgit/digits_tokenizer
     arvision train --config=configs/rar/digits.py --workdir=runs/rar/digits
 
+Cost: 1.6 minutes on two cores of an AMD EPYC.
+
 Source: arXiv 2411.00776, at a size for 8 × 8 px.
 """
 

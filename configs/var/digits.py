@@ -4,6 +4,8 @@
       --workdir=runs/var/digits_tokenizer
     arvision train --config=configs/var/digits.py --workdir=runs/var/digits
 
+Cost: 2.1 minutes on two cores of an AMD EPYC.
+
 Source: arXiv 2404.02905, at a size for 8 × 8 px.
 """
 

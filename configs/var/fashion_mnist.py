@@ -3,9 +3,10 @@
     arvision train --config=configs/var/fashion_mnist.py \\
       --workdir=runs/var/fashion_mnist
 
-Train the tokenizer first (`fashion_mnist_tokenizer.py`). Twenty-three minutes on two cores of
-an AMD EPYC with other work beside it; the README has what `arvision eval` says of
-it.
+Train the tokenizer first (`fashion_mnist_tokenizer.py`). The README has what
+`arvision eval` says of it.
+
+Cost: 23 minutes on two cores of an AMD EPYC with other work beside it.
 
 Source: arXiv 2404.02905, at a size for two CPU cores.
 """

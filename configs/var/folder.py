@@ -3,9 +3,11 @@
     arvision train --config=configs/var/folder.py --workdir=runs/var/folder \\
       --config.data.source.path=my/pictures
 
-Train the tokenizer first (`folder_tokenizer.py`), with the same --config.data flags.
-Sized for a thousand pictures and two CPU cores, 9 minutes on those of an AMD
-EPYC; more pictures want more steps.
+Train the tokenizer first (`folder_tokenizer.py`), with the same --config.data
+flags. Sized for a thousand pictures and two CPU cores; more pictures want more
+steps.
+
+Cost: 9 minutes on two cores of an AMD EPYC.
 
 Source: arXiv 2404.02905.
 """

@@ -10,6 +10,8 @@ whole latent at sides 1, 2 and 4, and the latent at once (plain flow matching).
 `:clean`, `:rising` and `:falling` are cells that see other pasts in training: a
 clean one (teacher forcing), a less noisy one, and a noisier one.
 
+Cost: 2.2 minutes on two cores of an AMD EPYC.
+
 Source: arXiv 2502.20388, at a size for 8 × 8 px.
 """
 

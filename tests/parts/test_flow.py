@@ -122,7 +122,7 @@ def test_layers_one_by_one_are_those_of_the_stack(kind):
 
 def test_a_sample_is_the_solution_written_out():
   """With guidance up to a level, and the null half at the same x."""
-  module, params = head('self')
+  module, params = head('S')
   module = module.clone(counts=Falling(first=6, last=4))
   schedule = Below(Linear(end=3.0), level=0.9)
   draw = Draw.create(0, jnp.arange(BATCH))
@@ -143,7 +143,7 @@ def test_a_sample_is_the_solution_written_out():
     assert len(levels) == count // 2 * 2 + 1
     for level, to in zip(levels, levels[1:]):
       halves = [
-        velocity('self', part[:, here], x, level[None, None], s)
+        velocity('S', part[:, here], x, level[None, None], s)
         for part in np.split(z, 2)
       ]
       scale = 1 + 2 * s / 2 if level <= 0.9 else 1
