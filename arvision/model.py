@@ -8,10 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.backbones.base import Backbone
+from arvision.feeds.base import Feed
+from arvision.heads.base import Head
+from arvision.layers.condition import Condition
 from arvision.layers.spread import spread
 from arvision.layers.stack import unstack
 from arvision.layouts.base import Layout, take
-from arvision.structs import Cond, Draw, Slots, Tokens
+from arvision.metrics import Mean, Term
+from arvision.structs import Array, Cond, Draw, Query, Slots, Tokens
 
 
 class ARModel(nn.Module):
@@ -22,13 +27,13 @@ class ARModel(nn.Module):
     layout, feed: static.
   """
 
-  condition: nn.Module
-  backbone: nn.Module
-  head: nn.Module
+  condition: Condition
+  backbone: Backbone
+  head: Head
   layout: Layout
-  feed: Any
+  feed: Feed
 
-  def loss(
+  def losses(
     self,
     tokens: Tokens,
     inputs: dict,
@@ -36,11 +41,8 @@ class ARModel(nn.Module):
     codec: Any = None,
     weight: jax.Array | None = None,
     train: bool = True,
-  ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
-    """Weighted sums over a batch: loss = Σ w l / Σ w, divided by the caller.
-
-    Where the feed says what tokens count (FlowAR), the divisor of the loss is
-    Σ counted; other metrics stay means over the weights.
+  ) -> tuple[dict[str, Term], dict[str, Mean]]:
+    """The terms of the objective, which the task reduces over a global batch.
 
     Args:
       tokens: of b examples.
@@ -51,69 +53,73 @@ class ARModel(nn.Module):
       train: dropout, drop path and null dropping.
 
     Returns:
-      Σ w l, and (divisor, name -> metric times the divisor), float32 scalars.
+      name -> term, and name -> metric: those of the head, and the loss of every
+      step of layouts with few.
     """
     batch = draw.batch
     null = jnp.zeros((batch,), bool)
     if train:
       null = draw.uniform('condition/null') < self.condition.drop
-    slots = self.feed.train(tokens, self.layout, codec, draw)
-    z, at = self.hidden(slots, inputs, null, train)
-    loss, metrics = self.head.loss(z, slots.targets, draw, at)
-    w = jnp.broadcast_to(slots.weight, loss.shape).astype(jnp.float32)
-    counted = w
-    if slots.counted is not None:
-      counted = jnp.broadcast_to(slots.counted, loss.shape)
-    if weight is not None:
-      w, counted = w * weight[:, None], counted * weight[:, None]
-    divisor = jnp.sum(counted)
-    share = divisor / jnp.maximum(jnp.sum(w), 1e-9)
-    sums = {
-      'loss': jnp.sum(w * loss),
-      **self._by_entity(loss, w, divisor),
-      **{k: share * jnp.sum(w * v) for k, v in metrics.items()},
-    }
-    return sums['loss'], (divisor, sums)
+    slots, targets = self.feed.train(tokens, self.layout, codec, draw)
+    z, query = self.hidden(slots, inputs, null, train, targets.readout)
+    loss, metrics = self.head.loss(z, targets.values, draw, query)
+    each = 1.0 if weight is None else weight[:, None]
+    w = jnp.broadcast_to(targets.weight, loss.shape) * each
+    denominator = targets.denominator
+    if denominator is not None:
+      denominator = jnp.broadcast_to(denominator, loss.shape) * each
+    terms = {'tokens': Term(loss, w, denominator)}
+    measured = {k: Mean.of(v, w) for k, v in metrics.items()}
+    return terms, measured | self._by_step(loss, w)
 
-  def _by_entity(self, loss, w, divisor):
-    """Losses of every scale, scaled so that the caller's division fits."""
+  def _by_step(self, loss, weight):
+    """Losses of every scale."""
     if not 1 < self.layout.steps <= 16 or loss.shape[1] != self.layout.tokens:
       return {}
-    out = {}
-    for s in range(self.layout.steps):
-      here = self.layout.entity_of_token == s
-      share = jnp.sum(w[:, here])
-      mean = jnp.sum(w[:, here] * loss[:, here]) / jnp.maximum(share, 1e-9)
-      out[f'loss/step_{s}'] = mean * divisor
-    return out
+    steps = range(self.layout.steps)
+    here = [self.layout.entity_of_token == s for s in steps]
+    return {
+      f'loss/step_{s}': Mean.of(loss[:, at], weight[:, at])
+      for s, at in enumerate(here)
+    }
 
-  def hidden(self, slots: Slots, inputs: dict, null: jax.Array, train=False):
-    """z (b, t, r, d) of all tokens, and the rows it was read from."""
+  def hidden(
+    self,
+    slots: Slots,
+    inputs: dict,
+    null: jax.Array,
+    train: bool = False,
+    readout: Array | None = None,
+  ) -> tuple[jax.Array, Query]:
+    """z (b, t, r, d) of all tokens, and what heads are told of them.
+
+    Args:
+      slots: all of the layout, or some that see one another.
+      inputs: of the condition.
+      null: (b,) bool, True = unconditional.
+      train: dropout and drop path.
+      readout: (t, r), see `Targets`.
+    """
     cond = self.condition(inputs, slots, null=null)
     h, _ = self.backbone(slots, cond, self.layout, train=train)
-    readout = slots.readout
     readout = self.layout.readout if readout is None else readout
-    return gather(h, readout), rows_at(slots, readout, self.layout)
+    return gather(h, readout), query_of(slots, readout, self.layout)
 
-  def taught(
+  def teacher_forced(
     self, tokens: Tokens, inputs: dict, codec: Any = None, null=None, draw=None
-  ) -> tuple[jax.Array, Slots]:
-    """z (b, t, r, d) of all tokens in one masked pass, without dropout.
-
-    Returns:
-      z, and the rows it was read from.
-    """
+  ) -> tuple[jax.Array, Query]:
+    """z (b, t, r, d) of all tokens in one masked pass, see `hidden`."""
     batch = tokens.values.shape[0]
     draw = Draw.create(0, jnp.arange(batch)) if draw is None else draw
-    slots = self.feed.train(tokens, self.layout, codec, draw)
+    slots, targets = self.feed.train(tokens, self.layout, codec, draw)
     null = jnp.zeros((batch,), bool) if null is None else null
-    return self.hidden(slots, inputs, null)
+    return self.hidden(slots, inputs, null, readout=targets.readout)
 
   def logits(
     self, tokens: Tokens, inputs: dict, codec: Any = None, null=None
   ) -> jax.Array:
-    """The logits (b, t, v) of all tokens, see `taught`."""
-    return self.head.field(*self.taught(tokens, inputs, codec, null))
+    """The logits (b, t, v) of all tokens, see `teacher_forced`."""
+    return self.head.field(*self.teacher_forced(tokens, inputs, codec, null))
 
   def conditions(
     self, inputs: dict, null: jax.Array, slots: Slots | None = None
@@ -130,11 +136,11 @@ class ARModel(nn.Module):
     )
     return gather(h, readout), cache
 
-  def draw(self, z, draw, guide, choose, at):
-    return self.head.sample(z, draw, guide, choose, at)
+  def draw(self, z, draw, guide, choose, query):
+    return self.head.sample(z, draw, guide, choose, query)
 
-  def field(self, z, at):
-    return self.head.field(z, at)
+  def field(self, z, query):
+    return self.head.field(z, query)
 
 
 def gather(hidden: jax.Array, readout: Any) -> jax.Array:
@@ -160,25 +166,29 @@ def gather(hidden: jax.Array, readout: Any) -> jax.Array:
   return jnp.where((readout >= 0)[..., None], z, 0)
 
 
-def rows_at(slots: Slots, readout: Any, layout: Layout) -> Slots:
-  """The rows of Slots that tokens are read from, as heads are given them.
+def query_of(
+  slots: Slots, readout: Any, layout: Layout, step: Any = None, steps: int = 0
+) -> Query:
+  """What heads are told of the tokens that are read from some slots.
 
-  Of a token with several branches it is the row of the first.
+  A token with several branches lies where the slot of its first one does.
 
   Args:
     slots: what the backbone was given.
-    readout: (t, r) row of every token and branch, -1 absent.
+    readout: (t, r) number among the slots of every token and branch, -1 absent.
     layout: says the entities and the coordinates of the tokens.
+    step, steps: of the sampler's loop.
   """
   xp = readout.__array_namespace__()
   first = xp.where(readout >= 0, readout, readout.max(1, keepdims=True))[:, 0]
   index = slots.index[first]
-  return dataclasses.replace(
-    slots,
-    index=index,
+  return Query(
+    level=slots.level,
     entity=take(layout.entity, index),
     coords=take(layout.coords, index),
-    hole=None if slots.hole is None else slots.hole[:, first],
+    present=readout >= 0,
+    step=step,
+    steps=steps,
   )
 
 
@@ -210,19 +220,23 @@ class BoundModel:
   def read(self, slots, cond, cache, readout, commit=True):
     return self._apply('read', slots, cond, cache, readout, commit)
 
-  def draw(self, z, draw, guide, choose, slots, readout):
-    """Tokens of an entity whose z was read from the rows `readout` of slots."""
-    at = rows_at(slots, readout, self.layout)
-    return self._apply('draw', z, draw, guide, choose, at)
+  def draw(self, z, draw, guide, choose, query):
+    """Tokens of an entity, see `Head.sample`."""
+    return self._apply('draw', z, draw, guide, choose, query)
 
   def start(self, batch: int):
     return self.module.feed.init(batch, self.layout, self.codec)
 
-  def feed_slots(self, state, step):
-    return self.module.feed.slots(state, step, self.layout, self.codec)
+  def feed_slots(self, state, step, masked=None):
+    """The slots of a step; a feed that masks nothing is not told of masks."""
+    args = (state, step, self.layout, self.codec)
+    if masked is None:
+      return self.module.feed.slots(*args)
+    return self.module.feed.slots(*args, masked)
 
-  def shown(self, values, hole):
-    return self.module.feed.shown(values, hole, self.layout, self.codec)
+  def query(self, slots, readout, step=None, steps=0) -> Query:
+    """See `query_of`."""
+    return query_of(slots, readout, self.layout, step, steps)
 
   def push(self, state, step, tokens):
     return self.module.feed.push(state, step, tokens, self.layout, self.codec)
@@ -230,8 +244,8 @@ class BoundModel:
   def finish(self, state) -> Tokens:
     return self.module.feed.finish(state)
 
-  def field(self, z, at):
-    return self._apply('field', z, at)
+  def field(self, z, query):
+    return self._apply('field', z, query)
 
   def _apply(self, method, *args):
     return self.module.apply(self.variables, *args, method=method)
@@ -261,7 +275,7 @@ def sample(
     module = module.clone(layout=sampler.layout)
   # A loop copies what it slices: of the layers while tokens are decoded one after
   # another, and of a head while it integrates (10 of 100 s of MAR-B on a CPU).
-  if sampler.cached:
+  if sampler.cached(module.layout):
     params = unstack(params)
   elif 'head' in params:
     params = {**params, 'head': unstack(params['head'])}

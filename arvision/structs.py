@@ -20,104 +20,142 @@ Array = jax.Array | np.ndarray
 Template = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class TokenSpec:
-  """What a tokenizer emits, in static terms.
-
-  Attributes:
-    kind: 'codes' (int32 ids), 'levels' (an int32 id for every channel), 'bits' or
-      'latents' (float vectors).
-    size: vocabulary size for codes, number of levels, channels for bits and
-      latents.
-    grids: (height, width) of every scale, small to large; one grid for a
-      single-scale tokenizer, (1, length) for a 1D one.
-    channels: width of the embedded token that `Tokenizer.embed` returns.
-  """
-
-  kind: str
-  size: int
-  grids: tuple[tuple[int, int], ...]
-  channels: int
-
-  @property
-  def length(self) -> int:
-    return sum(math.prod(grid) for grid in self.grids)
-
-
 @flax.struct.dataclass
 class Tokens:
   """Tokens of a batch of images, scales concatenated small to large.
 
   Attributes:
-    values: (b, t) int32 codes, (b, t, c) int32 levels, or (b, t, c) float32
-      latents; raster order inside a scale.
+    values: (b, t) int32 ids, (b, t, parts) int32 ids of every part, or
+      (b, t, parts) float32 latents; raster order inside a scale.
+    shown: what the network is given where it differs from what it predicts
+      (flipped bits), shaped like `values`; None: the values themselves.
   """
 
   values: Array
+  shown: Array | None = None
+
+  @property
+  def given(self) -> jax.Array:
+    """What feeds make slots of, shaped like `values`."""
+    return jnp.asarray(self.values if self.shown is None else self.shown)
 
 
-def blank_tokens(spec: TokenSpec, batch: int = 1) -> Tokens:
-  """Zeros in the place of tokens, for shapes."""
-  if spec.kind == 'codes':
-    return Tokens(jnp.zeros((batch, spec.length), jnp.int32))
-  shape = (batch, spec.length, spec.channels)
-  whole = spec.kind == 'levels'
-  return Tokens(jnp.zeros(shape, jnp.int32 if whole else jnp.float32))
+@dataclasses.dataclass(frozen=True)
+class TokenSpec:
+  """What a tokenizer emits, in static terms.
+
+  Attributes:
+    size: ids that a part of a token can be; 0 for continuous tokens.
+    parts: ids or numbers of a token: 1 for plain codes; bits, levels or latent
+      channels otherwise.
+    channels: width of the embedded token that `Tokenizer.embed` returns.
+    grids: sides of every scale, small to large, (height, width) for images and
+      (1, length) for a line of tokens; one grid for a single-scale tokenizer.
+  """
+
+  size: int
+  parts: int
+  channels: int
+  grids: tuple[tuple[int, ...], ...]
+
+  @property
+  def length(self) -> int:
+    """Tokens of an image."""
+    return sum(math.prod(grid) for grid in self.grids)
+
+  @property
+  def codes(self) -> bool:
+    """Whether a token is one id."""
+    return self.size > 0 and self.parts == 1
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of the tokens of an image: (t,) codes, or (t, parts)."""
+    return (self.length,) if self.codes else (self.length, self.parts)
+
+  def blank(self, batch: int = 1) -> Tokens:
+    """Zeros instead of tokens: ids, or latents of continuous tokens."""
+    dtype = jnp.int32 if self.size else jnp.float32
+    return Tokens(jnp.zeros((batch, *self.shape), dtype))
 
 
 @flax.struct.dataclass
 class Slots:
-  """What enters the backbone: the rows of one step, or of all steps.
+  """What enters the backbone: the slots of one step, or of all steps.
 
-  Leading axis b, or 1 where equal for all examples; None where unused. The
-  rows of prefix slots hold zeros: `Condition.prefix` fills them.
+  Leading axis b, or 1 where equal for all examples; None where unused. Prefix
+  slots hold zeros: `Cond.prefix` fills them.
 
   Attributes:
     values: (b, n) int32 or (b, n, c) float.
-    index: (n,) int32 position of every row in the layout. Without a cache the
-      rows see one another, and the first are those of the prefix.
-    extent: static; no row may see slots of the layout at or after it.
+    index: (n,) int32 the place of every slot in the layout. Without a cache the
+      slots see one another, and those of the prefix come first.
+    extent: static; no slot of the layout at or after it is visible.
     level: (b, s) float32 noise level, 0 = data, 1 = noise, of every entity of
       the layout, those of a second stream behind those of the first; (b, 1)
-      where all rows have the same.
-    hole: (b, n) bool, True = hidden from the network.
-    visible: static; at most so many rows, those of the prefix included, are not
-      hidden; None: no telling.
+      where all slots have the same.
+    masked: (b, n) bool, True = hidden from the network.
+    max_unmasked: static; at most so many slots, those of the prefix included,
+      are not masked; None: no bound is known.
     valid: (b, n) bool, False = padding, seen by nobody but itself.
-    place: (b, n) int32 raster number of what a row carries, -1 nothing; where it
-      differs between examples, and not as the layout says.
-    aim: (b, n) int32 raster number of what a row predicts, likewise.
-    readout: (t, r) int32 row that each target is read from; None: the slot that
-      the layout says.
-    present: (t, r) bool, the branches that predict each token; None = all.
-    entity: (t,) int32 step at which every token is predicted; like `coords`
-      given to heads, see `model.rows_at`.
-    coords: (t, axes) float32 where the tokens lie.
-    targets: (b, t) int32 or (b, t, c) float, training only.
-    weight: (b, t) or (1, t) float32 weight of every token's loss.
-    counted: (b, t) or (1, t) float32 what every token counts in the divisor of
-      the mean loss; None: its weight.
-    step: of the sampler's loop, for heads with a loop of their own; traced or
-      not, None in training.
-    steps: static; of the sampler's loop.
+    position: (b, n) int32 raster index of the token that a slot carries, -1
+      none; None: as the layout says, for all examples.
+    target_position: (b, n) int32 raster index of the token that a slot
+      predicts, likewise.
   """
 
   values: Array
   index: Array
   extent: int = flax.struct.field(pytree_node=False, default=0)
   level: Array | None = None
-  hole: Array | None = None
-  visible: int | None = flax.struct.field(pytree_node=False, default=None)
+  masked: Array | None = None
+  max_unmasked: int | None = flax.struct.field(pytree_node=False, default=None)
   valid: Array | None = None
-  place: Array | None = None
-  aim: Array | None = None
+  position: Array | None = None
+  target_position: Array | None = None
+
+
+@flax.struct.dataclass
+class Targets:
+  """What a head is trained on; training only.
+
+  Attributes:
+    values: (b, t) int32 or (b, t, c) float: ids, latents or velocities.
+    weight: (b or 1, t) float32 weight of every token's loss.
+    denominator: (b or 1, t) float32 what every token adds to the denominator of
+      the mean loss; None: its weight.
+    readout: (t, r) int32 slot that each target is read from; None: the slot
+      that the layout says.
+  """
+
+  values: Array
+  weight: Array
+  denominator: Array | None = None
   readout: Array | None = None
-  present: Array | None = None
+
+
+@flax.struct.dataclass
+class Query:
+  """What a head is told of the tokens that it predicts; each may be None.
+
+  Attributes:
+    values: (b, t, c) what a field is evaluated at: latents with noise, or the
+      ids of all parts where a part is predicted given those before.
+    level: (b, s) of every entity, or (b or 1, 1 or t), the noise level or time
+      of `values`.
+    entity: (t,) int32 step at which every token is predicted.
+    coords: (t, axes) float32 where the tokens lie.
+    present: (t, r) bool, the branches that predict each token.
+    step: () of the sampler's loop, for heads with a loop of their own; traced or
+      not, None in training.
+    steps: static; of the sampler's loop.
+  """
+
+  values: Array | None = None
+  level: Array | None = None
   entity: Array | None = None
   coords: Array | None = None
-  targets: Array | None = None
-  weight: Array | None = None
-  counted: Array | None = None
+  present: Array | None = None
   step: Any = None
   steps: int = flax.struct.field(pytree_node=False, default=0)
 

@@ -43,6 +43,7 @@ _ROOMS = {
   'optim': (('training.optim',), ('training.optim', 'training.schedule')),
   'task': (('tasks',), _PARTS),
   'release': (('importers',), ('importers',)),
+  'evals': ((), ('evals',)),
 }
 
 

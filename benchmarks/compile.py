@@ -35,8 +35,8 @@ COLUMNS = {
   'seconds': 'seconds:8.2f',
 }
 CONFIGS = (
-  'digits.var',
-  'digits.llamagen',
+  'var.digits',
+  'llamagen.digits',
   'var.imagenet256',
   'llamagen.imagenet256',
 )
@@ -46,11 +46,12 @@ def compile_step(name: str, quick: bool) -> dict[str, float]:
   """Traces and compiles a train step in this process; nothing is computed."""
   import jax
 
-  from arvision.configs.common import shrink
   from benchmarks import ours
 
-  config = importlib.import_module(f'arvision.configs.{name}').get_config()
-  config = shrink(config) if quick else config.copy_and_resolve_references()
+  if quick:
+    name = f'{name.split(".")[0]}.tiny'
+  module = importlib.import_module(f'arvision.configs.{name}')
+  config = module.get_config().copy_and_resolve_references()
   if config.condition.classes is None:
     with config.unlocked():
       config.condition.classes = 10
@@ -106,10 +107,13 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     for state in ('cold', 'warm'):
       workdir = pathlib.Path(folder) / state
       command = ['-m', 'arvision', 'train', f'--workdir={workdir}']
-      command += ['--config=configs/digits/tokenizer.py', '--stop_at=1']
+      command += ['--config=configs/var/digits_tokenizer.py', '--stop_at=1']
       _, seconds = process(command, str(pathlib.Path(folder) / 'cache'))
       table.add(
-        row='process', config='digits.tokenizer', cache=state, seconds=seconds
+        row='process',
+        config='var.digits_tokenizer',
+        cache=state,
+        seconds=seconds,
       )
   table.save(args.json)
   return table.rows

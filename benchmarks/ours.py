@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from arvision.build import build
 from arvision.model import ARModel, sample
-from arvision.structs import Draw, Tokens, blank_tokens
+from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.training.schedule import Clock
@@ -60,7 +60,7 @@ class Generator:
     tokenizer = assemble.make_tokenizer(config)
     frozen = random_like(_tokenizer_shapes(config, tokenizer))
     shapes = assemble.model_shapes(
-      model, lambda: tokenizer.bind(frozen), blank_tokens(tokenizer.spec)
+      model, lambda: tokenizer.bind(frozen), tokenizer.spec.blank()
     )
     sampler = build(config.sampler, 'sampler')
     params = random_like(shapes)
@@ -94,7 +94,7 @@ class Generator:
         method='logits',
       )
 
-    tokens = blank_tokens(self.tokenizer.spec, batch).values
+    tokens = self.tokenizer.spec.blank(batch).values
     return run, (self.params, self.frozen, tokens, self.labels(batch))
 
   def decoder(self, batch: int):
@@ -103,7 +103,7 @@ class Generator:
     def run(frozen, tokens):
       return self.tokenizer.bind(frozen).decode(Tokens(tokens))
 
-    return run, (self.frozen, blank_tokens(self.tokenizer.spec, batch).values)
+    return run, (self.frozen, self.tokenizer.spec.blank(batch).values)
 
 
 def _tokenizer_shapes(config, tokenizer):
@@ -143,7 +143,7 @@ def training(config: ConfigDict, batch: int, shapes: bool = False):
     state = jax.eval_shape(init, key)
   else:
     state, frozen = jax.jit(init)(key), random_like(frozen)
-  tokens = blank_tokens(tokenizer.spec, batch).values
+  tokens = tokenizer.spec.blank(batch).values
   labels = jnp.arange(batch) % (config.condition.classes or 10)
   examples = {'tokens': tokens, 'label': labels}
 

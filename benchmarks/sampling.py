@@ -34,9 +34,7 @@ def main():
   common.use_threads(args.threads)
   import jax
 
-  from arvision.configs.common import shrink
-  from arvision.configs.digits import var as digits
-  from arvision.configs.var import imagenet256
+  from arvision.configs.var import digits, imagenet256, tiny
   from benchmarks import ours
 
   cases = {
@@ -47,7 +45,7 @@ def main():
   for key, (name, config, batches) in cases.items():
     if args.only not in (None, key):
       continue
-    config = shrink(config) if args.quick else config
+    config = tiny.get_config() if args.quick else config
     dtype = config.backbone.get('dtype', 'float32')
     generator = ours.Generator.create(ours.of_dtype(config, dtype))
     for batch in batches:

@@ -30,8 +30,8 @@ class Study:
   Attributes:
     title: of the page.
     question: what is varied, and what is not.
-    tokenizer: config under configs/digits, shared by all.
-    variants: name in the table -> config under configs/digits.
+    tokenizer: config, shared by all.
+    variants: name in the table -> config.
     flags: of `arvision train`, for all variants.
     scale: key of the scale of guidance, where the best of `SCALES` is taken.
   """
@@ -51,12 +51,12 @@ STUDIES = {
     'Orders of prediction',
     'One transformer over the codes of one plain VQ, at equal depth, width and '
     'schedule: next token, next diagonal, next scale, many tokens at once.',
-    'vq',
+    'llamagen/digits_tokenizer',
     {
-      'next token': 'orders:token',
-      'next diagonal': 'orders:diagonal',
-      'next scale': 'orders:scale',
-      'masked': 'orders:masked',
+      'next token': 'ablations/orders:token',
+      'next diagonal': 'ablations/orders:diagonal',
+      'next scale': 'ablations/orders:scale',
+      'masked': 'ablations/orders:masked',
     },
     scale='sampler.guidance.scale',
   ),
@@ -65,13 +65,13 @@ STUDIES = {
     'What one step of xAR brings from noise to data, over one KL tokenizer: a cell '
     'of 2 × 2 latents, one latent, every second one, the whole latent at three '
     'sizes, the whole latent at once.',
-    'kl',
+    'mar/digits_tokenizer',
     {
-      'cell': 'xar:cell',
-      'token': 'xar:token',
-      'subsample': 'xar:subsample',
-      'scale': 'xar:scale',
-      'image': 'xar:image',
+      'cell': 'xar/digits:cell',
+      'token': 'xar/digits:token',
+      'subsample': 'xar/digits:subsample',
+      'scale': 'xar/digits:scale',
+      'image': 'xar/digits:image',
     },
     flags=SHORTER,
   ),
@@ -80,11 +80,11 @@ STUDIES = {
     'One masked transformer over one KL tokenizer, at equal depth, width and '
     'schedule, whose tokens are drawn by diffusion (MAR), by flow matching with the '
     'same MLP, and in levels, channel by channel (TokenBridge).',
-    'kl',
+    'mar/digits_tokenizer',
     {
-      'diffusion': 'heads:diffusion',
-      'flow': 'heads:flow',
-      'categorical': 'heads:categorical',
+      'diffusion': 'ablations/heads:diffusion',
+      'flow': 'ablations/heads:flow',
+      'categorical': 'ablations/heads:categorical',
     },
     flags=SHORTER,
     scale='sampler.guidance.end',
@@ -93,12 +93,12 @@ STUDIES = {
     'What xAR sees of the past in training',
     'Cells of xAR over one KL tokenizer, whose past in training is as noisy as it '
     'happens to be, clean (teacher forcing), less noisy than the cell, or noisier.',
-    'kl',
+    'mar/digits_tokenizer',
     {
-      'independent': 'xar:cell',
-      'clean': 'xar:clean',
-      'rising': 'xar:rising',
-      'falling': 'xar:falling',
+      'independent': 'xar/digits:cell',
+      'clean': 'xar/digits:clean',
+      'rising': 'xar/digits:rising',
+      'falling': 'xar/digits:falling',
     },
     flags=SHORTER,
   ),

@@ -16,6 +16,7 @@ import pathlib
 from training import Runs, where
 
 SAMPLES = 1000
+TOKENIZER = 'mar/digits_tokenizer'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Case:
 
   Attributes:
     name: in the table.
-    generator: config under configs/digits.
+    generator: config.
     key: of the counts in its config.
     first, last: inner steps at the first and at the last step, as published.
   """
@@ -37,9 +38,9 @@ class Case:
 
 
 CASES = (
-  Case('MAR', 'mar', 'head.counts', 50, 5),
-  Case('FlowAR', 'flowar', 'head.counts', 25, 15),
-  Case('xAR', 'xar', 'sampler.counts', 50, 15),
+  Case('MAR', 'mar/digits', 'head.counts', 50, 5),
+  Case('FlowAR', 'flowar/digits', 'head.counts', 25, 15),
+  Case('xAR', 'xar/digits', 'sampler.counts', 50, 15),
 )
 
 
@@ -78,10 +79,10 @@ def main() -> None:
   flags.add_argument('--docs', type=pathlib.Path, default=pathlib.Path('docs'))
   args = flags.parse_args()
   runs = Runs(args.output)
-  runs.train('kl')
+  runs.train(TOKENIZER)
   lines = []
   for case in CASES:
-    tokenizer = runs.folder('kl')
+    tokenizer = runs.folder(TOKENIZER)
     runs.train(case.generator, f'--config.tokenizer_workdir={tokenizer}')
     for last in (case.first, case.last):
       found = figures(runs, case, last)

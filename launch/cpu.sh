@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command that computes on a CPU with memory that is kept between steps.
 #
-#   bash launch/cpu.sh arvision train --config=digits/var --workdir=runs/var
+#   bash launch/cpu.sh arvision train --config=var/digits --workdir=runs/var
 #
 # glibc gives the arrays of a step back to the system, which clears their pages
 # anew for the next one: a sixth of a step of VAR-d16 (docs/benchmarks.md).

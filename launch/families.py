@@ -16,7 +16,7 @@ import pathlib
 import re
 import shutil
 
-from training import Runs, parameters, where
+from training import Runs, parameters, slug, where
 
 from arvision.evals import chart
 from arvision.training.writers import LOG, read_log
@@ -30,7 +30,7 @@ class Family:
 
   Attributes:
     name: in the table.
-    generator: config under configs/digits.
+    generator: config.
     tokenizers: configs, in order of training; the last one's codes are drawn.
   """
 
@@ -39,22 +39,28 @@ class Family:
   tokenizers: tuple[str, ...]
 
 
-LEGACY = ('maskgit_vq:few', 'titok_warmup', 'titok_legacy')
+LEGACY = (
+  'maskgit/digits_tokenizer:few',
+  'titok/digits_tokenizer:legacy_warmup',
+  'titok/digits_tokenizer:legacy',
+)
 FAMILIES = (
-  Family('VAR', 'var', ('tokenizer',)),
-  Family('FlexVAR', 'flexvar', ('pyramid_vq',)),
-  Family('LlamaGen', 'llamagen', ('vq',)),
-  Family('LlamaGen, captions', 'llamagen_t2i', ('vq',)),
-  Family('NAR', 'nar', ('vq',)),
-  Family('RAR', 'rar', ('maskgit_vq',)),
-  Family('MaskGIT', 'maskgit', ('maskgit_vq',)),
-  Family('TiTok', 'titok_uvit', ('titok',)),
-  Family('TiTok, legacy', 'titok_uvit:legacy', LEGACY),
-  Family('MAR', 'mar', ('kl',)),
-  Family('MAR, causal', 'mar:causal', ('kl',)),
-  Family('xAR', 'xar', ('kl',)),
-  Family('FlowAR', 'flowar', ('kl',)),
-  Family('TokenBridge', 'tokenbridge', ('kl',)),
+  Family('VAR', 'var/digits', ('var/digits_tokenizer',)),
+  Family('FlexVAR', 'flexvar/digits', ('flexvar/digits_tokenizer',)),
+  Family('LlamaGen', 'llamagen/digits', ('llamagen/digits_tokenizer',)),
+  Family(
+    'LlamaGen, captions', 'llamagen/digits_t2i', ('llamagen/digits_tokenizer',)
+  ),
+  Family('NAR', 'nar/digits', ('llamagen/digits_tokenizer',)),
+  Family('RAR', 'rar/digits', ('maskgit/digits_tokenizer',)),
+  Family('MaskGIT', 'maskgit/digits', ('maskgit/digits_tokenizer',)),
+  Family('TiTok', 'titok/digits', ('titok/digits_tokenizer',)),
+  Family('TiTok, legacy', 'titok/digits:legacy', LEGACY),
+  Family('MAR', 'mar/digits', ('mar/digits_tokenizer',)),
+  Family('MAR, causal', 'mar/digits:causal', ('mar/digits_tokenizer',)),
+  Family('xAR', 'xar/digits', ('mar/digits_tokenizer',)),
+  Family('FlowAR', 'flowar/digits', ('mar/digits_tokenizer',)),
+  Family('TokenBridge', 'tokenbridge/digits', ('mar/digits_tokenizer',)),
 )
 
 
@@ -62,7 +68,7 @@ def train(runs: Runs, family: Family) -> None:
   """Trains, samples and evaluates all that a family needs."""
   for before, config in zip((None, *family.tokenizers), family.tokenizers):
     flags = []
-    if config == 'titok_warmup':
+    if config.endswith('_warmup'):
       flags = [f'--config.task.teacher_workdir={runs.folder(before)}']
     elif before:
       flags = [f'--init_from={runs.folder(before)}']
@@ -87,7 +93,7 @@ def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
   """A family's line of the table; its pictures go to `images`."""
   folder = runs.folder(family.generator)
   figures = runs.evaluate(family.generator, SAMPLES)
-  name = family.generator.replace(':', '_')
+  name = slug(family.generator)
   shutil.copy(runs.grid(family.generator), images / f'{name}.png')
   svg = chart.line_chart(losses(folder), size=(300, 170))
   (images / f'{name}.svg').write_text(chart.styled(svg) + '\n')
@@ -95,7 +101,7 @@ def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
   own = runs.seconds(family.generator) / 60
   tokenizers = ' + '.join(f'{m:.1f}' for m in minutes)
   cells = (
-    f'{family.name}<br>`digits/{family.generator}`',
+    f'{family.name}<br>`{family.generator}`',
     f'{parameters(runs.folder(family.tokenizers[-1])) / 1e6:.2f} M'
     f' + {parameters(folder) / 1e6:.2f} M',
     f'{tokenizers} + {own:.1f} = {sum(minutes) + own:.1f}',
@@ -122,7 +128,7 @@ def before(page: pathlib.Path, head: str) -> dict[str, str]:
   ]
   if len(made) < 2 or made[0] != made[1]:
     return {}
-  config = re.compile(r'<br>`digits/([^`]+)`')
+  config = re.compile(r'<br>`([^`]+)`')
   lines = [x for x in text.splitlines() if config.search(x)]
   return {config.findall(line)[0]: line for line in lines}
 

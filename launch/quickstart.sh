@@ -18,4 +18,4 @@ echo "== installing into $VENV"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e .
 
 ARVISION=$VENV/bin/arvision ALREADY_SPENT=$SECONDS \
-  bash launch/experiment.sh digits tokenizer var "$OUT"
+  bash launch/experiment.sh var/digits_tokenizer var/digits "$OUT"

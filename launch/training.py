@@ -23,13 +23,13 @@ class Runs:
     root.mkdir(parents=True, exist_ok=True)
 
   def folder(self, config: str) -> pathlib.Path:
-    return self.root / config.replace(':', '_')
+    return self.root / slug(config)
 
   def train(self, config: str, *flags: str, name: str = '') -> None:
     """Trains a config, to its end, and notes how long it took.
 
     Args:
-      config: under configs/digits.
+      config: its name.
       *flags: of `arvision train`.
       name: of the run; that of the config by default.
     """
@@ -47,7 +47,7 @@ class Runs:
     # Noted as it goes, so that the time of a run that is killed counts.
     arvision(
       'train',
-      f'--config=digits/{config}',
+      f'--config={config}',
       f'--workdir={folder}',
       *flags,
       meanwhile=lambda: keep(False),
@@ -99,6 +99,11 @@ class Runs:
         *flags,
       )
     return json.loads(file.read_text())['headline']
+
+
+def slug(config: str) -> str:
+  """The name of a config as that of a folder or of a picture."""
+  return config.replace('/', '_').replace(':', '_')
 
 
 def arvision(*args: str, meanwhile: Callable[[], None] = lambda: None) -> None:

@@ -1,7 +1,10 @@
 """Every config of the repository, by name, for the tests that run over all."""
 
 import importlib.util
+import os
 import pathlib
+
+from arvision.commands.common import load_config
 
 ROOT = pathlib.Path(__file__).parents[1] / 'configs'
 # Modules that hold fragments and no experiment.
@@ -16,7 +19,7 @@ def _load(path):
 
 
 def every():
-  """'digits/var' or 'var/imagenet256:d16' -> the function that builds it."""
+  """'var/digits' or 'var/imagenet256:d16' -> the function that builds it."""
   found = {}
   for path in sorted(ROOT.rglob('*.py')):
     if path.stem in _FRAGMENTS:
@@ -29,6 +32,26 @@ def every():
   return found
 
 
+def module(name):
+  """'var/imagenet256:d16' -> 'imagenet256'."""
+  return name.split('/')[1].split(':')[0]
+
+
+def family(name):
+  """'var/imagenet256:d16' -> 'var'."""
+  return name.split('/')[0]
+
+
+def is_published(name):
+  """Whether sizes are those of a paper, or those that it would have."""
+  return module(name).startswith(('imagenet', 't2i', 'tokenizer'))
+
+
 ALL = every()
 GENERATORS = {k: v for k, v in ALL.items() if 'backbone' in v()}
 TOKENIZERS = {k: v for k, v in ALL.items() if k not in GENERATORS}
+# Those that the laws run over: generators at the size of a test, or a config of
+# your own instead.
+TINY = {k: v for k, v in GENERATORS.items() if module(k) == 'tiny'}
+if OWN := os.environ.get('LAWS_CONFIG'):
+  TINY = {OWN: lambda: load_config(OWN)}

@@ -28,7 +28,7 @@ class CodeInput(nn.Module):
     width: d.
     vocab_size: number of ids.
     std: standard deviation at the start.
-    extra: rows after those of the ids; the first is that of hidden tokens.
+    extra: rows after those of the ids; the first is that of masked tokens.
   """
 
   width: Width
@@ -37,9 +37,9 @@ class CodeInput(nn.Module):
   extra: Natural = 0
 
   @nn.compact
-  def __call__(self, values: jax.Array, hole=None) -> jax.Array:
-    if hole is not None:
-      values = jnp.where(hole, self.vocab_size, values)
+  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
+    if masked is not None:
+      values = jnp.where(masked, self.vocab_size, values)
     rows = self.vocab_size + self.extra
     return Embed(rows, self.width, normal(self.std), name='codes')(values)
 
@@ -56,8 +56,8 @@ class VectorInput(nn.Module):
   std: AtLeast0 | None = 0.02
 
   @nn.compact
-  def __call__(self, values: jax.Array, hole=None) -> jax.Array:
-    del hole
+  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
+    del masked
     init = normal(self.std)
     return Dense(
       (self.width,), (None, 'embed'), kernel_init=init, name='linear'
@@ -125,20 +125,7 @@ class Decoder(nn.Module):
     commit: bool = True,
     train: bool = False,
   ) -> tuple[jax.Array, tuple[Caches, ...] | None]:
-    """Hidden vectors of some slots.
-
-    Args:
-      slots: rows of one step (with a cache), or rows that see one another.
-      cond: its prefix fills the slots before `layout.prefix`.
-      layout: static.
-      cache: of `empty_cache` or the last call, or None. Slots see what it holds.
-      commit: static; False looks at the cache without keeping the new rows, as
-        samplers that refine an entity in place want it.
-      train: whether dropout is on.
-
-    Returns:
-      hidden (b, n, 1, d) in the compute dtype, and the new cache.
-    """
+    """Hidden vectors (b, n, r, d) of some slots, see `Backbone`."""
     x = self._embed(slots, cond, layout, cache)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     modulation: Any = cond.modulation
@@ -227,7 +214,7 @@ class Decoder(nn.Module):
   def _embed(self, slots, cond, layout, cache):
     """Input vectors of the slots, (b, n, d) float32."""
     index = slots.index
-    x = self.input(width=self.width, name='input')(slots.values, slots.hole)
+    x = self.input(width=self.width, name='input')(slots.values, slots.masked)
     if layout.prefix:
       first = np.arange(len(index)) if cache is None else index
       x = self._fill_prefix(x, cond.prefix, first, layout.prefix)

@@ -17,7 +17,7 @@ class Masked(Halves):
   """Hidden rows do not enter the first half; the second has all rows.
 
   The first half is given the rows that are not hidden, the prefix first, filled
-  up with rows that nobody sees to `Slots.visible`. After it they return to
+  up with rows that nobody sees to `Slots.max_unmasked`. After it they return to
   their places, among copies of one vector that stand for what is hidden. Every
   row sees all others: the layout is one entity.
 
@@ -48,9 +48,9 @@ class Masked(Halves):
     hidden = self._param('hole', (1, self.out_width))
     # A gather by the rank among visible rows, and no scatter to their places: it
     # stays within an example, so that devices need no rows of one another.
-    hole = jnp.asarray(slots.hole)
-    rank = jnp.cumsum(~hole, axis=1) - 1
-    kept = ~hole & (rank < rows.shape[1])
+    masked = jnp.asarray(slots.masked)
+    rank = jnp.cumsum(~masked, axis=1) - 1
+    kept = ~masked & (rank < rows.shape[1])
     x = jnp.take_along_axis(x, jnp.where(kept, rank, 0)[..., None], 1)
     x = jnp.where(kept[..., None], x, hidden)
     x = x + self._positions('position_second', layout, slots)
@@ -71,13 +71,14 @@ def visible_rows(slots: Slots, layout: Layout) -> tuple[jax.Array, jax.Array]:
   """The rows that are not hidden, in order, filled up with hidden ones.
 
   Args:
-    slots: all of a layout, with `hole` (b, n).
+    slots: all of a layout, with `masked` (b, n).
     layout: static.
 
   Returns:
     (b, visible) int32 rows, and (b, visible) bool which are not hidden.
   """
-  hole = jnp.asarray(slots.hole)
-  count = layout.slots if slots.visible is None else slots.visible
-  rows = jnp.argsort(hole, axis=1, stable=True)[:, :count]
-  return rows, ~jnp.take_along_axis(hole, rows, 1)
+  masked = jnp.asarray(slots.masked)
+  most = slots.max_unmasked
+  count = layout.slots if most is None else most
+  rows = jnp.argsort(masked, axis=1, stable=True)[:, :count]
+  return rows, ~jnp.take_along_axis(masked, rows, 1)

@@ -14,7 +14,8 @@ from typing import NoReturn
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, broken, did_you_mean, suggest
+from arvision import catalog
+from arvision.build import ConfigError, broken, suggest
 from arvision.commands.overrides import override
 
 
@@ -53,7 +54,7 @@ def add_config(flags: argparse.ArgumentParser, required: bool = True) -> None:
     '--config',
     required=required,
     metavar='FILE[:ARG]',
-    help="a config, as a file or as a name like 'digits/var'; ARG chooses a "
+    help="a config, as a file or as a name like 'var/digits'; ARG chooses a "
     'variant of it',
   )
   flags.add_argument(
@@ -63,7 +64,7 @@ def add_config(flags: argparse.ArgumentParser, required: bool = True) -> None:
     help='changes a key of the config, --config.optim.learning_rate=3e-4',
   )
   if required:
-    names = textwrap.fill(', '.join(config_names()), break_on_hyphens=False)
+    names = textwrap.fill(', '.join(catalog.names()), break_on_hyphens=False)
     flags.epilog = f'configs that are installed:\n{names}'
 
 
@@ -138,8 +139,8 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     ConfigError: no such config, variant or key, or a value of another type.
   """
   path, _, arg = name.partition(':')
-  file = find_config(path)
-  if not file.resolve().is_relative_to(_installed().resolve()):
+  file = catalog.find(path)
+  if not file.resolve().is_relative_to(catalog.root().resolve()):
     find_packages_in(file.parent)
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
   if spec is None or spec.loader is None:
@@ -188,39 +189,3 @@ def find_packages_in(folder: str | os.PathLike) -> None:
   path = str(pathlib.Path(folder).resolve())
   if path not in sys.path:
     sys.path.append(path)
-
-
-def find_config(name: str) -> pathlib.Path:
-  """The file of a config.
-
-  Raises:
-    ConfigError: with the nearest configs.
-  """
-  path = pathlib.Path(name)
-  if path.is_file():
-    return path
-  root = _installed()
-  short = name.removeprefix('configs/').removesuffix('.py')
-  if (root / f'{short}.py').is_file():
-    return root / f'{short}.py'
-  near = did_you_mean(short, config_names(), most=5)
-  raise ConfigError(
-    f"--config='{name}': no such file, and no config of that name.{near} "
-    'arvision train --help lists all'
-  )
-
-
-def config_names() -> list[str]:
-  """'digits/var', ...: what --config takes, without the fragments beside them."""
-  root = _installed()
-  return [
-    str(p.relative_to(root).with_suffix(''))
-    for p in sorted(root.glob('*/*.py'))
-    if '\ndef get_config(' in p.read_text(encoding='utf-8')
-  ]
-
-
-def _installed():
-  spec = importlib.util.find_spec('arvision.configs')
-  assert spec is not None and spec.submodule_search_locations
-  return pathlib.Path(next(iter(spec.submodule_search_locations)))

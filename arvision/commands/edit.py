@@ -14,7 +14,7 @@ from arvision.data.base import DataError
 from arvision.data.decode import decode, decode_mask
 from arvision.data.files import shown
 from arvision.ranges import Batch, Few, FewOr0, number
-from arvision.training import pictures
+from arvision.training import measure, pictures
 from arvision.training.trained import TrainedRun
 
 MODES = ('inpaint', 'outpaint', 'class')
@@ -149,7 +149,7 @@ def originals(
   """
   if bool(files) == bool(held_out) or held_out < 0:
     raise ConfigError('wanted --image=FILE ... or --held_out=N, one of the two')
-  data: Any = runs.images_of(run)[0]
+  data: Any = measure.images_of(run)[0]
   if files:
     found = []
     for file in files:
@@ -226,7 +226,7 @@ def labels_of(
     ConfigError: no class for a mode that wants one, unknown classes, or neither
       one nor as many as there are pictures.
   """
-  classes = runs.classes_of(run)
+  classes = measure.classes_of(run)
   if not classes:
     return np.zeros(len(own), np.int32)
   if text:

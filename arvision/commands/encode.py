@@ -12,6 +12,7 @@ from arvision.commands import runs, targets
 from arvision.data.latents import write_tokens
 from arvision.data.preparation import VIEWS
 from arvision.ranges import Batch, Few, number
+from arvision.training import measure
 from arvision.training.frozen import fingerprint
 
 
@@ -74,7 +75,7 @@ def encode(
   Raises:
     DataError: the folder is not empty, or the images cannot be read.
   """
-  data, description = runs.images_of(run)
+  data, description = measure.images_of(run)
   spec = run.tokenizer.spec
   facts = {
     'classes': list(data.classes),
@@ -82,12 +83,13 @@ def encode(
     'views': views,
     'data': description,
     'tokenizer': {
-      'config': runs.plain(run.config.tokenizer),
+      'config': measure.plain(run.config.tokenizer),
       'step': int(run.step),
       'ema': run.ema,
       'fingerprint': fingerprint(run.variables),
       'grids': [list(grid) for grid in spec.grids],
       'size': spec.size,
+      'parts': spec.parts,
     },
   }
   count = {'center': 1, 'flip': 2, 'ten_crop': 10}[views]

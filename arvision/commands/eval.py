@@ -1,6 +1,7 @@
 """Measures a tokenizer's reconstructions and a generator's samples."""
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import time
@@ -12,20 +13,17 @@ import jax
 from arvision.build import ConfigError, suggest
 from arvision.commands import runs, targets
 from arvision.evals import cache
-from arvision.evals.classifier import Recipe
-from arvision.evals.generation import Generation, at_once
-from arvision.evals.protocol import Metrics, data_name, headline
-from arvision.evals.reconstruction import Reconstruction
+from arvision.evals.protocol import (
+  Evaluator,
+  Metrics,
+  Run,
+  evaluators,
+  headline,
+  possible,
+)
 from arvision.parallel import host
 from arvision.ranges import Batch, Many, number
-
-KINDS = ('reconstruction', 'generation')
-# Images per call, where nobody says how many.
-_AT_ONCE = 100
-# What of config.data changes no picture, and so no classifier.
-_WITHOUT_EFFECT = ('batch_size', 'threads', 'workers', 'cache', 'broken_share')
-# What `Data.digest` stands for, wherever it lies.
-_IN_DIGEST = ('source', 'path')
+from arvision.training.measure import measured
 
 
 def main(argv: list[str]) -> None:
@@ -41,10 +39,10 @@ def main(argv: list[str]) -> None:
   metrics = evaluate(
     run,
     which=flags.which.split(',') if flags.which else None,
-    samples=flags.samples,
-    batch_size=flags.batch_size,
     sampling=runs.sampling(flags),
     classifiers=flags.classifiers,
+    samples=flags.samples,
+    batch_size=flags.batch_size,
   )
   record = {
     'step': int(run.step),
@@ -67,16 +65,19 @@ def parser() -> argparse.ArgumentParser:
     '--which',
     default='',
     metavar='LIST',
-    help=f'{" and/or ".join(KINDS)}, with a comma between; default: all that '
-    'the run can do',
+    help='names of config.evals, with a comma between: reconstruction, '
+    'generation where a config states none; default: all that the run can do',
   )
   flags.add_argument(
-    '--samples', type=number(Many), default=1000, help='images to draw (1000)'
+    '--samples',
+    type=number(Many),
+    help='images to draw; default: as config.evals says, 1000',
   )
   flags.add_argument(
     '--batch_size',
     type=number(Batch),
-    help='images at once; default: up to 100, as many as memory holds',
+    help='images at once; default: as config.evals says, up to 100, as many as '
+    'memory holds',
   )
   flags.add_argument(
     '--output',
@@ -99,85 +100,59 @@ def parser() -> argparse.ArgumentParser:
 def evaluate(
   run: Any,
   which: list[str] | None = None,
-  samples: int = 1000,
-  batch_size: int | None = None,
   sampling: Mapping[str, Any] | None = None,
-  recipe: Recipe | None = None,
   classifiers: pathlib.Path | None = None,
   say: Callable[[str], None] = host.say,
+  **fields: Any,
 ) -> Metrics:
   """All figures of a run.
 
   Args:
     run: a trained tokenizer or generator, see `runs.open_run`.
-    which: of `KINDS`; None for all that the run can do.
-    samples: images to draw.
-    batch_size: images per call; None: up to 100, as many as memory holds.
+    which: names of `config.evals`; None for all that the run can do.
     sampling: arguments of `run.sample_fn`.
-    recipe: of the classifier.
     classifiers: folder of the cache, None for the user's.
     say: is told how it goes.
+    **fields: what is not None takes the place of a field of every evaluator
+      that has it (samples, batch_size).
 
   Raises:
-    ConfigError: an unknown kind, or samples of a run without a generator.
+    ConfigError: an unknown name, or samples of a run that does not sample.
   """
-  chosen = kinds(which, run.model is not None)
-  if samples < 2 or (batch_size is not None and batch_size < 1):
-    raise ConfigError(
-      f'--samples={samples} --batch_size={batch_size}: wanted at least 2 '
-      'samples and a batch of at least 1'
-    )
-  data, description = runs.images_of(run)
-  name = data_name(description, data.digest)
+  given = measured(run, sampling, classifiers, say)
+  found = evaluators(run.config)
+  stated = {k: v for k, v in fields.items() if v is not None}
+  for name in found:
+    evaluator: Any = found[name]
+    own = {k: v for k, v in stated.items() if hasattr(evaluator, k)}
+    found[name] = dataclasses.replace(evaluator, **own)
   metrics: Metrics = {}
-  if 'reconstruction' in chosen:
-    say(f'reconstruction of {data.held_out_examples} held-out images')
-    evaluator = Reconstruction(name, batch_size or _AT_ONCE)
-    metrics |= evaluator.run(data, run.encode, run.decode, run.tokenizer.spec)
-  if 'generation' in chosen:
-    classifier = None
-    if data.num_classes > 1:
-      known = (*_WITHOUT_EFFECT, *_IN_DIGEST)
-      kept = {k: v for k, v in description.items() if k not in known}
-      classifier = cache.load_or_train(
-        recipe or Recipe(), data, kept, classifiers, say
-      )
-      metrics |= classifier.metrics(data, name)
-    else:
-      say('the data has one class: no classifier, so no Fréchet distance')
-    say(f'drawing {samples} images')
-    codes = run.tokenizer.spec.kind == 'codes'
-    classes = len(runs.classes_of(run))
-    sample = run.sample_fn(at_once=batch_size, **(sampling or {}))
-    size = at_once(sample, samples, batch_size, _AT_ONCE)
-    generation = Generation(name, samples, size, classes)
-    metrics |= generation.run(
-      data,
-      sample,
-      classifier,
-      run.as_drawn.encode if codes else None,
-    )
+  for name in chosen(which, found, given):
+    metrics |= dict(found[name](given))
   return metrics
 
 
-def kinds(which: list[str] | None, generator: bool) -> tuple[str, ...]:
-  """What to measure, checked.
+def chosen(
+  which: list[str] | None, found: Mapping[str, Evaluator], run: Run
+) -> list[str]:
+  """Names of the evaluators that measure, in the order of the config.
 
   Raises:
     ConfigError: unknown, or not possible.
   """
-  if not which:
-    return KINDS if generator else KINDS[:1]
-  for kind in which:
-    if kind not in KINDS:
-      raise ConfigError(f"--which='{kind}' is unknown.{suggest(kind, KINDS)}")
-  if 'generation' in which and not generator:
-    raise ConfigError(
-      '--which=generation needs a run that trained a generator; this --workdir '
-      'holds a tokenizer: name the workdir of a generator, or take '
-      '--which=reconstruction'
-    )
-  return tuple(k for k in KINDS if k in which)
+  for name in which or ():
+    if name not in found:
+      raise ConfigError(f"--which='{name}' is unknown.{suggest(name, found)}")
+  can = [name for name, evaluator in found.items() if possible(evaluator, run)]
+  for name in which or ():
+    if name not in can:
+      others = ','.join(can)
+      raise ConfigError(
+        f'--which={name} needs a run that trained a generator and samples; this '
+        '--workdir holds none: name the workdir of a generator, or take '
+        f'--which={others}'
+      )
+  return [name for name in can if not which or name in which]
 
 
 def table(metrics: Metrics) -> str:

@@ -14,6 +14,7 @@ from arvision.commands import runs, targets
 from arvision.ranges import Batch, Natural, Seed, number
 from arvision.structs import Draw
 from arvision.training import memory
+from arvision.training.measure import images_of
 
 
 def main(argv: list[str]) -> None:
@@ -77,7 +78,7 @@ def measure(
       of their range, or images without variance.
   """
   _check(run, images, batch_size)
-  data, _ = runs.images_of(run)
+  data, _ = images_of(run)
 
   @jax.jit
   def draw(variables, image, index):
@@ -123,11 +124,10 @@ def _check(run, images, batch_size):
       'workdir of its tokenizer, config.tokenizer_workdir='
       f"'{run.config.get('tokenizer_workdir', '')}'"
     )
-  if run.tokenizer.spec.kind != 'latents':
+  if run.tokenizer.spec.size:
     raise ConfigError(
-      f'config.tokenizer.type={run.config.tokenizer.type} makes '
-      f'{run.tokenizer.spec.kind}, which have no scale; wanted a tokenizer of '
-      'latents, tokenizers.kl.KL'
+      f'config.tokenizer.type={run.config.tokenizer.type} makes ids, which have '
+      'no scale; wanted a tokenizer of latents, tokenizers.kl.KL'
     )
 
 

@@ -108,6 +108,8 @@ def _descend(root, path, last):
   for i, name in enumerate(path):
     where = '.'.join(path[: i + 1])
     known = _declared(block, path[:i], name)
+    if path[:i] == ['evals'] and last == 'type':
+      known = {**known, name: Field(Any)}  # evaluators have names of their own
     if name not in block and name not in known:
       raise ConfigError(
         f'config.{where}: no such key.' + suggest(name, {*block, *known})

@@ -3,18 +3,14 @@
 import argparse
 import dataclasses
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from arvision import trust
-from arvision.build import ConfigError, build
+from arvision.build import ConfigError
 from arvision.commands import common
-from arvision.data import records
-from arvision.data.base import Data, DataError
-from arvision.data.latents import CachedTokens
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.ranges import Guidance, Natural, Seed, Share, Temperature, number
@@ -114,7 +110,7 @@ def mesh_sizes(text: str) -> dict[str, int]:
 def with_config(
   run: TrainedRun, config: ConfigDict, workdir: str
 ) -> TrainedRun:
-  """A run with data, sampler and release of another config.
+  """A run with data, sampler, release and evaluators of another config.
 
   A tokenizer's run takes the data of a generator's config too.
 
@@ -138,7 +134,7 @@ def with_config(
     )
   mixed = ConfigDict(run.config)
   with mixed.unlocked():
-    for name in (*blocks, 'data', 'sampler', 'release'):
+    for name in (*blocks, 'data', 'sampler', 'release', 'evals'):
       if name in config:
         mixed[name] = config[name]
   changed: dict[str, Any] = {'config': mixed}
@@ -191,54 +187,9 @@ def sampling(flags: argparse.Namespace) -> dict[str, Any]:
   return {name: getattr(flags, name) for name in _SAMPLING}
 
 
-def classes_of(run: TrainedRun) -> tuple[str, ...]:
-  """Names of the classes that a generator can be asked for, () for none.
-
-  They are numbers where the data, which knows the names, is not here.
-  """
-  if 'classes' not in run.config.condition:
-    return run.data.classes  # by one caption of each
-  count = run.config.condition.classes
-  if not count:
-    return ()
-  try:
-    return run.data.classes
-  except DataError:
-    return tuple(str(i) for i in range(count))
-
-
-def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:
-  """The images that a run learnt from, and the block that describes them.
-
-  A generator that was trained on cached tokens gets the images that these
-  tokens were made of.
-
-  Raises:
-    ConfigError: tokens that do not say what they were made of, or name what
-      is no part.
-  """
-  data = run.data
-  if not isinstance(data, CachedTokens):
-    return data, plain(run.config.data)
-  block = data.spec.get('data')
-  if not block:
-    raise ConfigError(
-      f"config.data.path='{data.path}' holds tokens and its spec.json no "
-      "'data' that says which images they are of; give a config with these "
-      'images by --config'
-    )
-  trust.check(block, f'{data.path}/{records.SPEC}', run.allow, 'data')
-  return build(block, 'data'), dict(block)
-
-
 def weights_of(run: TrainedRun) -> str:
   """Which weights a run was opened with, in words."""
   step = f'step {run.step:,}' if run.step else 'the import'
   if run.ema == 'raw':
     return f'the weights of {step} themselves'
   return f'the average with decay {run.ema} of {step}'
-
-
-def plain(block: Mapping) -> dict[str, Any]:
-  """A block of a config as plain values."""
-  return {k: plain(v) if hasattr(v, 'items') else v for k, v in block.items()}

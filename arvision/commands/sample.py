@@ -15,6 +15,7 @@ from arvision.commands import runs, samples, targets
 from arvision.evals.generation import at_once, draw
 from arvision.parallel import host
 from arvision.ranges import Batch, Many, number
+from arvision.training import measure
 from arvision.training.prompts import Prompts, of_captions, of_files
 from arvision.training.trained import TrainedRun
 
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> None:
     )
   prompts = prompts_of(run, flags.captions, flags.features)
   # An unconditional generator has one nameless class.
-  classes = prompts.names if prompts else runs.classes_of(run) or ('image',)
+  classes = prompts.names if prompts else measure.classes_of(run) or ('image',)
   chosen = parse_labels('all' if prompts else flags.labels, classes)
   name = flags.name or f'seed{flags.seed}'
   if not re.fullmatch(r'\w[\w.+=-]*', name):
@@ -127,8 +128,7 @@ def _npz_size(run: TrainedRun, count: int) -> int:
   """Bytes of samples.npz."""
   data, spec = run.config.data, run.tokenizer.spec
   image = math.prod(data.size) * data.channels
-  token = 4 * (1 if spec.kind == 'codes' else spec.channels)
-  return count * (image + spec.length * token)
+  return count * (image + 4 * math.prod(spec.shape))
 
 
 def prompts_of(

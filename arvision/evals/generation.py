@@ -3,19 +3,21 @@
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
 from arvision.build import ConfigError
-from arvision.data.base import Data
-from arvision.evals.classifier import Classifier
+from arvision.evals.classifier import Classifier, Recipe
 from arvision.evals.frechet import Moments, frechet_distance
-from arvision.evals.protocol import Metrics, pad, size_name
+from arvision.evals.protocol import Run, pad, size_name
 from arvision.parallel import host
+from arvision.ranges import Count, Many
 
+# Images per call, where nobody says how many.
+_AT_ONCE = 100
 # labels (b,), index (b,) -> images (b, H, W, C) in [-1, 1], tokens (b, t) or
 # (b, t, c). `index` is the number of the sample, the same for any batching.
 SampleFn = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
@@ -90,41 +92,31 @@ class Generation:
   """Fréchet distance, class accuracy, memorised share and speed of samples.
 
   Attributes:
-    dataset: name of the data, for the names of the metrics.
     samples: how many are drawn, classes balanced.
-    batch_size: of a call; every call has this size.
-    classes: that the generator can be asked for; 0 for an unconditional one.
+    batch_size: of a call; every call has this size. None: up to 100, as many as
+      memory holds.
+    recipe: of the classifier.
+    every: see `Evaluator`.
   """
 
-  dataset: str
-  samples: int = 1000
-  batch_size: int = 100
-  classes: int = 0
+  samples: Many = 1000
+  batch_size: Count | None = None
+  recipe: Recipe = Recipe()
+  every: Mapping[str, float] | None = None
+  needs: ClassVar[tuple[str, ...]] = ('sample_fn',)
 
   def __post_init__(self):
-    if self.samples < 2 or self.batch_size < 1:
+    if self.samples < 2:
       raise ConfigError(
-        f'{self.samples} samples in batches of {self.batch_size}: wanted at '
-        'least 2 samples and a batch of at least 1'
+        f'--samples={self.samples} (or config.evals.*.samples): wanted at least '
+        '2 samples'
       )
 
-  def run(
-    self,
-    data: Data,
-    sample: SampleFn,
-    classifier: Classifier | None,
-    encode: Callable[[Any], Any] | None,
-  ) -> Metrics:
+  def __call__(self, run: Run) -> Iterator[tuple[str, float]]:
     """Draws samples and measures them; no more than a call's are kept.
 
-    Args:
-      data: the training images, against which samples are held.
-      sample: draws images of given classes.
-      classifier: None leaves out what needs one (data without classes).
-      encode: the tokenizer's, (b, H, W, C) -> tokens; None leaves out
-        `memorised`, which means nothing for continuous tokens.
-
-    Returns:
+    Yields:
+      `classifier_accuracy`: of the classifier, on held-out images.
       `frechet`: distance of Gaussians over the classifier's features, samples
         against all training images, in squared units of these features.
       `frechet_of_held_out`: the same for held-out images instead of samples:
@@ -135,9 +127,16 @@ class Generation:
         image, all of them.
       `sampling_images_per_second`: tokens and decoding, compilation left out.
     """
-    place = f'{self.dataset}-{size_name(data.shape)}'
-    labels = np.arange(self.samples, dtype=np.int32) % max(self.classes, 1)
-    size = self.batch_size
+    data, encode = run.data, run.encode_sampled
+    classifier = run.classifier(self.recipe)
+    if classifier is not None:
+      yield from classifier.metrics(data, run.name).items()
+    run.say(f'drawing {self.samples} images')
+    place = f'{run.name}-{size_name(data.shape)}'
+    labels = np.arange(self.samples, dtype=np.int32) % max(run.classes, 1)
+    assert run.sample_fn is not None  # see `needs`
+    sample = run.sample_fn(self.batch_size)
+    size = at_once(sample, self.samples, self.batch_size, _AT_ONCE)
     moments = None
     right = 0
     digests: list[bytes] = []
@@ -155,25 +154,24 @@ class Generation:
     # The first call compiled. Where it was the only one it is made again.
     timed = seconds[1:] or [next(draw(sample, labels, size)).seconds]
     speed = size * len(timed) / sum(timed)
-    metrics: Metrics = {f'sampling_images_per_second/batch-{size}': speed}
+    yield f'sampling_images_per_second/batch-{size}', speed
     if classifier is not None:
       assert moments is not None
       protocol = f'classifier-{place}-{self.samples}'
-      if self.classes:
-        metrics[f'class_accuracy/{protocol}'] = right / self.samples
+      if run.classes:
+        yield f'class_accuracy/{protocol}', right / self.samples
       real = feature_moments(classifier, host.own_pass(data.train_pass, size))
-      metrics[f'frechet/{protocol}'] = frechet_distance(moments, real)
+      yield f'frechet/{protocol}', frechet_distance(moments, real)
       if data.held_out_examples > 1:
         held_out = feature_moments(
           classifier, host.own_pass(data.held_out, size)
         )
         name = f'frechet_of_held_out/classifier-{place}-{held_out.count}'
-        metrics[name] = frechet_distance(held_out, real)
+        yield name, frechet_distance(held_out, real)
     if encode is not None:
       seen = seen_tokens(encode, host.own_pass(data.train_pass, size))
       share = sum(d in seen for d in digests) / self.samples
-      metrics[f'memorised/{place}-{self.samples}'] = share
-    return metrics
+      yield f'memorised/{place}-{self.samples}', share
 
 
 def feature_moments(classifier: Classifier, batches: Iterable) -> Moments:

@@ -5,28 +5,102 @@ of a metric says what was measured on what: `<figure>/<protocol>`, such as
 `frechet/classifier-digits-8px-1000`. Inception FID would have another name.
 """
 
+import dataclasses
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from arvision.build import ConfigError, build, check
+from arvision.data.base import Data
 from arvision.data.pipeline import Images
+from arvision.structs import TokenSpec
 
 Metrics = dict[str, float]
 
 
-class Evaluator(Protocol):
-  """A frozen dataclass: its fields say how to measure, `run` measures.
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What an evaluator may use of a trained run.
 
-  `run` takes the data and the functions of the model under test, never a
-  config, and returns name -> figure. It is deterministic: everything random
-  comes from a seed among the fields or from the model's own function.
+  Attributes:
+    data: the images that it learnt from.
+    name: of the data, for the names of metrics.
+    spec: of the tokenizer.
+    encode: (b, H, W, C) in [-1, 1] -> (b, t) int32 codes or (b, t, c) latents.
+    decode: the other way.
+    sample_fn: images per call, or None -> a `generation.SampleFn`; None for a
+      run that does not sample.
+    encode_sampled: images -> the codes that `sample_fn` would give of them;
+      None for continuous tokens.
+    classes: that samples can be asked for; 0 for an unconditional model.
+    classifier: recipe -> a trained classifier of the data; None where it has
+      one class.
+    say: is told how it goes.
   """
 
-  def run(self, data: Any, *functions: Any) -> Metrics:
-    """One measurement."""
+  data: Data
+  name: str
+  spec: TokenSpec
+  encode: Callable[[Any], Any]
+  decode: Callable[[Any], Any]
+  sample_fn: Callable[[int | None], Any] | None = None
+  encode_sampled: Callable[[Any], Any] | None = None
+  classes: int = 0
+  classifier: Callable[[Any], Any] = lambda recipe: None
+  say: Callable[[str], None] = lambda text: None
+
+
+class Evaluator(Protocol):
+  """A part that measures a run: `config.evals.<name>`, a frozen dataclass.
+
+  It is deterministic: everything random comes from a seed among its fields or
+  from the run's own functions.
+
+  Attributes:
+    needs: fields of `Run` without which it cannot measure.
+    every: duration between two measurements in training; None for none, and
+      for `arvision eval` alone.
+  """
+
+  needs: ClassVar[tuple[str, ...]]
+  every: Mapping[str, float] | None
+
+  def __call__(self, run: Run) -> Iterator[tuple[str, float]]:
+    """Yields names and figures, see above for the names."""
+
+
+# What a config has that states no evaluator.
+_DEFAULTS = {
+  'reconstruction': {'type': 'evals.reconstruction.Reconstruction'},
+  'generation': {'type': 'evals.generation.Generation'},
+}
+
+
+def evaluators(config: Any) -> dict[str, Evaluator]:
+  """The evaluators of a config by name.
+
+  Raises:
+    ConfigError: a block that is no evaluator.
+  """
+  stated = {k: v for k, v in config.get('evals', {}).items() if k != 'every'}
+  found = {}
+  for name, block in (stated or _DEFAULTS).items():
+    check(block, Mapping, f'config.evals.{name}')
+    found[name] = build(block, f'evals.{name}')
+    if not hasattr(found[name], 'needs'):
+      raise ConfigError(
+        f'config.evals.{name}.type={block["type"]!r} is no evaluator: it has no '
+        "'needs', see evals.protocol.Evaluator"
+      )
+  return found
+
+
+def possible(evaluator: Evaluator, run: Run) -> bool:
+  """Whether a run has what an evaluator needs."""
+  return all(getattr(run, name) is not None for name in evaluator.needs)
 
 
 def data_name(block: Mapping, digest: str) -> str:
@@ -87,20 +161,15 @@ def headline(metrics: Mapping[str, float]) -> dict[str, Any]:
       for figures that every scale of a tokenizer has.
 
   Returns:
-    figure -> value, or figure -> {scale: value}.
-
-  Raises:
-    ValueError: one figure under two protocols, which must not share a column.
+    figure -> value, or figure -> {scale: value}. Of a figure with several
+    protocols, which must not share a column, that of the first.
   """
   result: dict[str, Any] = {}
   protocols: dict[str, str] = {}
   for name, value in metrics.items():
     figure, protocol, *scale = name.split('/')
     if protocols.setdefault(figure, protocol) != protocol:
-      raise ValueError(
-        f"'{figure}' was measured as '{protocols[figure]}' and as "
-        f"'{protocol}': give one of them another name"
-      )
+      continue
     if scale:
       result.setdefault(figure, {})['/'.join(scale)] = value
     else:

@@ -1,16 +1,17 @@
 """How well a tokenizer draws held-out images, and how much it uses of itself."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import jax
 import numpy as np
 
-from arvision.data.base import Data, DataError
+from arvision.data.base import DataError
 from arvision.evals.image import psnr, squared_error, ssim, window_size
-from arvision.evals.protocol import Metrics, size_name
+from arvision.evals.protocol import Metrics, Run, size_name
 from arvision.parallel import host
+from arvision.ranges import Count
 from arvision.structs import TokenSpec
 
 
@@ -19,29 +20,18 @@ class Reconstruction:
   """PSNR, SSIM and codebook usage over the held-out split.
 
   Attributes:
-    dataset: name of the data, for the names of the metrics.
     batch_size: images per call.
+    every: see `Evaluator`.
   """
 
-  dataset: str
-  batch_size: int = 64
+  batch_size: Count = 100
+  every: Mapping[str, float] | None = None
+  needs: ClassVar[tuple[str, ...]] = ()
 
-  def run(
-    self,
-    data: Data,
-    encode: Callable[[Any], Any],
-    decode: Callable[[Any], Any],
-    spec: TokenSpec,
-  ) -> Metrics:
+  def __call__(self, run: Run) -> Iterator[tuple[str, float]]:
     """Encodes and decodes every held-out image once.
 
-    Args:
-      data: images in [-1, 1].
-      encode: (b, H, W, C) -> (b, t) int32 codes or (b, t, c) latents.
-      decode: the other way.
-      spec: of the tokenizer; names the scales.
-
-    Returns:
+    Yields:
       `psnr_db`: mean over images of every image's own PSNR in dB.
       `psnr_of_mean_db`: PSNR of the mean squared error of all images; never
         above `psnr_db`.
@@ -56,21 +46,23 @@ class Reconstruction:
     Raises:
       DataError: the data has no held-out split.
     """
+    data, spec = run.data, run.spec
     if not data.held_out_examples:
       raise DataError(
         'reconstruction is measured on held-out images, and there are none: '
         'set config.data.held_out_share'
       )
+    run.say(f'reconstruction of {data.held_out_examples} held-out images')
     window = window_size(data.shape)
     measure = jax.jit(
       lambda a, b: (squared_error(a, b), ssim(a, b, window=window))
     )
-    counts = CodeCounts.empty(spec) if spec.kind == 'codes' else None
+    counts = CodeCounts.empty(spec) if spec.codes else None
     errors, similarities = [], []
     for batch in host.own_pass(data.held_out, self.batch_size):
-      values = encode(batch['image'])
+      values = run.encode(batch['image'])
       error, similarity, values, weight = host.gather(
-        (*measure(batch['image'], decode(values)), values, batch['weight'])
+        (*measure(batch['image'], run.decode(values)), values, batch['weight'])
       )
       real = weight > 0
       errors.append(error[real].astype(np.float64))
@@ -83,15 +75,13 @@ class Reconstruction:
         f'none of {data.held_out_examples} held-out images can be used: all are '
         'broken, or without features of their captions (config.data.text)'
       )
-    protocol = f'held-out-{self.dataset}-{size_name(data.shape)}'
-    metrics = {
-      f'psnr_db/{protocol}': float(np.mean(psnr(error))),
-      f'psnr_of_mean_db/{protocol}': float(psnr(np.mean(error))),
-      f'ssim/{protocol}-gauss{window}': float(
-        np.mean(np.concatenate(similarities))
-      ),
-    }
-    return metrics | (counts.metrics(protocol) if counts is not None else {})
+    protocol = f'held-out-{run.name}-{size_name(data.shape)}'
+    yield f'psnr_db/{protocol}', float(np.mean(psnr(error)))
+    yield f'psnr_of_mean_db/{protocol}', float(psnr(np.mean(error)))
+    similarity = float(np.mean(np.concatenate(similarities)))
+    yield f'ssim/{protocol}-gauss{window}', similarity
+    if counts is not None:
+      yield from counts.metrics(protocol).items()
 
 
 @dataclasses.dataclass(frozen=True)

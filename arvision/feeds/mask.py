@@ -1,4 +1,4 @@
-"""Tokens of which some are hidden (MaskGIT, TiTok's generator, MAR)."""
+"""Tokens of which some are masked (MaskGIT, TiTok's generator, MAR)."""
 
 import dataclasses
 import math
@@ -6,85 +6,91 @@ import math
 import jax.numpy as jnp
 
 from arvision.build import Checked
-from arvision.feeds.base import carried, entering, unknown
-from arvision.process.masking import hidden_share, truncated_normal
+from arvision.feeds.base import TokenState, all_slots, carried, step_slots
+from arvision.layouts.base import take
+from arvision.process.masking import masked_share, truncated_normal
 from arvision.ranges import AtLeast0, Below1, Count, Positive, Share
-from arvision.structs import Slots, Tokens
+from arvision.structs import Targets
 
 
-class Holes:
-  """Every slot carries its own token or a hole."""
+class Masked(TokenState):
+  """Every slot carries its own token, masked or not."""
 
   sees_own = True
+  fills = True
 
-  def init(self, batch, layout, codec):
-    return unknown(batch, layout, codec)
-
-  def shown(self, values, hole, layout, codec=None) -> Slots:
-    """The slots of tokens (b, t) or (b, t, c) of which some are hidden.
+  def slots(self, state, step, layout, codec, masked=None):
+    """The slots of tokens of which some are masked.
 
     Args:
-      values: of all tokens; what stands at the hidden ones is not read.
-      hole: (b, t) bool, True = hidden.
+      state: (b, t) or (b, t, parts) tokens; what stands at masked ones is not
+        read.
+      step: of the layout.
       layout: static.
-      codec: the bound tokenizer; tokens of levels want one.
+      codec: the bound tokenizer; ids of several parts enter as its vectors.
+      masked: (b, t) bool, True = hidden from the network; None: no token is.
     """
-    return Slots(
-      values=carried(entering(values, codec), layout.token),
-      hole=jnp.where(layout.token >= 0, hole[:, layout.token], False),
-      index=layout.index,
-      extent=layout.slots,
-      present=layout.present,
-    )
+    values, masked = _of_slots(state, masked, layout, step.index, codec)
+    return step_slots(values, step, masked=masked)
 
-  def finish(self, state):
-    return Tokens(state)
+  def _all(self, tokens, layout, codec, masked):
+    """The slots of the whole layout, for training."""
+    index = layout.index
+    values, masked = _of_slots(tokens.given, masked, layout, index, codec)
+    return all_slots(values, layout, masked=masked)
+
+
+def _of_slots(tokens, masked, layout, index, codec):
+  """What slots carry of tokens, and which of them are masked."""
+  if tokens.ndim == 3 and jnp.issubdtype(tokens.dtype, jnp.integer):
+    tokens = codec.embed(tokens)
+  if masked is not None:
+    token = take(layout.token, index)
+    masked = jnp.where(token >= 0, masked[:, token], False)
+  return carried(tokens, layout, index), masked
 
 
 @dataclasses.dataclass(frozen=True)
-class Mask(Holes):
-  """Every slot carries its own token or a hole.
+class RandomMask(Masked):
+  """In training every example has a masked share of its own (MaskGIT).
 
-  In training every example has a share of hidden tokens that is drawn anew:
-  what a schedule hides at a random moment.
+  The share is what a schedule masks at a random time.
 
   Source: arXiv 2202.04200; bytedance/1d-tokenizer, modeling/maskgit.py.
 
   Attributes:
     schedule: of `process.masking`.
-    lowest: smallest share that is hidden.
-    shown_weight: weight of the loss of tokens that are not hidden.
+    lowest: smallest share that is masked.
+    unmasked_weight: weight of the loss of tokens that are not masked.
   """
 
   schedule: str = 'arccos'
   lowest: Share = 0.0
-  shown_weight: AtLeast0 = 0.1
+  unmasked_weight: AtLeast0 = 0.1
 
   def train(self, tokens, layout, codec, draw):
-    values = jnp.asarray(tokens.values)
-    share = hidden_share(self.schedule, draw.uniform('feed/time'))
+    share = masked_share(self.schedule, draw.uniform('feed/time'))
     count = jnp.round(layout.tokens * jnp.maximum(share, self.lowest))
     order = draw.permutation('feed/order', layout.tokens)
-    hole = order < jnp.maximum(count, 1)[:, None]
-    return self.shown(values, hole, layout, codec).replace(
-      targets=values,
-      weight=jnp.where(hole, 1.0, self.shown_weight),
-    )
+    masked = order < jnp.maximum(count, 1)[:, None]
+    weight = jnp.where(masked, 1.0, self.unmasked_weight)
+    slots = self._all(tokens, layout, codec, masked)
+    return slots, Targets(jnp.asarray(tokens.values), weight)
 
 
 @dataclasses.dataclass(frozen=True)
-class Dropped(Checked, Holes):
-  """Most tokens are hidden, and do not enter the network at all (MAR).
+class Dropped(Checked, Masked):
+  """Most tokens are masked, and do not enter the network at all (MAR).
 
-  A share of hidden tokens is drawn from a normal law cut off at `lowest` and at
+  The masked share is drawn from a normal law cut off at `lowest` and at
   1, one for every `group` of examples; which ones they are, for every example.
-  The loss is that of the hidden tokens.
+  The loss is that of the masked tokens.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
   Attributes:
-    lowest: smallest share that is hidden. So the number of rows that enter is
-      bounded, and shapes are static.
+    lowest: smallest share that is masked. It bounds the number of slots that
+      enter, so that shapes are static.
     mean, std: of the normal law.
     group: examples in a row that have the same share; published are 64, those
       of a GPU.
@@ -96,20 +102,18 @@ class Dropped(Checked, Holes):
   group: Count = 64
 
   def train(self, tokens, layout, codec, draw):
-    values = jnp.asarray(tokens.values)
-    hidden = self.count(draw.uniform('feed/share'), layout.tokens)
+    count = self.count(draw.uniform('feed/share'), layout.tokens)
     order = draw.permutation('feed/order', layout.tokens)
-    # The first of the order are hidden.
-    hole = jnp.argsort(order, 1) < hidden[:, None]
+    # The first of the order are masked.
+    masked = jnp.argsort(order, 1) < count[:, None]
     at_least = math.ceil(self.lowest * layout.tokens)
-    return self.shown(values, hole, layout, codec).replace(
-      visible=layout.slots - at_least,
-      targets=values,
-      weight=hole.astype(jnp.float32),
-    )
+    slots = self._all(tokens, layout, codec, masked)
+    slots = slots.replace(max_unmasked=layout.slots - at_least)
+    weight = masked.astype(jnp.float32)
+    return slots, Targets(jnp.asarray(tokens.values), weight)
 
   def count(self, uniform, tokens):
-    """(b,) int32 how many are hidden, from uniform numbers (b,) in [0, 1)."""
+    """(b,) int32 how many are masked, from uniform numbers (b,) in [0, 1)."""
     first = jnp.arange(len(uniform)) // self.group * self.group
     law = (self.mean, self.std, self.lowest, 1.0)
     share = truncated_normal(uniform[first], *law)

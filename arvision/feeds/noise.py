@@ -5,14 +5,20 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from arvision.feeds.base import carried, unknown
-from arvision.layouts.base import Layout, take
+from arvision.feeds.base import (
+  TokenState,
+  all_slots,
+  all_targets,
+  carried,
+  step_slots,
+)
+from arvision.layouts.base import Layout
 from arvision.process.flow import draw_levels, mix
-from arvision.structs import Draw, Slots, Tokens
+from arvision.structs import Draw
 
 
 @dataclasses.dataclass(frozen=True)
-class Noise:
+class Noise(TokenState):
   """Every entity has a noise level and noise of its own.
 
   In training the past of an entity is as noisy as its levels say, so the network
@@ -30,18 +36,12 @@ class Noise:
   sees_own = True
 
   def train(self, tokens, layout, codec, draw):
-    clean = carried(jnp.asarray(tokens.values), layout.token)
+    clean = carried(tokens.given, layout)
     level = self.level(draw, layout)
     noise = draw.normal('feed/noise', clean.shape[1:])
-    return Slots(
-      values=mix(clean, noise, level[:, layout.group]),
-      index=layout.index,
-      extent=layout.slots,
-      level=level,
-      present=layout.present,
-      targets=(noise - clean)[:, layout.readout[:, 0]],
-      weight=jnp.ones((1, layout.tokens), jnp.float32),
-    )
+    values = mix(clean, noise, level[:, layout.group])
+    velocity = (noise - clean)[:, layout.readout[:, 0]]
+    return all_slots(values, layout, level=level), all_targets(velocity)
 
   def level(self, draw: Draw, layout: Layout) -> jax.Array:
     """(b, s) levels of all entities, see `Slots.level`.
@@ -56,24 +56,10 @@ class Noise:
       )
     return draw_levels(self.levels, draw, 'feed/level', (layout.steps,))
 
-  def init(self, batch, layout, codec):
-    return unknown(batch, layout, codec)
-
   def slots(self, state, step, layout, codec):
     """The slots of a step as they stand, at level 0 unless it is replaced."""
-    return Slots(
-      values=carried(state, take(layout.token, step.index)),
-      index=step.index,
-      extent=step.extent,
-      level=jnp.zeros((1, 1), jnp.float32),
-      present=step.readout >= 0,
-    )
-
-  def push(self, state, step, tokens, layout, codec):
-    return state.at[:, step.tokens].set(tokens)
-
-  def finish(self, state):
-    return Tokens(state)
+    values = carried(state, layout, step.index)
+    return step_slots(values, step, level=jnp.zeros((1, 1), jnp.float32))
 
 
 class Rising(Noise):

@@ -1,4 +1,4 @@
-"""Next scale: every scale is shown the one before it, resampled."""
+"""Next scale: every scale is given the one before it, resampled."""
 
 import dataclasses
 
@@ -6,19 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.feeds.base import unknown
+from arvision.feeds.base import (
+  TokenState,
+  all_slots,
+  all_targets,
+  step_slots,
+)
 from arvision.layers.resize import matrix, resize
 from arvision.layouts.base import Layout, take
 from arvision.layouts.scales import as_grids
 from arvision.ranges import Count, Few, Natural, Share
-from arvision.structs import Slots, Tokens
+from arvision.structs import Slots, Targets
 
 
 @dataclasses.dataclass(frozen=True)
-class Resample:
+class Resample(TokenState):
   """The vectors of the scale before, and of no other (FlexVAR).
 
-  The first scale is shown nothing.
+  The first scale is given zeros.
 
   Source: jiaosiyu1999/FlexVAR (arXiv 2502.20313).
 
@@ -27,56 +32,34 @@ class Resample:
   """
 
   kind: str = 'bicubic'
-  sees_own = False
 
   def train(self, tokens, layout, codec, draw):
-    values = jnp.asarray(tokens.values)
-    rows = [self._blank(codec, values, len(layout.runs[0].step(0).index))]
+    given = tokens.given
+    values = [self._blank(codec, given, layout.runs[0].step(0))]
     for s in range(1, layout.steps):
-      rows.append(self._of_previous(values, s, layout, codec))
-    return Slots(
-      values=jnp.concatenate(rows, axis=1),
-      index=layout.index,
-      extent=layout.slots,
-      present=layout.present,
-      targets=values,
-      weight=jnp.ones((1, layout.tokens), jnp.float32),
-    )
-
-  def init(self, batch, layout, codec):
-    return unknown(batch, layout, codec)
+      values.append(self._of_previous(given, s, layout, codec))
+    slots = all_slots(jnp.concatenate(values, axis=1), layout)
+    return slots, all_targets(jnp.asarray(tokens.values))
 
   def slots(self, state, step, layout, codec):
     if step.s == 0:
-      values = self._blank(codec, state, len(step.index))
-    else:
-      values = self._of_previous(state, step.s, layout, codec)
-    return Slots(
-      values=values,
-      index=step.index,
-      extent=step.extent,
-      present=step.readout >= 0,
-    )
+      return step_slots(self._blank(codec, state, step), step)
+    return step_slots(self._of_previous(state, step.s, layout, codec), step)
 
-  def push(self, state, step, tokens, layout, codec):
-    return state.at[:, step.tokens].set(tokens)
-
-  def finish(self, state):
-    return Tokens(state)
-
-  def _blank(self, codec, values, count):
+  def _blank(self, codec, values, step):
+    """(b, e, c) zeros for the first scale."""
     channels = codec.embed(values[:, :1]).shape[-1]
-    return jnp.zeros((len(values), count, channels), jnp.float32)
+    return jnp.zeros((len(values), len(step.index), channels), jnp.float32)
 
   def _of_previous(self, values, s, layout, codec):
-    """(b, e, c) what scale s is shown."""
+    """(b, e, c) what scale s is given."""
     before = codec.embed(values[:, layout.entity_of_token == s - 1])
     before = before.reshape(len(values), *layout.grids[s - 1], -1)
-    shown = self._resized(before, layout.grids[s], layout)
-    return shown.reshape(len(values), -1, shown.shape[-1])
+    after = self._resized(before, layout.grids[s], layout)
+    return after.reshape(len(values), -1, after.shape[-1])
 
   def _resized(self, before, grid, layout):
-    """(b, h, w, c) of one scale -> (b, *grid, c) as the next is shown it."""
+    """(b, h, w, c) of one scale -> (b, *grid, c) for the next."""
     return resize(before, grid, self.kind)
 
 
@@ -98,9 +81,9 @@ class UpAndDown(Resample):
   down: str = 'area'
 
   def train(self, tokens, layout, codec, draw):
-    slots = super().train(tokens, layout, codec, draw)
+    slots, targets = super().train(tokens, layout, codec, draw)
     last = layout.entity_of_token == layout.steps - 1
-    return dataclasses.replace(slots, counted=last[None].astype(np.float32))
+    return slots, targets.replace(denominator=last[None].astype(np.float32))
 
   def _resized(self, before, grid, layout):
     return resize(resize(before, layout.grids[-1], self.kind), grid, self.down)
@@ -139,20 +122,22 @@ class RandomScales(Resample):
   def train(self, tokens, layout, codec, draw):
     if draw.progress is None:
       return super().train(tokens, layout, codec, draw)
-    values = jnp.asarray(tokens.values)
     chosen = self.draw_scales(draw.key('feed/scales'), layout)
-    index, valid = self._rows(chosen, layout)
-    shown = self._shown(values, chosen, layout, codec)
+    index, valid = self._chosen_slots(chosen, layout)
+    given = self._all_given(tokens.given, chosen, layout, codec)
     first = take(layout.entity, index) == 0
-    return Slots(
-      values=jnp.where(first[:, None], 0, shown[:, index]),
+    slots = Slots(
+      values=jnp.where(first[:, None], 0, given[:, index]),
       index=index,
       extent=layout.slots,
       valid=valid[None],
-      readout=np.arange(self.budget)[:, None],
-      targets=values[:, index],
-      weight=valid[None].astype(jnp.float32),
     )
+    targets = Targets(
+      values=jnp.asarray(tokens.values)[:, index],
+      weight=valid[None].astype(jnp.float32),
+      readout=np.arange(self.budget)[:, None],
+    )
+    return slots, targets
 
   def draw_scales(self, key: jax.Array, layout: Layout) -> jax.Array:
     """(scales,) bool: which scales of the layout are in the list."""
@@ -182,7 +167,7 @@ class RandomScales(Resample):
       chosen = _without_one(next(keys), chosen, largest & over)
     return chosen
 
-  def _rows(self, chosen, layout):
+  def _chosen_slots(self, chosen, layout):
     """Slots (budget,) of the chosen scales in order, and which are real."""
     area = np.array([h * w for h, w in layout.grids])
     start = np.cumsum(area) - area
@@ -194,8 +179,8 @@ class RandomScales(Resample):
     valid = row < ends[-1]
     return jnp.where(valid, jnp.asarray(start)[scale] + place, 0), valid
 
-  def _shown(self, values, chosen, layout, codec):
-    """(b, slots, c) what every scale is shown if it is in the list."""
+  def _all_given(self, values, chosen, layout, codec):
+    """(b, slots, c) what every scale is given if it is in the list."""
     grids, batch = layout.grids, len(values)
     side = max(max(grid) for grid in grids)
     vectors = codec.embed(values)

@@ -1,64 +1,59 @@
-"""Next scale: every scale is shown the sum of all smaller ones."""
+"""Next scale: every scale is given the sum of all smaller ones."""
 
 import dataclasses
 
 import jax.numpy as jnp
 
-from arvision.structs import Slots, Tokens
+from arvision.feeds.base import (
+  TokenState,
+  all_slots,
+  all_targets,
+  put,
+  step_slots,
+)
+from arvision.structs import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class Residual:
+class Residual(TokenState):
   """The residual pyramid of a multi-scale tokenizer (VAR).
 
   The codec adds scales to a canvas (`merge`) and shrinks the canvas to the
-  grid of the next scale (`view`). The first scale is shown nothing.
+  grid of the next scale (`view`). The first scale is given zeros.
 
   Source: FoundationVision/VAR, idxBl_to_var_input.
   """
 
-  sees_own = False
-
   def train(self, tokens, layout, codec, draw):
-    codes = jnp.asarray(tokens.values)
+    codes = tokens.given
     canvas = codec.canvas(codes.shape[0])
-    first = layout.runs[0].step(0)
-    values = [jnp.zeros((*codes.shape[:1], len(first.index), canvas.shape[-1]))]
+    values = [_zeros(canvas, layout.runs[0].step(0))]
     for s in range(layout.steps - 1):
       canvas = codec.merge(canvas, codes[:, layout.entity_of_token == s], s)
       values.append(codec.view(canvas, s + 1))
-    return Slots(
-      values=jnp.concatenate(values, axis=1),
-      index=layout.index,
-      extent=layout.slots,
-      present=layout.present,
-      targets=codes,
-      weight=jnp.ones((1, layout.tokens), jnp.float32),
-    )
+    slots = all_slots(jnp.concatenate(values, axis=1), layout)
+    return slots, all_targets(jnp.asarray(tokens.values))
 
   def init(self, batch, layout, codec):
-    codes = jnp.zeros((batch, layout.tokens), jnp.int32)
+    codes = super().init(batch, layout, codec)
     return {'codes': codes, 'canvas': codec.canvas(batch)}
 
   def slots(self, state, step, layout, codec):
     canvas = state['canvas']
     if step.s == 0:
-      shape = (canvas.shape[0], len(step.index), canvas.shape[-1])
-      values = jnp.zeros(shape)
-    else:
-      values = codec.view(canvas, step.s)
-    return Slots(
-      values=values,
-      index=step.index,
-      extent=step.extent,
-      present=step.readout >= 0,
-    )
+      return step_slots(_zeros(canvas, step), step)
+    return step_slots(codec.view(canvas, step.s), step)
 
   def push(self, state, step, tokens, layout, codec):
     return {
-      'codes': state['codes'].at[:, step.tokens].set(tokens),
+      'codes': put(state['codes'], step, tokens),
       'canvas': codec.merge(state['canvas'], tokens, step.s),
     }
 
   def finish(self, state):
     return Tokens(state['codes'])
+
+
+def _zeros(canvas, step):
+  """(b, e, c) for the first scale."""
+  return jnp.zeros((len(canvas), len(step.index), canvas.shape[-1]))

@@ -1,50 +1,30 @@
-"""Next token: every slot carries a token that was drawn before."""
+"""Next token: every slot carries a token that was sampled before."""
 
 import dataclasses
 
 import jax.numpy as jnp
 
-from arvision.feeds.base import carried, unknown
-from arvision.layouts.base import take
+from arvision.feeds.base import (
+  TokenState,
+  all_slots,
+  all_targets,
+  carried,
+  step_slots,
+)
 from arvision.ranges import Share
-from arvision.structs import Slots, Tokens
+from arvision.structs import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class Shift:
+class Shift(TokenState):
   """Codes in the slots that the layout names (LlamaGen, 1D tokenizers)."""
 
-  sees_own = False
-
   def train(self, tokens, layout, codec, draw):
-    values = jnp.asarray(tokens.values)
-    return Slots(
-      values=carried(values, layout.token),
-      index=layout.index,
-      extent=layout.slots,
-      present=layout.present,
-      targets=values,
-      weight=jnp.ones((1, layout.tokens), jnp.float32),
-    )
-
-  def init(self, batch, layout, codec):
-    return unknown(batch, layout, codec)
+    slots = all_slots(carried(tokens.given, layout), layout)
+    return slots, all_targets(jnp.asarray(tokens.values))
 
   def slots(self, state, step, layout, codec):
-    return Slots(
-      values=carried(state, take(layout.token, step.index)),
-      index=step.index,
-      extent=step.extent,
-      present=step.readout >= 0,
-    )
-
-  def push(self, state, step, tokens, layout, codec):
-    # Padding (-1) is written outside of the array and dropped.
-    place = jnp.where(step.tokens < 0, layout.tokens, step.tokens)
-    return state.at[:, place].set(tokens, mode='drop')
-
-  def finish(self, state):
-    return Tokens(state)
+    return step_slots(carried(state, layout, step.index), step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +32,9 @@ class Permuted(Shift):
   """Next token along an order that is drawn for every example (RAR).
 
   The layout is a raster whose i-th token is the i-th in the example's order;
-  `Slots.place` and `Slots.aim` say where on the grid it is. Orders grow rarer in
-  the course of a run until all are raster; without a run (evaluation, sampling)
-  they are.
+  `Slots.position` and `Slots.target_position` say where on the grid it is. Random
+  orders grow rarer in the course of a run until all are raster; without a run
+  (evaluation, sampling) they are.
 
   Source: arXiv 2411.00776.
 
@@ -69,19 +49,21 @@ class Permuted(Shift):
   def train(self, tokens, layout, codec, draw):
     if draw.progress is None:
       return super().train(tokens, layout, codec, draw)
-    values = jnp.asarray(tokens.values)
     raster = jnp.arange(layout.tokens)
     over = (draw.progress - self.start) / (self.end - self.start)
     random = draw.uniform('feed/random') < 1 - jnp.clip(over, 0, 1)
     drawn = draw.permutation('feed/order', layout.tokens)
     order = jnp.where(random[:, None], drawn, raster)
-    permuted = Tokens(jnp.take_along_axis(values, order, axis=1))
-    slots = super().train(permuted, layout, codec, draw)
-    return slots.replace(
-      place=_of_slots(order, layout.token), aim=_of_slots(order, layout.aim)
+    permute = lambda x: jnp.take_along_axis(jnp.asarray(x), order, axis=1)
+    permuted = Tokens(permute(tokens.values), permute(tokens.given))
+    slots, targets = super().train(permuted, layout, codec, draw)
+    slots = slots.replace(
+      position=_of_slots(order, layout.token),
+      target_position=_of_slots(order, layout.target_position),
     )
+    return slots, targets
 
 
 def _of_slots(order, token):
-  """Raster numbers (b, n) of the tokens of slots (n,), -1 for none."""
+  """Raster indices (b, n) of the tokens of slots (n,), -1 for none."""
   return jnp.where(token >= 0, order[:, token.clip(0)], -1)

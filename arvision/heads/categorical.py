@@ -1,18 +1,19 @@
 """A distribution over ids."""
 
-from collections.abc import Callable
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
+from arvision.heads.base import Guide
 from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal
 from arvision.layers.spread import spread
 from arvision.ranges import AtLeast0, Below1, Count, Few, Positive, Width
-from arvision.structs import Draw, Slots
+from arvision.structs import Draw, Query
 
 
 class Categorical(nn.Module):
@@ -34,6 +35,9 @@ class Categorical(nn.Module):
   label_smoothing: Below1 = 0.0
   branches: Few = 1
 
+  draws: ClassVar[bool] = True
+  adjustable: ClassVar[tuple[str, ...]] = ()
+
   def setup(self):
     self.maps = [
       Dense(
@@ -46,21 +50,21 @@ class Categorical(nn.Module):
       for r in range(self.branches)
     ]
 
-  def field(self, z: jax.Array, at: Slots) -> jax.Array:
+  def field(self, z: jax.Array, query: Query) -> jax.Array:
     """z (b, t, r, d) -> (b, t, v) float32 logits."""
     z = z.astype(jnp.float32)
     names = ('act_batch', 'act_length', 'act_vocab')
     logits = [spread(f(z[:, :, r]), names) for r, f in enumerate(self.maps)]
     if self.branches == 1:
       return logits[0]
-    present = jnp.asarray(at.present)
+    present = jnp.asarray(query.present)
     # A padded token has no branch at all.
     share = present / jnp.maximum(jnp.sum(present, -1, keepdims=True), 1)
     stacked = jnp.stack(logits, axis=2)
     return jnp.einsum('btrv,tr->btv', stacked, share.astype(jnp.float32))
 
   def loss(
-    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Cross entropy in nats.
 
@@ -68,12 +72,12 @@ class Categorical(nn.Module):
       z: (b, t, r, d).
       targets: (b, t) int32 ids.
       draw: not used.
-      at: rows of the slots that z was read from.
+      query: says which branches a token has.
 
     Returns:
       (b, t) float32 losses, and per-token metrics (b, t).
     """
-    logits = self.field(z, at)
+    logits = self.field(z, query)
     if self.label_smoothing:
       labels = optax.smooth_labels(
         jax.nn.one_hot(targets, self.vocab_size), self.label_smoothing
@@ -88,9 +92,9 @@ class Categorical(nn.Module):
     self,
     z: jax.Array,
     draw: Draw,
-    guide: Callable[[jax.Array], jax.Array],
-    choose: Callable[[jax.Array, Draw], jax.Array],
-    at: Slots,
+    guide: Guide,
+    choose: Any,
+    query: Query,
   ) -> jax.Array:
     """Ids (b, t) int32 of an entity.
 
@@ -99,9 +103,9 @@ class Categorical(nn.Module):
       draw: keys of the b examples.
       guide: merges the two halves of the logits.
       choose: logits (b, t, v) -> ids (b, t).
-      at: rows of the slots.
+      query: see `loss`.
     """
-    return choose(guide(self.field(z, at)), draw)
+    return choose(guide(self.field(z, query)), draw)
 
 
 class Transformed(Categorical):
@@ -122,6 +126,6 @@ class Transformed(Categorical):
     )
     self.norm = AffineLayerNorm(epsilon=self.epsilon)
 
-  def field(self, z: jax.Array, at: Slots) -> jax.Array:
+  def field(self, z: jax.Array, query: Query) -> jax.Array:
     y = jax.nn.gelu(self.transform(z.astype(jnp.float32)), approximate=True)
-    return super().field(self.norm(y), at)
+    return super().field(self.norm(y), query)

@@ -1,8 +1,7 @@
 """A distribution over the levels of a token's channels, one after another."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 from jax.nn.initializers import variance_scaling
 
+from arvision.heads.base import Guide
 from arvision.layers.attention import Attention, Cache, Normed
 from arvision.layers.blocks import AdaLN, Block, ExactGELU
 from arvision.layers.dense import Dense
@@ -18,7 +18,7 @@ from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.stack import BlockInputs, Stack, unstack
 from arvision.ranges import AtLeast0, Below1, Count, Dtype, Few, Natural, Width
-from arvision.structs import Draw, Slots
+from arvision.structs import Draw, Query
 
 # Xavier's uniform numbers, for every channel by itself.
 _xavier = variance_scaling(1.0, 'fan_avg', 'uniform', batch_axis=(0,))
@@ -59,6 +59,9 @@ class Channels(nn.Module):
   remat: str = 'none'
   unroll: Few = 1
   dtype: Dtype = jnp.float32
+
+  draws: ClassVar[bool] = True
+  adjustable: ClassVar[tuple[str, ...]] = ()
 
   def setup(self):
     if sorted(self.order) != [*range(self.channels)]:
@@ -112,19 +115,17 @@ class Channels(nn.Module):
     self.kernel = param(self, 'kernel', _xavier, names, (c, *table[::-1]))
     self.bias = param(self, 'bias', zeros, (None, 'vocab'), (c, self.levels))
 
-  def field(
-    self, z: jax.Array, tokens: jax.Array, at: Slots | None = None
-  ) -> jax.Array:
+  def field(self, z: jax.Array, query: Query) -> jax.Array:
     """Logits of all channels, given the true levels of those before.
 
     Args:
       z: (b, t, 1, d).
-      tokens: (b, t, c) int32 levels.
-      at: not read.
+      query: `values` (b, t, c) int32 levels.
 
     Returns:
       (b, t, c, v) float32, the channels in the order in which they are drawn.
     """
+    tokens = jnp.asarray(query.values)
     batch, count, _ = tokens.shape
     cond = self._cond(z).reshape(batch * count, 1, -1)
     ids = tokens[..., np.array(self.order)].reshape(batch * count, -1)
@@ -143,7 +144,7 @@ class Channels(nn.Module):
     return logits.reshape(batch, count, self.channels, self.levels)
 
   def loss(
-    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Cross entropy in nats, the mean over channels.
 
@@ -151,12 +152,12 @@ class Channels(nn.Module):
       z: (b, t, 1, d).
       targets: (b, t, c) int32 levels.
       draw: not used.
-      at: rows of the slots that z was read from.
+      query: see `field`; its values are set here.
 
     Returns:
       (b, t) float32 losses, and per-token metrics (b, t).
     """
-    logits = self.field(z, targets, at)
+    logits = self.field(z, query.replace(values=targets))
     wanted = targets[..., np.array(self.order)]
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, wanted)
     right = jnp.argmax(logits, -1) == wanted
@@ -167,9 +168,9 @@ class Channels(nn.Module):
     self,
     z: jax.Array,
     draw: Draw,
-    guide: Callable[[jax.Array], jax.Array],
-    choose: Callable[[jax.Array, Draw], jax.Array],
-    at: Slots,
+    guide: Guide,
+    choose: Any,
+    query: Query,
   ) -> jax.Array:
     """Levels (b, t, c) int32 of an entity, channel by channel.
 
@@ -178,7 +179,7 @@ class Channels(nn.Module):
       draw: keys of the b examples; `fold(i)` is that of channel i of the order.
       guide: merges the two halves of the logits.
       choose: logits (b, t, v) -> ids (b, t).
-      at: rows of the slots.
+      query: not used.
     """
     rows, count = z.shape[:2]
     halves = rows // draw.batch

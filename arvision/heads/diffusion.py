@@ -1,16 +1,16 @@
 """A distribution over latents by diffusion, token by token."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from arvision.heads.base import Guide
 from arvision.heads.mlp import TokenMLP
 from arvision.process import diffusion
-from arvision.process.counts import Counts, Same, inner
+from arvision.process.counts import ConstantSteps, Counts, inner
 from arvision.ranges import Natural
-from arvision.structs import Draw, Slots
+from arvision.structs import Draw, Query
 
 
 class Diffusion(TokenMLP):
@@ -26,32 +26,30 @@ class Diffusion(TokenMLP):
     channels, width, depth, repeats, remat, unroll, dtype: see `TokenMLP`.
   """
 
-  counts: Counts = Same(100)
+  counts: Counts = ConstantSteps(100)
   highest: Natural = diffusion.TRAIN_STEPS - 1
 
   adjustable: ClassVar[tuple[str, ...]] = ('counts', 'highest')
   # The noise, and where its variance lies.
   outputs = 2
 
-  def field(
-    self, z: jax.Array, x: jax.Array, times: jax.Array, at: Slots | None = None
-  ) -> jax.Array:
-    """The noise in x, and where its variance lies, see `process.diffusion`.
+  def field(self, z: jax.Array, query: Query) -> jax.Array:
+    """The noise in tokens, and its variance, see `process.diffusion`.
 
     Args:
       z: (b, t, 1, d).
-      x: (b, t, c) float32 tokens with noise; (b, r t, c) with r times as many,
-        all tokens once, then again.
-      times: (b or 1, 1 or r t) int32 in [0, 1000).
-      at: not read.
+      query: `values` (b, t, c) float32 tokens with noise, or (b, r t, c) with r
+        times as many, all tokens once, then again; `level` (b or 1, 1 or r t)
+        int32 times in [0, 1000).
 
     Returns:
       (b, r t, 2, c) float32.
     """
+    x, times = jnp.asarray(query.values), jnp.asarray(query.level)
     return self.network(z, x, times)
 
   def loss(
-    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean squared error of the noise, and the bound that the variance learns.
 
@@ -60,17 +58,17 @@ class Diffusion(TokenMLP):
       targets: (b, t, c) float32 tokens.
       draw: 'head/time' (repeats, t), of which a thousandth is a step, and
         'head/noise' (repeats, t, c) of an example.
-      at: rows of the slots that z was read from.
+      query: see `field`; its values and level are set here.
 
     Returns:
       (b, t) float32 losses, and the metrics 'mse' and 'bound' (bits).
     """
-    terms = self.terms(z, targets, draw, at)
+    terms = self.terms(z, targets, draw, query)
     mse, bits = (jnp.mean(x, 1) for x in terms)
     return mse + bits, {'mse': mse, 'bound': bits}
 
   def terms(
-    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
   ) -> tuple[jax.Array, jax.Array]:
     """Both parts of `loss`, (b, repeats, t) float32 each."""
     batch, count, _ = targets.shape
@@ -83,7 +81,7 @@ class Diffusion(TokenMLP):
     x = jnp.concatenate([targets] * self.repeats, 1)
     rows = diffusion.rows(diffusion.train_table(), time)
     noisy = diffusion.noised(rows, x, noise)
-    field = self.field(z, noisy, time, at)
+    field = self.field(z, query.replace(values=noisy, level=time))
     seen, share = field[..., 0, :], field[..., 1, :]
     mse = jnp.mean((seen - noise) ** 2, -1)
     # The bound shall not pull at the noise: its terms differ too much in size.
@@ -95,9 +93,9 @@ class Diffusion(TokenMLP):
     self,
     z: jax.Array,
     draw: Draw,
-    guide: Callable[..., jax.Array],
+    guide: Guide,
     choose: Any,
-    at: Slots,
+    query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32, by ancestral sampling from noise to data.
 
@@ -110,7 +108,7 @@ class Diffusion(TokenMLP):
         i-th step adds at `fold(i + 1)`.
       guide: merges the two halves of the noise at a level.
       choose: its temperature multiplies the noise that steps add.
-      at: rows of the slots, with the step of the sampler.
+      query: with the step of the sampler.
 
     Raises:
       ValueError: `choose` filters ids.
@@ -120,7 +118,7 @@ class Diffusion(TokenMLP):
         f'top_k={choose.top_k}, top_p={choose.top_p}: latents have no ids to '
         'choose from; wanted config.sampler.choice with a temperature alone'
       )
-    table, count = inner(self.counts, self._rows, at)
+    table, count = inner(self.counts, self._rows, query)
     shape = (z.shape[1], self.channels)
     start = draw.fold(0).normal('head/noise', shape)
     halves = len(z) // len(start)
@@ -131,9 +129,8 @@ class Diffusion(TokenMLP):
       rows = {name: numbers[k] for name, numbers in table.items()}
       time = rows.pop('times')
       both = jnp.concatenate([x] * halves)
-      field: Any = head.apply(
-        variables, z, both, time[None, None], method='field'
-      )
+      asked = query.replace(values=both, level=time[None, None])
+      field: Any = head.apply(variables, z, asked, method='field')
       seen = guide(field[..., 0, :], time / diffusion.TRAIN_STEPS)
       share = field[: len(x), ..., 1, :]
       noise = draw.fold(i + 1).normal('head/noise', shape)

@@ -1,6 +1,5 @@
 """Distributions over latents by flow matching: of an entity, or of a token."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.heads.base import Guide
 from arvision.heads.mlp import TokenMLP
 from arvision.layers.blocks import Block
 from arvision.layers.dense import Dense
@@ -19,10 +19,10 @@ from arvision.layers.position import Rotary
 from arvision.layers.spread import deal
 from arvision.layers.stack import BlockInputs, Stack
 from arvision.layouts import masks
-from arvision.process.counts import Counts, Same
+from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
 from arvision.ranges import AtLeast0, Dtype, Few, Width
-from arvision.structs import Draw, Slots, Template
+from arvision.structs import Draw, Query, Template
 
 
 class Flow(nn.Module):
@@ -65,13 +65,14 @@ class Flow(nn.Module):
   block: Template = Block
   rotary: Rotary | None = None
   levels: str = 'uniform'
-  counts: Counts = Same(25)
+  counts: Counts = ConstantSteps(25)
   solver: Solver = Euler()
   std: AtLeast0 | None = None
   remat: str = 'none'
   unroll: Few = 1
   dtype: Dtype = jnp.float32
 
+  draws: ClassVar[bool] = True
   adjustable: ClassVar[tuple[str, ...]] = ('counts', 'solver')
 
   def setup(self):
@@ -108,42 +109,40 @@ class Flow(nn.Module):
     self.last_adaln = linear((2, self.width), ('embed', None, 'mlp'))
     self.linear = linear((self.channels,), ('embed', None))
 
-  def field(
-    self, z: jax.Array, x: jax.Array, level: jax.Array, at: Slots
-  ) -> jax.Array:
+  def field(self, z: jax.Array, query: Query) -> jax.Array:
     """The velocity, noise - data.
 
     Args:
       z: (b, t, 1, d).
-      x: (b, t, c) float32 tokens at their noise levels.
-      level: (b, s) of every entity, or (b or 1, 1) where all have the same.
-      at: rows of the slots that z was read from.
+      query: `values` (b, t, c) float32 tokens at the noise levels `level`, (b, s)
+        of every entity or (b or 1, 1) where all have the same; `entity` and
+        `coords` of the tokens.
 
     Returns:
       (b, t, c) float32.
     """
     z = z[:, :, 0]
-    level = self.level(as_time(level))
+    level = self.level(as_time(jnp.asarray(query.level)))
     if level.shape[1] > 1:
-      level = deal(level, at.entity)
+      level = deal(level, query.entity)
     cond = self.cond(z.astype(jnp.float32)) + level
     rotation = None
     if self.rotary is not None:
-      rotation = self.rotary.at(at.coords, self.width // self.heads)
+      rotation = self.rotary.at(query.coords, self.width // self.heads)
     inputs = BlockInputs(
-      mask=_within(at.entity),
+      mask=_within(query.entity),
       modulation=cond,
       level=level,
       memory=z,
       rotation=rotation,
     )
-    h, _ = self.stack(self.input(x).astype(self.dtype), inputs)
+    h, _ = self.stack(self.input(query.values).astype(self.dtype), inputs)
     two = self.last_adaln(jax.nn.silu(cond))
     h = self.last_norm(h.astype(jnp.float32))
     return self.linear(modulate(h, two[..., 1, :], two[..., 0, :]))
 
   def loss(
-    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean squared error of the velocity.
 
@@ -152,25 +151,26 @@ class Flow(nn.Module):
       targets: (b, t, c) float32 tokens.
       draw: 'head/level' (s,) of every entity and 'head/noise' (t, c) of an
         example.
-      at: rows of the slots that z was read from; all entities of the layout.
+      query: of the tokens of all entities of the layout.
 
     Returns:
       (b, t) float32 losses, and no metrics.
     """
-    entities = 1 + int(np.max(np.asarray(at.entity)))
+    entities = 1 + int(np.max(np.asarray(query.entity)))
     level = draw_levels(self.levels, draw, 'head/level', (entities,))
     noise = draw.normal('head/noise', targets.shape[1:])
-    x = mix(targets, noise, level[:, at.entity])
-    error = self.field(z, x, level, at) - (noise - targets)
+    x = mix(targets, noise, level[:, query.entity])
+    asked = query.replace(values=x, level=level)
+    error = self.field(z, asked) - (noise - targets)
     return jnp.mean(error**2, -1), {}
 
   def sample(
     self,
     z: jax.Array,
     draw: Draw,
-    guide: Callable[..., jax.Array],
+    guide: Guide,
     choose: Any,
-    at: Slots,
+    query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32 of an entity.
 
@@ -182,9 +182,9 @@ class Flow(nn.Module):
         step.
       guide: merges the two halves of the velocity at a level.
       choose: not used.
-      at: rows of the slots, with the step of the sampler.
+      query: of the tokens, with the step of the sampler.
     """
-    return _drawn(self, z, draw, guide, at)
+    return _solved(self, z, draw, guide, query)
 
 
 def _within(entity):
@@ -207,30 +207,28 @@ class TokenFlow(TokenMLP):
   """
 
   levels: str = 'uniform'
-  counts: Counts = Same(25)
+  counts: Counts = ConstantSteps(25)
   solver: Solver = Euler()
 
   adjustable: ClassVar[tuple[str, ...]] = Flow.adjustable
 
-  def field(
-    self, z: jax.Array, x: jax.Array, level: jax.Array, at: Slots | None = None
-  ) -> jax.Array:
+  def field(self, z: jax.Array, query: Query) -> jax.Array:
     """The velocity, noise - data.
 
     Args:
       z: (b, t, 1, d).
-      x: (b, t, c) float32 tokens at their noise levels; (b, r t, c) with r times
-        as many, all tokens once, then again.
-      level: (b or 1, 1 or r t).
-      at: not read.
+      query: `values` (b, t, c) float32 tokens at the noise levels `level`
+        (b or 1, 1 or t); (b, r t, c) with r times as many, all tokens once, then
+        again.
 
     Returns:
       (b, r t, c) float32.
     """
+    x, level = jnp.asarray(query.values), jnp.asarray(query.level)
     return self.network(z, x, 1000 * level)[..., 0, :]
 
   def loss(
-    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean squared error of the velocity.
 
@@ -239,7 +237,7 @@ class TokenFlow(TokenMLP):
       targets: (b, t, c) float32 tokens.
       draw: 'head/level' (repeats, t) and 'head/noise' (repeats, t, c) of an
         example.
-      at: not read.
+      query: see `field`; its values and level are set here.
 
     Returns:
       (b, t) float32 losses, and no metrics.
@@ -251,7 +249,8 @@ class TokenFlow(TokenMLP):
     noise = noise.reshape(batch, -1, self.channels)
     data = jnp.concatenate([targets] * self.repeats, 1)
     level = level.reshape(batch, -1)
-    error = self.field(z, mix(data, noise, level), level) - (noise - data)
+    asked = query.replace(values=mix(data, noise, level), level=level)
+    error = self.field(z, asked) - (noise - data)
     squares = jnp.mean(error**2, -1)
     return jnp.mean(squares.reshape(batch, *shape), 1), {}
 
@@ -259,15 +258,15 @@ class TokenFlow(TokenMLP):
     self,
     z: jax.Array,
     draw: Draw,
-    guide: Callable[..., jax.Array],
+    guide: Guide,
     choose: Any,
-    at: Slots,
+    query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32, see `Flow.sample`."""
-    return _drawn(self, z, draw, guide, at)
+    return _solved(self, z, draw, guide, query)
 
 
-def _drawn(head, z, draw, guide, at):
+def _solved(head, z, draw, guide, query):
   """Tokens of a head with a velocity field; both halves look at the same x."""
   noise = draw.normal('head/noise', (z.shape[1], head.channels))
   halves = len(z) // len(noise)
@@ -275,9 +274,7 @@ def _drawn(head, z, draw, guide, at):
 
   def velocity(x, level):
     both = jnp.concatenate([x] * halves)
-    field = pure.apply(
-      variables, z, both, level[None, None], at, method='field'
-    )
-    return guide(field, level)
+    asked = query.replace(values=both, level=level[None, None])
+    return guide(pure.apply(variables, z, asked, method='field'), level)
 
-  return solve(head.solver, head.counts, velocity, noise, draw, at)
+  return solve(head.solver, head.counts, velocity, noise, draw, query)

@@ -1,6 +1,7 @@
 """A small MLP that is given every token by itself, with z as its condition."""
 
 import functools
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -79,6 +80,7 @@ class TokenMLP(nn.Module):
   unroll: Few = 1
   dtype: Dtype = jnp.float32
 
+  draws: ClassVar[bool] = True
   # Numbers per channel.
   outputs = 1
 

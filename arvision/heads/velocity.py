@@ -1,5 +1,7 @@
 """A velocity, where the backbone itself takes the noise away."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,14 +9,14 @@ import jax.numpy as jnp
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal
 from arvision.ranges import AtLeast0, Width
-from arvision.structs import Draw, Slots
+from arvision.structs import Draw, Query
 
 
 class Velocity(nn.Module):
   """The velocity of every token by a linear map in float32; squared error.
 
-  It has a field and cannot draw: `samplers.refine.Refine` follows the field
-  through the whole network.
+  It has a field and samples nothing: `samplers.refine.Refine` follows the
+  field through the whole network.
 
   Source: arXiv 2502.20388 (xAR).
 
@@ -26,18 +28,21 @@ class Velocity(nn.Module):
   channels: Width
   std: AtLeast0 | None = None
 
+  draws: ClassVar[bool] = False
+  adjustable: ClassVar[tuple[str, ...]] = ()
+
   def setup(self):
     self.linear = Dense(
       (self.channels,), ('embed', None), kernel_init=normal(self.std)
     )
 
-  def field(self, z: jax.Array, at: Slots) -> jax.Array:
+  def field(self, z: jax.Array, query: Query) -> jax.Array:
     """z (b, t, 1, d) -> (b, t, c) float32 velocities, see `process.flow`."""
-    del at  # other heads read where they are
+    del query  # other heads read it
     return self.linear(z[:, :, 0].astype(jnp.float32))
 
   def loss(
-    self, z: jax.Array, targets: jax.Array, draw: Draw, at: Slots
+    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Squared error, the mean over channels.
 
@@ -45,10 +50,10 @@ class Velocity(nn.Module):
       z: (b, t, 1, d).
       targets: (b, t, c) float32 velocities.
       draw: not used.
-      at: rows of the slots that z was read from.
+      query: not used.
 
     Returns:
       (b, t) float32 losses, and no metrics.
     """
     del draw
-    return jnp.mean((self.field(z, at) - targets) ** 2, -1), {}
+    return jnp.mean((self.field(z, query) - targets) ** 2, -1), {}

@@ -1,7 +1,6 @@
-"""Conditions: what an image shall show, as prefix and modulation.
+"""Conditions: what an image shall show, as prefix and modulation."""
 
-`blank(b)` of a condition gives the arrays that it reads of a batch, as zeros.
-"""
+from typing import ClassVar, Protocol
 
 import flax.linen as nn
 import jax
@@ -13,6 +12,48 @@ from arvision.layers.level import LevelEmbedding, as_time
 from arvision.layers.param import fixed, normal, param
 from arvision.ranges import AtLeast0, Count, Natural, Share, Width
 from arvision.structs import Cond, Slots
+
+
+class Condition(Protocol):
+  """A Linen module: what an image shall show -> vectors for the backbone.
+
+  Attributes:
+    drop: share of training examples that get the null condition instead.
+    reads_slots: whether it reads noise levels from the slots, so that samplers
+      ask it again at every step.
+  """
+
+  drop: float
+  reads_slots: ClassVar[bool]
+
+  def blank(self, batch: int) -> dict:
+    """The arrays that it reads of a batch, as zeros; leading axis b."""
+
+  def __call__(
+    self, inputs: dict, slots: Slots | None = None, *, null: jax.Array
+  ) -> Cond:
+    """The condition of a batch; `null` (b,) bool is True for no condition."""
+
+
+class NoCondition(nn.Module):
+  """What a model has whose config states no condition.
+
+  Attributes:
+    drop: see `ClassLabel`; there is nothing to drop.
+  """
+
+  drop: Share = 0.0
+
+  reads_slots: ClassVar[bool] = False
+
+  def blank(self, batch: int) -> dict:
+    del batch
+    return {}
+
+  def __call__(self, inputs: dict, slots=None, *, null: jax.Array) -> Cond:
+    """An empty condition."""
+    del inputs, slots, null
+    return Cond()
 
 
 class ClassLabel(nn.Module):
@@ -44,6 +85,8 @@ class ClassLabel(nn.Module):
   steps: Natural = 0
   drop: Share = 0.1
   std: AtLeast0 = 0.02
+
+  reads_slots: ClassVar[bool] = False
 
   def blank(self, batch: int) -> dict:
     return {'label': np.zeros(batch, np.int32)}
@@ -105,6 +148,8 @@ class ClassAndLevel(nn.Module):
   std: AtLeast0 = 0.02
   level_std: AtLeast0 | None = None
 
+  reads_slots: ClassVar[bool] = True
+
   def blank(self, batch: int) -> dict:
     return {'label': np.zeros(batch, np.int32)}
 
@@ -147,6 +192,8 @@ class Caption(nn.Module):
   width: Width
   drop: Share = 0.1
   std: AtLeast0 = 0.02
+
+  reads_slots: ClassVar[bool] = False
 
   def blank(self, batch: int) -> dict:
     shape = (batch, self.length)

@@ -135,13 +135,13 @@ class Aimed(nn.Module):
       return jnp.asarray(param(self, name, init, (None, 'embed'), shape))
 
     index = slots.index
-    place, aim = slots.place, slots.aim
-    place = take(layout.token, index) if place is None else place
-    aim = take(layout.aim, index) if aim is None else aim
-    place = jnp.where(place < 0, index, layout.prefix + place)
-    own = table('place')[place]
-    aimed = table('aim')[layout.prefix + jnp.maximum(aim, 0)]
-    return own + jnp.where((aim >= 0)[..., None], aimed, 0)
+    position, target = slots.position, slots.target_position
+    position = take(layout.token, index) if position is None else position
+    target = take(layout.target_position, index) if target is None else target
+    position = jnp.where(position < 0, index, layout.prefix + position)
+    own = table('place')[position]
+    targets = table('aim')[layout.prefix + jnp.maximum(target, 0)]
+    return own + jnp.where((target >= 0)[..., None], targets, 0)
 
 
 def rotations(coords: Any, dim: int, base: float) -> Any:

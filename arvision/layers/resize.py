@@ -75,7 +75,7 @@ def _cubic(x, a=-0.75):
   return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a if x < 2 else 0.0
 
 
-def resize(x: jax.Array, size: tuple[int, int], kind: str) -> jax.Array:
+def resize(x: jax.Array, size: tuple[int, ...], kind: str) -> jax.Array:
   """Resamples (b, h, w, c) to (b, *size, c), computed in float32.
 
   Args:

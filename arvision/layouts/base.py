@@ -84,7 +84,7 @@ class Layout:
     readout: (t, r) int32 slot that predicts a token, per branch; -1 absent.
     grids: (height, width) per scale; what the tokenizer must emit.
     window: how many past entities are visible; 0 = own only, None = all.
-      Prefix slots stay visible.
+      Slots before the first step stay visible.
     longest: entities a scanned run may hold. Shorter runs see fewer empty
       slots of the cache and compile more programs.
     pad_to: steps after the first have this many slots and tokens, so that
@@ -135,13 +135,13 @@ class Layout:
     return (self.entity + self.steps * self.stream).astype(np.int32)
 
   @functools.cached_property
-  def aim(self) -> np.ndarray:
+  def target_position(self) -> np.ndarray:
     """(n,) int32 token that a slot predicts (in its first branch), -1 none."""
-    aim = np.full(self.slots, NO_TOKEN, np.int32)
+    target = np.full(self.slots, NO_TOKEN, np.int32)
     for branch in self.readout.T[::-1]:
       there = np.flatnonzero(branch >= 0)
-      aim[branch[there]] = there
-    return aim
+      target[branch[there]] = there
+    return target
 
   @functools.cached_property
   def order(self) -> np.ndarray:
@@ -152,11 +152,6 @@ class Layout:
   def unorder(self) -> np.ndarray:
     """(t,) the inverse of `order`: x[order][unorder] == x."""
     return np.argsort(self.order).astype(np.int32)
-
-  @functools.cached_property
-  def present(self) -> np.ndarray:
-    """(t, r) bool: the branches that predict each token."""
-    return self.readout >= 0
 
   @functools.cached_property
   def runs(self) -> tuple[Run, ...]:

@@ -3,7 +3,7 @@
 `Pattern` is the mask of rows that are known before anything runs: it can be
 asked for its blocks one by one, which is what a block-sparse kernel wants.
 
-Without `window`, prefix and padding the predicate equals, bit for bit, the
+Without `window` and padding the predicate equals, bit for bit, the
 masks that the official code of LlamaGen, VAR, FlowAR, xAR, NAR, BD3LM and
 ACDiT builds (tests/parts/test_masks.py holds them against recorded arrays).
 """
@@ -24,7 +24,6 @@ class Rows(NamedTuple):
   index: Any
   entity: Any
   stream: Any
-  prefix: Any
   valid: Any = True
 
 
@@ -36,15 +35,16 @@ def attend(q: Rows, k: Rows, window: int | None = None) -> Any:
 
   Args:
     q, k: rows; q.index (..., n, 1) against k.index (..., 1, m).
-    window: past entities that stay visible (0 none, None all); prefix slots
-      are visible whatever the window.
+    window: past entities that stay visible (0 none, None all). Slots before
+      the first step (negative entities, a caption) are visible whatever the
+      window.
 
   Returns:
     (..., n, m) bool.
   """
   past = (k.stream == 0) & (k.entity < q.entity)
   if window is not None:
-    past &= (k.entity >= q.entity - window) | k.prefix
+    past &= (k.entity >= q.entity - window) | (k.entity < 0)
   same = (q.stream == k.stream) & (q.entity == k.entity)
   return (past | same) & (k.valid | (q.index == k.index))
 
@@ -59,8 +59,7 @@ def rows(layout: Layout, index: Any, xp: Any = np, valid: Any = True) -> Rows:
     valid: True, or (..., n) bool.
   """
   entity, stream = xp.asarray(layout.entity), xp.asarray(layout.stream)
-  prefix = index < layout.prefix
-  return Rows(index, entity[index], stream[index], prefix, valid)
+  return Rows(index, entity[index], stream[index], valid)
 
 
 def query(r: Rows) -> Rows:
@@ -82,13 +81,11 @@ class Pattern:
 
   Attributes:
     entity, stream: (n,) int32, see `Layout`.
-    prefix: (n,) bool.
     window: see `attend`.
   """
 
   entity: np.ndarray
   stream: np.ndarray
-  prefix: np.ndarray
   window: Count | None = None
 
   @property
@@ -98,8 +95,7 @@ class Pattern:
   def rows(self, index: Any, valid: Any = True) -> Rows:
     """The predicate's view of some rows, by number or slice."""
     number = np.arange(self.slots, dtype=np.int32)[index]
-    columns = self.entity, self.stream, self.prefix
-    return Rows(number, *(x[index] for x in columns), valid)
+    return Rows(number, self.entity[index], self.stream[index], valid)
 
   def block(self, q: slice, k: slice) -> np.ndarray:
     """(queries, keys) bool: a block of the mask."""
@@ -170,7 +166,7 @@ class Pattern:
 
   @functools.cached_property
   def _key(self):
-    columns = self.entity, self.stream, self.prefix
+    columns = self.entity, self.stream
     return self.window, *(np.ascontiguousarray(x).tobytes() for x in columns)
 
   def __eq__(self, other: object) -> bool:
@@ -190,13 +186,13 @@ def pattern(layout: Layout, index: np.ndarray) -> Pattern:
   if index is layout.index:
     return _whole(layout)
   r = rows(layout, index)
-  return Pattern(r.entity, r.stream, r.prefix, layout.window)
+  return Pattern(r.entity, r.stream, layout.window)
 
 
 @functools.lru_cache(maxsize=64)
 def _whole(layout):
   r = rows(layout, layout.index)
-  return Pattern(r.entity, r.stream, r.prefix, layout.window)
+  return Pattern(r.entity, r.stream, layout.window)
 
 
 def same(entity: np.ndarray) -> Pattern:
@@ -210,8 +206,7 @@ def same(entity: np.ndarray) -> Pattern:
     entity, window = np.zeros_like(entity), None
   else:
     window = 0
-  nothing = np.zeros_like(entity)
-  return Pattern(entity, nothing, nothing.astype(bool), window)
+  return Pattern(entity, np.zeros_like(entity), window)
 
 
 def dense(layout: Layout) -> np.ndarray:

@@ -1,77 +1,10 @@
-"""Layouts of 1D tokens, and the two-stream doubling of any layout."""
+"""The two-stream doubling of any layout."""
 
 import functools
 
 import numpy as np
 
-from arvision.layouts.base import NO_TOKEN, Layout
-from arvision.ranges import Count, Natural
-
-
-@functools.cache
-def line(
-  length: Count,
-  group: Count = 1,
-  prefix: Natural = 1,
-  longest: Count | None = None,
-) -> Layout:
-  """1D tokens, one or a group per step (TiTok, FlexTok, JPEG-LM).
-
-  The slots of an entity carry the tokens of the entity before it; the first
-  `group` slots are filled by the condition.
-
-  Args:
-    length: tokens.
-    group: tokens per step; must divide `length`.
-    prefix: condition slots, at least `group`.
-    longest: see `Layout`.
-
-  Raises:
-    ValueError: the group does not divide the length or exceeds the prefix.
-  """
-  if length % group or prefix < group:
-    raise ValueError(
-      f'groups of {group} need a length they divide (got {length}) and a '
-      f'prefix of at least {group} (got {prefix})'
-    )
-  lead = prefix - group
-  token = np.arange(length, dtype=np.int32)
-  carried = token[:-group] if length > group else token[:0]
-  entity = np.concatenate([np.arange(-lead, 0), token // group])
-  coords = np.concatenate(
-    [np.full((prefix, 1), np.nan), carried[:, None].astype(np.float32)]
-  )
-  return Layout(
-    prefix=prefix,
-    entity=entity.astype(np.int32),
-    stream=np.zeros(lead + length, np.int32),
-    token=np.concatenate([np.full(prefix, NO_TOKEN, np.int32), carried]),
-    coords=coords.astype(np.float32),
-    readout=(lead + token)[:, None],
-    grids=((1, length),),
-    longest=longest,
-  )
-
-
-@functools.cache
-def blocks(length: Count, block: Count) -> Layout:
-  """1D tokens in blocks, every token in its own slot (block diffusion).
-
-  Raises:
-    ValueError: the block does not divide the length.
-  """
-  if length % block:
-    raise ValueError(f'blocks of {block} do not divide {length} tokens')
-  token = np.arange(length, dtype=np.int32)
-  return Layout(
-    prefix=0,
-    entity=token // block,
-    stream=np.zeros(length, np.int32),
-    token=token,
-    coords=token[:, None].astype(np.float32),
-    readout=token[:, None],
-    grids=((1, length),),
-  )
+from arvision.layouts.base import Layout
 
 
 @functools.cache

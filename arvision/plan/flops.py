@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jax.interpreters import partial_eval
+
 # How JAX marks, in the path of an equation, what a backward pass computes again.
 _AGAIN = 'rematted_computation'
 
@@ -53,10 +55,15 @@ class Flops:
 
 
 def count(jaxpr: Any) -> Flops:
-  """The FLOPs of a closed jaxpr, `jax.make_jaxpr(f)(...)`."""
+  """The FLOPs of a closed jaxpr, `jax.make_jaxpr(f)(...)`.
+
+  Without those of values that nothing uses, which the compiler drops too.
+  """
+  outputs = [True] * len(jaxpr.jaxpr.outvars)
+  used, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, outputs)
   layers: dict[str, Count] = {}
   loops: list[Any] = []
-  for path, flops in _walk(jaxpr.jaxpr, '', 1.0, loops):
+  for path, flops in _walk(used, '', 1.0, loops):
     layer = layers.setdefault(name(path), Count())
     if _AGAIN in path:
       layer.again += flops
@@ -68,7 +75,7 @@ def count(jaxpr: Any) -> Flops:
 def name(path: str) -> str:
   """The module of an equation's path.
 
-  'jvp(ARModel.loss)/backbone/backbone._layers/stack/layers/block/mlp/fc1' ->
+  'jvp(ARModel.losses)/backbone/backbone._layers/stack/layers/block/mlp/fc1' ->
   'backbone/stack/block/mlp/fc1'.
   """
   found: list[str] = []

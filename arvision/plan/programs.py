@@ -143,6 +143,11 @@ class Programs:
         '--program=sample: the config is of a tokenizer, which draws nothing '
         'by itself; wanted --program=train'
       )
+    if self._task.sampler is None:
+      raise ConfigError(
+        '--program=sample: the config has no config.sampler; wanted '
+        '--program=train'
+      )
     parts = self._placement.batch_parts
     if batch % parts:
       raise ConfigError(

@@ -7,7 +7,6 @@ Source: arXiv 2505.20297; Qinyu-Allen-Zhao/DiSA.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from arvision.build import Checked
 from arvision.ranges import Few
-from arvision.structs import Slots
+from arvision.structs import Query
 
 
 class Counts(Protocol):
@@ -28,7 +27,7 @@ class Counts(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Same(Checked):
+class ConstantSteps(Checked):
   """As many at every step.
 
   Attributes:
@@ -60,31 +59,13 @@ class Falling(Checked):
         f'first={self.first}, last={self.last}: wanted last <= first'
       )
 
-  def share(self, rest: float) -> float:
-    """Share of the way from `last` to `first`, given that of the steps left."""
-    return rest
-
   def __call__(self, s, steps):
     rest = (steps - 1 - s) / max(steps - 1, 1)
-    return int(self.share(rest) * (self.first - self.last) + self.last)
-
-
-class Cosine(Falling):
-  """The same along half a cosine."""
-
-  def share(self, rest):
-    return 0.5 * (1 + math.cos(math.pi * (1 - rest)))
-
-
-class TwoStage(Falling):
-  """`first` for the first half of the steps, then `last`."""
-
-  def share(self, rest):
-    return float(rest > 0.5)
+    return int(rest * (self.first - self.last) + self.last)
 
 
 def inner(
-  counts: Counts, make: Callable[[int], dict[str, np.ndarray]], at: Slots
+  counts: Counts, make: Callable[[int], dict[str, np.ndarray]], query: Query
 ) -> tuple[dict[str, jax.Array], Any]:
   """The numbers of the inner loop at a step of the outer one.
 
@@ -93,15 +74,15 @@ def inner(
   Args:
     counts: inner steps.
     make: their number -> name -> (n,) numbers; n may differ.
-    at: with the step and how many there are.
+    query: with the step and how many there are.
 
   Returns:
     name -> (longest n,) float32 or int32 numbers of this step, zeros beyond its
     own; and how many inner steps it has, traced only where steps differ.
   """
-  steps = max(at.steps, 1)
-  if isinstance(at.step, int):
-    each = [counts(at.step, steps)]
+  steps = max(query.steps, 1)
+  if isinstance(query.step, int):
+    each = [counts(query.step, steps)]
   else:
     each = [counts(s, steps) for s in range(steps)]
   kinds = sorted({*each})
@@ -114,9 +95,9 @@ def inner(
     rows = [np.pad(t[name], (0, longest - len(t[name]))) for t in made]
     return _as32(np.stack(rows))
 
-  row = jnp.asarray([kinds.index(count) for count in each])[at.step]
+  row = jnp.asarray([kinds.index(count) for count in each])[query.step]
   table = {name: stacked(name)[row] for name in made[0]}
-  return table, jnp.asarray(each)[at.step]
+  return table, jnp.asarray(each)[query.step]
 
 
 def _as32(x):

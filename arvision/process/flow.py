@@ -19,7 +19,7 @@ import numpy as np
 from arvision.build import Checked
 from arvision.process.counts import Counts, inner
 from arvision.ranges import Few, Share
-from arvision.structs import Draw, Slots
+from arvision.structs import Draw, Query
 
 LEVELS = ('logit_normal', 'uniform')
 
@@ -176,7 +176,7 @@ def solve(
   velocity: Callable[[jax.Array, jax.Array], jax.Array],
   noise: jax.Array,
   draw: Draw,
-  at: Slots,
+  query: Query,
 ) -> jax.Array:
   """From noise to data, in as many steps as this step of the sampler has.
 
@@ -186,7 +186,7 @@ def solve(
     velocity: x (b, ..., c) and the level () -> (b, ..., c).
     noise: (b, ..., c) float32.
     draw: `fold(i)` is that of the i-th step.
-    at: with the step of the sampler.
+    query: with the step of the sampler.
 
   Returns:
     (b, ..., c) float32.
@@ -197,7 +197,7 @@ def solve(
     steps = np.array([len(levels) - 1])
     return {'level': levels[:-1], 'to': levels[1:], 'steps': steps}
 
-  table, count = inner(counts, make, at)
+  table, count = inner(counts, make, query)
   # Some solvers take fewer steps than they are asked for.
   if isinstance(count, int):
     count = len(table['level'])

@@ -18,7 +18,7 @@ from arvision.structs import Draw
 SCHEDULES = ('arccos', 'cosine')
 
 
-def hidden_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
+def masked_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
   """From 1 at progress 0 to 0 at progress 1.
 
   Args:
@@ -36,7 +36,7 @@ def hidden_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
   raise ValueError(f"schedule='{schedule}': wanted one of {SCHEDULES}")
 
 
-def hidden_counts(schedule: str, steps: int, tokens: int) -> list[int]:
+def masked_counts(schedule: str, steps: int, tokens: int) -> list[int]:
   """How many of `tokens` are hidden after each of `steps`.
 
   At least one token is drawn at every step, as long as there are any, and one
@@ -44,7 +44,7 @@ def hidden_counts(schedule: str, steps: int, tokens: int) -> list[int]:
   """
   counts, left = [], tokens
   for i in range(1, steps):
-    share = hidden_share(schedule, i / steps, math)
+    share = masked_share(schedule, i / steps, math)
     left = max(min(1, tokens), min(left - 1, math.floor(tokens * share)))
     counts.append(left)
   return [*counts, 0]

@@ -1,100 +1,32 @@
-"""Entity-by-entity sampling against a cache of fixed size."""
+"""Entity-by-entity sampling: the head samples an entity at once."""
 
 import dataclasses
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from arvision.layers.attention import Cache
-from arvision.layouts.base import Step
-from arvision.process.guidance import guide
 from arvision.ranges import Natural
-from arvision.samplers.base import Known, Sampler, tile
-from arvision.structs import Draw, Tokens
+from arvision.samplers.base import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
 class EntityAR(Sampler):
-  """Steps of a layout in order: one forward per entity, one draw per token.
-
-  Runs of equal entities are scanned, others unrolled, so the whole loop is one
-  compiled program.
+  """One forward pass per entity, and one draw per token.
 
   Attributes:
-    best: steps at which the best id is taken instead (FlexVAR's odd scales);
-      of a layout that is not scanned.
+    greedy_steps: steps at which the likeliest id is taken (FlexVAR's odd
+      scales); of a layout that is not scanned.
   """
 
-  best: tuple[Natural, ...] = ()
+  greedy_steps: tuple[Natural, ...] = ()
 
-  def __call__(
-    self,
-    model: Any,
-    inputs: dict,
-    draw: Draw,
-    batch: int,
-    known: Known | None = None,
-  ) -> Tokens:
-    """Draws the tokens of a batch.
-
-    Args:
-      model: a `BoundModel`.
-      inputs: of the condition, leading axis b.
-      draw: keys of the b examples.
-      batch: b.
-      known: tokens that are taken in the place of drawn ones, or None.
-    """
-    layout = model.layout
-    halves = 2 if self.guidance.active else 1
-    null = jnp.repeat(jnp.arange(halves) > 0, batch)
-    cond = model.condition(tile(inputs, halves), null)
-
-    def advance(carry, step: Step):
-      state, cache = carry
-      slots = dataclasses.replace(
-        model.feed_slots(state, step), step=step.s, steps=layout.steps
-      )
-      rows = dataclasses.replace(slots, values=tile(slots.values, halves))
-      z, cache = model.read(rows, cond, cache, step.readout)
-
-      def merge(field, level=None):
-        if halves == 1:
-          return field
-        scale = self.guidance(step.s, layout.steps, level)
-        return guide(*jnp.split(field, 2), scale)
-
-      z, merge = self.guided(z, merge)
-      choice = self.choice
-      if self.best and int(step.s) in self.best:
-        choice = dataclasses.replace(choice, temperature=0.0)
-      tokens = model.draw(
-        z, draw.fold(step.s), merge, choice, slots, step.readout
-      )
-      if known is not None:
-        tokens = known.over(tokens, step.tokens)
-      return model.push(state, step, tokens), cache
-
-    carry = model.start(batch), model.empty_cache(halves * batch)
-    for run in layout.runs:
-      if run.count == 1:
-        carry = advance(carry, run.step(0))
-      else:
-        # A loop that reads a part of what it carries would copy it all: what it
-        # sees is cut out before, and put back after.
-        state, whole = carry
-        seen = _caches(lambda cache, run=run: cache.first(run.extent), whole)
-        (state, seen), _ = jax.lax.scan(
-          lambda carry, i, run=run: (advance(carry, run.step(i, jnp)), None),
-          (state, seen),
-          jnp.arange(run.count),
-        )
-        carry = state, _caches(Cache.over, seen, whole)
-    return model.finish(carry[0])
-
-
-def _caches(f, tree, *rest):
-  """f over the key-value caches of a tree; what else a backbone keeps stays whole."""
-  is_cache = lambda x: isinstance(x, Cache)
-  apply = lambda x, *others: f(x, *others) if is_cache(x) else x
-  return jax.tree.map(apply, tree, *rest, is_leaf=is_cache)
+  def within(self, network, state, cache, step, draw, known, plan):
+    model, steps = network.model, network.model.layout.steps
+    slots = model.feed_slots(state, step)
+    scale = lambda level: self.guidance(step.s, steps, level)
+    z, merge, cache = network.look(slots, step.readout, scale, cache)
+    choice = self.choice
+    if self.greedy_steps and int(step.s) in self.greedy_steps:
+      choice = dataclasses.replace(choice, temperature=0.0)
+    query = model.query(slots, step.readout, step.s, steps)
+    tokens = model.draw(z, draw, merge, choice, query)
+    if known is not None:
+      tokens = known.over(tokens, step.tokens)
+    return model.push(state, step, tokens), cache, None

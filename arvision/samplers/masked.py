@@ -1,29 +1,26 @@
 """Sampling of many tokens at once, the surest kept first (MaskGIT)."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.process.guidance import guide
 from arvision.process.masking import (
   NoisyLogits,
   Policy,
-  hidden_counts,
   least_sure,
+  masked_counts,
 )
 from arvision.ranges import Few
-from arvision.samplers.base import HoleFilling, Known, tile
-from arvision.structs import Draw, Tokens
+from arvision.samplers.base import Filling, over_all
 
-_HIDDEN = -1
+_MASKED = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class Masked(HoleFilling):
-  """All hidden tokens are drawn at every step, and the least sure hidden again.
+class Masked(Filling):
+  """All masked tokens are sampled at every step, the least sure masked again.
 
   What has been kept once never changes. `choice` filters the logits; with a
   temperature of 0 the best ids are taken and nothing is random.
@@ -32,7 +29,7 @@ class Masked(HoleFilling):
 
   Attributes:
     steps: of the loop.
-    schedule: of `process.masking`, how many tokens stay hidden.
+    schedule: of `process.masking`, how many tokens stay masked.
     policy: how ids are drawn and ranked.
   """
 
@@ -40,51 +37,36 @@ class Masked(HoleFilling):
   schedule: str = 'arccos'
   policy: Policy = NoisyLogits(4.5)
 
-  def run(
-    self,
-    model: Any,
-    inputs: dict,
-    draw: Draw,
-    batch: int,
-    known: Known | None = None,
-  ) -> tuple[Tokens, jax.Array, jax.Array]:
-    layout = model.layout
-    halves = 2 if self.guidance.active else 1
-    null = jnp.repeat(jnp.arange(halves) > 0, batch)
-    cond = model.condition(tile(inputs, halves), null)
-    start = jnp.full((batch, layout.tokens), _HIDDEN, jnp.int32)
+  def within(self, network, state, cache, step, draw, known, plan):
+    model, count = network.model, len(step.tokens)
+    start = jnp.full((draw.batch, count), _MASKED, jnp.int32)
     if known is not None:
-      start = known.over(start)
-    # Row u: how many of u tokens stay hidden after every step.
+      start = known.over(start, step.tokens)
+    # Row u: how many of u tokens stay masked after every step.
     counts = np.array(
-      [
-        hidden_counts(self.schedule, self.steps, u)
-        for u in range(layout.tokens + 1)
-      ]
+      [masked_counts(self.schedule, self.steps, u) for u in range(count + 1)]
     )
-    left = jnp.asarray(counts)[jnp.sum(start == _HIDDEN, -1)].T
+    left = jnp.asarray(counts)[jnp.sum(start == _MASKED, -1)].T
 
-    def advance(values, step):
-      i, left = step
-      hole = values == _HIDDEN
-      shown = (jnp.where(hole, 0, values), hole)
-      slots = model.shown(*tile(shown, halves))
-      z, _ = model.read(slots, cond, None, layout.readout)
-
-      def merge(field, level=None):
-        if halves == 1:
-          return field
-        scale = self.guidance(i, self.steps, level)
-        return guide(*jnp.split(field, 2), scale)
-
-      z, merge = self.guided(z, merge)
-      logits = merge(model.field(z, slots))
+    def advance(values, pass_):
+      i, left = pass_
+      masked = values == _MASKED
+      given = model.push(state, step, jnp.where(masked, 0, values))
+      everywhere = over_all(masked, step, model.layout.tokens)
+      slots = model.feed_slots(given, step, everywhere)
+      scale = lambda level: self.guidance(i, self.steps, level)
+      z, merge, _ = network.look(slots, step.readout, scale, cache, False)
+      query = model.query(slots, step.readout, i, self.steps)
+      logits = merge(model.field(z, query))
       noise = None if self.choice.temperature == 0 else 1 - (i + 1) / self.steps
       ids, sure = self.policy(self.choice.filter(logits), draw.fold(i), noise)
-      ids = jnp.where(hole, ids, values)
-      sure = jnp.where(hole, sure, jnp.inf)
+      ids = jnp.where(masked, ids, values)
+      sure = jnp.where(masked, sure, jnp.inf)
       again = least_sure(sure, left)
-      return jnp.where(again, _HIDDEN, ids), values
+      return jnp.where(again, _MASKED, ids), values
 
-    values, shown = jax.lax.scan(advance, start, (jnp.arange(self.steps), left))
-    return Tokens(values), shown, shown == _HIDDEN
+    numbers = jnp.arange(self.steps)
+    values, given = jax.lax.scan(advance, start, (numbers, left))
+    state = model.push(state, step, values)
+    cache = self.finished(network, state, cache, step)
+    return state, cache, (given, given == _MASKED)

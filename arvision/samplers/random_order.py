@@ -1,4 +1,4 @@
-"""Sampling of hidden tokens in a random order, some at every step (MAR)."""
+"""Sampling of masked tokens in a random order, some at every step (MAR)."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,32 +8,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.process.guidance import guide
-from arvision.process.masking import hidden_counts
+from arvision.process.masking import masked_counts
 from arvision.ranges import Few
-from arvision.samplers.base import HoleFilling, Known, tile
-from arvision.structs import Draw, Picked, Tokens
+from arvision.samplers.base import Filling, over_all
+from arvision.structs import Picked, Query
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomOrder(HoleFilling):
-  """Every step draws the next tokens of an order of the example's own.
+class RandomOrder(Filling):
+  """Every step samples the next tokens of an order of the example's own.
 
-  Hidden tokens do not enter the network, so a step is as long as what is known.
+  Masked tokens do not enter the network, so a step is as long as what is known.
   Steps share a compiled program with others of about the same length.
 
   `guidance` runs over tokens, not over steps: it is asked for the scale at s
   known tokens of all, once the step is done, so that `Linear` follows the share
   of what is known. The last step has the scale of one token less.
 
-  A head is given the rows of the tokens that a step draws, and of `at` it may
-  read the step alone.
+  A head is given z of the tokens that a step samples, and of its query the step
+  alone.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
   Attributes:
-    steps: of the loop; as many as there are tokens draw one at a time.
-    schedule: of `process.masking`, how many tokens stay hidden.
+    steps: of the loop; as many as there are tokens sample one at a time.
+    schedule: of `process.masking`, how many tokens stay masked.
     buckets: programs, at most.
   """
 
@@ -41,90 +40,69 @@ class RandomOrder(HoleFilling):
   schedule: str = 'cosine'
   buckets: Few = 8
 
-  def run(
-    self,
-    model: Any,
-    inputs: dict,
-    draw: Draw,
-    batch: int,
-    known: Known | None = None,
-  ) -> tuple[Tokens, jax.Array, jax.Array]:
-    """See `HoleFilling`; with `known` all steps are one program."""
-    layout = model.layout
-    count = layout.tokens
-    halves = 2 if self.guidance.active else 1
-    null = jnp.repeat(jnp.arange(halves) > 0, batch)
-    cond = model.condition(tile(inputs, halves), null)
+  def within(self, network, state, cache, step, draw, known, plan):
+    model, count = network.model, len(step.tokens)
+    batch, tokens = draw.batch, model.layout.tokens
     order = draw.permutation('sampler/order', count)
-    values, programs = model.start(batch), self.programs(count)
+    programs = self.programs(count)
     counts: Any = np.tile(self.counts(count), (batch, 1))
     if known is not None:
-      values = known.over(values)
-      keep = jnp.asarray(known.keep)
+      # With known tokens all steps are one program.
+      state = known.over(state)
+      keep = jnp.asarray(known.keep)[:, step.tokens]
       later = jnp.take_along_axis(keep, order, 1)
       order = jnp.take_along_axis(order, jnp.argsort(later, 1, stable=True), 1)
       table = np.array([self.counts(u) for u in range(count + 1)])
       counts = jnp.asarray(table)[jnp.sum(~keep, 1)]
-      drawn = int((table[:, :-1] - table[:, 1:]).max())
-      programs = iter([(0, self.steps, count, drawn)])
+      most_sampled = int((table[:, :-1] - table[:, 1:]).max())
+      programs = iter([(0, self.steps, count, most_sampled)])
     counts = jnp.asarray(counts)
-    # The first of the order stay hidden longest.
+    # The first of the order stay masked longest.
     rank = jnp.argsort(order, 1)
+    raster = jnp.asarray(step.tokens)
 
-    def advance(values, i, visible, width):
+    def advance(state, i, known_tokens, width):
       before, left = counts[:, i, None], counts[:, i + 1, None]
-      hole = rank < before
-      slots = dataclasses.replace(
-        model.shown(values, hole), visible=visible, step=i, steps=self.steps
-      )
-      rows = dataclasses.replace(
-        slots, values=tile(slots.values, halves), hole=tile(slots.hole, halves)
-      )
-      z, _ = model.read(rows, cond, None, layout.readout)
+      masked = over_all(rank < before, step, tokens)
+      slots = model.feed_slots(state, step, masked)
+      most = len(step.index) - count + known_tokens
+      slots = slots.replace(max_unmasked=most)
+      scale = lambda level: self.scale(left[:, 0], count, level)
+      z, merge, _ = network.look(slots, step.readout, scale, cache, False)
       number = left + jnp.arange(width)
       place = jnp.take_along_axis(order, jnp.minimum(number, count - 1), 1)
-      z = jnp.take_along_axis(z, tile(place, halves)[..., None, None], 1)
-
-      def merge(field, level=None):
-        if halves == 1:
-          return field
-        each = left.reshape(batch, *[1] * (field.ndim - 1))
-        scale = self.scale(each, count, level)
-        return guide(*jnp.split(field, 2), scale)
-
-      z, merge = self.guided(z, merge)
-      drawn = model.draw(
+      # At the site 'hidden' the halves are merged already.
+      rows = jnp.concatenate([place] * (len(z) // batch))
+      z = jnp.take_along_axis(z, rows[..., None, None], 1)
+      sampled = model.draw(
         z,
         Picked(draw.fold(i), place, count),
         merge,
         self.choice,
-        slots,
-        layout.readout,
+        Query(step=i, steps=self.steps),
       )
-      # Rows beyond those of the step are written outside and dropped.
-      place = jnp.where(number < before, place, count)
+      # Tokens beyond those of the step are written outside and dropped.
+      where = jnp.where(number < before, raster[place], tokens)
       put = jax.vmap(lambda v, p, x: v.at[p].set(x, mode='drop'))
-      return put(values, place, drawn), (values, hole)
+      return put(state, where, sampled), (state, masked)
 
-    shown = []
+    seen = []
     for first, end, most, width in programs:
-      values, seen = jax.lax.scan(
-        lambda values, i, visible=layout.prefix + most, width=width: advance(
-          values, i, visible, width
-        ),
-        values,
+      state, given = jax.lax.scan(
+        lambda state, i, most=most, width=width: advance(state, i, most, width),
+        state,
         jnp.arange(first, end),
       )
-      shown.append(seen)
-    before, hole = (jnp.concatenate(part) for part in zip(*shown))
-    return model.finish(values), before, hole
+      seen.append(given)
+    told = tuple(jnp.concatenate(part) for part in zip(*seen))
+    return state, self.finished(network, state, cache, step), told
 
   def counts(self, tokens: int) -> list[int]:
-    """How many of `tokens` are hidden before every step, and at the end."""
-    return [tokens, *hidden_counts(self.schedule, self.steps, tokens)]
+    """How many of `tokens` are masked before every step, and at the end."""
+    return [tokens, *masked_counts(self.schedule, self.steps, tokens)]
 
   def scale(self, left: Any, tokens: int, level: Any = None) -> Any:
-    """The guidance scale of a step that leaves so many tokens hidden."""
+    """The guidance scale of a step that leaves so many tokens masked."""
     known = tokens - jnp.maximum(left, 1)
     return self.guidance(known, tokens + 1, level)
 
@@ -133,7 +111,7 @@ class RandomOrder(HoleFilling):
 
     Yields:
       the first step of a group and the one after its last; how many tokens are
-      known at most; how many a step draws at most.
+      known at most; how many a step samples at most.
     """
     counts = np.array(self.counts(tokens))
     known = tokens - counts[:-1]

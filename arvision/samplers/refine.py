@@ -1,20 +1,15 @@
 """Entities that the backbone itself brings from noise to data (xAR)."""
 
 import dataclasses
-import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from arvision.build import ConfigError
-from arvision.layouts.base import Layout, Run, Step
 from arvision.process.choice import Choice
-from arvision.process.counts import Counts, Same
+from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import EulerMaruyama, Solver, mix
-from arvision.process.guidance import guide
-from arvision.samplers.base import Known, Sampler, tile
-from arvision.structs import Draw, Tokens
+from arvision.samplers.base import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Refine(Sampler):
     solver: of `process.flow`.
   """
 
-  counts: Counts = Same(50)
+  counts: Counts = ConstantSteps(50)
   solver: Solver = EulerMaruyama()
 
   refines = True
@@ -52,93 +47,46 @@ class Refine(Sampler):
         'from anything; leave temperature, top_k and top_p as they are'
       )
 
-  def __call__(
-    self,
-    model: Any,
-    inputs: dict,
-    draw: Draw,
-    batch: int,
-    known: Known | None = None,
-  ) -> Tokens:
-    """Draws the tokens of a batch, see `EntityAR`.
+  def plan(self, s, steps):
+    return self.counts(s, steps)
 
-    Known tokens are shown at the level of their entity, mixed with the noise
-    that they would have started from.
+  def within(self, network, state, cache, step, draw, known, plan):
+    """Known tokens are given at the level of their entity, see `loop`.
+
+    They are mixed with the noise that they would have started from.
     """
-    layout = model.layout
-    halves = 2 if self.guidance.active else 1
-    null = jnp.repeat(jnp.arange(halves) > 0, batch)
-    inputs = tile(inputs, halves)
+    model, steps = network.model, network.model.layout.steps
+    shape = len(step.tokens), model.codec.spec.parts
+    start = draw.normal('sampler/start', shape)
 
-    def look(state, cache, step, level, commit):
-      """The guided velocity of an entity, and the cache."""
+    def look(state, cache, level, commit):
+      """The guided velocity of the entity, and the cache."""
       slots = model.feed_slots(state, step)
-      rows = dataclasses.replace(
-        slots,
-        values=tile(slots.values, halves),
-        level=jnp.full((1, 1), level, jnp.float32),
+      slots = slots.replace(level=jnp.full((1, 1), level, jnp.float32))
+      scale = lambda level: self.guidance(step.s, steps, level)
+      z, merge, cache = network.look(slots, step.readout, scale, cache, commit)
+      query = model.query(slots, step.readout)
+      return merge(model.field(z, query), level), cache
+
+    def at(x, level):
+      """The entity at a level, with what is known of it."""
+      if known is None:
+        return x
+      values, keep = (
+        jnp.asarray(a)[:, step.tokens] for a in (known.values, known.keep)
       )
-      cond = model.condition(inputs, null, rows)
-      z, cache = model.read(rows, cond, cache, step.readout, commit)
-      velocity = model.field(z, rows)
-      if halves == 2:
-        scale = self.guidance(step.s, layout.steps, level)
-        velocity = guide(*jnp.split(velocity, 2), scale)
-      return velocity, cache
+      return jnp.where(keep[..., None], mix(values, start, level), x)
 
-    def advance(carry, step: Step, count: int):
-      state, cache = carry
-      own = draw.fold(step.s)
-      start = own.normal(
-        'sampler/start', (len(step.tokens), model.codec.spec.size)
-      )
+    def solve(x, now):
+      i, level, to = now
+      velocity, _ = look(model.push(state, step, x), cache, level, False)
+      x = self.solver(x, velocity, level, to, draw.fold(i))
+      return at(x, to), None
 
-      def at(x, level):
-        """The entity at a level, with what is known of it."""
-        if known is None:
-          return x
-        values, keep = (
-          jnp.asarray(a)[:, step.tokens] for a in (known.values, known.keep)
-        )
-        return jnp.where(keep[..., None], mix(values, start, level), x)
-
-      def solve(x, now):
-        i, level, to = now
-        there = model.push(state, step, x)
-        velocity, _ = look(there, cache, step, level, commit=False)
-        x = self.solver(x, velocity, level, to, own.fold(i))
-        return at(x, to), None
-
-      levels = jnp.asarray(self.solver.levels(count))
-      numbers = jnp.arange(count), levels[:-1], levels[1:]
-      x, _ = jax.lax.scan(solve, start, numbers)
-      state = model.push(state, step, x)
-      if isinstance(step.s, int) and step.s == layout.steps - 1:
-        return state, cache  # nobody comes after it
-      return state, look(state, cache, step, 0.0, commit=True)[1]
-
-    carry = model.start(batch), model.empty_cache(halves * batch)
-    for run, rows, count in self._groups(layout):
-      if len(rows) == 1:
-        carry = advance(carry, run.step(rows[0]), count)
-      else:
-        carry, _ = jax.lax.scan(
-          lambda carry, i, run=run, count=count: (
-            advance(carry, run.step(i, jnp), count),
-            None,
-          ),
-          carry,
-          jnp.asarray(rows),
-        )
-    return model.finish(carry[0])
-
-  def _groups(self, layout: Layout) -> list[tuple[Run, list[int], int]]:
-    """Runs, cut where the count changes, with their rows and the count."""
-    return [
-      (run, list(rows), count)
-      for run in layout.runs
-      for count, rows in itertools.groupby(
-        range(run.count),
-        lambda i, run=run: self.counts(run.first + i, layout.steps),
-      )
-    ]
+    levels = jnp.asarray(self.solver.levels(plan))
+    numbers = jnp.arange(plan), levels[:-1], levels[1:]
+    x, _ = jax.lax.scan(solve, start, numbers)
+    state = model.push(state, step, x)
+    if not network.ends(step):
+      cache = look(state, cache, 0.0, commit=True)[1]
+    return state, cache, None

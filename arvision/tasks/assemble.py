@@ -13,9 +13,10 @@ from flax.errors import FlaxError
 
 from arvision.build import FAULTS, ConfigError, build, check, value
 from arvision.data.base import Data, DataError
+from arvision.layers.condition import NoCondition
 from arvision.model import ARModel
 from arvision.ranges import Below1, Few, Seed
-from arvision.structs import Draw, Tokens, blank_tokens
+from arvision.structs import Draw, Tokens
 from arvision.tasks.base import Task
 
 # Keys that no part declares. A config has the blocks among them.
@@ -90,8 +91,11 @@ _HAS = {
   'task': 'step',
   'tokenizer': 'encode',
   'layout': 'readout',
-  'feed': 'train',
-  'sampler': 'guided',
+  'feed': 'fills',
+  'backbone': 'empty_cache',
+  'head': 'draws',
+  'condition': 'reads_slots',
+  'sampler': 'fills',
 }
 
 
@@ -147,13 +151,15 @@ def make_model(config: Any) -> ARModel:
   Raises:
     ConfigError: the number of classes is left open, see `complete`.
   """
-  if config.condition.get('classes', 0) is None:
+  if open_classes(config):
     raise ConfigError(
       'config.condition.classes=None: wanted a number; arvision train fills in '
       'the number of classes of the data'
     )
   return ARModel(
-    condition=part(config, 'condition'),
+    condition=(
+      part(config, 'condition') if 'condition' in config else NoCondition()
+    ),
     backbone=part(config, 'backbone'),
     head=part(config, 'head'),
     layout=part(config, 'layout'),
@@ -190,7 +196,7 @@ def trained_shapes(config: Any, boxed: bool = False) -> Any:
   return model_shapes(
     model,
     lambda: tokenizer.bind(tokenizer.init(key, image)),
-    blank_tokens(tokenizer.spec),
+    tokenizer.spec.blank(),
     boxed,
   )
 
@@ -216,7 +222,7 @@ def model_shapes(
     inputs = model.condition.blank(1)
     draw = Draw.create(0, jnp.arange(1))
     return model.init(
-      key, tokens, inputs, draw, make_codec(), train=False, method='loss'
+      key, tokens, inputs, draw, make_codec(), train=False, method='losses'
     )
 
   with fitting():
@@ -241,14 +247,13 @@ def check_fit(config: Any, model: ARModel, tokenizer: Any) -> None:
       f'the tokenizer emits grids {spec.grids} but config.layout holds '
       f'{model.layout.grids}; change config.layout or config.tokenizer'
     )
-  sizes = {
-    'codes': {'vocab_size': spec.size},
-    'levels': {'levels': spec.size, 'channels': spec.channels},
-  }
-  for key, size in sizes.get(spec.kind, {'channels': spec.size}).items():
+  sizes = {'channels': spec.parts}
+  if spec.size:
+    sizes = {'vocab_size': spec.size, 'levels': spec.size, **sizes}
+  for key, size in sizes.items():
     found = config.head.get(key, size)
     if found != size:
-      has = 'codes' if spec.kind == 'codes' else key
+      has = 'parts per token' if key == 'channels' else 'ids'
       raise ConfigError(
         f'config.head.{key}={found} but the tokenizer has {size} {has}'
       )
@@ -261,7 +266,7 @@ def check_data(config: Any, data: Data, tokenizer: Any) -> None:
     ConfigError: with what was found and the key to change.
   """
   if is_generator(config):
-    classes = config.condition.get('classes', 0)
+    classes = config.get('condition', {}).get('classes', 0)
     if classes and classes < data.num_classes:
       raise ConfigError(
         f'config.condition.classes={classes} but the data has '
@@ -295,7 +300,7 @@ def check_text(config: Any, data: Data) -> None:
     ConfigError: with both and the keys to change.
   """
   keys = ('length', 'channels')
-  if not all(key in config.condition for key in keys):
+  if not all(key in config.get('condition', {}) for key in keys):
     return
   text = getattr(data, 'text', None)
   if text is None:
@@ -318,10 +323,10 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
   Raises:
     ConfigError: with both and the key to change.
   """
-  fills_holes = hasattr(model.feed, 'shown')
-  noisy = model.feed.sees_own and not fills_holes
-  wanted = 'one that draws steps'
-  if fills_holes:
+  fills = model.feed.fills
+  noisy = model.feed.sees_own and not fills
+  wanted = 'samplers.entity.EntityAR'
+  if fills:
     wanted = 'samplers.masked.Masked'
   elif noisy:
     wanted = 'samplers.refine.Refine'
@@ -337,12 +342,12 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
       f"config.sampler.site='{sampler.site}': {type(sampler).__name__} can guide "
       + ' or '.join(f"'{site}'" for site in sampler.sites)
     )
-  if fills_holes == sampler.cached or noisy != sampler.refines:
+  if fills != sampler.fills or noisy != sampler.refines:
     refuse('feed', model.feed, wanted)
-  if sampler.refines and hasattr(model.head, 'sample'):
+  if sampler.refines and model.head.draws:
     refuse('head', model.head, 'a head with a field alone, heads.velocity')
-  if not (sampler.refines or hasattr(model.head, 'sample')):
-    refuse('head', model.head, 'a head that draws, or samplers.refine.Refine')
+  if not (sampler.refines or model.head.draws):
+    refuse('head', model.head, 'a head that samples, or samplers.refine.Refine')
 
 
 def make_task(
@@ -379,12 +384,13 @@ def make_task(
   if is_generator(config):
     model = make_model(config)
     check_fit(config, model, tokenizer)
-    sampler = part(config, 'sampler')
-    check_sampler(model, sampler)
+    sampler = part(config, 'sampler') if 'sampler' in config else None
+    if sampler is not None:
+      check_sampler(model, sampler)
     given |= {
       'model': model,
       'sampler': sampler,
-      'classes': config.condition.get('classes', 0),
+      'classes': config.get('condition', {}).get('classes', 0),
       'steps': steps,
     }
   return part(config, 'task', **given)

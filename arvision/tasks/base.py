@@ -1,5 +1,6 @@
 """What the train loop knows of a task, and what tasks share."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,6 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from arvision.layers.spread import spread
+from arvision.metrics import Mean, Metric, Term, total
+from arvision.ranges import Below1, Count, Seed
+from arvision.structs import Draw
 
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -37,7 +41,13 @@ class TrainState:
 
 
 class Task(Protocol):
-  """A thing to train. `init` and `step` are pure and run under jit."""
+  """A thing to train. `init` and `step` are pure and run under jit.
+
+  Attributes:
+    frozen: weights that no step changes; the loop puts them into the state.
+  """
+
+  frozen: dict[str, Any]
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; parameters are boxed with their logical axes."""
@@ -45,65 +55,229 @@ class Task(Protocol):
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """One optimizer step. Metrics are float32 scalars, means of the batch."""
 
-  def evaluate(self, state: TrainState, params: Any, batch: Batch) -> Metrics:
-    """Sums over one held-out batch: {'loss': Σ wl, ..., 'weight': Σ w}.
+  def evaluate(
+    self, state: TrainState, params: Any, batch: Batch
+  ) -> dict[str, Metric]:
+    """Metrics of one held-out batch, 'loss' among them; merged with others.
 
-    `batch['weight']` (b,) is 0 for examples that pad the last batch. Every
-    metric is divided by `weight` after all batches were added.
+    `batch['weight']` (b,) is 0 for examples that pad the last batch.
     """
+
+  def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+    """What the model sees of a batch, as `pictures` gives images."""
 
   def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
     """name -> (k, H, W, C) float32 in [-1, 1], a row of the workdir's PNG."""
 
 
+@flax.struct.dataclass
+class Objective:
+  """What a step minimises, of some examples, and what it measures beside.
+
+  Attributes:
+    terms: their sum is the loss.
+    apart: terms that are minimised too and are no part of the loss that is
+      reported, such as those of a discriminator.
+    metrics: name -> metric.
+    aux: arrays that are added up over the batch and are no metrics.
+  """
+
+  terms: dict[str, Term]
+  apart: dict[str, Term] = flax.struct.field(default_factory=dict)
+  metrics: dict[str, Metric] = flax.struct.field(default_factory=dict)
+  aux: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+
+  @property
+  def minimised(self) -> dict[str, Term]:
+    return {**self.terms, **self.apart}
+
+  @property
+  def measured(self) -> dict[str, Metric]:
+    """The loss, its terms where there are several, and the metrics."""
+    every = self.minimised
+    several = {k: t.mean for k, t in every.items()} if len(every) > 1 else {}
+    return {'loss': total(self.terms), **several, **self.metrics}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class GradientTask:
+  """Takes the optimizer steps of a task; a subclass states its objective.
+
+  Attributes:
+    tx: optimizer.
+    image_shape: (H, W, C).
+    ema: decays of the running averages.
+    ema_warmup: whether they warm up, see `update_ema`.
+    accumulate: pieces that a step is cut into.
+    seed: of every draw.
+    frozen: name -> weights that no step changes.
+  """
+
+  tx: optax.GradientTransformation
+  image_shape: tuple[int, int, int]
+  ema: tuple[Below1, ...] = (0.999,)
+  ema_warmup: bool = False
+  accumulate: Count = 1
+  seed: Seed = 0
+  frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  # ------------------------------------------------- what a subclass states
+
+  def fresh(self, key: jax.Array) -> Any:
+    """The parameters that training starts with."""
+    raise NotImplementedError
+
+  def objective(
+    self, params: Any, state: TrainState, rows: Batch, draw: Draw
+  ) -> Objective:
+    """What is minimised over some examples of a batch.
+
+    Args:
+      params: that it is differentiated by.
+      state: before the step.
+      rows: see `rows`; 'row' (b,) is where each example is in the global batch.
+      draw: keys of these examples.
+    """
+    raise NotImplementedError
+
+  def rows(self, state: TrainState, batch: Batch) -> Batch:
+    """Arrays of a batch that `objective` reads; their leading axis is cut."""
+    del state
+    return batch
+
+  def extra(self) -> dict[str, jax.Array]:
+    """`TrainState.extra` at the start."""
+    return {}
+
+  def after(
+    self, state: TrainState, aux: dict[str, jax.Array]
+  ) -> tuple[TrainState, Metrics]:
+    """The state after an optimizer step, changed by what the step counted."""
+    del aux
+    return state, {}
+
+  # Of a task with several networks these three differ.
+
+  @property
+  def optimizer(self) -> optax.GradientTransformation:
+    return self.tx
+
+  def averaged(self, params: Any) -> Any:
+    """The parameters that have running averages."""
+    return params
+
+  def norms(self, gradient: Any) -> Metrics:
+    return {'gradient_norm': optax.tree.norm(gradient)}
+
+  # ---------------------------------------------------------------- the step
+
+  def init(self, key: jax.Array) -> TrainState:
+    params = self.fresh(key)
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state=self.optimizer.init(params),
+      ema=start_ema(self.averaged(params), self.ema),
+      extra=self.extra(),
+    )
+
+  def draw(self, state: TrainState, rows: jax.Array) -> Draw:
+    """The draws of some rows (b,) of a step's batch."""
+    return Draw.create(self.seed, rows, state.step)
+
+  def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    rows = self.rows(state, batch)
+    size = jax.tree.leaves(rows)[0].shape[0]
+
+    def objective(params, part):
+      draw = self.draw(state, part['row'])
+      return self.objective(params, state, part, draw)
+
+    gradient, metrics, aux = accumulate(
+      objective,
+      state.params,
+      {**rows, 'row': jnp.arange(size)},
+      self.accumulate,
+    )
+    updates, opt_state = self.optimizer.update(
+      gradient, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    warm = state.step if self.ema_warmup else None
+    state = state.replace(
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      ema=update_ema(state.ema, self.averaged(params), warm),
+    )
+    state, more = self.after(state, aux)
+    means = {k: v.compute() for k, v in metrics.items()}
+    return state, {**means, **self.norms(gradient), **more}
+
+
 def accumulate(
-  loss: Callable, params: Any, batch: Batch, pieces: int
-) -> tuple[Any, Metrics]:
-  """Gradient of Σ wl / Σ w over a batch worked off in equal pieces.
+  objective: Callable[[Any, Batch], Objective],
+  params: Any,
+  rows: Batch,
+  pieces: int,
+) -> tuple[Any, dict[str, Metric], dict[str, jax.Array]]:
+  """The gradient of an objective over a batch worked off in equal pieces.
+
+  Every term is divided by its denominator of the whole batch.
 
   Args:
-    loss: (params, batch, piece index) -> (Σ wl, (Σ w, metrics)); metrics are
-      sums too, divided by Σ w here.
+    objective: (params, rows) -> its terms.
     params: tree that is differentiated.
-    batch: leading axis b, a multiple of `pieces`.
+    rows: leading axis b, a multiple of `pieces`.
     pieces: static; how many pieces one step is cut into.
 
   Returns:
-    gradient of the weighted mean, and metrics with 'loss' among them.
+    gradient, metrics with 'loss' among them, and the sums of `aux`.
   """
-  grad = jax.grad(loss, has_aux=True)
 
-  def piece(carry, x):
-    i, part = x
-    g, (weight, metrics) = grad(params, part, i)
-    return jax.tree.map(jnp.add, carry, (g, weight, metrics)), None
-
-  if pieces == 1:
-    total, (weight, metrics) = grad(params, batch, 0)
-  else:
-    size = jax.tree.leaves(batch)[0].shape[0]
-    if size % pieces:
-      raise ValueError(
-        f'batch of {size} cannot be cut into {pieces} equal pieces; change '
-        'config.data.batch_size or config.optim.accumulate'
-      )
-
-    def cut(x):
-      x = x.reshape(pieces, size // pieces, *x.shape[1:])
-      # Every device works on a share of every piece.
-      return spread(x, (None, 'act_batch', *(None,) * (x.ndim - 2)))
-
-    parts = jax.tree.map(cut, batch)
-    first = jax.tree.map(lambda x: x[0], parts)
-    shapes = jax.eval_shape(grad, params, first, 0)
-    g0, (w0, m0) = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    (total, weight, metrics), _ = jax.lax.scan(
-      piece, (g0, w0, m0), (jnp.arange(pieces), parts)
+  def loss(params, part, divisors=None):
+    found = objective(params, part)
+    means = {k: term.mean for k, term in found.minimised.items()}
+    if divisors is not None:
+      means = {k: Mean(m.total, divisors[k]) for k, m in means.items()}
+    value = sum(
+      term.scale * means[k].compute() for k, term in found.minimised.items()
     )
-  # A batch may have no weight at all; its sums are 0 then, and so its means.
-  scale = jnp.where(weight > 0, weight, 1)
-  gradient = jax.tree.map(lambda g: g / scale, total)
-  return gradient, {k: v / scale for k, v in metrics.items()}
+    return value, (found.measured, found.aux)
+
+  gradient = jax.grad(loss, has_aux=True)
+  if pieces == 1:
+    result, (metrics, aux) = gradient(params, rows)
+    return result, metrics, aux
+  size = jax.tree.leaves(rows)[0].shape[0]
+  if size % pieces:
+    raise ValueError(
+      f'batch of {size} cannot be cut into {pieces} equal pieces; change '
+      'config.data.batch_size or config.optim.accumulate'
+    )
+
+  def cut(x):
+    x = x.reshape(pieces, size // pieces, *x.shape[1:])
+    # Every device works on a share of every piece.
+    return spread(x, (None, 'act_batch', *(None,) * (x.ndim - 2)))
+
+  parts = jax.tree.map(cut, rows)
+
+  def added(f):
+    """Σ f(piece) over all pieces, one after another."""
+    shapes = jax.eval_shape(f, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    add = lambda carry, part: (jax.tree.map(jnp.add, carry, f(part)), None)
+    return jax.lax.scan(add, zeros, parts)[0]
+
+  def weights(part):
+    # Of a pass without gradients the compiler keeps what the weights need.
+    terms = objective(params, part).minimised
+    return {k: term.mean.weight for k, term in terms.items()}
+
+  divisors = added(weights)
+  result, (metrics, aux) = added(lambda part: gradient(params, part, divisors))
+  return result, metrics, aux
 
 
 def start_ema(params: Any, decays: tuple[float, ...]) -> dict[str, Any]:

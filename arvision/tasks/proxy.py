@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from arvision.structs import Template
-from arvision.tasks.base import Batch, Metrics, TrainState
-from arvision.tasks.tokenizer import TrainTokenizer, pick
+from arvision.metrics import Mean, Metric, Term
+from arvision.structs import Draw, Template
+from arvision.tasks.base import Batch, Objective, TrainState
+from arvision.tasks.tokenizer import TrainTokenizer
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TrainProxy(TrainTokenizer):
   """Cross entropy of the teacher's codes under the tokenizer's logits.
 
@@ -45,8 +46,10 @@ class TrainProxy(TrainTokenizer):
       params[name] = jax.tree.map(put, params[name], tree, is_leaf=is_box)
     return params
 
-  def _loss(self, params, state, image, draw, chosen, piece):
-    size = image.shape[0]
+  def objective(
+    self, params: Any, state: TrainState, rows: Batch, draw: Draw
+  ) -> Objective:
+    image = rows['image']
     logits, out = self.tokenizer.apply(
       {'params': params['tokenizer']},
       image,
@@ -55,16 +58,12 @@ class TrainProxy(TrainTokenizer):
       method='proxy',
     )
     each, right = self._proxy(state, image, logits)
-    total = jnp.sum(each)
-    metrics = {'proxy': total, 'proxy_accuracy': jnp.sum(right)}
-    for name, value in out.losses.items():
-      metrics[name] = size * value
-      total += size * value
-    metrics['loss'] = total
-    metrics['counts'] = self._counts(out.codes)
-    if self.restart_after:
-      metrics['fresh'] = pick(out.features, chosen, piece)
-    return total, (jnp.float32(size), metrics)
+    terms = {k: Term(x) for k, x in out.losses.items()}
+    return Objective(
+      {'proxy': Term(each), **terms},
+      metrics={'proxy_accuracy': Mean.of(right)},
+      aux=self._codes(state, rows, out),
+    )
 
   def _proxy(self, state, image, logits):
     """(b,) cross entropy in nats and share of right codes, means over places."""
@@ -75,13 +74,16 @@ class TrainProxy(TrainTokenizer):
     right = jnp.argmax(flat, -1) == wanted
     return jnp.mean(loss, -1), jnp.mean(right.astype(jnp.float32), -1)
 
-  def evaluate(self, state: TrainState, params: Any, batch: Batch) -> Metrics:
-    image = batch['image']
-    weight = batch.get('weight', jnp.ones(image.shape[0], jnp.float32))
-    sums = super().evaluate(state, params, batch)
+  def evaluate(
+    self, state: TrainState, params: Any, batch: Batch
+  ) -> dict[str, Metric]:
+    image, weight = batch['image'], batch.get('weight', 1.0)
     logits, _ = self.tokenizer.apply(
       {'params': params['tokenizer']}, image, method='proxy'
     )
     each, right = self._proxy(state, image, logits)
-    sums['loss'] = jnp.sum(weight * each)
-    return {**sums, 'proxy_accuracy': jnp.sum(weight * right)}
+    return {
+      **super().evaluate(state, params, batch),
+      'loss': Mean.of(each, weight),
+      'proxy_accuracy': Mean.of(right, weight),
+    }

@@ -9,15 +9,15 @@ import optax
 from absl import logging
 
 from arvision.build import ConfigError
-from arvision.ranges import AtLeast0, Below1, Count, Natural, Seed
+from arvision.metrics import Mean, Metric, Term
+from arvision.ranges import AtLeast0, Natural
 from arvision.structs import Draw, Reconstruction, Template
 from arvision.tasks.base import (
   Batch,
+  GradientTask,
   Metrics,
+  Objective,
   TrainState,
-  accumulate,
-  start_ema,
-  update_ema,
 )
 from arvision.tokenizers import (
   adversarial,
@@ -29,8 +29,8 @@ from arvision.tokenizers import (
 _USAGE_DECAY = 0.99
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class TrainTokenizer:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class TrainTokenizer(GradientTask):
   """Σ weight x loss over the tokenizer, and the discriminator's hinge loss.
 
   `TrainState.params` has 'tokenizer' and, with a discriminator,
@@ -44,7 +44,6 @@ class TrainTokenizer:
   Attributes:
     tokenizer: the trained module.
     tx: its optimizer.
-    image_shape: (H, W, C).
     l1: weight of the mean absolute difference.
     l2: weight of the mean squared difference.
     perceptual: weight of LPIPS; without weight files it is off.
@@ -59,10 +58,6 @@ class TrainTokenizer:
     restart_after: steps without use until a code is restarted; 0 is never.
     fixed: parts of the tokenizer that are not trained, as their parameters are
       called; exempt them from weight decay too.
-    ema: decays of the running averages.
-    ema_warmup: whether they warm up, see `update_ema`.
-    accumulate: pieces that a step is cut into.
-    seed: of every draw.
     frozen: {'perceptual': weights}, read from the files where not given.
 
   Raises:
@@ -70,8 +65,6 @@ class TrainTokenizer:
   """
 
   tokenizer: Any
-  tx: optax.GradientTransformation
-  image_shape: tuple[int, int, int]
   l1: AtLeast0 = 0.0
   l2: AtLeast0 = 1.0
   perceptual: AtLeast0 = 0.0
@@ -83,11 +76,6 @@ class TrainTokenizer:
   adaptive_limits: tuple[AtLeast0, AtLeast0] | None = None
   restart_after: Natural = 0
   fixed: tuple[str, ...] = ()
-  ema: tuple[Below1, ...] = (0.999,)
-  ema_warmup: bool = False
-  accumulate: Count = 1
-  seed: Seed = 0
-  frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if not self.perceptual or 'perceptual' in self.frozen:
@@ -110,68 +98,43 @@ class TrainTokenizer:
 
   # ---------------------------------------------------------------- training
 
-  def init(self, key: jax.Array) -> TrainState:
+  def fresh(self, key: jax.Array) -> Any:
     image = jnp.zeros((1, *self.image_shape), jnp.float32)
     params = {'tokenizer': self._fresh(key, image)}
     if self.discriminator is not None:
       other = jax.random.fold_in(key, 1)
       net = self.discriminator()
       params['discriminator'] = net.init(other, image)['params']
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state={k: self._tx(k).init(v) for k, v in params.items()},
-      ema=start_ema({'tokenizer': params['tokenizer']}, self.ema),
-      extra=self._no_usage(),
-      frozen=self.frozen,
-    )
+    return params
 
   def _fresh(self, key, image):
     """The tokenizer's parameters at the start."""
     return self.tokenizer.init(key, image)['params']
 
-  def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    rows = {
-      'image': batch['image'],
-      'row': jnp.arange(batch['image'].shape[0]),
-    }
-    draw = Draw.create(self.seed, rows['row'], state.step)
-    chosen = self._chosen(draw)
-
-    def loss(params, part, piece):
-      draw = Draw.create(self.seed, part['row'], state.step)
-      return self._loss(params, state, part['image'], draw, chosen, piece)
-
-    gradient, metrics = accumulate(loss, state.params, rows, self.accumulate)
-    arrays = {k: metrics.pop(k) for k in ('counts', 'fresh') if k in metrics}
-    params, opt_state = {}, {}
-    for name, g in gradient.items():
-      before = state.params[name]
-      updates, opt_state[name] = self._tx(name).update(
-        g, state.opt_state[name], before
-      )
-      params[name] = optax.apply_updates(before, updates)
-      metrics[f'gradient_norm/{name}'] = optax.tree.norm(g)
-    state = state.replace(
-      step=state.step + 1,
-      params=params,
-      opt_state=opt_state,
-      ema=update_ema(
-        state.ema,
-        {'tokenizer': params['tokenizer']},
-        state.step if self.ema_warmup else None,
-      ),
+  @property
+  def optimizer(self) -> optax.GradientTransformation:
+    return each(
+      {
+        'tokenizer': self.tx,
+        'discriminator': self.discriminator_tx or self.tx,
+      }
     )
-    if arrays:
-      # `accumulate` has divided these sums by the number of examples.
-      arrays = {k: v * len(rows['row']) for k, v in arrays.items()}
-      state, used = self._account(state, **arrays)
-      metrics |= used
-    return state, metrics
 
-  def _loss(self, params, state, image, draw, chosen, piece):
-    """(Σ loss, (examples, sums of metrics)) of one piece of the batch."""
-    size = image.shape[0]
+  def averaged(self, params: Any) -> Any:
+    return {'tokenizer': params['tokenizer']}
+
+  def norms(self, gradient: Any) -> Metrics:
+    return {
+      f'gradient_norm/{k}': optax.tree.norm(g) for k, g in gradient.items()
+    }
+
+  def rows(self, state: TrainState, batch: Batch) -> Batch:
+    return {'image': batch['image']}
+
+  def objective(
+    self, params: Any, state: TrainState, rows: Batch, draw: Draw
+  ) -> Objective:
+    image = rows['image']
     # The ways back from the image and from what is paid for it are kept: the
     # adaptive weight compares gradients.
     _, to_params, out = jax.vjp(
@@ -179,32 +142,35 @@ class TrainTokenizer:
       params['tokenizer'],
       has_aux=True,
     )
-    total, to_image, metrics = jax.vjp(
-      lambda x: self._paid(state, image, x), out.image, has_aux=True
+
+    def paid(x):
+      terms = self._distances(state, image, x)
+      return sum(t.scale * jnp.sum(t.loss) for t in terms.values()), terms
+
+    _, to_image, terms = jax.vjp(paid, out.image, has_aux=True)
+    terms |= {k: Term(x) for k, x in out.losses.items()}
+    found = Objective(
+      terms,
+      metrics={'psnr': Mean.of(losses.psnr(image, out.image))},
+      aux=self._codes(state, rows, out),
     )
-    for name, value in out.losses.items():
-      metrics[name] = size * value
-      total += size * value
-    hinge = jnp.float32(0)
-    if self.discriminator is not None:
+    if self.discriminator is None:
+      return found
 
-      def last_layer(gradient):
-        # Of all gradients only this one is used, so the compiler drops the
-        # rest of the way back.
-        return _get(to_params(gradient)[0], self.tokenizer.last_layer_path)
+    def last_layer(gradient):
+      # Of all gradients only this one is used, so the compiler drops the
+      # rest of the way back.
+      return _get(to_params(gradient)[0], self.tokenizer.last_layer_path)
 
-      paid = last_layer(to_image(jnp.float32(1))[0])
-      opinion, hinge, more = self._adversarial(
-        params['discriminator'], state.step, image, out.image, paid, last_layer
-      )
-      total += opinion
-      metrics |= more
-    metrics |= {'loss': total, 'psnr': jnp.sum(losses.psnr(image, out.image))}
-    if out.codes is not None:
-      metrics['counts'] = self._counts(out.codes)
-      if self.restart_after:
-        metrics['fresh'] = pick(out.features, chosen, piece)
-    return total + hinge, (jnp.float32(size), metrics)
+    return self._judged(
+      found,
+      params['discriminator'],
+      state.step,
+      image,
+      out.image,
+      last_layer(to_image(jnp.float32(1))[0]),
+      last_layer,
+    )
 
   def _reconstruct(self, params, image, draw):
     """The image, and the whole `Reconstruction` beside it."""
@@ -220,26 +186,21 @@ class TrainTokenizer:
     return out.image, out
 
   def _distances(self, state, image, other):
-    """name -> (weight, (b,) distance) of what the reconstruction is paid by."""
+    """name -> term, a (b,) distance that the reconstruction is paid by."""
     terms = {
-      'l1': (self.l1, losses.l1(image, other)),
-      'l2': (self.l2, losses.l2(image, other)),
+      'l1': Term(losses.l1(image, other), scale=self.l1),
+      'l2': Term(losses.l2(image, other), scale=self.l2),
     }
     if 'perceptual' in state.frozen:
       distance = perceptual.lpips(state.frozen['perceptual'], image, other)
-      terms['lpips'] = (self.perceptual, distance)
+      terms['lpips'] = Term(distance, scale=self.perceptual)
     return terms
 
-  def _paid(self, state, image, other):
-    """Σ weight x distance over the batch, and the sums of the distances."""
-    terms = self._distances(state, image, other)
-    total = sum(weight * jnp.sum(x) for weight, x in terms.values())
-    return total, {k: jnp.sum(x) for k, (_, x) in terms.items()}
-
-  def _adversarial(self, params, step, image, other, paid, last_layer):
-    """The opinion on the reconstructions, the hinge loss, and metrics.
+  def _judged(self, found, params, step, image, other, paid, last_layer):
+    """The objective with the discriminator's opinion, and its hinge loss.
 
     Args:
+      found: the objective without them.
       params: of the discriminator.
       step: of the run.
       image: (b, H, W, C).
@@ -247,14 +208,15 @@ class TrainTokenizer:
       paid: gradient of the reconstruction loss at the last layer.
       last_layer: gradient at the image -> gradient at the last layer.
     """
-    net, size = self.discriminator(), image.shape[0]
+    net = self.discriminator()
     on = (step >= self.adversarial_start).astype(jnp.float32)
 
     def opinion(x):
       judge = {'params': jax.lax.stop_gradient(params)}
-      return jnp.sum(adversarial.generator(net.apply(judge, x)))
+      each = adversarial.generator(net.apply(judge, x))
+      return jnp.sum(each), each
 
-    fake, to_image = jax.vjp(opinion, other)
+    _, to_image, fake = jax.vjp(opinion, other, has_aux=True)
     weight = on * self.adversarial
     if self.adaptive_limits is not None:
       gradient = last_layer(to_image(jnp.float32(1))[0])
@@ -263,18 +225,12 @@ class TrainTokenizer:
       net.apply({'params': params}, x)
       for x in (image, jax.lax.stop_gradient(other))
     )
-    hinge = on * jnp.sum(adversarial.hinge(*logits))
-    metrics = {
-      'generator': fake,
-      'discriminator': hinge,
-      'adversarial_weight': size * weight,
-    }
-    return weight * fake, hinge, metrics
-
-  def _tx(self, name):
-    if name == 'discriminator' and self.discriminator_tx is not None:
-      return self.discriminator_tx
-    return self.tx
+    return Objective(
+      {**found.terms, 'generator': Term(fake, scale=weight)},
+      {'discriminator': Term(on * adversarial.hinge(*logits))},
+      {**found.metrics, 'adversarial_weight': Mean.of(weight)},
+      found.aux,
+    )
 
   # ------------------------------------------------------------------- codes
 
@@ -282,10 +238,10 @@ class TrainTokenizer:
   def _scales(self) -> list[str]:
     return [f'scale_{h}x{w}' for h, w in self.tokenizer.spec.grids]
 
-  def _no_usage(self):
+  def extra(self) -> dict[str, jax.Array]:
     """Average counts (scales, v), and steps since the last use (v,)."""
     spec = self.tokenizer.spec
-    if spec.kind != 'codes':
+    if not spec.codes:
       return {}
     return {
       'counts': jnp.zeros((len(spec.grids), spec.size), jnp.float32),
@@ -301,20 +257,27 @@ class TrainTokenizer:
       start += h * w
     return jnp.stack(rows)
 
-  def _chosen(self, draw):
-    """For every code a place of the whole batch: (v,) int32."""
-    spec = self.tokenizer.spec
-    if not self.restart_after or spec.kind != 'codes':
-      return None
-    places = draw.batch // self.accumulate * spec.length
-    key = draw.key('task/restart')
-    piece_and_place = jax.random.randint(
-      key, (spec.size,), 0, self.accumulate * places
-    )
-    return piece_and_place // places, piece_and_place % places
+  def _codes(self, state, rows, out):
+    """How often codes occur, and the latents that they may restart from."""
+    if out.codes is None:
+      return {}
+    aux = {'counts': self._counts(out.codes)}
+    if self.restart_after:
+      # A place of the whole batch for every code, the same in all pieces.
+      spec, size = self.tokenizer.spec, len(rows['row'])
+      key = self.draw(state, jnp.arange(1)).key('task/restart')
+      places = size * self.accumulate * spec.length
+      chosen = jax.random.randint(key, (spec.size,), 0, places)
+      aux['fresh'] = pick(out.features, chosen - rows['row'][0] * spec.length)
+    return aux
 
-  def _account(self, state, counts, fresh=None):
-    """Usage metrics, and new places for codes that nobody chooses."""
+  def after(
+    self, state: TrainState, aux: dict[str, jax.Array]
+  ) -> tuple[TrainState, Metrics]:
+    """Usage metrics, and new latents for codes that nobody chooses."""
+    if not aux:
+      return state, {}
+    counts = aux['counts']
     average = optax.incremental_update(
       counts, state.extra['counts'], 1 - _USAGE_DECAY
     )
@@ -323,7 +286,7 @@ class TrainTokenizer:
     for name, row in zip(self._scales, average):
       metrics[f'usage/{name}'] = quantizers.usage(row)
       metrics[f'perplexity/{name}'] = quantizers.perplexity(row)
-    if fresh is not None:
+    if 'fresh' in aux:
       dead = idle >= self.restart_after
       metrics['restarted'] = jnp.sum(dead).astype(jnp.float32)
       idle = jnp.where(dead, 0, idle)
@@ -332,7 +295,7 @@ class TrainTokenizer:
       # A dead code has had no gradient for long, so its moments are zero. The
       # averages must move too: half an old code is no code.
       def restart(tree):
-        codes = jnp.where(dead[:, None], fresh, _get(tree, path))
+        codes = jnp.where(dead[:, None], aux['fresh'], _get(tree, path))
         return _put(tree, path, codes)
 
       state = state.replace(
@@ -348,15 +311,15 @@ class TrainTokenizer:
     codec = self.tokenizer.bind({'params': params['tokenizer']})
     return codec.decode(codec.encode(image))
 
-  def evaluate(self, state: TrainState, params: Any, batch: Batch) -> Metrics:
-    image = batch['image']
-    weight = batch.get('weight', jnp.ones(image.shape[0], jnp.float32))
+  def evaluate(
+    self, state: TrainState, params: Any, batch: Batch
+  ) -> dict[str, Metric]:
+    image, weight = batch['image'], batch.get('weight', 1.0)
     other = self._decoded(params, image)
     terms = self._distances(state, image, other)
-    sums = {k: jnp.sum(weight * x) for k, (_, x) in terms.items()}
-    sums['loss'] = jnp.sum(weight * sum(w * x for w, x in terms.values()))
-    sums['psnr'] = jnp.sum(weight * losses.psnr(image, other))
-    return {**sums, 'weight': jnp.sum(weight)}
+    terms = {k: t.replace(weight=weight) for k, t in terms.items()}
+    psnr = Mean.of(losses.psnr(image, other), weight)
+    return Objective(terms, metrics={'psnr': psnr}).measured
 
   def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """What the tokenizer will see."""
@@ -370,11 +333,29 @@ class TrainTokenizer:
     }
 
 
-def pick(features, chosen, piece):
-  """(v, c) latents of the chosen places, zero where in another piece."""
-  owner, place = chosen
-  rows = jax.lax.stop_gradient(features).reshape(-1, features.shape[-1])
-  return jnp.where((owner == piece)[:, None], rows[place], 0.0)
+def each(
+  transformations: dict[str, optax.GradientTransformation],
+) -> optax.GradientTransformation:
+  """An optimizer of its own for every network of {name: parameters}."""
+
+  def init(params):
+    return {k: transformations[k].init(p) for k, p in params.items()}
+
+  def update(gradient, state, params):
+    both = {
+      k: transformations[k].update(g, state[k], params[k])
+      for k, g in gradient.items()
+    }
+    return tuple({k: v[i] for k, v in both.items()} for i in range(2))
+
+  return optax.GradientTransformation(init, update)
+
+
+def pick(features: jax.Array, places: jax.Array) -> jax.Array:
+  """(v, c) latents of some places (v,), zero where these lie elsewhere."""
+  latents = jax.lax.stop_gradient(features).reshape(-1, features.shape[-1])
+  here = (places >= 0) & (places < len(latents))
+  return jnp.where(here[:, None], latents[places], 0.0)
 
 
 def _get(tree, path):

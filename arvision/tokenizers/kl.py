@@ -93,12 +93,13 @@ class KL(Tokenizer, kw_only=True):
   @property
   def spec(self) -> TokenSpec:
     grid = (int(self.grid[0]), int(self.grid[1]))
-    return TokenSpec('latents', self.channels, (grid,), self.channels)
+    return TokenSpec(0, self.channels, self.channels, (grid,))
 
   @property
   def latent_grid(self) -> tuple[int, int]:
     """(height, width) of what the decoder takes."""
-    return self.spec.grids[-1]
+    height, width = self.spec.grids[-1]
+    return height, width
 
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False
@@ -186,9 +187,8 @@ class PyramidKL(KL, kw_only=True):
 
   @property
   def spec(self) -> TokenSpec:
-    return TokenSpec(
-      'latents', self.channels, as_grids(self.scales), self.channels
-    )
+    grids = as_grids(self.scales)
+    return TokenSpec(0, self.channels, self.channels, grids)
 
   def scaled(self, latent: jax.Array) -> jax.Array:
     """(b, h * w, c) -> (b, t, c) of all scales."""
@@ -236,7 +236,7 @@ class PatchedKL(KL, kw_only=True):
       )
     grid = height // self.patch, width // self.patch
     size = self.channels * self.patch**2
-    return TokenSpec('latents', size, (grid,), size)
+    return TokenSpec(0, size, size, (grid,))
 
   def scaled(self, latent: jax.Array) -> jax.Array:
     """(b, h * w, c) -> (b, t, patch² c)."""

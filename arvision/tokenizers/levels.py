@@ -1,5 +1,6 @@
 """Latents in levels: a KL tokenizer that is quantised after its training."""
 
+import dataclasses
 import functools
 from typing import ClassVar
 
@@ -53,7 +54,7 @@ class Levels(KL, kw_only=True):
 
   @property
   def spec(self) -> TokenSpec:
-    return TokenSpec('levels', self.levels, super().spec.grids, self.channels)
+    return dataclasses.replace(super().spec, size=self.levels)
 
   def quantize(self, latent: jax.Array) -> jax.Array:
     """Scaled latents (...) -> (...) int32 the nearest levels."""

@@ -39,7 +39,7 @@ class PyramidVQ(VQ, kw_only=True):
   @property
   def spec(self) -> TokenSpec:
     grids = as_grids(self.scales)
-    return TokenSpec('codes', self.vocab_size, grids, self.channels)
+    return TokenSpec(self.vocab_size, 1, self.channels, grids)
 
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False

@@ -41,7 +41,7 @@ class MultiScaleVQ(Codebook, kw_only=True):
       (s, s) if isinstance(s, int) else (int(s[0]), int(s[1]))
       for s in self.scales
     )
-    return TokenSpec('codes', self.vocab_size, grids, self.channels)
+    return TokenSpec(self.vocab_size, 1, self.channels, grids)
 
   def setup(self):
     super().setup()

@@ -34,7 +34,7 @@ class VQ(Codebook, kw_only=True):
   @property
   def spec(self) -> TokenSpec:
     grid = (int(self.grid[0]), int(self.grid[1]))
-    return TokenSpec('codes', self.vocab_size, (grid,), self.channels)
+    return TokenSpec(self.vocab_size, 1, self.channels, (grid,))
 
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False

@@ -15,6 +15,7 @@ from arvision.training import hooks
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
 from arvision.training.lock import Lock
+from arvision.training.measure import InTraining
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
 
@@ -54,13 +55,15 @@ class Between:
   Attributes:
     watch: for numbers that are not finite.
     clock: the length of the run.
-    every: 'log', 'evals', 'pictures', 'checkpoint' -> steps; 0 = never.
+    every: 'log', 'evals', 'pictures', 'checkpoint' and 'evals.<name>' of an
+      evaluator -> steps; 0 = never.
     names: of the metrics that a step packs into one array.
     rates: name -> schedule, logged beside the metrics.
     frozen: weights on devices that are not in the state.
     position: in the data and in the log.
     lock: of the folder that all is written to.
     writer, checkpoints, held_out: where things go and come from.
+    in_training: measures by the evaluators.
   """
 
   watch: hooks.Watch
@@ -74,6 +77,7 @@ class Between:
   writer: Writer
   checkpoints: Checkpoints
   held_out: HeldOut
+  in_training: InTraining
 
   def __post_init__(self):
     self._rate = Rate(self.clock.batch_size, self.clock.total)
@@ -126,8 +130,11 @@ class Between:
         figures = self.held_out.evaluate(full)
         if figures:
           self.writer.scalars(step, figures, _brief(figures))
-      if 'pictures' in due:
-        rows = self.held_out.pictures(full, batch)
+      for key in due:
+        if key.startswith('evals.'):
+          found = self.in_training(key.removeprefix('evals.'), full, step)
+          self.writer.scalars(step, found, _brief(found))
+      if 'pictures' in due and (rows := self.held_out.pictures(full, batch)):
         # Named by what was made: 'reconstructions' under 'originals'.
         self.writer.picture(list(rows)[-1], rows, step)
       if 'checkpoint' in due or self.checkpoints.improves(figures):

@@ -106,7 +106,7 @@ def check_same(
     )
   differ = {
     key: values
-    for key, values in _changes(_completed(old), _completed(config)).items()
+    for key, values in changes(_completed(old), _completed(config)).items()
     if not _within(key, CHANGEABLE)
   }
   tuned = {k for k, values in differ.items() if _is_tuned(k, *values)}
@@ -216,13 +216,15 @@ def differences(
       to know that a field with its default is the same as one left out.
     key: what the keys are to begin with.
   """
-  return [_line(k, *values) for k, values in _changes(old, new, key).items()]
+  return [_line(k, *values) for k, values in changes(old, new, key).items()]
 
 
-def _changes(old, new, key='config'):
+def changes(
+  old: ConfigDict, new: ConfigDict, key: str = 'config'
+) -> dict[str, tuple[Any, Any]]:
   """key -> (value there, value here), 'absent' for none."""
   old, new = _with_defaults(to_json(old), to_json(new), key)
-  there, here = dict(_flat(old, key)), dict(_flat(new, key))
+  there, here = dict(flat(old, key)), dict(flat(new, key))
   found = {
     k: (there.get(k, 'absent'), here.get(k, 'absent'))
     for k in sorted({*there, *here})
@@ -286,9 +288,10 @@ def _weighty(old, new, key):
   return there, here
 
 
-def _flat(value, key) -> Iterator[tuple[str, Any]]:
+def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+  """('key.of.block', value) of all fields of a config as plain dicts."""
   if isinstance(value, dict):
     for name, part in value.items():
-      yield from _flat(part, f'{key}.{name}')
+      yield from flat(part, f'{key}.{name}')
   else:
     yield key, value

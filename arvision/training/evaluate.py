@@ -75,7 +75,7 @@ class HeldOut:
     self._placement = placement
     self._batch_size = batch_size
     whole = placement.whole
-    self._sums = placement.jit(task.evaluate, out_shardings=whole)
+    self._evaluate = placement.jit(task.evaluate, out_shardings=whole)
     self._pictures = _Ordered(placement, task.pictures)
     self._check = _Ordered(placement, task.check)
     few = lambda batch: {k: v[:count] for k, v in batch.items()}
@@ -85,7 +85,7 @@ class HeldOut:
   def evaluate(self, state: TrainState) -> dict[str, float]:
     """'held_out/loss', 'held_out/ema_0.999/loss', ...
 
-    {} without a split, or where none of its examples has a weight.
+    Without the metrics that no example of the split has a weight for.
     """
     if not self._data.held_out_examples:
       return {}
@@ -93,17 +93,16 @@ class HeldOut:
     for batch in self._pass():
       on_device = self._placement.put_batch(batch)
       for name, params in versions(state).items():
-        sums = self._sums(state, params, on_device)
+        found = self._evaluate(state, params, on_device)
         if name in totals:
-          sums = jax.tree.map(lambda a, b: a + b, totals[name], sums)
-        totals[name] = sums
-    means: dict[str, float] = {}
-    for name, sums in jax.device_get(totals).items():
-      weight = sums.pop('weight')
-      if not weight:
-        return {}
-      means |= {_figure(name, k): float(v / weight) for k, v in sums.items()}
-    return means
+          found = jax.tree.map(lambda a, b: a + b, totals[name], found)
+        totals[name] = found
+    return {
+      _figure(name, key): float(metric.compute())
+      for name, metrics in jax.device_get(totals).items()
+      for key, metric in metrics.items()
+      if metric.weight
+    }
 
   def check_best(self, best: str, state: TrainState, every: int) -> None:
     """Refuses a `config.checkpoint.best` that no evaluation will measure.
@@ -124,8 +123,7 @@ class HeldOut:
       raise ConfigError(f'{said}{why}, so there is no figure to go by')
     batch = self._placement.put_batch(next(iter(self._pass())))
     with self._placement.scope():
-      sums = jax.eval_shape(self._task.evaluate, state, state.params, batch)
-    keys = [k for k in sums if k != 'weight']
+      keys = jax.eval_shape(self._task.evaluate, state, state.params, batch)
     names = [_figure(name, k) for name in versions(state) for k in keys]
     name = best.removeprefix('-')
     if name not in names:

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from arvision.metrics import Mean
 from arvision.tasks.base import TrainState
 from arvision.training import workdir as workdirs
 from arvision.training.trees import real_arrays
@@ -121,31 +122,33 @@ class Window:
   """Means of metrics over the steps since the last look."""
 
   def __init__(self):
-    self._sums: dict[str, float] = {}
-    self._count = 0
+    self._means: dict[str, Mean] = {}
 
   def add(self, metrics: Mapping[str, float]) -> None:
     """Takes the metrics of one step."""
     for name, value in metrics.items():
-      self._sums[name] = self._sums.get(name, 0.0) + value
-    self._count += 1
+      before = self._means.get(name, Mean(0.0, 0.0))
+      self._means[name] = Mean(before.total + value, before.weight + 1)
 
   def means(self) -> dict[str, float]:
     """The means, and starts anew."""
-    means = {k: v / max(self._count, 1) for k, v in self._sums.items()}
-    self._sums, self._count = {}, 0
+    means = {k: float(m.total / m.weight) for k, m in self._means.items()}
+    self._means = {}
     return means
 
   def get_state(self) -> dict[str, Any]:
     """JSON values."""
-    return {'sums': dict(self._sums), 'count': self._count}
+    return {'means': {k: [m.total, m.weight] for k, m in self._means.items()}}
 
   def set_state(self, state: Mapping[str, Any]) -> None:
     """Goes on as the window did that wrote the state."""
-    sums, count = dict(state['sums']), state['count']
-    if not all(isinstance(x, (int, float)) for x in (*sums.values(), count)):
+    if 'sums' in state:  # as checkpoints of version 0.1 have them
+      means = {k: (v, state['count']) for k, v in state['sums'].items()}
+    else:
+      means = dict(state['means'])
+    if not all(isinstance(x, (int, float)) for m in means.values() for x in m):
       raise ValueError(f'sums of metrics that are no numbers: {state}')
-    self._sums, self._count = sums, count
+    self._means = {k: Mean(*m) for k, m in means.items()}
 
 
 def due(step: int, every: int, total: int) -> bool:

@@ -21,6 +21,7 @@ from arvision.training import workdir as workdirs
 from arvision.training.between import Between, Position
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
+from arvision.training.measure import InTraining
 from arvision.training.writers import Writer
 
 
@@ -97,6 +98,9 @@ def train(
   placement.check_batch(clock.batch_size, optimizer.accumulate)
   frozen = frozen_weights.load(config, going_on or workdir)
   frozen_weights.check_tokens(config, data, frozen)
+  in_training = InTraining(config, placement, frozen)
+  for name, duration in in_training.every.items():
+    every[f'evals.{name}'] = clock.steps(duration, f'evals.{name}.every')
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
   origin = start.Origin(task, placement, config.seed)
   batches = data.train(clock.batch_size, config.seed, *placement.share())
@@ -168,6 +172,7 @@ def train(
       writer=writer,
       checkpoints=checkpoints,
       held_out=held_out,
+      in_training=in_training,
     )
     return loop(step_fn, placement, between, batch, state, step, end)
 

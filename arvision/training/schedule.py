@@ -241,20 +241,6 @@ class WarmupHoldCosine(Constant):
 
 
 @dataclasses.dataclass(frozen=True)
-class WarmupLinear(Constant):
-  """Linear warm-up, then a straight line.
-
-  Attributes:
-    final: share of the peak at the last step.
-  """
-
-  final: AtLeast0 = 0.0
-
-  def rest(self, peak: float, length: int) -> optax.Schedule:
-    return line(peak, self.final * peak, 0, length)
-
-
-@dataclasses.dataclass(frozen=True)
 class WarmupLin0(Constant):
   """Linear warm-up, a flat part, then a straight line.
 

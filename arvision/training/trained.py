@@ -1,6 +1,6 @@
 """A trained run, opened for use: what sample, eval, encode and notebooks take.
 
-run = load_run('runs/digits/var')
+run = load_run('runs/var/digits')
 images, tokens = run.sample_fn(seed=7)(labels, index)
 """
 
@@ -71,7 +71,8 @@ class TrainedRun:
   @functools.cached_property
   def prompts(self) -> Prompts | None:
     """What stands for a class number; None where the number itself does."""
-    if self.model is None or 'label' in self.model.condition.blank(1):
+    inputs = {} if self.model is None else self.model.condition.blank(1)
+    if not inputs or 'label' in inputs:
       return None
     return of_classes(self.data)
 
@@ -127,6 +128,8 @@ class TrainedRun:
     check(temperature, Temperature | None, 'temperature')
     check(top_k, Natural | None, 'top_k')
     check(top_p, Share | None, 'top_p')
+    if 'sampler' not in self.config:
+      raise ConfigError('config.sampler is not there: the run does not sample')
     sampler = build(self.config.sampler, 'sampler')
     if guidance is not None:
       scaled = sampler.guidance.scaled_to(guidance)

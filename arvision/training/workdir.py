@@ -36,14 +36,8 @@ _STARTED = (
 )
 # Blocks of a tokenizer's run, and those that a generator's has besides.
 _BLOCKS = ('tokenizer', 'data')
-_OF_GENERATORS = (
-  'layout',
-  'feed',
-  'backbone',
-  'head',
-  'condition',
-  'sampler',
-)
+_OF_GENERATORS = ('layout', 'feed', 'backbone', 'head')
+_OPTIONAL = ('condition', 'sampler', 'task', 'optim', 'evals')
 # Blocks inside one another; no part has so many.
 _DEPTH = 32
 
@@ -96,7 +90,7 @@ def load_config(
     if allow is not None:
       trust.check(plain, str(path), allow)
     config = from_json(plain)
-    for name in (*_BLOCKS, *_OF_GENERATORS, 'task', 'optim'):
+    for name in (*_BLOCKS, *_OF_GENERATORS, *_OPTIONAL):
       if name in config and not isinstance(config[name], ConfigDict):
         raise ValueError(
           f'{name}: wanted a block with a type, got {_short(plain[name])}'

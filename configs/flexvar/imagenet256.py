@@ -18,6 +18,8 @@ list of scales for a step of all devices.
 Source: arXiv 2502.20313; jiaosiyu1999/FlexVAR.
 """
 
+from ml_collections import ConfigDict
+
 from arvision.configs import common
 from arvision.configs.flexvar import parts as flexvar_parts
 from arvision.configs.flexvar import tokenizer
@@ -28,54 +30,55 @@ STEPS_13 = (*range(1, 11), 12, 14, 16)
 # Other sides are drawn without luck.
 SAMPLED = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 23, 24, 32)
 
-# depth, epochs, learning rate per 256 examples, final learning rate ratio, gate
-# factor of adaLN, sides of a sample, cfg.
+# `rate` is for 256 examples, `final` its share at the end, `drawn` the sides of a
+# sample.
+_SMALL = dict(rate=1e-4, final=0.1, gate=1e-3, drawn=STEPS_10, guidance=2.5)
+_D24 = dict(depth=24, epochs=350, rate=8e-5, final=0.01, gate=1e-4)
 SIZES = {
-  'd16': (16, 180, 1e-4, 0.1, 1e-3, STEPS_10, 2.5),
-  'd20': (20, 250, 1e-4, 0.1, 1e-3, STEPS_10, 2.5),
-  'd24': (24, 350, 8e-5, 0.01, 1e-4, STEPS_10, 2.5),
-  'd24_13': (24, 350, 8e-5, 0.01, 1e-4, STEPS_13, 2.5),
-  'd24_512': (24, 350, 8e-5, 0.01, 1e-4, (*STEPS_13, 23, 32), 3.0),
+  'd16': dict(depth=16, epochs=180, **_SMALL),
+  'd20': dict(depth=20, epochs=250, **_SMALL),
+  'd24': dict(drawn=STEPS_10, guidance=2.5, **_D24),
+  'd24_13': dict(drawn=STEPS_13, guidance=2.5, **_D24),
+  'd24_512': dict(drawn=(*STEPS_13, 23, 32), guidance=3.0, **_D24),
 }
 BATCH = 768
 
 
 def get_config(arg: str = 'd16'):
-  size = common.size(arg or 'd16', SIZES)
-  depth, epochs, rate, final, gate, drawn, guidance = size
+  size = ConfigDict(common.size(arg or 'd16', SIZES))
   config = common.generator(tokenizer.get_config(), 'runs/flexvar-tokenizer')
   flexvar_parts.flexvar(
     config,
     scales=config.tokenizer.scales,
-    drawn=drawn,
+    drawn=size.drawn,
     groups=(
       ((1, 2), 2),
       (tuple(range(3, 11)), 5),
       (tuple(range(11, 16)), 2),
       ((16,), 1),
     ),
-    best=tuple(side for side in drawn if side not in SAMPLED or side > 16),
-    guidance=guidance,
+    best=tuple(side for side in size.drawn if side not in SAMPLED or side > 16),
+    guidance=size.guidance,
     vocab_size=config.tokenizer.vocab_size,
     classes=1000,
-    depth=depth,
-    width=64 * depth,
-    heads=depth,
-    gate=gate,
+    depth=size.depth,
+    width=64 * size.depth,
+    heads=size.depth,
+    gate=size.gate,
   )
   config.feed.usual = STEPS_10
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'
   config.data.batch_size = BATCH
-  config.train = common.block(duration=common.block(epochs=epochs))
+  config.train = common.block(duration=common.block(epochs=size.epochs))
   config.optim = common.adamw(
-    rate * BATCH / 256,
+    size.rate * BATCH / 256,
     common.block(
       type='training.schedule.WarmupLin0',
-      warmup=common.block(epochs=epochs // 50),
+      warmup=common.block(epochs=size.epochs // 50),
       start=0.005,
       flat=0.05,
-      final=final,
+      final=size.final,
     ),
     exempt=var_parts.NO_DECAY,
   )

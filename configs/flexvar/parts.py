@@ -2,8 +2,22 @@
 
 from ml_collections import ConfigDict
 
+from arvision.configs import common
 from arvision.configs.common import block
 from arvision.configs.var import parts as var_parts
+
+
+def pyramid_vq(
+  *, scales, vocab_size: int, channels: int, **convolutions
+) -> ConfigDict:
+  """The block of FlexVAR's tokenizer; see `common.autoencoder`."""
+  return block(
+    type='tokenizers.pyramid.PyramidVQ',
+    vocab_size=vocab_size,
+    channels=channels,
+    scales=scales,
+    **common.autoencoder(**convolutions),
+  )
 
 
 def flexvar(
@@ -51,7 +65,9 @@ def flexvar(
   config.sampler.layout = block(
     type='layouts.scales.scales', scales=tuple(drawn)
   )
-  config.sampler.best = tuple(s for s, p in enumerate(drawn) if p in best)
+  config.sampler.greedy_steps = tuple(
+    s for s, p in enumerate(drawn) if p in best
+  )
   config.sampler.guidance = block(
     type='process.guidance.Listed',
     scale=1 + guidance,

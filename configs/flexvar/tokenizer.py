@@ -15,6 +15,7 @@ LlamaGen.
 """
 
 from arvision.configs import common
+from arvision.configs.flexvar import parts
 from arvision.configs.llamagen import tokenizer
 
 SIDES = tuple(range(1, 17))
@@ -23,12 +24,8 @@ SIDES = tuple(range(1, 17))
 def get_config(arg: str = ''):
   del arg
   config = tokenizer.get_config().unlock()
-  config.tokenizer = common.block(
-    type='tokenizers.pyramid.PyramidVQ',
-    vocab_size=8912,
-    channels=32,
-    scales=SIDES,
-    **common.autoencoder(ch=128, z_channels=256),
+  config.tokenizer = parts.pyramid_vq(
+    scales=SIDES, vocab_size=8912, channels=32, ch=128, z_channels=256
   )
   config.train = common.block(duration=common.block(epochs=20))
   config.optim.kind = 'adamw'

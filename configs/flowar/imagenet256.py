@@ -26,22 +26,27 @@ from arvision.configs import common
 from arvision.configs.flowar import parts
 from arvision.configs.mar import tokenizer
 
-# width, layers of either half, heads, kind, width and layers of the flow head,
-# cfg, noise level that it holds below, first and last number of solver steps.
+# `depth` is that of a half, `below` the noise level below which cfg holds, `steps`
+# the solver's at the first scale.
+_S = dict(width=768, depth=6, heads=12, head=parts.SELF, below=0.9, steps=25)
+_L = dict(width=1024, depth=8, heads=16, head=parts.CROSS, below=0.9, steps=25)
+_H = dict(width=1536, depth=15, heads=16, head=parts.CROSS, below=0.7, steps=50)
 SIZES = {
-  'S': (768, 6, 12, parts.SELF, 1024, 2, 4.3, 0.9, 25, 25),
-  'L': (1024, 8, 16, parts.CROSS, 1024, 12, 2.4, 0.9, 25, 25),
-  'H': (1536, 15, 16, parts.CROSS, 1536, 12, 2.4, 0.7, 50, 50),
-  'S_disa': (768, 6, 12, parts.SELF, 1024, 2, 4.2, 0.9, 25, 15),
-  'L_disa': (1024, 8, 16, parts.CROSS, 1024, 12, 2.4, 0.9, 25, 15),
-  'H_disa': (1536, 15, 16, parts.CROSS, 1536, 12, 2.4, 0.7, 50, 15),
+  'S': dict(head_width=1024, head_depth=2, guidance=4.3, **_S),
+  'L': dict(head_width=1024, head_depth=12, guidance=2.4, **_L),
+  'H': dict(head_width=1536, head_depth=12, guidance=2.4, **_H),
 }
+SIZES |= {
+  'S_disa': {**SIZES['S'], 'guidance': 4.2},
+  'L_disa': SIZES['L'],
+  'H_disa': SIZES['H'],
+}
+# Of DiSA's solver, at the last scale.
+LAST_STEPS = 15
 
 
 def get_config(arg: str = 'S'):
   size = common.size(arg or 'S', SIZES)
-  width, depth, heads, head, head_width, head_depth, *drawing = size
-  guidance, below, first, last = drawing
   config = common.generator(tokenizer.get_config(), 'runs/kl16')
   scales = (1, 2, 4, 8, 16)
   parts.pyramid(config.tokenizer, scales)
@@ -52,22 +57,14 @@ def get_config(arg: str = 'S'):
     scales=scales,
     channels=config.tokenizer.channels,
     classes=1000,
-    width=width,
-    heads=heads,
-    depth=depth,
-    second_depth=depth,
-    head=head,
-    head_width=head_width,
-    head_depth=head_depth,
-    guidance=guidance,
-    below=below,
-    steps=first,
+    second_depth=size['depth'],
+    **size,
   )
-  if last < first:
-    parts.falling(config, first, last)
+  if arg.endswith('_disa'):
+    parts.falling(config, size['steps'], LAST_STEPS)
   # float32: the published runs met NaNs in half precision.
   config.backbone.remat = config.head.remat = (
-    'none' if head == parts.SELF else 'full'
+    'none' if size['head'] == parts.SELF else 'full'
   )
   config.train = common.block(duration=common.block(epochs=400))
   config.optim = common.adamw(

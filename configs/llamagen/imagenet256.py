@@ -17,28 +17,25 @@ Source: arXiv 2406.06525; FoundationVision/LlamaGen.
 from arvision.configs import common
 from arvision.configs.llamagen import parts, tokenizer
 
-# layers, heads, width, guidance of the published FID.
+# `guidance` is that of the published FID.
 SIZES = {
-  'B': (12, 12, 768, 2.0),
-  'L': (24, 16, 1024, 2.0),
-  'XL': (36, 20, 1280, 1.75),
-  'XXL': (48, 24, 1536, 1.75),
-  '3B': (24, 32, 3200, 1.65),
+  'B': dict(depth=12, heads=12, width=768, guidance=2.0),
+  'L': dict(depth=24, heads=16, width=1024, guidance=2.0),
+  'XL': dict(depth=36, heads=20, width=1280, guidance=1.75),
+  'XXL': dict(depth=48, heads=24, width=1536, guidance=1.75),
+  '3B': dict(depth=24, heads=32, width=3200, guidance=1.65),
 }
 
 
 def get_config(arg: str = 'B'):
-  depth, heads, width, guidance = common.size(arg or 'B', SIZES)
+  size = common.size(arg or 'B', SIZES)
   config = common.generator(tokenizer.get_config(), 'runs/llamagen-tokenizer')
   parts.llamagen(
     config,
     grid=(16, 16),
     vocab_size=config.tokenizer.vocab_size,
     classes=1000,
-    depth=depth,
-    width=width,
-    heads=heads,
-    guidance=guidance,
+    **size,
   )
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'

@@ -2,7 +2,21 @@
 
 from ml_collections import ConfigDict
 
+from arvision.configs import common
 from arvision.configs.common import block
+
+
+def vq(
+  *, grid: tuple[int, int], vocab_size: int, channels: int, **convolutions
+) -> ConfigDict:
+  """The block of LlamaGen's tokenizer; see `common.autoencoder`."""
+  return block(
+    type='tokenizers.vq.VQ',
+    vocab_size=vocab_size,
+    channels=channels,
+    grid=grid,
+    **common.autoencoder(**convolutions),
+  )
 
 
 def llamagen(

@@ -13,6 +13,7 @@ Source: arXiv 2406.06525; FoundationVision/LlamaGen.
 """
 
 from arvision.configs import common
+from arvision.configs.llamagen import parts
 
 
 def get_config(arg: str = ''):
@@ -21,12 +22,8 @@ def get_config(arg: str = ''):
   config.data = common.imagenet(size=256, resize=None, batch_size=128)
   config.data.update(crop='adm', flip=True)
   config.release = common.block(type='importers.llamagen.Tokenizer')
-  config.tokenizer = common.block(
-    type='tokenizers.vq.VQ',
-    vocab_size=16384,
-    channels=8,
-    grid=(16, 16),
-    **common.autoencoder(ch=128, z_channels=256),
+  config.tokenizer = parts.vq(
+    grid=(16, 16), vocab_size=16384, channels=8, ch=128, z_channels=256
   )
   config.task = common.block(
     type='tasks.tokenizer.TrainTokenizer',

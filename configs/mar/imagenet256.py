@@ -25,40 +25,33 @@ Source: arXiv 2406.11838; LTH14/mar.
 from arvision.configs import common
 from arvision.configs.mar import parts, tokenizer
 
-# layers of a half, width, heads, blocks and width of the head, guidance.
-_MODELS = {
-  'B': (12, 768, 12, 6, 1024, 2.9),
-  'L': (16, 1024, 16, 8, 1280, 3.0),
-  'H': (20, 1280, 16, 12, 1536, 3.2),
-}
-# The same, and guidance where diffusion is annealed.
-_ANNEALED = {'B': 2.9, 'L': 3.0, 'H': 3.3}
+# `depth` is that of a half.
+_B = dict(depth=12, width=768, heads=12, head_depth=6, head_width=1024)
+_L = dict(depth=16, width=1024, heads=16, head_depth=8, head_width=1280)
+_H = dict(depth=20, width=1280, heads=16, head_depth=12, head_width=1536)
 SIZES = {
-  **{name: (model, None) for name, model in _MODELS.items()},
-  **{f'{name}_disa': (_MODELS[name], g) for name, g in _ANNEALED.items()},
+  'B': dict(guidance=2.9, steps=256, **_B),
+  'L': dict(guidance=3.0, steps=256, **_L),
+  'H': dict(guidance=3.2, steps=256, **_H),
+  'B_disa': dict(guidance=2.9, steps=64, **_B),
+  'L_disa': dict(guidance=3.0, steps=64, **_L),
+  'H_disa': dict(guidance=3.3, steps=64, **_H),
 }
 
 
 def get_config(arg: str = 'B'):
-  model, annealed = common.size(arg or 'B', SIZES)
-  depth, width, heads, head_depth, head_width, guidance = model
+  size = common.size(arg or 'B', SIZES)
   config = common.generator(tokenizer.get_config(), 'runs/kl16')
   parts.mar(
     config,
     grid=(16, 16),
     channels=16,
     classes=1000,
-    depth=depth,
-    second_depth=depth,
-    width=width,
-    heads=heads,
-    hidden=4 * width,
-    head_width=head_width,
-    head_depth=head_depth,
-    guidance=annealed or guidance,
-    steps=64 if annealed else 256,
+    second_depth=size['depth'],
+    hidden=4 * size['width'],
+    **size,
   )
-  if annealed:
+  if arg.endswith('_disa'):
     parts.anneal(config)
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'

@@ -42,6 +42,7 @@ def kl16(
   res_blocks: int = 2,
   encoder_levels: tuple[int, ...] | None = None,
   scale: float = 0.2325,
+  image_channels: int = 3,
 ) -> ConfigDict:
   """The block of a KL autoencoder as MAR has it.
 
@@ -52,9 +53,14 @@ def kl16(
     encoder_levels: those that attend in the encoder; None: the lowest. The
       official code takes the level of 16 × 16 places in an image of 256 px.
     scale: what latents are multiplied by, 1 / their standard deviation.
+    image_channels: 3, or 1 for grey.
   """
   parts = common.autoencoder(
-    ch=ch, ch_mult=ch_mult, res_blocks=res_blocks, z_channels=2 * channels
+    image_channels=image_channels,
+    ch=ch,
+    ch_mult=ch_mult,
+    res_blocks=res_blocks,
+    z_channels=2 * channels,
   )
   parts['encoder'].attention_levels = encoder_levels
   parts['decoder'].attention_levels = ()

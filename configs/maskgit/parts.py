@@ -61,7 +61,7 @@ def maskgit(config: ConfigDict, *, temperature: float = 4.5, **sizes) -> None:
     **sizes,
   )
   del config.release
-  config.feed.update(schedule='cosine', lowest=0.5, shown_weight=0.0)
+  config.feed.update(schedule='cosine', lowest=0.5, unmasked_weight=0.0)
   config.backbone.mlp.type = 'layers.blocks.GELU'
   config.head.type = 'heads.categorical.Transformed'
   config.head.width = config.backbone.width

@@ -17,27 +17,25 @@ from arvision.configs import common
 from arvision.configs.llamagen import tokenizer
 from arvision.configs.nar import parts
 
-# layers before the further branch, heads, width.
+# `depth` is without the layer of the further branch.
 SIZES = {
-  'B': (12, 12, 768),
-  'M': (18, 16, 1024),
-  'L': (24, 16, 1024),
-  'XL': (36, 20, 1280),
+  'B': dict(depth=12, heads=12, width=768),
+  'M': dict(depth=18, heads=16, width=1024),
+  'L': dict(depth=24, heads=16, width=1024),
+  'XL': dict(depth=36, heads=20, width=1280),
 }
 
 
 def get_config(arg: str = 'B'):
-  depth, heads, width = common.size(arg or 'B', SIZES)
+  size = common.size(arg or 'B', SIZES)
   config = common.generator(tokenizer.get_config(), 'runs/llamagen-tokenizer')
   parts.nar(
     config,
     grid=(16, 16),
     vocab_size=config.tokenizer.vocab_size,
     classes=1000,
-    depth=depth,
-    width=width,
-    heads=heads,
     guidance=2.0,
+    **size,
   )
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'

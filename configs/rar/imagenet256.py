@@ -18,33 +18,34 @@ from arvision.configs import common
 from arvision.configs.maskgit import tokenizer
 from arvision.configs.rar import parts
 
-# layers, width, MLP, temperature, guidance and its power.
 SIZES = {
-  'B': (24, 768, 3072, 1.0, 16.0, 2.75),
-  'L': (24, 1024, 4096, 1.02, 15.5, 2.5),
-  'XL': (32, 1280, 5120, 1.02, 6.9, 1.5),
-  'XXL': (40, 1408, 6144, 1.02, 8.0, 1.2),
+  'B': dict(depth=24, width=768, hidden=3072),
+  'L': dict(depth=24, width=1024, hidden=4096),
+  'XL': dict(depth=32, width=1280, hidden=5120),
+  'XXL': dict(depth=40, width=1408, hidden=6144),
+}
+SAMPLING = {
+  'B': dict(temperature=1.0, guidance=16.0, power=2.75),
+  'L': dict(temperature=1.02, guidance=15.5, power=2.5),
+  'XL': dict(temperature=1.02, guidance=6.9, power=1.5),
+  'XXL': dict(temperature=1.02, guidance=8.0, power=1.2),
 }
 
 
 def get_config(arg: str = 'B'):
-  size = common.size(arg or 'B', SIZES)
-  depth, width, hidden, temperature, guidance, power = size
+  arg = arg or 'B'
+  size = common.size(arg, SIZES)
   config = common.generator(tokenizer.get_config(), 'runs/maskgit-tokenizer')
   parts.rar(
     config,
     grid=(16, 16),
     vocab_size=config.tokenizer.vocab_size,
     classes=1000,
-    depth=depth,
-    width=width,
     heads=16,
-    hidden=hidden,
-    guidance=guidance,
-    power=power,
-    temperature=temperature,
     spare_positions=1022,
     spare_steps=98,
+    **size,
+    **SAMPLING[arg],
   )
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'

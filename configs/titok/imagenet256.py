@@ -17,36 +17,34 @@ Source: arXiv 2406.07550; bytedance/1d-tokenizer.
 from arvision.configs import common
 from arvision.configs.titok import parts, tokenizer
 
-_STEPS = {'L-32': 8, 'B-64': 8, 'S-128': 64}
-_LINEAR = 'process.guidance.Linear'
+_BERT = dict(depth=24, width=768, heads=16, hidden=3072, steps=8)
+_UVIT = dict(depth=20, width=1024, heads=16, hidden=4096, steps=64)
 SIZES = {
-  'L-32': (9.5, common.block(type=_LINEAR, end=5.5, over=8)),
-  'B-64': (11.0, common.block(type=_LINEAR, end=4.0, over=8)),
-  'S-128': (
-    2.8,
-    common.block(type='process.guidance.PowerCosine', scale=6.9, power=3.0),
-  ),
+  'L-32': dict(make=parts.bert, temperature=9.5, **_BERT),
+  'B-64': dict(make=parts.bert, temperature=11.0, **_BERT),
+  'S-128': dict(make=parts.uvit, temperature=2.8, **_UVIT),
+}
+_LINEAR = 'process.guidance.Linear'
+_COSINE = 'process.guidance.PowerCosine'
+GUIDANCE = {
+  'L-32': common.block(type=_LINEAR, end=5.5, over=8),
+  'B-64': common.block(type=_LINEAR, end=4.0, over=8),
+  'S-128': common.block(type=_COSINE, scale=6.9, power=3.0),
 }
 
 
 def get_config(arg: str = 'L-32'):
   arg = arg or 'L-32'
-  temperature, guidance = common.size(arg, SIZES)
-  small = {'depth': 24, 'width': 768, 'heads': 16, 'hidden': 3072}
-  large = {'depth': 20, 'width': 1024, 'heads': 16, 'hidden': 4096}
+  size = dict(common.size(arg, SIZES))
   config = common.generator(tokenizer.get_config(arg), f'runs/titok-{arg}')
-  common_sizes = {
-    'grid': config.tokenizer.grid,
-    'vocab_size': config.tokenizer.vocab_size,
-    'classes': 1000,
-    'steps': _STEPS[arg],
-    'temperature': temperature,
-    'guidance': guidance,
-  }
-  if arg == 'S-128':
-    parts.uvit(config, **common_sizes, **large)
-  else:
-    parts.bert(config, **common_sizes, **small)
+  size.pop('make')(
+    config,
+    grid=config.tokenizer.grid,
+    vocab_size=config.tokenizer.vocab_size,
+    classes=1000,
+    guidance=GUIDANCE[arg],
+    **size,
+  )
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'
   config.data.batch_size = 2048

@@ -4,11 +4,11 @@ from ml_collections import ConfigDict
 
 from arvision.configs.common import block
 
-# Width, layers and heads of TiTok's transformers.
+# TiTok's transformers.
 SIZES = {
-  'small': (512, 8, 8),
-  'base': (768, 12, 12),
-  'large': (1024, 24, 16),
+  'small': dict(width=512, depth=8, heads=8),
+  'base': dict(width=768, depth=12, heads=12),
+  'large': dict(width=1024, depth=24, heads=16),
 }
 
 # What the second stage of a legacy TiTok does not train.
@@ -20,8 +20,8 @@ def titok(
   length: int,
   vocab_size: int,
   channels: int,
-  encoder: tuple[int, int, int],
-  decoder: tuple[int, int, int],
+  encoder: dict[str, int],
+  decoder: dict[str, int],
   grid: tuple[int, int],
   patch: int,
   image_channels: int = 3,
@@ -32,7 +32,7 @@ def titok(
   Args:
     length: codes of an image.
     vocab_size, channels: of the codebook.
-    encoder, decoder: width, layers and heads.
+    encoder, decoder: their `width`, `depth` and `heads`.
     grid: (height, width) in patches.
     patch: side of a patch in pixels.
     image_channels: 3, or 1 for grey.
@@ -40,15 +40,8 @@ def titok(
   """
 
   def vit(type, size, **more):
-    width, depth, heads = size
     return block(
-      type=f'layers.vit.{type}',
-      width=width,
-      depth=depth,
-      heads=heads,
-      patch=patch,
-      length=length,
-      **more,
+      type=f'layers.vit.{type}', patch=patch, length=length, **size, **more
     )
 
   return block(
@@ -136,7 +129,7 @@ def uvit(
   config.layout = block(
     type='layouts.grid.whole', height=grid[0], width=grid[1]
   )
-  config.feed = block(type='feeds.mask.Mask', schedule='arccos')
+  config.feed = block(type='feeds.mask.RandomMask', schedule='arccos')
   config.backbone = block(
     type='backbones.skips.Skips',
     width=width,

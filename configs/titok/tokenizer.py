@@ -30,16 +30,15 @@ from arvision.configs import common
 from arvision.configs.maskgit import tokenizer as maskgit
 from arvision.configs.titok import parts
 
-# Codes, encoder, decoder.
 LEGACY = {
-  'L-32': (32, 'large', 'large'),
-  'B-64': (64, 'base', 'base'),
-  'S-128': (128, 'small', 'small'),
+  'L-32': dict(length=32, encoder='large', decoder='large'),
+  'B-64': dict(length=64, encoder='base', decoder='base'),
+  'S-128': dict(length=128, encoder='small', decoder='small'),
 }
 LATER = {
-  'BL-64': (64, 'base', 'large'),
-  'BL-128': (128, 'base', 'large'),
-  'SL-256': (256, 'small', 'large'),
+  'BL-64': dict(length=64, encoder='base', decoder='large'),
+  'BL-128': dict(length=128, encoder='base', decoder='large'),
+  'SL-256': dict(length=256, encoder='small', decoder='large'),
 }
 WARMUP = '_warmup'
 SIZES = {**LEGACY, **{f'{k}{WARMUP}': v for k, v in LEGACY.items()}, **LATER}
@@ -47,11 +46,11 @@ SIZES = {**LEGACY, **{f'{k}{WARMUP}': v for k, v in LEGACY.items()}, **LATER}
 
 def get_config(arg: str = 'L-32'):
   arg = arg or 'L-32'
-  length, encoder, decoder = common.size(arg, SIZES)
+  size = common.size(arg, SIZES)
   sizes = {
-    'length': length,
-    'encoder': parts.SIZES[encoder],
-    'decoder': parts.SIZES[decoder],
+    'length': size['length'],
+    'encoder': parts.SIZES[size['encoder']],
+    'decoder': parts.SIZES[size['decoder']],
     'grid': (16, 16),
     'patch': 16,
   }

@@ -29,18 +29,20 @@ from arvision.configs import common
 from arvision.configs.mar import tokenizer
 from arvision.configs.tokenbridge import parts
 
-# layers of a half, width, layers of the head, guidance, temperature, epochs.
+# `depth` is that of a half.
 SIZES = {
-  'L': (16, 1024, 4, 3.1, 0.96, 400),
-  'H': (20, 1280, 6, 3.45, 0.91, 800),
+  'L': dict(depth=16, width=1024, head_depth=4, guidance=3.1, temperature=0.96),
+  'H': dict(
+    depth=20, width=1280, head_depth=6, guidance=3.45, temperature=0.91
+  ),
 }
+EPOCHS = {'L': 400, 'H': 800}
 LEVELS = 64
 
 
 def get_config(arg: str = 'L'):
-  depth, width, head_depth, guidance, temperature, epochs = common.size(
-    arg or 'L', SIZES
-  )
+  arg = arg or 'L'
+  size = common.size(arg, SIZES)
   config = common.generator(tokenizer.get_config(), 'runs/kl16')
   parts.quantized(config.tokenizer, LEVELS)
   parts.tokenbridge(
@@ -49,24 +51,20 @@ def get_config(arg: str = 'L'):
     levels=LEVELS,
     grid=(16, 16),
     classes=1000,
-    depth=depth,
-    second_depth=depth,
-    width=width,
+    second_depth=size['depth'],
     heads=16,
-    hidden=4 * width,
+    hidden=4 * size['width'],
     head_width=1024,
-    head_depth=head_depth,
     head_heads=8,
     head_hidden=4096,
-    guidance=guidance,
-    temperature=temperature,
+    **size,
   )
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'
   config.head.dtype = 'bfloat16'
   config.head.remat = 'dots'
   config.data.update(batch_size=2048, crop='center')
-  config.train = common.block(duration=common.block(epochs=epochs))
+  config.train = common.block(duration=common.block(epochs=EPOCHS[arg]))
   config.optim = common.adamw(
     4e-4, common.cosine(0.0, epochs=100), weight_decay=0.02, clip=3.0
   )

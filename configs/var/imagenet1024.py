@@ -17,15 +17,25 @@ Source: arXiv 2404.02905; FoundationVision/VAR; the grids are those of Infinity 
 from arvision.configs import common
 from arvision.configs.var import imagenet256, tokenizer
 
-SIZES = {'d60': (60, 512, 350, 8e-5, 0.01, 5e-6, 0.08)}
+SIZES = {
+  'd60': dict(
+    depth=60,
+    batch=512,
+    epochs=350,
+    rate=8e-5,
+    final=0.01,
+    gate=5e-6,
+    decay_end=0.08,
+    shared_adaln=True,
+  )
+}
 
 
 def get_config(arg: str = 'd60'):
   config = imagenet256.recipe(
-    common.size(arg or 'd60', SIZES),
     tokenizer.get_config('1024'),
     'runs/var-tokenizer-1024',
-    shared_adaln=True,
+    **common.size(arg or 'd60', SIZES),
   )
   config.backbone.remat = 'full'
   return config

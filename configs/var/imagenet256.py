@@ -6,8 +6,9 @@
 Class labels, 10 scales, 680 tokens; the tokenizer is `vae_ch160v4096z32`
 (see `tokenizer.py` beside this file for training one).
 
-Published hardware and figures (not obtained here): d16 took 2.5 days on 16
-A100; FID 3.55 / 2.95 / 2.33 / 1.97 with 50 000 samples, cfg 1.5, top-k 900,
+Cost, as published: 2.5 days on 16 A100 (d16).
+
+Published figures (not obtained here): FID 3.55 / 2.95 / 2.33 / 1.97 with 50 000 samples, cfg 1.5, top-k 900,
 top-p 0.96 and the ADM evaluator.
 
 Deviations: bfloat16 where the published runs used float16 with a loss scale.
@@ -18,19 +19,43 @@ Source: arXiv 2404.02905; FoundationVision/VAR.
 from arvision.configs import common
 from arvision.configs.var import parts, tokenizer
 
-# depth, global batch, epochs, learning rate per 256 examples, final learning
-# rate ratio, gate factor of adaLN, weight decay at the end.
+_SMALL = dict(batch=768, rate=1e-4, final=0.1, gate=1e-3)
+_LARGE = dict(epochs=350, rate=8e-5, final=0.01)
 SIZES = {
-  'd16': (16, 768, 200, 1e-4, 0.1, 1e-3, 0.05),
-  'd20': (20, 768, 250, 1e-4, 0.1, 1e-3, 0.05),
-  'd24': (24, 768, 350, 8e-5, 0.01, 1e-4, 0.05),
-  'd30': (30, 1024, 350, 8e-5, 0.01, 1e-5, 0.08),
+  'd16': dict(depth=16, epochs=200, **_SMALL),
+  'd20': dict(depth=20, epochs=250, **_SMALL),
+  'd24': dict(depth=24, batch=768, gate=1e-4, **_LARGE),
+  'd30': dict(depth=30, batch=1024, gate=1e-5, decay_end=0.08, **_LARGE),
 }
 
 
-def recipe(size: tuple, tokenizer, workdir: str, shared_adaln: bool = False):
-  """The config of a published size; a row of `SIZES` and its tokenizer."""
-  depth, batch, epochs, rate, final, gate, decay_end = size
+def recipe(
+  tokenizer,
+  workdir: str,
+  *,
+  depth: int,
+  batch: int,
+  epochs: int,
+  rate: float,
+  final: float,
+  gate: float,
+  decay_end: float = 0.05,
+  shared_adaln: bool = False,
+):
+  """The config of a published size.
+
+  Args:
+    tokenizer: config.
+    workdir: where it was trained.
+    depth: layers and heads; the width is 64 times as much.
+    batch: global.
+    epochs: length of the run.
+    rate: learning rate per 256 examples.
+    final: learning rate at the end, as a share of the largest.
+    gate: factor of adaLN's gates at the start.
+    decay_end: weight decay at the end.
+    shared_adaln: one adaLN for all blocks.
+  """
   config = common.generator(tokenizer, workdir)
   parts.var(
     config,
@@ -68,4 +93,4 @@ def recipe(size: tuple, tokenizer, workdir: str, shared_adaln: bool = False):
 
 def get_config(arg: str = 'd16'):
   size = common.size(arg or 'd16', SIZES)
-  return recipe(size, tokenizer.get_config(), 'runs/var-tokenizer')
+  return recipe(tokenizer.get_config(), 'runs/var-tokenizer', **size)

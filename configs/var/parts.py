@@ -17,6 +17,19 @@ NO_DECAY = (
 )
 
 
+def multi_scale_vq(
+  *, scales, vocab_size: int, channels: int, **convolutions
+) -> ConfigDict:
+  """The block of VAR's tokenizer; see `common.autoencoder` for its convolutions."""
+  return block(
+    type='tokenizers.residual.MultiScaleVQ',
+    vocab_size=vocab_size,
+    channels=channels,
+    scales=tuple(scales),
+    **common.autoencoder(**convolutions),
+  )
+
+
 def var(
   config: ConfigDict,
   *,

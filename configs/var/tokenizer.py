@@ -19,6 +19,7 @@ Source: arXiv 2404.02905; FoundationVision/VAR; FoundationVision/vaex.
 """
 
 from arvision.configs import common
+from arvision.configs.var import parts
 
 SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 # The released weights serve 512 px too, with other grids.
@@ -36,12 +37,8 @@ def get_config(arg: str = '256'):
   resize = side * 9 // 8
   config.data = common.imagenet(size=side, resize=resize, batch_size=768)
   config.release = common.block(type='importers.var.Tokenizer')
-  config.tokenizer = common.block(
-    type='tokenizers.residual.MultiScaleVQ',
-    vocab_size=4096,
-    channels=32,
-    scales=scales,
-    **common.autoencoder(ch=160, z_channels=32),
+  config.tokenizer = parts.multi_scale_vq(
+    vocab_size=4096, channels=32, scales=scales, ch=160, z_channels=32
   )
   config.task = common.block(
     type='tasks.tokenizer.TrainTokenizer',

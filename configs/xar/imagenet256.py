@@ -27,30 +27,26 @@ from arvision.configs import common
 from arvision.configs.mar import tokenizer
 from arvision.configs.xar import parts
 
-# layers of a half, width, heads, MLP and guidance.
+# `depth` is that of a half.
 SIZES = {
-  'B': (8, 768, 12, 2048, 2.7),
-  'L': (16, 1024, 16, 2730, 2.3),
-  'H': (20, 1280, 16, 3413, 2.2),
+  'B': dict(depth=8, width=768, heads=12, hidden=2048, guidance=2.7),
+  'L': dict(depth=16, width=1024, heads=16, hidden=2730, guidance=2.3),
+  'H': dict(depth=20, width=1280, heads=16, hidden=3413, guidance=2.2),
 }
 
 
 def get_config(arg: str = 'B'):
-  depth, width, heads, hidden, guidance = common.size(arg or 'B', SIZES)
+  size = common.size(arg or 'B', SIZES)
   config = common.generator(tokenizer.get_config(), 'runs/kl16')
   parts.xar(
     config,
     grid=(16, 16),
     channels=16,
     classes=1000,
-    depth=depth,
-    width=width,
-    heads=heads,
-    hidden=hidden,
     side=8,
     steps=50,
-    guidance=guidance,
     dropout=0.1,
+    **size,
   )
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'

@@ -29,6 +29,8 @@ COMMANDS = sorted(
   {
     line
     for path in [*PAGES, *CONFIGS]
+    # Followed as a whole by tests/endtoend/test_add_a_paper.py.
+    if path.name != 'add_a_paper.md'
     for line in shown(path)
     if line.startswith('arvision ')
   }

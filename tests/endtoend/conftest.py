@@ -23,12 +23,17 @@ def digits_runs(tmp_path_factory):
   """A folder with a tokenizer, `tok`, and a VAR of two layers, `var`."""
   folder = tmp_path_factory.mktemp('digits')
   assert not main(
-    ['train', '--config=digits/tokenizer', f'--workdir={folder}/tok', *SHORT]
+    [
+      'train',
+      '--config=var/digits_tokenizer',
+      f'--workdir={folder}/tok',
+      *SHORT,
+    ]
   )
   assert not main(
     [
       'train',
-      '--config=digits/var',
+      '--config=var/digits',
       f'--workdir={folder}/var',
       f'--config.tokenizer_workdir={folder}/tok',
       '--config.backbone.depth=2',

@@ -13,7 +13,7 @@ from tests.endtoend.conftest import SHORT
 
 @pytest.fixture(scope='module')
 def tokenizer(random_tokenizer):
-  return random_tokenizer('digits/vq')
+  return random_tokenizer('llamagen/digits_tokenizer')
 
 
 @pytest.fixture(scope='module')
@@ -22,7 +22,7 @@ def workdir(tmp_path_factory, tokenizer):
   assert not main(
     [
       'train',
-      '--config=digits/llamagen_t2i',
+      '--config=llamagen/digits_t2i',
       f'--workdir={folder}/t2i',
       f'--config.tokenizer_workdir={tokenizer}',
       '--config.backbone.depth=1',
@@ -94,7 +94,7 @@ def test_what_cannot_be_asked_for(workdir, tokenizer, tmp_path, capsys):
     main(
       [
         'train',
-        '--config=digits/llamagen_t2i',
+        '--config=llamagen/digits_t2i',
         f'--workdir={tmp_path}/run',
         f'--config.tokenizer_workdir={tokenizer}',
         '--config.data.text.length=5',

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import types
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -15,9 +16,10 @@ from arvision.build import ConfigError, build
 from arvision.commands.main import main
 from arvision.configs.tokenbridge import parts
 from arvision.data.latents import CachedTokens
+from arvision.feeds.base import all_slots, all_targets
 from arvision.layouts import grid
 from arvision.model import ARModel
-from arvision.structs import Cond, Draw, Slots, Tokens
+from arvision.structs import Cond, Draw, Tokens
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.training import frozen
 from arvision.training.trained import load_run
@@ -26,7 +28,7 @@ from tests.configs import ALL
 
 @pytest.fixture(scope='module')
 def workdir(random_tokenizer):
-  return random_tokenizer('digits/kl')
+  return random_tokenizer('mar/digits_tokenizer')
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +67,7 @@ def test_a_shift_is_given_where_it_is_asked_for(workdir, capsys):
 
 def test_codes_and_generators_have_no_scale(digits_runs, capsys):
   assert main(['latents', f'--workdir={digits_runs}/tok']) == 2
-  assert 'codes, which have no scale' in capsys.readouterr().err
+  assert 'makes ids, which have no scale' in capsys.readouterr().err
   assert main(['latents', f'--workdir={digits_runs}/var']) == 2
   error = capsys.readouterr().err
   assert 'is a generator' in error and f'{digits_runs}/tok' in error
@@ -84,12 +86,7 @@ class Feed:
 
   def train(self, tokens, layout, codec, draw):
     del codec, draw
-    return Slots(
-      values=tokens.values,
-      index=layout.index,
-      targets=tokens.values,
-      weight=jnp.ones((1, layout.tokens)),
-    )
+    return all_slots(tokens.values, layout), all_targets(tokens.values)
 
 
 class Linear(nn.Module):
@@ -99,12 +96,13 @@ class Linear(nn.Module):
 
 
 class Squares(nn.Module):
-  def loss(self, z, targets, draw, at):
+  def loss(self, z, targets, draw, query):
     return jnp.mean((z[:, :, 0] - targets - 1) ** 2, -1), {}
 
 
 class Nothing(nn.Module):
   drop: float = 0.0
+  reads_slots: ClassVar[bool] = False
 
   def blank(self, batch):
     return {'label': jnp.zeros((batch,), jnp.int32)}
@@ -198,7 +196,7 @@ def test_every_visit_draws_anew(run, task):
 
 
 def generator(workdir, **tokenizer):
-  config = ALL['digits/kl']()
+  config = ALL['mar/digits_tokenizer']()
   with config.unlocked():
     config.tokenizer_workdir = str(workdir)
     config.tokenizer.update(tokenizer)

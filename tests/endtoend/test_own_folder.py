@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from arvision.commands.common import load_config
-from arvision.configs.common import shrink
 from arvision.data.base import DataError
 from arvision.training.loop import train
 from arvision.training.trained import load_run
@@ -35,22 +34,29 @@ def pictures(tmp_path):
 
 def configured(name, pictures):
   config = load_config(
-    f'configs/folder/{name}.py', [f'data.source.path={pictures}']
+    f'configs/var/{name}.py', [f'data.source.path={pictures}']
   )
-  config = shrink(config).unlock()
+  config = config.copy_and_resolve_references().unlock()
+  for half in (config.tokenizer.encoder, config.tokenizer.decoder):
+    half.ch = 8
+  if 'backbone' in config:
+    config.backbone.update(width=32, depth=2)
+    config.backbone.mlp.hidden = 64
+    config.condition.width = 32
+  config.data.batch_size = 4
   config.train.duration = {'steps': 2}
   config.optim.schedule.warmup = None
   return config
 
 
 def test_it_trains_and_samples(pictures, tmp_path, capsys):
-  config = configured('tokenizer', pictures).lock()
+  config = configured('folder_tokenizer', pictures).lock()
   train(config, tmp_path / 'tokenizer')
   # The usage of every scale stands in the line that the console shows.
   scales = len(config.tokenizer.scales)
   said = ''.join(capsys.readouterr())
   assert re.search(rf'  usage( \d\.\d\d){{{scales}}}  ', said)
-  config = configured('var', pictures)
+  config = configured('folder', pictures)
   config.tokenizer_workdir = str(tmp_path / 'tokenizer')
   config.condition.classes = None
   train(config.lock(), tmp_path / 'var')
@@ -65,6 +71,6 @@ def test_it_trains_and_samples(pictures, tmp_path, capsys):
 
 
 def test_a_folder_that_is_not_named():
-  config = load_config('configs/folder/tokenizer.py')
+  config = load_config('configs/var/folder_tokenizer.py')
   with pytest.raises(DataError, match='config.data.source.path is empty'):
     train(config, 'never')

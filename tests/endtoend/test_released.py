@@ -30,7 +30,7 @@ def test_out_and_in_again_is_the_same_run(digits_runs, tmp_path, suffix):
   assert not main(
     [
       'import',
-      '--config=digits/tokenizer',
+      '--config=var/digits_tokenizer',
       f'--source={tok}',
       f'--workdir={tmp_path}/tok',
     ]
@@ -38,7 +38,7 @@ def test_out_and_in_again_is_the_same_run(digits_runs, tmp_path, suffix):
   assert not main(
     [
       'import',
-      '--config=digits/var',
+      '--config=var/digits',
       f'--source={var}',
       f'--workdir={tmp_path}/var',
       f'--config.tokenizer_workdir={tmp_path}/tok',
@@ -74,11 +74,8 @@ def test_the_dtype_of_a_run_may_be_changed(digits_runs):
 
 def test_calls_of_any_size_draw_the_same(digits_runs, monkeypatch):
   run = load_run(digits_runs / 'var')
-  labels, index = np.arange(6), np.arange(6)
+  labels, index = np.arange(3), np.arange(3)
   images, tokens = run.sample_fn(seed=3)(labels, index)
-  few, same_tokens = run.sample_fn(seed=3, at_once=4)(labels, index)
-  np.testing.assert_array_equal(tokens, same_tokens)
-  np.testing.assert_allclose(images, few, atol=1e-5)
   said = []
   tight = load_run(digits_runs / 'var', say=said.append)
   monkeypatch.setattr(memory, 'free', lambda placement: 1)
@@ -126,7 +123,7 @@ def test_training_goes_on_from_imported_weights(digits_runs, tmp_path, capsys):
   main(
     ['export', f'--workdir={digits_runs}/tok', '--ema=raw', f'--output={file}']
   )
-  flags = ['--config=digits/tokenizer', f'--workdir={tmp_path}/run', *SHORT]
+  flags = ['--config=var/digits_tokenizer', f'--workdir={tmp_path}/run', *SHORT]
   assert not main(['import', f'--source={file}', *flags])
   assert not main(['train', '--stop_at=2', *flags])
   assert 'imported weights' in capsys.readouterr().out
@@ -145,21 +142,21 @@ def test_errors_are_told(digits_runs, tmp_path, capsys):
   file = tmp_path / 'vae.pth'
   main(['export', f'--workdir={digits_runs}/tok', f'--output={file}'])
   into = f'--workdir={tmp_path}/new'
-  config, source = '--config=digits/var', f'--source={file}'
+  config, source = '--config=var/digits', f'--source={file}'
   tokenizer = f'--config.tokenizer_workdir={digits_runs}/tok'
   text = fails('import', config, source, into, tokenizer)
   assert 'none of the keys of this network' in text
   assert 'looks like a VAR tokenizer, which --config=var/tokenizer' in text
-  text = fails('import', '--config=digits/vq', source, into)
+  text = fails('import', '--config=llamagen/digits_tokenizer', source, into)
   assert 'not the weights of this LlamaGen tokenizer' in text
   assert 'looks like a VAR tokenizer' in text
   text = fails(
-    'import', '--config=digits/tokenizer', source, into, '--weights=ema'
+    'import', '--config=var/digits_tokenizer', source, into, '--weights=ema'
   )
   assert "no weights under 'ema'" in text
   text = fails(
     'import',
-    '--config=digits/tokenizer',
+    '--config=var/digits_tokenizer',
     source,
     f'--workdir={digits_runs}/tok',
   )

@@ -13,11 +13,12 @@ import pytest
 from tests.parts import training_toys as toys
 
 ROOT = pathlib.Path(__file__).parents[2]
-STEPS = 120
+STEPS = 60
 TOKENIZER = (
   '--config.tokenizer.encoder.ch=8',
   '--config.tokenizer.decoder.ch=8',
 )
+CONFIGS = {'tokenizer': 'var/digits_tokenizer', 'var': 'var/digits'}
 SMALL = {
   'tokenizer': (*TOKENIZER, '--config.task.restart_after=10'),
   'var': (
@@ -32,14 +33,15 @@ def start(name, folder):
   """The process of `arvision train` on digits, in a small size."""
   command = [
     *(sys.executable, '-m', 'arvision', 'train'),
-    f'--config=configs/digits/{name}.py',
+    f'--config={CONFIGS[name]}',
     f'--workdir={folder}',
     f'--config.train.duration.steps={STEPS}',
     '--config.optim.schedule.warmup.steps=20',
     '--config.data.batch_size=16',
     '--config.checkpoint.every.steps=5',
-    '--config.evals.every.steps=60',
-    '--config.pictures.every.steps=60',
+    '--config.evals.every.steps=30',
+    '--config.evals.reconstruction.every.steps=30',
+    '--config.pictures.every.steps=30',
     '--config.log.every.steps=10',
     *SMALL[name],
   ]
@@ -95,3 +97,5 @@ def test_a_killed_run_ends_as_if_it_had_not_been(folder, name):
   for path in a:
     np.testing.assert_array_equal(a[path], b[path], err_msg=path)
   assert log(killed) == log(whole)
+  measured = [x['step'] for x in log(whole) if 'psnr_db/' in ' '.join(x)]
+  assert measured == [60, 120]

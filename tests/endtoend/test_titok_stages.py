@@ -26,12 +26,12 @@ def changed(a, b):
 
 
 def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
-  teacher = random_tokenizer('digits/maskgit_vq:few')
+  teacher = random_tokenizer('maskgit/digits_tokenizer:few')
   first, second = tmp_path / 'first', tmp_path / 'second'
   assert not main(
     [
       'train',
-      '--config=digits/titok_warmup',
+      '--config=titok/digits_tokenizer:legacy_warmup',
       f'--workdir={first}',
       f'--config.task.teacher_workdir={teacher}',
       *SMALL,
@@ -46,7 +46,7 @@ def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
   assert not main(
     [
       'train',
-      '--config=digits/titok_legacy',
+      '--config=titok/digits_tokenizer:legacy',
       f'--workdir={second}',
       f'--init_from={first}',
       *SMALL,
@@ -58,6 +58,9 @@ def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
   capsys.readouterr()
   # Without its teacher the first stage says what is missing.
   flags = [f'--workdir={tmp_path}/third', '--config.task.teacher_workdir=no']
-  assert main(['train', '--config=digits/titok_warmup', *flags]) == 2
+  assert (
+    main(['train', '--config=titok/digits_tokenizer:legacy_warmup', *flags])
+    == 2
+  )
   said = capsys.readouterr().err
   assert "config.task.teacher_workdir='no' holds no tokenizer" in said

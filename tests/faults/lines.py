@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
-from arvision.commands import common, main, runs
-from arvision.configs.common import shrink
+from arvision import catalog
+from arvision.commands import main, runs
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.plan import topology
@@ -25,15 +25,16 @@ from arvision.tasks import assemble
 from arvision.training import evaluate, frozen, memory, start
 from arvision.training.trained import load_run, placed
 from arvision.training.weights import Weights
-from tests.configs import ALL, GENERATORS
-from tests.laws.groups import GROUPS
+from tests.configs import ALL, TINY, TOKENIZERS, is_published, module
+from tests.laws.structure import structure, tiny_of
 
-# One of every structure, as the laws have them, and all tokenizers.
-NAMES = sorted(names[0] for names in GROUPS.values()) + sorted(
-  name for name in ALL if name not in GENERATORS
+# Those of the laws, and all tokenizers of data that are at hand or of papers.
+NAMES = sorted(TINY) + sorted(
+  name
+  for name in TOKENIZERS
+  if is_published(name) or module(name).startswith(('digits', 'tiny'))
 )
-RUNS = {'tokenizer': 'digits/vq', 'generator': 'digits/llamagen'}
-_DIGITS = {'type': 'data.digits.Digits'}
+RUNS = {'tokenizer': 'llamagen/tiny_tokenizer', 'generator': 'llamagen/tiny:B'}
 
 TYPICAL = ('1', '2', '3', '4', '8', '0.1', '0.5', '0.9', 'true', 'false')
 EDGES = ('0', '-1', '', 'none', '1.0', '1e-30', '-0.5', '()', '0.999999', '1,2')
@@ -57,7 +58,7 @@ TYPES = (
   ),
 )
 FLAGS = {
-  '--config': (*NAMES, 'digits', 'digits/var:x', 'configs', __file__),
+  '--config': (*NAMES, 'digits', 'var/digits:x', 'configs', __file__),
   '--mesh': ('data=-1', 'data=0', 'data=2', 'fsdp=-1,data=-1', f'data={2**70}'),
   '--labels': ('all', '3', '-1', '10', '3,x', ',', '0,' * 50),
   '--name': ('a', '../a', '.', 'a' * 300, 'a/b'),
@@ -92,15 +93,16 @@ class Reached(BaseException):
 
 @functools.cache
 def small(name):
-  """A config as the tests can afford it, on data that is at hand."""
-  config = shrink(ALL[name]())
-  with config.unlocked():
-    if not config.data.source.type.startswith('data.digits'):
-      config.data.source = _DIGITS
-    if 'resize' in config.data:
-      del config.data.resize
-      config.data.resize = 'fit'
-  return config
+  """A config as the tests can afford it: of papers, their tiny one's parts."""
+  config = ALL[name]()
+  if not is_published(name):
+    return config
+  wanted = structure(config)
+  makers = (ALL[n] for n in tiny_of(name))
+  tiny = next(c for c in (make() for make in makers) if structure(c) == wanted)
+  with tiny.unlocked():
+    tiny.update(task=config.task, optim=config.optim)
+  return tiny
 
 
 @functools.cache
@@ -302,7 +304,7 @@ def prepare(patch, folder):
     (folder / 'run' / kind).mkdir(parents=True)
     (folder / 'run' / kind / 'config.json').write_text('{"data": {}}')
   kinds = {str(folder / 'run' / kind): kind for kind in RUNS}
-  find, spare = common.find_config, folder / 'spare.py'
+  find, spare = catalog.find, folder / 'spare.py'
   spare.write_text('')
 
   def known(path):
@@ -344,7 +346,7 @@ def prepare(patch, folder):
     else load_run(workdir, *rest, **more)
   )
   patch.chdir(folder)
-  patch.setattr(common, 'find_config', known)
+  patch.setattr(catalog, 'find', known)
   patch.setattr(runs, 'load_run', open_it)
   patch.setattr(frozen, 'load', load)
   patch.setattr(start, 'first_state', lambda o, *_: (o.abstract, 0, 'shapes,'))

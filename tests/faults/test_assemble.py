@@ -1,5 +1,8 @@
 """Configs whose parts do not fit one another or the data."""
 
+import flax.linen as nn
+import jax
+import numpy as np
 import pytest
 
 from arvision.build import ConfigError
@@ -14,29 +17,41 @@ from arvision.training.loop import train
 @pytest.mark.parametrize(
   'name, overrides, said',
   [
-    ('var', ['condition.classes=7'], 'set config.condition.classes=10, or 0'),
-    ('var', ['layout.scales=(1, 2, 4)'], 'change config.layout'),
-    ('llamagen', ['layout.width=5'], 'change config.layout'),
-    ('var', ['head.vocab_size=64'], 'but the tokenizer has 128 codes'),
-    ('tokenizer', ['data.size=(16, 16)'], 'change config.data.size'),
-    ('tokenizer', ['data.size=(9, 9)'], 'change config.data.size'),
-    ('vq', ['data.channels=3'], 'config.data.channels'),
-    ('tokenizer', ['tokenizer.scales=(1, 2, 3)'], 'config.tokenizer'),
-    ('llamagen_t2i', ['data.text.channels=5'], 'config.condition.channels=32'),
     (
-      'maskgit',
-      ['sampler.type=samplers.entity.EntityAR'],
-      'config.feed (Mask) and config.sampler (EntityAR) do not fit',
+      'var/digits',
+      ['condition.classes=7'],
+      'set config.condition.classes=10, or 0',
+    ),
+    ('var/digits', ['layout.scales=(1, 2, 4)'], 'change config.layout'),
+    ('llamagen/digits', ['layout.width=5'], 'change config.layout'),
+    ('var/digits', ['head.vocab_size=64'], 'but the tokenizer has 128 ids'),
+    ('var/digits_tokenizer', ['data.size=(16, 16)'], 'change config.data.size'),
+    ('var/digits_tokenizer', ['data.size=(9, 9)'], 'change config.data.size'),
+    ('llamagen/digits_tokenizer', ['data.channels=3'], 'config.data.channels'),
+    (
+      'var/digits_tokenizer',
+      ['tokenizer.scales=(1, 2, 3)'],
+      'config.tokenizer',
     ),
     (
-      'var',
+      'llamagen/digits_t2i',
+      ['data.text.channels=5'],
+      'config.condition.channels=32',
+    ),
+    (
+      'maskgit/digits',
+      ['sampler.type=samplers.entity.EntityAR'],
+      'config.feed (RandomMask) and config.sampler (EntityAR) do not fit',
+    ),
+    (
+      'var/digits',
       ['sampler.type=samplers.masked.Masked'],
       'config.feed (Residual) and config.sampler (Masked) do not fit',
     ),
   ],
 )
 def test_what_does_not_fit(name, overrides, said):
-  config = load_config(f'digits/{name}', overrides)
+  config = load_config(name, overrides)
   data = assemble.make_data(config)
   with pytest.raises(ConfigError, match='config') as error:
     assemble.make_task(config, data)
@@ -46,24 +61,38 @@ def test_what_does_not_fit(name, overrides, said):
 @pytest.mark.parametrize(
   'name, sampler, said',
   [
-    ('xar', EntityAR(), 'config.feed (Noise) and config.sampler (EntityAR)'),
-    ('var', Refine(), 'config.feed (Residual) and config.sampler (Refine)'),
-    ('maskgit', Refine(), 'config.feed (Mask) and config.sampler (Refine)'),
+    (
+      'xar/digits',
+      EntityAR(),
+      'config.feed (Noise) and config.sampler (EntityAR)',
+    ),
+    (
+      'var/digits',
+      Refine(),
+      'config.feed (Residual) and config.sampler (Refine)',
+    ),
+    (
+      'maskgit/digits',
+      Refine(),
+      'config.feed (RandomMask) and config.sampler (Refine)',
+    ),
   ],
 )
 def test_a_sampler_that_does_not_fit_the_feed(name, sampler, said):
-  model = assemble.make_model(load_config(f'digits/{name}'))
+  model = assemble.make_model(load_config(name))
   with pytest.raises(ConfigError) as error:
     assemble.check_sampler(model, sampler)
   assert said in str(error.value)
 
 
 def test_a_head_that_the_sampler_cannot_use():
-  refined = assemble.make_model(load_config('digits/xar'))
-  drawn = assemble.make_model(load_config('digits/llamagen'))
+  refined = assemble.make_model(load_config('xar/digits'))
+  drawn = assemble.make_model(load_config('llamagen/digits'))
   with pytest.raises(ConfigError, match='Categorical.* wanted a head with a f'):
     assemble.check_sampler(refined.clone(head=drawn.head), Refine())
-  with pytest.raises(ConfigError, match='Velocity.* wanted a head that draws'):
+  with pytest.raises(
+    ConfigError, match='Velocity.* wanted a head that samples'
+  ):
     assemble.check_sampler(drawn.clone(head=refined.head), EntityAR())
 
 
@@ -73,17 +102,38 @@ def test_nothing_is_chosen_where_entities_are_refined():
 
 
 def test_classes_that_are_left_to_the_data():
-  config = load_config('folder/var')
+  config = load_config('var/folder')
   with pytest.raises(ConfigError, match='arvision train fills in'):
     assemble.make_model(config)
-  digits = assemble.make_data(load_config('digits/var'))
+  digits = assemble.make_data(load_config('var/digits'))
   done = assemble.complete(config, digits)
   assert done.condition.classes == 10
   assert config.condition.classes is None
 
 
 def test_a_generator_without_a_trained_tokenizer(tmp_path):
-  config = load_config('digits/var', [f'tokenizer_workdir={tmp_path}/none'])
+  config = load_config('var/digits', [f'tokenizer_workdir={tmp_path}/none'])
   with pytest.raises(ConfigError, match='none'):
     train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_task_that_does_not_sample_needs_no_sampler_and_no_condition():
+  config = load_config('digits/maskgit').copy_and_resolve_references().unlock()
+  del config.sampler, config.condition
+  config.layout.prefix = 0
+  data = assemble.make_data(config)
+  task = assemble.make_task(config, data)
+
+  def run(key, batch):
+    image = np.zeros((1, *data.shape), np.float32)
+    frozen = {'tokenizer': task.tokenizer.init(key, image)}
+    state = nn.unbox(task.init(key)).replace(frozen=frozen)
+    state, metrics = task.step(state, batch)
+    pictures = task.pictures(state, state.params, batch)
+    return metrics, task.evaluate(state, state.params, batch), pictures
+
+  batch = {'image': np.zeros((4, *data.shape), np.float32)}
+  metrics, held_out, pictures = jax.eval_shape(run, jax.random.key(0), batch)
+  assert {'loss', 'token_accuracy'} == held_out.keys() < metrics.keys()
+  assert pictures == {}

@@ -125,7 +125,7 @@ def processes(folder):
   for flag in WRONG:
     yield ['sample', f'--workdir={folder}/none', flag]
   for flag in TRAINED:
-    yield ['train', '--config=digits/llamagen', f'--workdir={folder}/new', flag]
+    yield ['train', '--config=llamagen/digits', f'--workdir={folder}/new', flag]
 
 
 def test_real_processes_end_with_one_line(tmp_path):

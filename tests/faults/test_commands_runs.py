@@ -21,6 +21,7 @@ from arvision.evals.classifier import Recipe
 from arvision.evals.generation import Drawn
 from arvision.evals.protocol import headline
 from arvision.structs import TokenSpec
+from arvision.training import measure
 
 QUICK = Recipe(batch_size=64, max_epochs=2, width=8, features=16)
 TOKENIZER = {'type': 'tokenizers.vq.VQ', 'vocab_size': 16}
@@ -63,7 +64,7 @@ class Toy:
 
   @property
   def tokenizer(self):
-    spec = TokenSpec('codes', 16, ((2, 2),), 4)
+    spec = TokenSpec(16, 1, 4, ((2, 2),))
     return types.SimpleNamespace(spec=spec)
 
   @functools.cached_property
@@ -362,10 +363,10 @@ def test_classes_without_their_data_are_numbers(tmp_path):
   plain = config()
   with plain.unlocked():
     plain.data.source = {'type': 'data.folder.Folder', 'path': '/not/here'}
-  assert runs.classes_of(Toy(plain)) == tuple('0123456789')
+  assert measure.classes_of(Toy(plain)) == tuple('0123456789')
   with plain.unlocked():
     plain.condition.classes = 0
-  assert runs.classes_of(Toy(plain)) == ()
+  assert measure.classes_of(Toy(plain)) == ()
 
 
 # --------------------------------------------------------------------- eval
@@ -401,6 +402,41 @@ def test_eval_of_a_generator(generator, tmp_path):
   assert figures['class_accuracy'] > 0.5
   assert 0 < figures['classifier_accuracy'] <= 1
   assert 'psnr_db' not in figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightness:
+  """An evaluator of somebody's own."""
+
+  scale: float = 1.0
+  every: Any = None
+  needs = ()
+
+  def __call__(self, run):
+    images = run.decode(run.encode(next(run.data.held_out(8))['image']))
+    yield f'brightness/{run.name}', self.scale * float(np.mean(images))
+
+
+def test_evaluators_are_those_of_the_config():
+  plain = config()
+  with plain.unlocked():
+    plain.evals = {
+      'every': {'steps': 5},
+      'few': {'type': 'evals.generation.Generation', 'samples': 20},
+      'mine': {'type': f'{__name__}.Brightness', 'scale': 2.0},
+    }
+  toy, quiet = Toy(plain), {'say': lambda text: None}
+  found = evaluation.evaluate(toy, ['mine'], **quiet)
+  assert found.keys() == {'brightness/digits'}
+  # Fields that are given go to those who have them.
+  again = evaluation.evaluate(toy, ['mine'], scale=4.0, samples=5, **quiet)
+  assert again['brightness/digits'] == 2 * found['brightness/digits']
+  with pytest.raises(ConfigError, match=r"'fw' is unknown.*'few'"):
+    evaluation.evaluate(toy, ['fw'], **quiet)
+  with plain.unlocked():
+    plain.evals.mine.type = 'layouts.grid.raster'
+  with pytest.raises(ConfigError, match=r'config\.evals\.mine'):
+    evaluation.evaluate(Toy(plain), ['few'], **quiet)
 
 
 @pytest.mark.parametrize(
@@ -481,7 +517,7 @@ def test_tokens_lead_back_to_their_images(tokenizer, tmp_path, monkeypatch):
   cached = config()
   with cached.unlocked():
     cached.data = {'type': 'data.latents.CachedTokens', 'path': str(target)}
-  data, description = runs.images_of(Toy(cached))
+  data, description = measure.images_of(Toy(cached))
   assert data.shape == (8, 8, 1)
   assert 'image' in next(iter(data.held_out(4)))
   assert description['source'] == {'type': 'data.digits.Digits'}

@@ -11,8 +11,9 @@ from arvision.training import differences, workdir
 from tests.configs import ALL
 
 ROOT = pathlib.Path(__file__).parents[2]
-VAR = 'digits/var'
-PICTURES = 'folder/tokenizer'
+VAR = 'var/digits'
+PICTURES = 'var/folder_tokenizer'
+GENERATION = 'evals.generation.Generation'
 VALUES = [
   (VAR, 'data.flip=true', True),
   (VAR, 'data.flip=False', False),
@@ -45,10 +46,13 @@ VALUES = [
   (VAR, 'ema=0.9', (0.9,)),
   (VAR, 'ema=0.9,0.99', (0.9, 0.99)),
   (VAR, 'backbone.remat=none', 'none'),  # text, not None
-  ('digits/kl', 'tokenizer.shift=1,2.5', (1.0, 2.5)),
-  ('digits/kl', 'tokenizer.shift=2', 2.0),
+  ('mar/digits_tokenizer', 'tokenizer.shift=1,2.5', (1.0, 2.5)),
+  ('mar/digits_tokenizer', 'tokenizer.shift=2', 2.0),
   (VAR, 'tokenizer.scales=1,2,(4,4)', (1, 2, (4, 4))),
   (VAR, 'optim.schedule.warmup.steps=3', {'steps': 3}),
+  (VAR, 'evals.generation.samples=50', 50),
+  (VAR, 'evals.generation.every.steps=9', {'steps': 9}),
+  (VAR, f'evals.own.type={GENERATION}', GENERATION),
 ]
 
 
@@ -93,7 +97,7 @@ def test_blocks_that_are_left_out_can_be_described():
   }
   assert config.sampler.choice.top_k == 3
   assert config.optim.decay.exempt == ('a', 'b')
-  none = common.load_config('digits/llamagen_t2i', ['data.text=none'])
+  none = common.load_config('llamagen/digits_t2i', ['data.text=none'])
   assert none.data.text is None
 
 
@@ -215,7 +219,7 @@ def named_keys():
 # Blocks that no config of ours has as they stand.
 VARIANTS = [
   (VAR, ['data.type=data.latents.CachedTokens']),
-  ('digits/llamagen_t2i', ['data.text.type=data.text.Stored']),
+  ('llamagen/digits_t2i', ['data.text.type=data.text.Stored']),
   (VAR, ['tokenizer.type=tokenizers.kl.PatchedKL']),
   (VAR, ['data.source.type=data.arrayrecord.ArrayRecordImages']),
 ]
@@ -267,14 +271,39 @@ def test_configs_without_a_parameter_have_no_variants(tmp_path):
   assert common.load_config(f'{file}:any').a == 'any'
 
 
-@pytest.mark.parametrize('name', ['digits/vra', 'var', 'titok/part', 'nothing'])
+@pytest.mark.parametrize('name', ['var/digts', 'var', 'titok/part', 'nothing'])
 def test_a_wrong_name_shows_few_that_are_near(name):
   with pytest.raises(ConfigError) as error:
     common.load_config(name)
   said = str(error.value)
-  assert len(re.findall(r"'\w+/\w+'", said)) <= 6 and len(said) < 300
+  assert len(re.findall(r"'\w+/\w+'", said)) <= 7 and len(said) < 300
   assert 'parts' not in said.replace(name, '') and 'common' not in said
-  assert 'arvision train --help' in said
+  assert 'arvision configs' in said
+
+
+@pytest.mark.parametrize(
+  ('old', 'new'),
+  [
+    ('digits/var', 'var/digits'),
+    ('configs/digits/tokenizer.py', 'var/digits_tokenizer'),
+    ('digits/vq', 'llamagen/digits_tokenizer'),
+    ('digits/kl', 'mar/digits_tokenizer'),
+    ('digits/pyramid_vq', 'flexvar/digits_tokenizer'),
+    ('digits/maskgit_vq:few', 'maskgit/digits_tokenizer'),
+    ('digits/llamagen_t2i', 'llamagen/digits_t2i'),
+    ('digits/mar:causal', 'mar/digits'),
+    ('digits/titok_warmup', 'titok/digits_tokenizer'),
+    ('digits/titok_legacy', 'titok/digits_tokenizer'),
+    ('digits/titok_uvit', 'titok/digits'),
+    ('digits/heads:flow', 'ablations/heads'),
+    ('fashion_mnist/vq', 'llamagen/fashion_mnist_tokenizer'),
+    ('emoji/tokenizer', 'var/emoji_tokenizer'),
+    ('folder/var', 'var/folder'),
+  ],
+)
+def test_the_words_of_a_name_find_it_in_any_order(old, new):
+  with pytest.raises(ConfigError, match=f"Did you mean .*'{new}'"):
+    common.load_config(old)
 
 
 def test_help_lists_all_configs(capsys):

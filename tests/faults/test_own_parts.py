@@ -46,11 +46,11 @@ class Mine(EntityAR):
 CONFIG = """
 from ml_collections import ConfigDict
 
-from arvision.configs.digits import tokenizer
+from arvision.configs.var import digits_tokenizer
 
 
 def get_config():
-  config = tokenizer.get_config().unlock()
+  config = digits_tokenizer.get_config().unlock()
   config.data.source = ConfigDict({'type': 'mylab.parts.Negatives'})
   return config
 """
@@ -99,8 +99,8 @@ def test_a_package_beside_the_config_is_found(lab):
 
 def test_configs_that_are_installed_open_no_folder():
   before = [*sys.path]
-  common.load_config('digits/var')
-  common.load_config('configs/digits/var.py')
+  common.load_config('var/digits')
+  common.load_config('configs/var/digits.py')
   assert sys.path == before
 
 
@@ -220,7 +220,7 @@ def test_optimizers_that_keep_less_than_all_parameters(tx):
 
 def test_defaults_need_not_be_stated(tmp_path):
   """What the library reads of a block may be left to the part's default."""
-  config = ALL['digits/tokenizer']().copy_and_resolve_references().unlock()
+  config = ALL['var/digits_tokenizer']().copy_and_resolve_references().unlock()
   for block, name in (('optim', 'accumulate'), ('data', 'channels')):
     del config[block][name]
   config.data.channels = 1
@@ -231,7 +231,7 @@ def test_defaults_need_not_be_stated(tmp_path):
 
 
 def test_an_own_sampler_is_built_where_it_is_allowed(lab):
-  plain = workdir.to_json(ALL['digits/var']())
+  plain = workdir.to_json(ALL['var/digits']())
   plain['sampler'] = {**plain['sampler'], 'type': 'mylab.parts.Mine'}
   (lab / 'config.json').write_text(json.dumps(plain))
   common.find_packages_in(lab)

@@ -137,7 +137,7 @@ def test_init_partial_takes_what_fits(whole, tmp_path, capsys):
 
 
 def test_init_partial_alone_is_refused(capsys):
-  argv = ['train', '--config=digits/var', '--workdir=x', '--init_partial']
+  argv = ['train', '--config=var/digits', '--workdir=x', '--init_partial']
   assert main(argv) == 2
   assert '--init_from' in capsys.readouterr().err
 

@@ -10,12 +10,11 @@ from ml_collections import ConfigDict
 
 from arvision import trust
 from arvision.build import ConfigError
-from arvision.commands import runs
 from arvision.commands.main import main
 from arvision.data.base import DataError
 from arvision.data.latents import CachedTokens
 from arvision.data.tfds import Tfds
-from arvision.training import workdir
+from arvision.training import measure, workdir
 from arvision.training.trained import load_run
 from tests.configs import ALL
 from tests.parts import training_toys as toys
@@ -96,7 +95,7 @@ def trace(tmp_path, monkeypatch):
   return tmp_path / 'trace'
 
 
-def stored(folder, key, path, name='digits/var'):
+def stored(folder, key, path, name='var/digits'):
   """The folder of a run whose config names a type at a key."""
   plain = workdir.to_json(ALL[name]())
   block = plain
@@ -175,8 +174,8 @@ def test_training_from_such_a_run_builds_nothing_of_it(tmp_path, trace, option):
 
 @pytest.mark.parametrize('key', ['tokenizer', 'tokenizer.encoder'])
 def test_such_a_tokenizer_builds_nothing(tmp_path, trace, capsys, key):
-  folder = stored(tmp_path / 'run', key, 'evil.Part', 'digits/tokenizer')
-  argv = ['train', '--config=digits/var', f'--workdir={tmp_path}/new']
+  folder = stored(tmp_path / 'run', key, 'evil.Part', 'var/digits_tokenizer')
+  argv = ['train', '--config=var/digits', f'--workdir={tmp_path}/new']
   assert main([*argv, f'--config.tokenizer_workdir={folder}']) == 2
   assert 'evil.Part' in capsys.readouterr().err
   assert main([*argv[:2], f'--workdir={folder}']) == 2  # as its own workdir
@@ -205,7 +204,7 @@ def test_encoded_tokens_name_parts_only(tmp_path, trace, block):
   (tmp_path / 'spec.json').write_text(json.dumps(spec))
   run = Run(ConfigDict(), CachedTokens(str(tmp_path)))
   with pytest.raises(ConfigError, match=r'spec\.json: config\.data\.'):
-    runs.images_of(run)
+    measure.images_of(run)
   assert not trace.exists()
 
 

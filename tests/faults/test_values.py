@@ -236,7 +236,9 @@ def test_durations_are_numbers(duration):
   ],
 )
 def test_settings_of_a_config(key, value):
-  config = lines.small('digits/vq').copy_and_resolve_references()
+  config = lines.small(
+    'llamagen/digits_tokenizer'
+  ).copy_and_resolve_references()
   with config.unlocked():
     *path, last = key.split('.')
     block = config

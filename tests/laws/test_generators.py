@@ -1,4 +1,4 @@
-"""The laws of the six parts, over every generator config, shrunk."""
+"""The laws of the six parts, over the tiny configs of every paper."""
 
 import dataclasses
 import functools
@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 
 from arvision.build import build
-from arvision.configs.common import shrink
 from arvision.configs.mar import parts as mar_parts
 from arvision.model import BoundModel, sample
 from arvision.process.choice import Choice
-from arvision.process.masking import LikelyFirst, hidden_counts
+from arvision.process.masking import LikelyFirst, masked_counts
 from arvision.samplers.base import Known
+from arvision.samplers.masked import Masked
 from arvision.structs import Draw, Replay, Tokens
 from arvision.tasks import assemble
-from tests.configs import GENERATORS
-from tests.laws.groups import GROUPS
+from tests.configs import TINY
 
 BATCH = 2
 
@@ -42,10 +41,10 @@ def scrambled(tree, std=0.2):
 
 
 class Case:
-  """One config, shrunk, with random weights and random tokens."""
+  """A tiny config with random weights and random tokens."""
 
   def __init__(self, config):
-    self.config = shrink(config)
+    self.config = config
     self.model = assemble.make_model(self.config)
     self.tokenizer = assemble.make_tokenizer(self.config)
     assemble.check_fit(self.config, self.model, self.tokenizer)
@@ -83,12 +82,10 @@ class Case:
   def some_tokens(self, seed):
     """Codes or latents of a batch."""
     rng, spec = np.random.default_rng(seed), self.tokenizer.spec
-    shape = (BATCH, self.layout.tokens)
-    if spec.kind == 'levels':
-      shape = (*shape, spec.channels)
-    if spec.kind in ('codes', 'levels'):
+    shape = (BATCH, *spec.shape)
+    if spec.size:
       return rng.integers(0, spec.size, shape).astype(np.int32)
-    return rng.normal(size=(*shape, spec.size)).astype(np.float32)
+    return rng.normal(size=shape).astype(np.float32)
 
   def others(self, where):
     """The tokens, but others at some places (b or 1, t) of the grid."""
@@ -124,7 +121,7 @@ class Case:
         inputs,
         self.codec(frozen),
         draw=draw,
-        method='taught',
+        method='teacher_forced',
       )[0]
 
     def call(tokens, inputs=None, draw=None):
@@ -217,33 +214,23 @@ class Case:
 
 @functools.cache
 def case(name):
-  return Case(GENERATORS[name]())
+  return Case(TINY[name]())
 
 
-def _drawn_by(sampler):
-  """Groups of configs whose sampler this is."""
-  return [
-    names
-    for names in GROUPS.values()
-    if GENERATORS[names[0]]().sampler.type == sampler
-  ]
-
-
-ENTITIES = _drawn_by('samplers.entity.EntityAR')
-REFINED = _drawn_by('samplers.refine.Refine')
-MASKED = _drawn_by('samplers.masked.Masked') + _drawn_by(
-  'samplers.random_order.RandomOrder'
-)
-
+SAMPLERS = {n: build(make().sampler, 'sampler') for n, make in TINY.items()}
+FILLED = [name for name, sampler in SAMPLERS.items() if sampler.fills]
+CAUSAL = [name for name in TINY if name not in FILLED]
 
 # One for every pair of a feed and a head.
 PAIRS = {
-  (config.feed.type, config.head.type): names
-  for names in GROUPS.values()
-  for config in [GENERATORS[names[0]]()]
+  (config.feed.type, config.head.type): name
+  for name in TINY
+  for config in [TINY[name]()]
 }.values()
 # Those that keep the tokens that they are most sure of.
-CONFIDENT = _drawn_by('samplers.masked.Masked')
+CONFIDENT = [
+  n for n, sampler in SAMPLERS.items() if isinstance(sampler, Masked)
+]
 
 
 class Logged:
@@ -270,27 +257,21 @@ class Logged:
     return drawn
 
 
-@pytest.fixture(params=GROUPS.values(), ids=', '.join)
+@pytest.fixture(params=TINY)
 def law(request):
-  return case(request.param[0])
+  return case(request.param)
 
 
-@pytest.fixture(params=ENTITIES + REFINED, ids=', '.join)
+@pytest.fixture(params=CAUSAL)
 def causal(request):
   """A law of models that draw one entity after another."""
-  return case(request.param[0])
+  return case(request.param)
 
 
-@pytest.fixture(params=MASKED, ids=', '.join)
+@pytest.fixture(params=FILLED)
 def masked(request):
-  """A law of models that fill holes."""
-  return case(request.param[0])
-
-
-def test_every_config_is_in_a_group():
-  names = [name for names in GROUPS.values() for name in names]
-  assert sorted(names) == sorted(GENERATORS)
-  assert len(ENTITIES + REFINED + MASKED) == len(GROUPS)
+  """A law of models that fill masked tokens."""
+  return case(request.param)
 
 
 def test_causality(causal):
@@ -329,7 +310,7 @@ def test_feed_trains_on_what_it_samples_with(causal):
         causal.layout,
         causal.codec(frozen),
         causal.plain,
-      ).values
+      )[0].values
     )
   )(causal.frozen, causal.tokens)
   _, _, unrolled = causal.decoded
@@ -346,7 +327,7 @@ def test_cached_decoding_equals_the_masked_pass(causal):
 
 
 def test_halves_of_different_sizes_share_a_cache_of_two_shapes():
-  config = GENERATORS['digits/flowar:self']()
+  config = TINY['flowar/tiny:S']()
   with config.unlocked():
     mar_parts.second_half(config, width=24, heads=3, hidden=20)
   law = Case(config)
@@ -364,7 +345,7 @@ def test_hidden_tokens_are_not_seen(masked):
   def read(params, tokens):
     codec = masked.codec(masked.frozen)
     bound = BoundModel(masked.model, {'params': params}, codec)
-    slots = bound.shown(tokens, hole)
+    slots = bound.feed_slots(tokens, masked.layout.runs[0].step(0), hole)
     cond = bound.condition(masked.inputs, jnp.zeros(BATCH, bool))
     return bound.read(slots, cond, None, masked.layout.readout)[0]
 
@@ -396,17 +377,17 @@ def test_kept_tokens_never_change(masked):
   assert hole[0].all()
   for before, after, hidden in zip(states, states[1:], hole):
     np.testing.assert_array_equal(before[~hidden], after[~hidden])
-  wanted = hidden_counts(sampler.schedule, sampler.steps, layout.tokens)
+  wanted = masked_counts(sampler.schedule, sampler.steps, layout.tokens)
   for hidden, count in zip(hole[1:], wanted):
     assert (hidden.sum(1) == count).all()
   if np.issubdtype(tokens.values.dtype, np.integer):
     assert (tokens.values >= 0).all()
 
 
-@pytest.mark.parametrize('names', CONFIDENT, ids=', '.join)
-def test_equally_sure_tokens_are_kept_as_scheduled(names):
+@pytest.mark.parametrize('name', CONFIDENT)
+def test_equally_sure_tokens_are_kept_as_scheduled(name):
   """With one id left of each token, log p is 0 everywhere."""
-  masked = case(names[0])
+  masked = case(name)
   sampler = dataclasses.replace(
     build(masked.config.sampler, 'sampler'),
     choice=Choice(temperature=0.0, top_k=1),
@@ -419,21 +400,23 @@ def test_equally_sure_tokens_are_kept_as_scheduled(names):
   found, _, hole = filled(masked, sampler, Known(tokens, known))
   for row, keep in enumerate(known):
     total = int((~keep).sum())
-    wanted = [total, *hidden_counts(sampler.schedule, 4, total)[:-1]]
+    wanted = [total, *masked_counts(sampler.schedule, 4, total)[:-1]]
     assert hole[:, row].sum(1).tolist() == wanted
   np.testing.assert_array_equal(found.values[known], tokens[known])
 
 
-@pytest.mark.parametrize('names', PAIRS, ids=', '.join)
-def test_draws_of_a_step_share_no_key(names):
-  law = case(names[0])
+@pytest.mark.parametrize('name', PAIRS)
+def test_draws_of_a_step_share_no_key(name):
+  law = case(name)
   draw = Logged(Draw.create(0, jnp.arange(BATCH)), [])
 
   def loss(params, frozen, tokens):
     codec = law.codec(frozen)
     args = Tokens(tokens), law.inputs, draw, codec
     rngs = {'dropout': jax.random.key(0)}
-    return law.model.apply({'params': params}, *args, rngs=rngs, method='loss')
+    return law.model.apply(
+      {'params': params}, *args, rngs=rngs, method='losses'
+    )
 
   jax.eval_shape(loss, law.params, law.frozen, law.tokens)
   assert draw.log

@@ -4,15 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.metrics import total
 from arvision.model import sample
-from arvision.process.counts import Same
+from arvision.process.counts import ConstantSteps
 from arvision.process.flow import Euler
 from arvision.process.guidance import Constant
 from arvision.samplers.refine import Refine
 from arvision.structs import Draw, Slots, Tokens
 from tests.laws.test_generators import BATCH, case
 
-IMAGE = 'digits/xar:image'
+IMAGE = 'xar/tiny:image'
 STEPS = 5
 
 
@@ -22,8 +23,8 @@ def field(law, params, x, level):
   slots = Slots(values=x[:, layout.token], index=layout.index, level=level)
 
   def read(model):
-    z, at = model.hidden(slots, law.inputs, jnp.zeros(BATCH, bool))
-    return model.head.field(z, at)
+    z, query = model.hidden(slots, law.inputs, jnp.zeros(BATCH, bool))
+    return model.head.field(z, query)
 
   return law.model.apply({'params': params}, method=read)
 
@@ -34,15 +35,15 @@ def test_one_entity_trains_as_plain_flow_matching():
 
   @jax.jit
   def ours(params):
-    total, (weight, _) = law.model.apply(
+    terms, _ = law.model.apply(
       {'params': params},
       Tokens(law.tokens),
       law.inputs,
       draw,
       train=False,
-      method='loss',
+      method='losses',
     )
-    return total / weight
+    return total(terms).compute()
 
   @jax.jit
   def plain(params):
@@ -57,7 +58,7 @@ def test_one_entity_trains_as_plain_flow_matching():
 
 def test_one_entity_is_drawn_by_plain_integration():
   law, draw = case(IMAGE), Draw.create(6, jnp.arange(BATCH))
-  sampler = Refine(Constant(1.0), counts=Same(STEPS), solver=Euler())
+  sampler = Refine(Constant(1.0), counts=ConstantSteps(STEPS), solver=Euler())
 
   @jax.jit
   def ours(params, frozen):

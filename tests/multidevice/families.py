@@ -1,4 +1,4 @@
-"""Shrunk configs of published families on meshes of fake devices."""
+"""Tiny configs of published families on meshes of fake devices."""
 
 import dataclasses
 from typing import Any
@@ -9,20 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.build import build
-from arvision.configs.common import shrink
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.tasks import assemble
 from arvision.tasks.base import TrainState
 from arvision.training import schedule, start
-from tests.configs import GENERATORS
+from tests.configs import TINY
 
 FAMILIES = {
-  'var': 'var/imagenet256:d16',
-  'llamagen': 'llamagen/imagenet256:B',
-  'mar': 'mar/imagenet256:B',
-  'xar': 'xar/imagenet256:B',
-  'flowar': 'flowar/imagenet256:S',
+  'var': 'var/tiny:d16',
+  'llamagen': 'llamagen/tiny:B',
+  'mar': 'mar/tiny:B',
+  'xar': 'xar/tiny:cell',
+  'flowar': 'flowar/tiny:S',
 }
 
 BATCH = 16
@@ -53,7 +52,7 @@ def numbers(shapes: Any) -> Any:
 
 
 class Family:
-  """A shrunk config, its data and its task, with random weights.
+  """A tiny config, its data and its task, with random weights.
 
   Attributes:
     config: the config.
@@ -61,9 +60,10 @@ class Family:
   """
 
   def __init__(self, name: str, batch_size: int = BATCH, **optim):
-    self.config = config = shrink(GENERATORS[FAMILIES[name]]())
+    self.config = config = TINY[FAMILIES[name]]()
     with config.unlocked():
       config.data.batch_size = batch_size
+      config.backbone.remat = 'dots'
       config.ema = (0.9,)
       config.optim.update(optim)
       # No warm-up: the first steps already move the parameters.

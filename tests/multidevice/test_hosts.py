@@ -37,7 +37,7 @@ TOKENIZER = (
   '--config.tokenizer.decoder.ch=8',
 )
 VAR = (
-  '--config=digits/var',
+  '--config=var/digits',
   '--config.backbone.width=32',
   '--config.backbone.depth=2',
   '--config.condition.width=32',
@@ -90,7 +90,7 @@ def log(workdir):
 def folder(tmp_path_factory):
   """A run of one process, `one`; and `two` of two and then of one."""
   folder = tmp_path_factory.mktemp('hosts')
-  tokenizer = train(folder / 'tok', '--config=digits/tokenizer', steps=2)
+  tokenizer = train(folder / 'tok', '--config=var/digits_tokenizer', steps=2)
   var = (*VAR, f'--config.tokenizer_workdir={folder}/tok')
   one, two = train(folder / 'one', *var), train(folder / 'two', *var)
   run = functools.partial(processes.run, flags=processes.QUICK)
@@ -212,16 +212,15 @@ _SAMPLES = """
 import json, sys
 import flax.linen as nn
 import jax, numpy as np
-from arvision.configs.common import shrink
 from arvision.parallel.mesh import make_mesh
 from arvision.tasks import assemble
 from arvision.training.weights import Weights
 from arvision.training.trained import placed
-from tests.configs import GENERATORS
+from tests.configs import TINY
 from tests.multidevice.families import numbers
 jax.config.update('jax_default_matmul_precision', 'highest')
 name, meshes, path = json.loads(sys.argv[1])
-config = shrink(GENERATORS[name]())
+config = TINY[name]()
 params = numbers(assemble.trained_shapes(config))
 image = np.zeros((1, *config.data.size, config.data.channels), np.float32)
 init = assemble.make_tokenizer(config).init
@@ -269,7 +268,7 @@ def same_samples(name, meshes, tmp_path):
 
 @pytest.mark.parametrize(
   ('name', 'meshes'),
-  [('digits/var', MESHES), ('digits/maskgit', ('one', 'eight'))],
+  [('var/tiny:d16', MESHES), ('maskgit/tiny', ('one', 'eight'))],
 )
 def test_devices_draw_what_one_draws(name, meshes, tmp_path):
   same_samples(name, {mesh: MESHES[mesh] for mesh in meshes}, tmp_path)
@@ -375,12 +374,12 @@ def test_what_jax_misses_is_told(join):
 @pytest.mark.parametrize(
   'name',
   [
-    'digits/maskgit',
-    'digits/llamagen',
-    'digits/rar',
-    'digits/mar:masked',
-    'digits/xar:cell',
-    'digits/flowar:self',
+    'maskgit/tiny',
+    'llamagen/tiny:B',
+    'rar/tiny',
+    'mar/tiny:B',
+    'xar/tiny:cell',
+    'flowar/tiny:S',
   ],
 )
 def test_devices_draw_what_one_draws_of_more_families(name, tmp_path):

@@ -4,6 +4,8 @@ The backbone does no more than hand its inputs on, so that a wrong row, a lost
 field or a missing argument shows.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from arvision import model
 from arvision.feeds.shift import Shift
 from arvision.layouts import grid, masks, sequence
+from arvision.metrics import total
 from arvision.samplers.entity import EntityAR
 from arvision.structs import Cond, Draw, Tokens
 
@@ -55,6 +58,7 @@ class Ones(nn.Module):
 
   prefix: int
   drop: float = 0.0
+  reads_slots: ClassVar[bool] = False
 
   def __call__(self, inputs, slots=None, *, null):
     valid = inputs.get('caption_valid')
@@ -79,15 +83,15 @@ def draw():
 class Branches(nn.Module):
   """Logits from branches: the mean of those that are present (NAR)."""
 
-  def field(self, z, at):
-    share = at.present / at.present.sum(-1, keepdims=True)
+  def field(self, z, query):
+    share = query.present / query.present.sum(-1, keepdims=True)
     return jnp.einsum('btrv,tr->btv', z, share)
 
-  def loss(self, z, targets, draw, at):
-    return (self.field(z, at)[..., 0] - targets) ** 2, {}
+  def loss(self, z, targets, draw, query):
+    return (self.field(z, query)[..., 0] - targets) ** 2, {}
 
-  def sample(self, z, draw, guide, choose, at):
-    return guide(self.field(z, at))[..., 0].astype(jnp.int32) + 1
+  def sample(self, z, draw, guide, choose, query):
+    return guide(self.field(z, query))[..., 0].astype(jnp.int32) + 1
 
 
 def test_nar_averages_the_branches_that_a_token_has():
@@ -107,9 +111,9 @@ def test_nar_trains_and_samples_through_the_same_rows():
   m = make(layout, Shift(), Branches(), Ones(prefix=1), Identity(branches=2))
   y, x = np.mgrid[:3, :4]
   tokens = Tokens(jnp.asarray(np.tile((y + x + 2).ravel(), (BATCH, 1))))
-  total, _ = m.apply({}, tokens, {}, draw(), method='loss')
+  terms, _ = m.apply({}, tokens, {}, draw(), method='losses')
   # Every token but the first is one more than the mean of its neighbours.
-  assert total == BATCH * layout.tokens
+  assert total(terms).compute() == 1
 
 
 def test_padded_text_is_seen_by_nobody():
@@ -131,7 +135,7 @@ def test_padded_text_is_seen_by_nobody():
 
 
 def test_two_streams_are_read_from_the_noisy_half():
-  layout = sequence.two_stream(sequence.blocks(8, 4))
+  layout = sequence.two_stream(grid.cells(1, 8, (1, 4)))
   x = jnp.arange(16.0)[None, :, None]
   z = model.gather(x[:, :, None], layout.readout)
   np.testing.assert_array_equal(z[0, :, 0, 0], np.arange(8, 16))

@@ -19,7 +19,8 @@ from arvision.data.pipeline import Images
 from arvision.evals.cache import fingerprint, load_or_train
 from arvision.evals.classifier import Recipe
 from arvision.evals.generation import Generation, draw, seen_tokens
-from arvision.evals.protocol import data_name, headline
+from arvision.evals.protocol import Run, data_name, headline
+from arvision.structs import TokenSpec
 from tests.parts.evals_toys import Arrays, two_classes
 
 QUICK = Recipe(batch_size=16, max_epochs=8, width=8, features=16)
@@ -58,6 +59,22 @@ def sample_from(data):
     return images, encode(images)
 
   return sample
+
+
+def figures_of(data, sample, classifier, encode, classes=0, **fields):
+  """What `Generation` yields of a run with these functions."""
+  run = Run(
+    data,
+    'toy',
+    TokenSpec(2, 1, 4, ((2, 2),)),
+    encode,
+    decode=None,
+    sample_fn=lambda at_once: sample,
+    encode_sampled=encode,
+    classes=classes,
+    classifier=lambda recipe: classifier,
+  )
+  return dict(Generation(**fields)(run))
 
 
 def test_classifier_learns_what_is_easily_told_apart(data, classifier):
@@ -225,8 +242,8 @@ def test_the_first_call_is_not_timed(data, count):
     calls.append(1)
     return np.zeros((len(labels), 2, 2, 1)), np.zeros((len(labels), 1))
 
-  evaluator = Generation('toy', samples=count, batch_size=4)
-  figures = headline(evaluator.run(data, sample, None, None))
+  found = figures_of(data, sample, None, None, samples=count, batch_size=4)
+  figures = headline(found)
   assert figures['sampling_images_per_second'] > 40
   assert len(calls) == 2  # a single call is made again to be timed
 
@@ -245,8 +262,8 @@ def test_tokens_count_as_seen_by_whole_rows():
 
 
 def test_a_parrot_scores_well_and_is_caught(data, classifier):
-  evaluator = Generation('toy', samples=60, batch_size=16, classes=2)
-  names = evaluator.run(data, sample_from(data), classifier, encode)
+  fields = {'samples': 60, 'batch_size': 16, 'classes': 2}
+  names = figures_of(data, sample_from(data), classifier, encode, **fields)
   figures = headline(names)
   assert figures['memorised'] == 1
   assert figures['class_accuracy'] >= 0.95
@@ -259,7 +276,7 @@ def test_a_parrot_scores_well_and_is_caught(data, classifier):
     images = generator.uniform(-1, 1, (len(labels), *data.shape))
     return images, 7 + encode(images)
 
-  wrong = headline(evaluator.run(data, noise, classifier, encode))
+  wrong = headline(figures_of(data, noise, classifier, encode, **fields))
   assert wrong['frechet'] > 3 * figures['frechet']
   assert wrong['class_accuracy'] < 0.8
   assert wrong['memorised'] == 0
@@ -267,10 +284,9 @@ def test_a_parrot_scores_well_and_is_caught(data, classifier):
 
 def test_swapped_labels_are_noticed(data, classifier):
   known = sample_from(data)
-  evaluator = Generation('toy', samples=40, batch_size=20, classes=2)
-  swapped = evaluator.run(
-    data, lambda labels, index: known(1 - labels, index), classifier, None
-  )
+  sample = lambda labels, index: known(1 - labels, index)
+  fields = {'samples': 40, 'batch_size': 20, 'classes': 2}
+  swapped = figures_of(data, sample, classifier, None, **fields)
   assert headline(swapped)['class_accuracy'] <= 0.05
   assert 'memorised' not in headline(swapped)
 
@@ -282,30 +298,30 @@ def test_half_of_the_samples_are_memorised(data):
     images, tokens = known(labels, index)
     return images, tokens + 7 * (index[:, None] % 2)
 
-  evaluator = Generation('toy', samples=20, batch_size=8, classes=2)
-  figures = headline(evaluator.run(data, sample, None, encode))
+  fields = {'samples': 20, 'batch_size': 8, 'classes': 2}
+  figures = headline(figures_of(data, sample, None, encode, **fields))
   assert figures['memorised'] == 0.5
 
 
 def test_unconditional_samples_have_no_class_accuracy(data, classifier):
   known = sample_from(data)
-  evaluator = Generation('toy', samples=20, batch_size=20)
-  figures = headline(evaluator.run(data, known, classifier, None))
+  fields = {'samples': 20, 'batch_size': 20}
+  figures = headline(figures_of(data, known, classifier, None, **fields))
   assert 'frechet' in figures and 'class_accuracy' not in figures
 
 
 def test_without_classes_novelty_and_speed_are_left():
   data = dataclasses.replace(two_classes(), names=('image',))
-  evaluator = Generation('toy', samples=8, batch_size=8)
+  fields = {'samples': 8, 'batch_size': 8}
   images = data.images[1:9]
   sample = lambda labels, index: (images, encode(images))
-  figures = headline(evaluator.run(data, sample, None, encode))
+  figures = headline(figures_of(data, sample, None, encode, **fields))
   assert set(figures) == {'memorised', 'sampling_images_per_second'}
 
 
 def test_too_few_samples_are_refused():
   with pytest.raises(ConfigError, match='at least 2 samples'):
-    Generation('toy', samples=1)
+    Generation(samples=1)
 
 
 def test_toys_do_what_the_data_protocol_says():

@@ -14,23 +14,29 @@ ORDER = np.array([[4, 0, 5, 2, 1, 3], [0, 1, 2, 3, 4, 5]])
 CODES = Tokens(jnp.arange(12).reshape(2, 6) + 10)
 
 
-def slots(progress=0.0, random=(0.0, 0.0), **fields):
+def fed(progress=0.0, random=(0.0, 0.0), **fields):
   arrays = {'random': np.array(random), 'order': ORDER}
   draw = Replay(arrays, progress=progress, size=2)
   return Permuted(**fields).train(CODES, LAYOUT, None, draw)
 
 
+def slots(*args, **fields):
+  return fed(*args, **fields)[0]
+
+
 def test_targets_are_the_tokens_at_the_places_aimed_at():
-  s = slots()
+  s, targets = fed()
   codes = np.asarray(CODES.values)
   # The token that is read from slot 1 + i is the i-th of the order.
-  np.testing.assert_array_equal(s.aim[:, 1:], ORDER)
+  np.testing.assert_array_equal(s.target_position[:, 1:], ORDER)
   np.testing.assert_array_equal(
-    s.targets, np.take_along_axis(codes, ORDER, axis=1)
+    targets.values, np.take_along_axis(codes, ORDER, axis=1)
   )
-  np.testing.assert_array_equal(s.place[:, 2:], ORDER[:, :-1])
-  np.testing.assert_array_equal(s.values[:, 2:], s.targets[:, :-1])
-  assert (s.place[:, :2] == -1).all() and (s.aim[:, 0] == -1).all()
+  np.testing.assert_array_equal(s.position[:, 2:], ORDER[:, :-1])
+  np.testing.assert_array_equal(s.values[:, 2:], targets.values[:, :-1])
+  assert (s.position[:, :2] == -1).all() and (
+    s.target_position[:, 0] == -1
+  ).all()
 
 
 @pytest.mark.parametrize(
@@ -47,15 +53,15 @@ def test_targets_are_the_tokens_at_the_places_aimed_at():
 def test_orders_become_raster(progress, random, permuted):
   s = slots(progress, (random, random), start=0.5, end=0.75)
   wanted = ORDER[0] if permuted else np.arange(6)
-  np.testing.assert_array_equal(s.aim[0, 1:], wanted)
+  np.testing.assert_array_equal(s.target_position[0, 1:], wanted)
 
 
 def test_without_a_run_all_orders_are_raster():
   draw = Draw.create(0, jnp.arange(2))
-  s = Permuted().train(CODES, LAYOUT, None, draw)
-  plain = Shift().train(CODES, LAYOUT, None, draw)
+  s, _ = Permuted().train(CODES, LAYOUT, None, draw)
+  plain, _ = Shift().train(CODES, LAYOUT, None, draw)
   np.testing.assert_array_equal(s.values, plain.values)
-  assert s.place is None and s.aim is None
+  assert s.position is None and s.target_position is None
 
 
 def test_positions_follow_the_order():
@@ -75,7 +81,7 @@ def test_raster_positions_are_those_of_the_raster_order():
   rows = jnp.arange(8.0)[:, None]
   params = {'params': {'place': rows, 'aim': 100 * (rows + 1)}}
   draw = Draw.create(0, jnp.arange(2))
-  plain = Permuted().train(CODES, LAYOUT, None, draw)
+  plain, _ = Permuted().train(CODES, LAYOUT, None, draw)
   out = module.apply(params, LAYOUT, plain)[..., 0]
   np.testing.assert_array_equal(
     out, module.apply(params, LAYOUT, slots())[1, :, 0]

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.configs.common import shrink
 from arvision.feeds.resample import RandomScales, Resample
 from arvision.layouts.scales import scales
+from arvision.metrics import total
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from tests.configs import ALL
@@ -88,20 +88,22 @@ def test_rows_are_those_of_a_layout_of_the_drawn_scales(seed):
   rng = np.random.default_rng(seed)
   codes = jnp.asarray(rng.integers(0, 16, (2, whole.tokens)))
   draw = Draw.create(seed, np.arange(2)).replace(progress=0.5)
-  slots = jax.jit(lambda c: feed.train(Tokens(c), whole, codec, draw))(codes)
+  train = jax.jit(lambda c: feed.train(Tokens(c), whole, codec, draw))
+  slots, targets = train(codes)
   chosen = np.asarray(feed.draw_scales(draw.key('feed/scales'), whole))
   part = scales(tuple(g for g, taken in zip(whole.grids, chosen) if taken))
   inside = chosen[whole.entity_of_token]
-  own = Resample().train(Tokens(codes[:, inside]), part, codec, draw)
+  part_tokens = Tokens(codes[:, inside])
+  own, own_targets = Resample().train(part_tokens, part, codec, draw)
   n = part.slots
-  np.testing.assert_array_equal(slots.weight[0], np.arange(60) < n)
+  np.testing.assert_array_equal(targets.weight[0], np.arange(60) < n)
   np.testing.assert_array_equal(slots.index[:n], np.flatnonzero(inside))
-  np.testing.assert_array_equal(slots.targets[:, :n], own.targets)
+  np.testing.assert_array_equal(targets.values[:, :n], own_targets.values)
   np.testing.assert_allclose(slots.values[:, :n], own.values, atol=1e-5)
 
 
 def test_the_loss_is_that_of_a_model_of_the_drawn_scales():
-  config = shrink(ALL['digits/flexvar']())
+  config = ALL['flexvar/tiny']()
   model = assemble.make_model(config)
   codec = Table(config.head.vocab_size, config.tokenizer.channels)
   rng = np.random.default_rng(0)
@@ -114,16 +116,16 @@ def test_the_loss_is_that_of_a_model_of_the_drawn_scales():
   )
 
   def loss(model, values, draw):
-    total, (weight, _) = model.apply(
+    terms, _ = model.apply(
       {'params': params},
       Tokens(values),
       inputs,
       draw,
       codec,
       train=False,
-      method='loss',
+      method='losses',
     )
-    return total / weight
+    return total(terms).compute()
 
   of_lists = jax.jit(functools.partial(loss, model))
   lists = set()

@@ -10,38 +10,34 @@ import numpy as np
 import pytest
 
 from arvision.build import build
-from arvision.configs.common import shrink
 from arvision.feeds.resample import UpAndDown
 from arvision.heads.flow import TokenFlow
 from arvision.layers.level import as_time
 from arvision.layers.stack import unstack
 from arvision.layouts.scales import scales
 from arvision.process import flow
-from arvision.process.counts import Falling, Same
+from arvision.process.counts import ConstantSteps, Falling
 from arvision.process.guidance import Below, Linear
-from arvision.structs import Draw, Slots, Tokens
+from arvision.structs import Draw, Query, Tokens
 from arvision.tasks import assemble
 from tests.configs import ALL
 
 BATCH, CHANNELS = 2, 4
 LAYOUT = scales((1, 2, 4), anchor='corner')
-AT = Slots(
-  values=None,
-  index=LAYOUT.index,
-  entity=LAYOUT.entity_of_token,
-  coords=LAYOUT.coords,
-)
-KINDS = ('self', 'cross')
+QUERY = Query(entity=LAYOUT.entity_of_token, coords=LAYOUT.coords)
+KINDS = ('S', 'L')
 
 
 @functools.cache
 def head(kind):
   """A flow head with random weights: module, parameters."""
-  config = shrink(ALL[f'digits/flowar:{kind}']())
+  config = ALL[f'flowar/tiny:{kind}']()
   module = build(config.head, 'head')
   z, x, level = some()
   shapes = jax.eval_shape(
-    lambda key: module.init(key, z, x, level, AT, method='field'),
+    lambda key: module.init(
+      key, z, QUERY.replace(values=x, level=level), method='field'
+    ),
     jax.random.key(0),
   )
   rng = np.random.default_rng(0)
@@ -59,22 +55,25 @@ def some(seed=1):
 
 @functools.cache
 def of_scale(s):
-  """The tokens of a scale, and their rows as a sampler hands them on."""
+  """The tokens of a scale, and what a sampler tells a head of them."""
   here = np.flatnonzero(LAYOUT.entity_of_token == s)
-  at = dataclasses.replace(
-    AT, entity=AT.entity[here], coords=AT.coords[here], step=s, steps=3
+  query = Query(
+    entity=QUERY.entity[here], coords=QUERY.coords[here], step=s, steps=3
   )
-  return here, at
+  return here, query
 
 
 @functools.cache
 def program(kind, s):
   """The field of a scale, or of all; compiled."""
   module, _ = head(kind)
-  at = AT if s is None else of_scale(s)[1]
-  return jax.jit(
-    lambda p, *args: module.apply({'params': p}, *args, at, method='field')
-  )
+  query = QUERY if s is None else of_scale(s)[1]
+
+  def field(p, z, x, level):
+    asked = query.replace(values=x, level=level)
+    return module.apply({'params': p}, z, asked, method='field')
+
+  return jax.jit(field)
 
 
 def velocity(kind, z, x, level, s=None, params=None):
@@ -123,20 +122,20 @@ def test_layers_one_by_one_are_those_of_the_stack(kind):
 
 def test_a_sample_is_the_solution_written_out():
   """With guidance up to a level, and the null half at the same x."""
-  module, params = head('self')
+  module, params = head('S')
   module = module.clone(counts=Falling(first=6, last=4))
   schedule = Below(Linear(end=3.0), level=0.9)
   draw = Draw.create(0, jnp.arange(BATCH))
   z = np.concatenate([some(1)[0], some(2)[0]])
   for s, count in ((0, 6), (1, 5), (2, 4)):
-    here, at = of_scale(s)
+    here, query = of_scale(s)
 
     def guide(field, level, s=s):
       cond, null = jnp.split(field, 2)
       return null + schedule(s, 3, level) * (cond - null)
 
-    def sample(p, z, guide=guide, at=at):
-      return module.apply(p, z, draw, guide, None, at, method='sample')
+    def sample(p, z, guide=guide, query=query):
+      return module.apply(p, z, draw, guide, None, query, method='sample')
 
     got = jax.jit(sample)({'params': params}, z[:, here])
     levels = module.solver.levels(count)
@@ -144,7 +143,7 @@ def test_a_sample_is_the_solution_written_out():
     assert len(levels) == count // 2 * 2 + 1
     for level, to in zip(levels, levels[1:]):
       halves = [
-        velocity('self', part[:, here], x, level[None, None], s)
+        velocity('S', part[:, here], x, level[None, None], s)
         for part in np.split(z, 2)
       ]
       scale = 1 + 2 * s / 2 if level <= 0.9 else 1
@@ -176,14 +175,14 @@ def test_scales_go_up_before_they_go_down():
   tokens = np.random.default_rng(0).normal(size=(1, layout.tokens, 3))
   tokens = tokens.astype(np.float32)
   tokens[:, layout.entity_of_token == 0] = 5
-  slots = feed.train(Tokens(tokens), layout, Codec(), None)
+  slots, _ = feed.train(Tokens(tokens), layout, Codec(), None)
   entity = layout.entity
   # Nothing for the first; the second sees the constant of the first.
   np.testing.assert_allclose(slots.values[:, entity == 0], 0)
   np.testing.assert_allclose(slots.values[:, entity == 1], 5, rtol=1e-6)
   # Down by area is not down by bicubic ...
   plain = dataclasses.replace(feed, down=feed.kind)
-  other = plain.train(Tokens(tokens), layout, Codec(), None)
+  other, _ = plain.train(Tokens(tokens), layout, Codec(), None)
   assert np.abs(other.values - slots.values)[:, entity == 2].max() > 1e-3
   # ... but the last scale has no way down.
   np.testing.assert_array_equal(
@@ -202,12 +201,12 @@ def test_corners_are_coordinates_in_units_of_the_largest_scale():
 
 def test_the_loss_sums_scales_by_their_area():
   """And examples that only pad a batch change nothing."""
-  config = shrink(ALL['digits/flowar:self']())
+  config = ALL['flowar/tiny:S']()
   model = assemble.make_model(config)
   tokenizer = assemble.make_tokenizer(config)
   image = jnp.zeros((1, *config.data.size, config.data.channels))
   frozen = jax.jit(tokenizer.init)(jax.random.key(0), image)
-  shape = (3, model.layout.tokens, tokenizer.spec.size)
+  shape = (3, model.layout.tokens, tokenizer.spec.parts)
   rng = np.random.default_rng(3)
   tokens = rng.normal(size=shape).astype(np.float32)
   codec = tokenizer.bind(frozen)
@@ -243,7 +242,9 @@ def token_head():
   module = TokenFlow(channels=CHANNELS, width=32, depth=2, repeats=3)
   z, x, level = some()
   shapes = jax.eval_shape(
-    lambda key: module.init(key, z, x, level[:, :1], method='field'),
+    lambda key: module.init(
+      key, z, Query(values=x, level=level[:, :1]), method='field'
+    ),
     jax.random.key(0),
   )
   rng = np.random.default_rng(0)
@@ -254,14 +255,19 @@ def token_head():
 def test_a_token_is_a_flow_of_its_own():
   module, params = token_head()
   z, x, _ = some()
-  base = module.apply(params, z, x, jnp.full((1, 1), 0.3), method='field')
+
+  def field(level):
+    query = Query(values=x, level=jnp.full((1, 1), level))
+    return module.apply(params, z, query, method='field')
+
+  base = field(0.3)
   assert base.shape == x.shape
   z[:, 0] += 1
   x[:, 1] += 1
-  moved = module.apply(params, z, x, jnp.full((1, 1), 0.3), method='field')
+  moved = field(0.3)
   change = np.abs(moved - base).max((0, 2))
   assert (change[:2] > 1e-3).all() and not change[2:].any()
-  later = module.apply(params, z, x, jnp.full((1, 1), 0.7), method='field')
+  later = field(0.7)
   assert (np.abs(later - moved).max((0, 2)) > 1e-3).all()
 
 
@@ -269,14 +275,15 @@ def test_every_token_is_trained_on_at_several_levels():
   module, params = token_head()
   z, x, _ = some()
   draw = Draw.create(0, jnp.arange(BATCH))
-  loss, _ = module.apply(params, z, x, draw, AT, method='loss')
+  loss, _ = module.apply(params, z, x, draw, QUERY, method='loss')
   shape = (module.repeats, x.shape[1])
   level = draw.uniform('head/level', shape)
   noise = draw.normal('head/noise', (*shape, 4))
   each = []
   for i in range(module.repeats):
     noisy = flow.mix(x, noise[:, i], level[:, i])
-    seen = module.apply(params, z, noisy, level[:, i], method='field')
+    query = Query(values=noisy, level=level[:, i])
+    seen = module.apply(params, z, query, method='field')
     each.append(np.mean((seen - (noise[:, i] - x)) ** 2, -1))
   np.testing.assert_allclose(loss, np.mean(each, 0), rtol=1e-5)
 
@@ -289,14 +296,14 @@ def test_a_traced_step_has_the_levels_of_its_count():
   guide = lambda field, level: field
 
   def sample(step, counts, solver):
-    at = Slots(values=None, index=None, step=step, steps=3)
+    query = Query(step=step, steps=3)
     own = module.clone(counts=counts, solver=solver)
-    return own.apply(params, z, draw, guide, None, at, method='sample')
+    return own.apply(params, z, draw, guide, None, query, method='sample')
 
   for solver in (flow.Euler(), flow.TwoSpeeds(even=())):
     traced = jax.jit(lambda s, solver=solver: sample(s, Falling(7, 3), solver))
     for s, count in ((0, 7), (1, 5), (2, 3)):
-      same = sample(s, Same(count), solver)
+      same = sample(s, ConstantSteps(count), solver)
       np.testing.assert_allclose(traced(s), same, atol=1e-5)
     assert np.abs(traced(0) - traced(2)).max() > 1e-3
 
@@ -304,13 +311,12 @@ def test_a_traced_step_has_the_levels_of_its_count():
 def test_the_true_velocity_leads_to_the_data():
   data = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
   noise = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
-  at = Slots(values=None, index=None, step=0, steps=1)
   got = flow.solve(
     flow.TwoSpeeds(),
-    Same(9),
+    ConstantSteps(9),
     lambda x, level: (x - data) / level,
     jnp.asarray(noise),
     Draw.create(0, jnp.arange(2)),
-    at,
+    Query(step=0, steps=1),
   )
   np.testing.assert_allclose(got, data, atol=1e-5)

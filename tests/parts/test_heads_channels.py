@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from arvision.build import ConfigError, build
-from arvision.configs.common import shrink
 from arvision.heads.channels import Channels
 from arvision.model import sample
 from arvision.process.choice import Choice
@@ -168,9 +167,9 @@ def test_picked_draws_are_those_of_their_places():
 # --------------------------------------------------------------------- guidance
 
 
-@pytest.mark.parametrize('name', ['digits/llamagen', 'digits/titok_uvit'])
+@pytest.mark.parametrize('name', ['llamagen/tiny:B', 'titok/tiny:S-128'])
 def test_of_a_linear_head_both_sites_are_the_same(name):
-  config = shrink(ALL[name]())
+  config = ALL[name]()
   model = assemble.make_model(config)
   params = scrambled(assemble.model_shapes(model))
   inputs = {'label': jnp.arange(BATCH)}
@@ -190,12 +189,12 @@ def test_of_a_linear_head_both_sites_are_the_same(name):
 @pytest.mark.parametrize(
   ('name', 'site', 'said'),
   [
-    ('digits/tokenbridge', 'logits', "'field' or 'hidden'"),
-    ('digits/xar:cell', 'hidden', "Refine can guide 'field'"),
+    ('tokenbridge/tiny', 'logits', "'field' or 'hidden'"),
+    ('xar/tiny:cell', 'hidden', "Refine can guide 'field'"),
   ],
 )
 def test_a_site_that_is_not_there(name, site, said):
-  config = shrink(ALL[name]())
+  config = ALL[name]()
   sampler = dataclasses.replace(build(config.sampler, 'sampler'), site=site)
   with pytest.raises(ConfigError, match=said):
     assemble.check_sampler(assemble.make_model(config), sampler)
@@ -203,7 +202,7 @@ def test_a_site_that_is_not_there(name, site, said):
 
 @pytest.mark.parametrize('key', ['levels', 'channels'])
 def test_a_head_for_other_levels(key):
-  config = shrink(ALL['digits/tokenbridge']())
+  config = ALL['tokenbridge/tiny']()
   model, tokenizer = (
     assemble.make_model(config),
     assemble.make_tokenizer(config),

@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 
 from arvision.build import build
-from arvision.configs import common
 from arvision.data.base import DataError
 from arvision.importers import llamagen, table, var
 from arvision.layers.position import rotations
 from arvision.layouts import masks
 from arvision.tasks import assemble
 from arvision.training.released import table_of
-from tests.configs import ALL
+from tests.configs import ALL, module
 
 
 def drawn(shapes, seed=0):
@@ -22,21 +21,16 @@ def drawn(shapes, seed=0):
   )
 
 
-def _of_each_structure():
-  """Names of configs with a release, one of those that shrink to the same."""
-  found = {}
-  for name, make in ALL.items():
-    config = common.shrink(make())
-    if 'release' in config:
-      parts = ('release', 'tokenizer', 'layout', 'backbone', 'condition')
-      text = '\n'.join(str(config.get(part)) for part in parts)
-      found.setdefault(text, name)
-  return list(found.values())
+RELEASED = [
+  name
+  for name, make in ALL.items()
+  if module(name).startswith('tiny') and 'release' in make()
+]
 
 
-@pytest.mark.parametrize('name', _of_each_structure())
+@pytest.mark.parametrize('name', RELEASED)
 def test_out_and_in_again(name):
-  config = common.shrink(ALL[name]())
+  config = ALL[name]()
   form = table_of(config)
   shapes = assemble.trained_shapes(config)
   params = drawn(shapes)
@@ -75,9 +69,9 @@ def test_levels_of_a_decoder_are_counted_without_the_encoder():
 _BLOCKS = ('enc/down_2_block_0', 'dec/up_1_block_0')
 
 
-@pytest.mark.parametrize('name', ['digits/var', 'digits/tokenizer'])
+@pytest.mark.parametrize('name', ['var/tiny:d16', 'var/tiny_tokenizer'])
 def test_all_differences_are_told_at_once(name):
-  config = common.shrink(ALL[name]())
+  config = ALL[name]()
   form = table_of(config)
   shapes = assemble.trained_shapes(config)
   grids = assemble.make_tokenizer(config).spec.grids
@@ -97,7 +91,7 @@ def test_all_differences_are_told_at_once(name):
 
 
 def var_weights(**changes):
-  config = common.shrink(ALL['digits/var']())
+  config = ALL['var/tiny:d16']()
   with config.unlocked():
     config.backbone.update(changes)
   shapes = assemble.trained_shapes(config)
@@ -133,7 +127,7 @@ def test_the_buffers_are_those_of_the_official_file():
 
 
 def test_cells_and_rotations_of_xar_are_those_of_the_official_file():
-  config = ALL['digits/xar:cell']()
+  config = ALL['xar/digits:cell']()
   shapes = assemble.trained_shapes(config)
   form = table_of(config)
   weights = table.to_weights(form, drawn(shapes), ((4, 4),))

@@ -13,22 +13,16 @@ ROOT = pathlib.Path(arvision.__file__).parent
 CONFIGS = ROOT.parent / 'configs'
 
 _PARTS = ('structs', 'layouts', 'layers', 'process')
-_BEFORE_TASKS = (
-  *_PARTS,
-  'tokenizers',
-  'feeds',
-  'backbones',
-  'heads',
-  'samplers',
-  'model',
-  'parallel',
-)
+_ROOMS = ('tokenizers', 'feeds', 'backbones', 'heads')
+_BEFORE_TASKS = (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'model', 'parallel')
 # A room may import the rooms named here, and itself; `build` and `ranges` are
 # open to all.
 ALLOWED = {
   'structs': (),
+  'metrics': (),
   'build': (),
   'ranges': (),
+  'catalog': (),
   'trust': (),
   'parallel': (),
   'layouts': ('structs',),
@@ -38,8 +32,8 @@ ALLOWED = {
   'feeds': _PARTS,
   'backbones': _PARTS,
   'heads': _PARTS,
-  'samplers': _PARTS,
-  'model': (*_PARTS, 'samplers', 'parallel'),
+  'samplers': (*_PARTS, *_ROOMS),
+  'model': (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'parallel'),
   'data': ('structs', 'parallel'),
   'tasks': (*_BEFORE_TASKS, 'data'),
   'evals': (*_BEFORE_TASKS, 'data', 'tasks'),
@@ -54,6 +48,7 @@ ALLOWED = {
   ),
   'plan': (*_BEFORE_TASKS, 'tasks', 'training'),
   'commands': (
+    'catalog',
     *_BEFORE_TASKS,
     'plan',
     'data',

@@ -15,7 +15,7 @@ from arvision.commands import common
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / 'launch').glob('*.sh'))
 
-TRAIN = ['--config=digits/var', '--workdir=/runs/a b']
+TRAIN = ['--config=var/digits', '--workdir=/runs/a b']
 # A value that every level of quoting has to survive.
 HARD = "--config.ema=(0.9, 'it''s $HOME')"
 FLAGS = {
@@ -173,7 +173,7 @@ def test_xpk_gets_a_workload_of_several_slices(cluster):
     *('--storage=s', '--max-restarts=50'),
   } < {*words}
   assert words[-1].endswith(' --config.mesh.slice=3')
-  assert common.load_config('digits/var', ['mesh.slice=3']).mesh.slice == 3
+  assert common.load_config('var/digits', ['mesh.slice=3']).mesh.slice == 3
 
 
 def test_a_jobset_has_a_job_for_every_slice_and_a_pod_for_every_host(cluster):

@@ -11,17 +11,20 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from PIL import Image
 
 from arvision.build import ConfigError
 from arvision.commands import common
 from arvision.commands import plan as command
+from arvision.metrics import Term
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import AXES, make_mesh
 from arvision.plan import answer, flops, programs, report, topology, traffic
 from arvision.plan.chips import CHIPS
 from arvision.plan.predict import predict
+from arvision.tasks.base import Objective, accumulate
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -147,9 +150,25 @@ def test_convolutions_are_counted_as_the_compiler_counts_them():
   assert counted == pytest.approx(compiled, rel=0.01)
 
 
+def test_what_nothing_uses_is_not_counted():
+  """The weights of all pieces of a batch are summed before the first one."""
+
+  def objective(kernel, rows):
+    return Objective({'x': Term((rows['x'] @ kernel) ** 2, rows['weight'])})
+
+  kernel = np.ones((8, 4))
+  rows = {'x': np.ones((6, 8)), 'weight': np.ones((6, 1))}
+
+  def total(pieces):
+    step = lambda kernel, rows: accumulate(objective, kernel, rows, pieces)[0]
+    return flops.count(jax.make_jaxpr(step)(kernel, rows)).total
+
+  assert total(1) == total(3) == 2 * 2 * 6 * 8 * 4
+
+
 def test_layers_have_the_names_of_modules():
   path = (
-    '/transpose(jvp(ARModel.loss))/ARModel.hidden/backbone/backbone._layers/'
+    '/transpose(jvp(ARModel.losses))/ARModel.hidden/backbone/backbone._layers/'
     'stack//rematted_computation/layers/block/attention/bhnk,bhmk->bhnm'
   )
   assert flops.name(path) == 'backbone/stack/block/attention'
@@ -158,7 +177,7 @@ def test_layers_have_the_names_of_modules():
 @pytest.fixture(scope='module')
 def digits():
   return common.load_config(
-    'digits/var',
+    'var/digits',
     [
       'backbone.depth=2',
       'backbone.width=256',
@@ -261,7 +280,7 @@ def test_bytes_of_memory_are_counted():
 def fake_plan(**changes):
   fields = {
     'kind': 'train',
-    'config': 'digits/var',
+    'config': 'var/digits',
     'topology': 'v5e:2x2',
     'mesh': {'data': 4},
     'images': 64,
@@ -320,7 +339,7 @@ def test_the_exit_code_says_whether_it_fits(
   )
   file = tmp_path / 'plan.json'
   argv = [
-    '--config=digits/var',
+    '--config=var/digits',
     '--topology=v5e:2x2',
     f'--json={file}',
     '--config.data.batch_size=32',
@@ -330,13 +349,13 @@ def test_the_exit_code_says_whether_it_fits(
   assert asked[1].config.data.batch_size == 32
   (written,) = json.loads(file.read_text())
   assert written['fits'] == fits and ('prediction' in written) == fits
-  assert 'digits/var on v5e:2x2' in capsys.readouterr().out
+  assert 'var/digits on v5e:2x2' in capsys.readouterr().out
 
 
 def question(*overrides, kind='train', where='v5e:4x4', **more):
-  config = common.load_config('digits/var', overrides)
+  config = common.load_config('var/digits', overrides)
   return answer.Question(
-    'digits/var', config, topology.parse(where), kind, **more
+    'var/digits', config, topology.parse(where), kind, **more
   )
 
 
@@ -367,7 +386,7 @@ def test_own_parts_and_data_are_in_the_key(tmp_path, monkeypatch):
   helper.write_text('WIDTH = 2\n')
   assert own.key() != before
   # The number of classes that is left to a folder.
-  config = common.load_config('digits/var').copy_and_resolve_references()
+  config = common.load_config('var/digits').copy_and_resolve_references()
   with config.unlocked():
     config.condition.classes = None
     config.data.source = {'type': 'data.folder.Folder', 'path': str(tmp_path)}
@@ -440,7 +459,7 @@ def test_digits_are_planned_by_the_real_compiler(tmp_path):
       '-m',
       'arvision',
       'plan',
-      '--config=digits/var',
+      '--config=var/digits',
       '--topology=v5e:2x2',
       '--config.mesh.fsdp=4',
       '--program=train',

@@ -18,12 +18,12 @@ from arvision.layouts import grid
 from arvision.model import sample
 from arvision.process import diffusion
 from arvision.process.choice import Choice
-from arvision.process.counts import Falling, Same
+from arvision.process.counts import ConstantSteps, Falling
 from arvision.samplers.random_order import RandomOrder
-from arvision.structs import Draw, Picked, Slots, Tokens
+from arvision.structs import Draw, Picked, Query, Tokens
 from arvision.tasks import assemble
 from arvision.training.released import table_of
-from tests.configs import GENERATORS
+from tests.configs import TINY
 
 BATCH = 3
 
@@ -42,7 +42,7 @@ def scrambled(shapes, std=0.1):
 @pytest.fixture(scope='module')
 def mar():
   """A small model with random weights, its codec, and its config."""
-  config = common.shrink(GENERATORS['digits/mar:masked']())
+  config = TINY['mar/tiny:B']()
   model, tokenizer = (
     make(config) for make in (assemble.make_model, assemble.make_tokenizer)
   )
@@ -115,11 +115,11 @@ def test_rows_that_are_visible_always_fit():
   layout = grid.whole(4, 4, prefix=3)
   feed = Dropped(group=1)
   values = np.zeros((64, 16, 2), np.float32)
-  slots = feed.train(Tokens(values), layout, None, some_draw(64))
-  visible = (~np.asarray(slots.hole)).sum(1)
-  assert slots.visible == 3 + 16 - 12
-  assert visible.max() <= slots.visible and visible.min() >= 3
-  np.testing.assert_array_equal(slots.weight, slots.hole[:, 3:])
+  slots, targets = feed.train(Tokens(values), layout, None, some_draw(64))
+  visible = (~np.asarray(slots.masked)).sum(1)
+  assert slots.max_unmasked == 3 + 16 - 12
+  assert visible.max() <= slots.max_unmasked and visible.min() >= 3
+  np.testing.assert_array_equal(targets.weight, slots.masked[:, 3:])
 
 
 def test_padding_changes_nothing(mar):
@@ -127,15 +127,16 @@ def test_padding_changes_nothing(mar):
   model, codec, params, config = mar
   layout = model.layout
   rng = np.random.default_rng(1)
-  values = rng.normal(size=(BATCH, layout.tokens, codec.spec.size))
+  values = rng.normal(size=(BATCH, layout.tokens, codec.spec.parts))
   order = np.tile(np.arange(layout.tokens), (BATCH, 1))
-  hole = rng.permuted(order, axis=1) < 13
+  masked = rng.permuted(order, axis=1) < 13
   inputs = {'label': jnp.arange(BATCH)}
 
   @jax.jit
   def z(params, visible):
-    slots = model.feed.shown(jnp.float32(values), hole, layout)
-    slots = dataclasses.replace(slots, visible=len(visible))
+    step = layout.runs[0].step(0)
+    slots = model.feed.slots(jnp.float32(values), step, layout, None, masked)
+    slots = slots.replace(max_unmasked=len(visible))
     none = jnp.zeros(BATCH, bool)
     return model.apply({'params': params}, slots, inputs, none, method='hidden')
 
@@ -204,24 +205,24 @@ def test_annealed_steps_are_those_of_their_count():
   """One program for all counts draws what a program of each would."""
   head = Diffusion(channels=2, width=16, depth=1, counts=Falling(6, 2))
   z = np.random.default_rng(0).normal(size=(BATCH, 2, 1, 8)).astype(np.float32)
-  at = Slots(values=z, index=np.arange(2), steps=4)
+  query = Query(steps=4)
   init = jax.eval_shape(
     lambda: head.init(
-      jax.random.key(0), z, z[..., 0, :2], some_draw(), at, method='loss'
+      jax.random.key(0), z, z[..., 0, :2], some_draw(), query, method='loss'
     )
   )
   variables = scrambled(init, 0.3)
 
-  def drawn(head, at):
+  def drawn(head, query):
     plain = lambda field, level=None: field
     return head.apply(
-      variables, z, some_draw(), plain, Choice(), at, method='sample'
+      variables, z, some_draw(), plain, Choice(), query, method='sample'
     )
 
-  traced = jax.jit(lambda s: drawn(head, dataclasses.replace(at, step=s)))
+  traced = jax.jit(lambda s: drawn(head, query.replace(step=s)))
   for s, count in enumerate((6, 4, 3, 2)):
     assert head.counts(s, 4) == count
-    alone = drawn(head.clone(counts=Same(count)), at)
+    alone = drawn(head.clone(counts=ConstantSteps(count)), query)
     np.testing.assert_allclose(traced(s), alone, rtol=1e-4, atol=1e-4)
 
 
@@ -255,7 +256,7 @@ def test_something_is_shown(fields):
 
 def test_halves_of_different_sizes_go_out_and_in():
 
-  config = common.shrink(GENERATORS['digits/mar:masked']())
+  config = TINY['mar/tiny:B']()
   with config.unlocked():
     mlp = config.backbone.mlp.copy_and_resolve_references()
     mlp.hidden = 20

@@ -109,7 +109,7 @@ def test_a_pyramid_is_decoded_from_its_last_scale():
 
 def test_a_patch_holds_its_places_channel_by_channel():
   codec, plain = bound(PatchedKL, patch=2, scale=0.5), bound(scale=0.5)
-  assert (codec.spec.grids, codec.spec.size) == (((2, 2),), 8)
+  assert (codec.spec.grids, codec.spec.parts) == (((2, 2),), 8)
   tokens = codec.encode(IMAGE)
   places = np.asarray(plain.encode(IMAGE).values).reshape(3, 4, 4, 2)
   lower_left = places[:, 2:, :2]

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 from ml_collections import ConfigDict
 
+from arvision import catalog
 from arvision.build import ConfigError
 from arvision.commands import common, main, train
 
@@ -43,9 +44,9 @@ def file(tmp_path):
 def test_a_config_is_found_by_path_and_by_name(file):
   assert common.load_config(file).width == 8
   assert common.load_config(f'{file}:large').width == 16
-  found = common.find_config('digits/var')
-  assert found.is_file() and found.parts[-2:] == ('digits', 'var.py')
-  assert found.samefile(common.find_config('configs/digits/var.py'))
+  found = catalog.find('var/digits')
+  assert found.is_file() and found.parts[-2:] == ('var', 'digits.py')
+  assert found.samefile(catalog.find('configs/var/digits.py'))
 
 
 def test_overrides_have_the_type_of_what_they_replace(file):
@@ -115,11 +116,11 @@ def test_overrides_are_told_from_flags():
   ('argv', 'code', 'said'),
   [
     (['trian'], 2, "Did you mean 'train'"),
-    (['train', '--config=digits/vra', '--workdir=x'], 2, 'digits/var'),
-    (['train', '--config=digits/var', '--workdir=x', '--worker=1'], 2, "'--w"),
+    (['train', '--config=var/digts', '--workdir=x'], 2, 'var/digits'),
+    (['train', '--config=var/digits', '--workdir=x', '--worker=1'], 2, "'--w"),
     (['train', '--config=var/imagenet256:d1', '--workdir=x'], 2, "size 'd1'"),
     (
-      ['train', '--config=digits/var', '--workdir=x', '--config.seeds=1'],
+      ['train', '--config=var/digits', '--workdir=x', '--config.seeds=1'],
       2,
       "Did you mean 'seed'",
     ),
@@ -135,7 +136,7 @@ def test_mistakes_are_one_line_and_exit_code_2(argv, code, said, capsys):
 def test_a_missing_tokenizer_is_explained(tmp_path, capsys):
   run = tmp_path / 'run'
   nowhere = tmp_path / 'nowhere'
-  argv = ['train', '--config=digits/var', f'--workdir={run}']
+  argv = ['train', '--config=var/digits', f'--workdir={run}']
   assert main.main([*argv, f'--config.tokenizer_workdir={nowhere}']) == 2
   assert 'Train it first' in capsys.readouterr().err
   assert not run.exists()

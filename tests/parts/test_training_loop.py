@@ -11,10 +11,12 @@ import optax
 import pytest
 
 from arvision.build import ConfigError
+from arvision.metrics import Mean, Term
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
-from arvision.tasks.base import accumulate
+from arvision.tasks.base import Objective, accumulate
 from arvision.training.evaluate import HeldOut
+from arvision.training.hooks import Window
 from arvision.training.start import compile_lowered
 from arvision.training.weights import load_params
 from tests.parts import training_toys as toys
@@ -147,20 +149,57 @@ def test_pieces_of_a_batch_add_up_to_it(whole, tmp_path):
 def test_a_batch_without_any_weight_has_no_gradient(pieces):
   """Captions without features may fill a whole batch, which no host can see."""
 
-  def loss(params, part, piece):
-    w = part['weight']
-    value = jnp.sum(w * (params * part['x'] - 1) ** 2)
-    return value, (jnp.sum(w), {'loss': value})
+  def objective(params, part):
+    return Objective({'x': Term((params * part['x'] - 1) ** 2, part['weight'])})
 
   x = np.array([1.0, 2.0, 3.0, 4.0], np.float32)
   nothing = {'x': x, 'weight': np.zeros(4, np.float32)}
-  gradient, metrics = accumulate(loss, jnp.float32(2), nothing, pieces)
-  assert gradient == 0 and metrics['loss'] == 0
+  gradient, metrics, _ = accumulate(objective, jnp.float32(2), nothing, pieces)
+  assert gradient == 0 and metrics['loss'].compute() == 0
   some = {'x': x, 'weight': np.array([0, 0.5, 0, 1], np.float32)}
-  gradient, metrics = accumulate(loss, jnp.float32(2), some, pieces)
+  gradient, metrics, _ = accumulate(objective, jnp.float32(2), some, pieces)
   # (0.5 * 2 * 2 * (4 - 1) + 2 * 4 * (8 - 1)) / 1.5
   np.testing.assert_allclose(gradient, 62 / 1.5, rtol=1e-6)
-  np.testing.assert_allclose(metrics['loss'], (4.5 + 49) / 1.5, rtol=1e-6)
+  loss = metrics['loss'].compute()
+  np.testing.assert_allclose(loss, (4.5 + 49) / 1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize('pieces', [1, 2, 4])
+def test_every_term_is_divided_by_its_weights_of_the_whole_batch(pieces):
+  def objective(params, part):
+    far = (params * part['x'] - 1) ** 2
+    return Objective(
+      {
+        'far': Term(far, part['weight'], scale=3.0),
+        'size': Term(params * part['x'], 1.0, part['counted']),
+      },
+      apart={'other': Term(params + 0 * far)},
+      metrics={'x': Mean.of(part['x'], part['weight'])},
+      aux={'sum': jnp.sum(part['x'])},
+    )
+
+  x = np.array([1.0, 2.0, 3.0, 4.0], np.float32)
+  weight = np.array([0, 0.5, 0, 1], np.float32)
+  rows = {'x': x, 'weight': weight, 'counted': np.float32([1, 0, 0, 1])}
+  gradient, metrics, aux = accumulate(objective, jnp.float32(2), rows, pieces)
+  # Means of means would depend on the pieces: the first has the weight 0.5.
+  np.testing.assert_allclose(gradient, 3 * 62 / 1.5 + 10 / 2 + 1, rtol=1e-6)
+  found = {k: float(v.compute()) for k, v in metrics.items()}
+  wanted = {'far': 53.5 / 1.5, 'size': 10.0, 'other': 2.0, 'x': 5 / 1.5}
+  wanted['loss'] = 3 * wanted['far'] + wanted['size']
+  assert found == pytest.approx(wanted)
+  assert aux == {'sum': 10}
+
+
+def test_means_of_a_window_go_on_where_they_were_saved():
+  window, other = Window(), Window()
+  window.add({'loss': 1.0})
+  other.set_state(json.loads(json.dumps(window.get_state())))
+  for w in (window, other):
+    w.add({'loss': 2.0, 'new': 5.0})
+  assert window.means() == other.means() == {'loss': 1.5, 'new': 5.0}
+  other.set_state({'sums': {'loss': 3.0}, 'count': 2})  # of version 0.1
+  assert other.means() == {'loss': 1.5}
 
 
 def test_a_held_out_split_without_any_weight_has_no_figures():

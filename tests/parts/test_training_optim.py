@@ -164,7 +164,7 @@ def test_averages_warm_up_as_numpy_says():
 def test_published_averages_do_not_warm_up():
   """Nor do those of runs from before there was such a key."""
   for name, warm in {
-    'digits/tokenizer': True,
+    'var/digits_tokenizer': True,
     'titok/tokenizer': True,
     'mar/imagenet256': False,
     'xar/imagenet256': False,
@@ -172,7 +172,7 @@ def test_published_averages_do_not_warm_up():
   }.items():
     makers = [make for full, make in ALL.items() if full.startswith(name)]
     assert makers and all(make().ema_warmup == warm for make in makers), name
-  config = ALL['digits/tokenizer']()
+  config = ALL['var/digits_tokenizer']()
   data = assemble.make_data(config)
   assert assemble.make_task(config, data).ema_warmup
   with config.unlocked():

@@ -12,12 +12,8 @@ import optax
 from ml_collections import ConfigDict
 
 from arvision.data import stream
-from arvision.tasks.base import (
-  TrainState,
-  accumulate,
-  start_ema,
-  update_ema,
-)
+from arvision.metrics import Mean, Term
+from arvision.tasks.base import GradientTask, Objective
 
 CLASSES = 4
 
@@ -95,33 +91,26 @@ class Net(nn.Module):
     )(jnp.tanh(x))
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Task(GradientTask):
   """Draws noise by (seed, step), as the tasks of the library do."""
 
-  tx: optax.GradientTransformation
+  image_shape: tuple[int, int, int] = (4, 4, 1)
   ema: tuple[float, ...] = (0.9,)
-  accumulate: int = 1
-  seed: int = 0
   width: int = 8
   bad_step: int = -1
   bad_update: int = -1
   bad_part: str = 'params'
-  frozen: dict = dataclasses.field(default_factory=dict)
 
   @property
   def net(self):
     return Net(self.width)
 
-  def init(self, key):
-    params = self.net.init(key, jnp.zeros((1, 16)))['params']
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state=self.tx.init(params),
-      ema=start_ema(params, self.ema),
-      extra={'seen': jnp.zeros((CLASSES,), jnp.int32)},
-    )
+  def fresh(self, key):
+    return self.net.init(key, jnp.zeros((1, 16)))['params']
+
+  def extra(self):
+    return {'seen': jnp.zeros((CLASSES,), jnp.int32)}
 
   def _loss(self, params, image, label):
     logits = self.net.apply({'params': params}, image.reshape(-1, 16))
@@ -129,44 +118,40 @@ class Task:
     cross = optax.softmax_cross_entropy_with_integer_labels
     return cross(logits, label), hit
 
-  def step(self, state, batch):
+  def rows(self, state, batch):
     noise = waves(None, batch['image'].shape, shift=self.seed + state.step)
-    noisy = {'image': batch['image'] + 0.1 * noise, 'label': batch['label']}
+    return {'image': batch['image'] + 0.1 * noise, 'label': batch['label']}
 
-    def loss(params, part, piece):
-      each, hit = self._loss(params, part['image'], part['label'])
-      each = jnp.where(state.step == self.bad_step, jnp.nan, each)
-      size = jnp.float32(each.shape[0])
-      metrics = {'loss': jnp.sum(each), 'accuracy': jnp.sum(hit)}
-      return jnp.sum(each), (size, metrics)
-
-    gradient, metrics = accumulate(loss, state.params, noisy, self.accumulate)
-    updates, opt = self.tx.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics['gradient_norm'] = optax.tree.norm(gradient)
-    seen = state.extra['seen'].at[batch['label']].add(1)
-    new = state.replace(
-      step=state.step + 1,
-      params=params,
-      opt_state=opt,
-      ema=update_ema(state.ema, params),
-      extra={'seen': seen},
+  def objective(self, params, state, rows, draw):
+    each, hit = self._loss(params, rows['image'], rows['label'])
+    each = jnp.where(state.step == self.bad_step, jnp.nan, each)
+    seen = jnp.zeros((CLASSES,), jnp.int32).at[rows['label']].add(1)
+    return Objective(
+      {'each': Term(each)},
+      metrics={'accuracy': Mean.of(hit)},
+      aux={'seen': seen},
     )
+
+  def after(self, state, aux):
+    seen = state.extra['seen'] + aux['seen']
+    new = state.replace(extra={'seen': seen})
     broken = jax.tree.map(
       lambda x: (
-        jnp.where(state.step == self.bad_update, jnp.nan, x)
+        jnp.where(state.step - 1 == self.bad_update, jnp.nan, x)
         if x.dtype == jnp.float32
         else x
       ),
       getattr(new, self.bad_part),
     )
-    return new.replace(**{self.bad_part: broken}), metrics
+    return new.replace(**{self.bad_part: broken}), {}
 
   def evaluate(self, state, params, batch):
     each, hit = self._loss(params, batch['image'], batch['label'])
-    w = batch['weight']
-    sums = {'loss': jnp.sum(w * each), 'accuracy': jnp.sum(w * hit)}
-    return {**sums, 'weight': jnp.sum(w)}
+    found = Objective(
+      {'each': Term(each, batch['weight'])},
+      metrics={'accuracy': Mean.of(hit, batch['weight'])},
+    )
+    return found.measured
 
   def check(self, state, batch):
     return {'images': batch['image'], 'decoded': -batch['image']}

@@ -56,7 +56,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     )
 
   draw = Draw.create(0, np.arange(batch))
-  slots = model.feed.train(tokens, model.layout, bound, draw)
+  slots, _ = model.feed.train(tokens, model.layout, bound, draw)
   yield 'teacher_input', slots.values[:, scales[0] ** 2 :]
   seen = captured(model, params, tokens, inputs, bound, method='logits')
   yield 'embed', seen['embed']
@@ -73,7 +73,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     other = _loaded(case, alt, codec)[1]
     own = codec.bind(variables)
     tokens = own.encode(nhwc(io['encoder_features']))
-    slots = other.feed.train(tokens, other.layout, own, draw)
+    slots, _ = other.feed.train(tokens, other.layout, own, draw)
     yield 'alt_teacher_input', slots.values[:, alt[0] ** 2 :]
     yield 'alt_logits', logits(other, params, tokens.values, none)
 

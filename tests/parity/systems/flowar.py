@@ -15,9 +15,10 @@ from arvision.configs import common
 from arvision.configs.flowar import parts
 from arvision.configs.mar import parts as mar_parts
 from arvision.layers.level import as_time
+from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.flow import mix
-from arvision.structs import Replay, Tokens, blank_tokens
+from arvision.structs import Query, Replay, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.kl import PyramidKL
 from tests.parity.case import Case, imported, intermediates, nchw, nhwc
@@ -93,7 +94,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   codec = PyramidKL(
     encoder=half, decoder=half, channels=channels, scales=layout.grids
   ).bind({})
-  shapes = assemble.model_shapes(model, lambda: codec, blank_tokens(codec.spec))
+  shapes = assemble.model_shapes(model, lambda: codec, codec.spec.blank())
   params = imported(case, build(config.release, 'release'), shapes)
 
   latent = nhwc(io['latent'])
@@ -101,11 +102,11 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'gt_tokens', tokens.values
   recorded = {'level': io['loss_t'], 'noise': io['loss_noise']}
   draw = Replay(recorded, size=batch)
-  slots = model.feed.train(tokens, layout, codec, draw)
+  slots, _ = model.feed.train(tokens, layout, codec, draw)
   yield 'ar_input', slots.values[:, layout.prefix :]
 
   lossy = (tokens, inputs, draw, codec)
-  seen = intermediates(model, params, *lossy, train=False, method='loss')
+  seen = intermediates(model, params, *lossy, train=False, method='losses')
   first, head = seen['backbone'], seen['head']
   for name, whole in {
     'embed': first['_embed'][0],
@@ -118,13 +119,18 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     yield name, xar.every(case, name, whole)
 
   @functools.partial(jax.jit, static_argnames='null')
-  def taught(params, values, null):
+  def forced(params, values, null):
     nulls = jnp.full((batch,), null)
     return model.apply(
-      {'params': params}, Tokens(values), inputs, codec, nulls, method='taught'
+      {'params': params},
+      Tokens(values),
+      inputs,
+      codec,
+      nulls,
+      method='teacher_forced',
     )[0]
 
-  z = taught(params, tokens.values, False)
+  z = forced(params, tokens.values, False)
   yield 'z', z[:, :, 0]
 
   def apply(method, *args):
@@ -132,24 +138,24 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     return jax.jit(run)(params)
 
   entity = layout.entity_of_token
-  at = slots.replace(entity=entity, coords=layout.coords)
+  query = Query(entity=entity, coords=layout.coords)
   x = mix(tokens.values, io['loss_noise'], io['loss_t'][:, entity])
   yield 'loss_model_input', x
 
   def velocity(model, z, x, level):
-    return model.head.field(z, x, level, at)
+    return model.head.field(z, query.replace(values=x, level=level))
 
   def errors(model, z):
-    return model.head.loss(z, tokens.values, draw, at)[0]
+    return model.head.loss(z, tokens.values, draw, query)[0]
 
   yield 'loss_velocity', apply(velocity, z, x, io['loss_t'])
   error = apply(errors, z)
   per_scale = [error[:, entity == s].mean(1) for s in range(layout.steps)]
   yield 'loss_per_scale_per_image', jnp.stack(per_scale, 1)
-  total, (divisor, _) = jax.jit(
-    lambda p: model.apply({'params': p}, *lossy, train=False, method='loss')
+  terms, _ = jax.jit(
+    lambda p: model.apply({'params': p}, *lossy, train=False, method='losses')
   )(params)
-  yield 'loss', total / divisor
+  yield 'loss', total(terms).compute()
 
   given = io['z'][:, :, None]
   yield (
@@ -188,7 +194,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   height, width = layout.grids[-1]
   last = drawn[:, -height * width :].reshape(batch, height, width, -1)
   yield 'gen', nchw(last)
-  halves = [taught(params, drawn, null)[:, :, 0] for null in (False, True)]
+  halves = [forced(params, drawn, null)[:, :, 0] for null in (False, True)]
   yield 'gen_z', xar.every(case, 'gen_z', jnp.concatenate(halves))
 
 

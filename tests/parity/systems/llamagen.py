@@ -16,6 +16,7 @@ from arvision.configs.llamagen import parts
 from arvision.importers import llamagen as table
 from arvision.layers import conv
 from arvision.layers.position import rotations
+from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.guidance import guide
 from arvision.structs import Draw, Tokens
@@ -167,16 +168,16 @@ def guided(case: Case, logits: Any) -> Any:
 
 def _weighted(model, params, inputs, io):
   """The mean loss over the examples that count."""
-  total, (weight, _) = model.apply(
+  terms, _ = model.apply(
     {'params': params},
     Tokens(io['idx']),
     inputs,
     Draw.create(0, np.arange(len(io['idx']))),
     weight=io['valid'],
     train=False,
-    method='loss',
+    method='losses',
   )
-  return total / weight
+  return total(terms).compute()
 
 
 def _rotations(args):

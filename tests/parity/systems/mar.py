@@ -14,10 +14,11 @@ from arvision.configs import common
 from arvision.configs.mar import parts
 from arvision.configs.mar.tokenizer import kl16
 from arvision.importers import mar as table
+from arvision.metrics import total
 from arvision.model import BoundModel
 from arvision.process import diffusion
 from arvision.process.guidance import guide
-from arvision.structs import Replay, Tokens, TokenSpec
+from arvision.structs import Query, Replay, Tokens, TokenSpec
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, captured, imported, nchw, nhwc
 from tests.parity.stated import Stated
@@ -195,14 +196,14 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     )
 
   def hole_of(model):
-    slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
-    return slots.hole[:, model.layout.prefix :]
+    slots, _ = model.feed.train(Tokens(tokens), model.layout, None, drawn)
+    return slots.masked[:, model.layout.prefix :]
 
   yield 'mask', np.asarray(run(hole_of)).astype(np.float32)
   none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
 
   def z_of(model, null):
-    slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
+    slots, _ = model.feed.train(Tokens(tokens), model.layout, None, drawn)
     return model.hidden(slots, inputs, null)[0]
 
   seen = captured(model, params, none, method=z_of)
@@ -220,11 +221,11 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     yield from _head(case, run)
 
   def losses(model):
-    slots = model.feed.train(Tokens(tokens), model.layout, None, drawn)
-    z, at = model.hidden(slots, inputs, none)
-    terms = model.head.terms(z, slots.targets, drawn, at)
-    whole, (weight, _) = model.loss(Tokens(tokens), inputs, drawn, train=False)
-    return terms, whole / weight
+    slots, targets = model.feed.train(Tokens(tokens), model.layout, None, drawn)
+    z, query = model.hidden(slots, inputs, none)
+    terms = model.head.terms(z, targets.values, drawn, query)
+    whole, _ = model.losses(Tokens(tokens), inputs, drawn, train=False)
+    return terms, total(whole).compute()
 
   (mse, bits), loss = run(losses)
   theirs = lambda x: np.moveaxis(np.asarray(x), 1, 0).ravel()
@@ -254,7 +255,10 @@ def _head(case, run):
     return model.head.time(jnp.asarray(io['net_t']))
 
   yield 'time_embedding', run(embedded)
-  field = lambda model, *args: model.head.field(*args)[:, 0]
+
+  def field(model, z, x, times):
+    return model.head.field(z, Query(values=x, level=times))[:, 0]
+
   out = np.asarray(run(field, z, x, times))
   yield 'net_out', out.reshape(len(x), -1)
   if 'net_out_cfg' not in io:
@@ -313,4 +317,4 @@ class Latents:
 
   @property
   def spec(self) -> TokenSpec:
-    return TokenSpec('latents', self.channels, (), self.channels)
+    return TokenSpec(0, self.channels, self.channels, ())

@@ -80,9 +80,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   orders = Replay(recorded, progress=0.0, size=batch)
 
   def permuted(model, codes, draw, null):
-    slots = model.feed.train(Tokens(codes), layout, None, draw)
-    z, at = model.hidden(slots, inputs, null)
-    return model.head.field(z, at), slots.targets
+    slots, targets = model.feed.train(Tokens(codes), layout, None, draw)
+    z, query = model.hidden(slots, inputs, null)
+    return model.head.field(z, query), targets.values
 
   def logits(params, codes, draw, null):
     run = jax.jit(

@@ -76,7 +76,8 @@ def _size(args, half):
   if name in args and not any('width' in key for key in args):
     return titok_parts.SIZES[args[name]]
   args.ignore(name)
-  return tuple(_option(args, half, k) for k in ('width', 'layers', 'heads'))
+  names = {'width': 'width', 'depth': 'layers', 'heads': 'heads'}
+  return {k: _option(args, half, name) for k, name in names.items()}
 
 
 def _option(args, half, name):

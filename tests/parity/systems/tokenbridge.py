@@ -15,7 +15,7 @@ from arvision.configs.tokenbridge import parts
 from arvision.importers import tokenbridge as table
 from arvision.model import BoundModel
 from arvision.process.quantiles import boundaries, centres
-from arvision.structs import Replay, Tokens, blank_tokens
+from arvision.structs import Replay, Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, imported, nchw
 from tests.parity.systems import mar
@@ -63,7 +63,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   model = assemble.make_model(config)
   yield 'channel_order', np.array(model.head.order)
   yield 'inv_channel_order', np.argsort(model.head.order)
-  shapes = assemble.model_shapes(model, lambda: codec, blank_tokens(codec.spec))
+  shapes = assemble.model_shapes(model, lambda: codec, codec.spec.blank())
   params = imported(case, table.Transformer(span), shapes)
   values = codec.quantize(mar.rows(io['latent']))
   yield 'quant_idx', values
@@ -77,10 +77,11 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     return jax.jit(lambda p: model.apply({'params': p}, method=f))(params)
 
   def teacher_forced(model):
-    slots = model.feed.shown(values, hole, model.layout, codec)
-    z, at = model.hidden(slots, inputs, none)
-    logits = model.head.field(z, values, at)
-    loss, _ = model.head.loss(z, values, None, at)
+    step = model.layout.runs[0].step(0)
+    slots = model.feed.slots(values, step, model.layout, codec, hole)
+    z, query = model.hidden(slots, inputs, none)
+    logits = model.head.field(z, query.replace(values=values))
+    loss, _ = model.head.loss(z, values, None, query)
     return z, logits, jnp.sum(hole * loss) / jnp.sum(hole)
 
   z, logits, loss = run(teacher_forced)

@@ -33,10 +33,11 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   @jax.jit
   def logits(values, null):
     hole = values == vocab
-    slots = bound.shown(jnp.where(hole, 0, values), hole)
+    step = model.layout.runs[0].step(0)
+    slots = bound.feed_slots(jnp.where(hole, 0, values), step, hole)
     cond = bound.condition(inputs, null)
     z, _ = bound.read(slots, cond, None, model.layout.readout)
-    return bound.field(z, slots)
+    return bound.field(z, bound.query(slots, model.layout.readout))
 
   yield 'logits', logits(io['idx'], np.zeros(batch, bool))
   yield 'logits_uncond', logits(io['idx'], np.ones(batch, bool))

@@ -16,9 +16,10 @@ from arvision.configs.mar import parts as mar_parts
 from arvision.configs.xar import parts
 from arvision.feeds.base import carried
 from arvision.layers.level import as_time
+from arvision.metrics import total
 from arvision.model import BoundModel, sample
 from arvision.process.guidance import guide
-from arvision.structs import Replay, Tokens, TokenSpec, blank_tokens
+from arvision.structs import Replay, Tokens, TokenSpec
 from arvision.tasks import assemble
 from tests.parity.case import Case, captured, imported, nchw, nhwc
 from tests.parity.stated import Stated
@@ -97,14 +98,14 @@ def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   """Config, model and parameters of a case."""
   config = config_of(case)
   model = assemble.make_model(config)
-  shapes = assemble.model_shapes(model, tokens=blank_tokens(_codec(model).spec))
+  shapes = assemble.model_shapes(model, tokens=_codec(model).spec.blank())
   form = build(config.release, 'release')
   return config, model, imported(case, form, shapes)
 
 
 def _codec(model):
   channels = model.head.channels
-  return Latents(TokenSpec('latents', channels, model.layout.grids, channels))
+  return Latents(TokenSpec(0, channels, channels, model.layout.grids))
 
 
 def rows(latent: np.ndarray) -> np.ndarray:
@@ -129,10 +130,10 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   cells = (batch, layout.steps, layout.slots // layout.steps)
   inputs = {'label': io['label']}
   tokens = Tokens(jnp.asarray(rows(io['latent'])))
-  yield 'clusters', carried(tokens.values, layout.token).reshape(*cells, -1)
+  yield 'clusters', carried(tokens.values, layout).reshape(*cells, -1)
 
   draw = Replay(draws(io['loss_time'], io['loss_noise']), size=batch)
-  slots = model.feed.train(tokens, layout, None, draw)
+  slots, _ = model.feed.train(tokens, layout, None, draw)
   yield 'loss_model_input', slots.values
   none = np.zeros(batch, bool)
   seen = captured(model, params, slots, inputs, none, method='hidden')
@@ -155,13 +156,13 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   got = jax.jit(lambda p: model.apply({'params': p}, slots, method=velocity))(
     params
   )
-  yield 'loss_velocity', carried(got, layout.token)
-  total, (weight, _) = jax.jit(
+  yield 'loss_velocity', carried(got, layout)
+  terms, _ = jax.jit(
     lambda p: model.apply(
-      {'params': p}, tokens, inputs, draw, train=False, method='loss'
+      {'params': p}, tokens, inputs, draw, train=False, method='losses'
     )
   )(params)
-  yield 'loss', total / weight
+  yield 'loss', total(terms).compute()
 
   yield from _generation(case, config, model, params)
 
@@ -224,11 +225,11 @@ def _second_cell(model, sampler, inputs, draw, codec, params, values):
     )
     cond = bound.condition(both, null, slots)
     z, cache = bound.read(slots, cond, cache, step.readout, commit)
-    return bound.field(z, slots), cache
+    return bound.field(z, bound.query(slots, step.readout)), cache
 
   cache = bound.empty_cache(2 * batch)
   _, cache = look(values, run.step(0), 0.0, cache, True)
-  shape = (len(step.tokens), codec.spec.size)
+  shape = (len(step.tokens), codec.spec.parts)
   x, found = own.normal('start', shape), []
   for i in range(2):
     state = bound.push(values, step, x)

@@ -1,0 +1,181 @@
+"""A trained run as evaluators see it, after training and in its course."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from arvision import trust
+from arvision.build import ConfigError, build
+from arvision.data import records
+from arvision.data.base import Data, DataError
+from arvision.data.latents import CachedTokens
+from arvision.evals import cache
+from arvision.evals.protocol import (
+  Metrics,
+  Run,
+  data_name,
+  evaluators,
+)
+from arvision.parallel import host
+from arvision.parallel.mesh import make_mesh
+from arvision.tasks import assemble
+from arvision.tasks.base import TrainState
+from arvision.training.evaluate import shown
+from arvision.training.trained import TrainedRun, placed
+from arvision.training.weights import Weights
+
+# What of config.data changes no picture, and so no classifier.
+_WITHOUT_EFFECT = ('batch_size', 'threads', 'workers', 'cache', 'broken_share')
+# What `Data.digest` stands for, wherever it lies.
+_IN_DIGEST = ('source', 'path')
+
+
+def measured(
+  run: TrainedRun,
+  sampling: Mapping[str, Any] | None = None,
+  classifiers: pathlib.Path | None = None,
+  say: Callable[[str], None] = host.say,
+) -> Run:
+  """A run as evaluators see it.
+
+  Args:
+    run: of a tokenizer or of a generator.
+    sampling: arguments of `run.sample_fn`.
+    classifiers: folder of the cache, None for the user's.
+    say: is told how it goes.
+
+  Raises:
+    ConfigError: see `images_of`.
+  """
+  data, description = images_of(run)
+  left_out = (*_WITHOUT_EFFECT, *_IN_DIGEST)
+  prepared = {k: v for k, v in description.items() if k not in left_out}
+
+  def classifier(recipe):
+    if data.num_classes < 2:
+      say('the data has one class: no classifier, so no Fréchet distance')
+      return None
+    return cache.load_or_train(recipe, data, prepared, classifiers, say)
+
+  def sample_fn(at_once=None):
+    return run.sample_fn(at_once=at_once, **(sampling or {}))
+
+  spec = run.tokenizer.spec
+  samples = run.model is not None and 'sampler' in run.config
+  return Run(
+    data=data,
+    name=data_name(description, data.digest),
+    spec=spec,
+    encode=run.encode,
+    decode=run.decode,
+    sample_fn=sample_fn if samples else None,
+    encode_sampled=(
+      (lambda image: run.as_drawn.encode(image))
+      if samples and spec.codes
+      else None
+    ),
+    classes=len(classes_of(run)) if samples else 0,
+    classifier=classifier,
+    say=say,
+  )
+
+
+class InTraining:
+  """Evaluators that measure a run while it is trained.
+
+  Attributes:
+    every: name -> duration, of those that do.
+  """
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    placement: host.Placement,
+    frozen: Any,
+    say: Callable[[str], None] = host.say,
+  ):
+    """Takes what a run is opened with; computes nothing.
+
+    Args:
+      config: of the run.
+      placement: of its state.
+      frozen: weights that are not in the state, numpy arrays.
+      say: is told how it goes.
+
+    Raises:
+      ConfigError: an evaluator that this run lacks something for.
+    """
+    self._config, self._say = config, say
+    self._whole = placement.jit(lambda x: x, out_shardings=placement.whole)
+    self._generator = assemble.is_generator(config)
+    self._frozen = frozen if self._generator else {}
+    self._evaluators = evaluators(config)
+    self.every: dict[str, Mapping[str, float]] = {}
+    samples = self._generator and 'sampler' in config
+    for name, evaluator in self._evaluators.items():
+      if evaluator.every is None:
+        continue
+      self.every[name] = evaluator.every
+      if 'sample_fn' in evaluator.needs and not samples:
+        raise ConfigError(
+          f'config.evals.{name}.every: {type(evaluator).__name__} needs a run '
+          'that samples; set it to None'
+        )
+
+  def __call__(self, name: str, state: TrainState, step: int) -> Metrics:
+    """Figures of the slowest running average, see `evaluate.shown`."""
+    decay = max(state.ema, key=float) if state.ema else 'raw'
+    params = jax.device_get(self._whole(shown(state)))
+    weights = Weights(self._config, params, step, decay)
+    mesh = make_mesh({'data': -1}, jax.local_devices())
+    run = measured(placed(weights, self._frozen, mesh), say=self._say)
+    return dict(self._evaluators[name](run))
+
+
+def classes_of(run: TrainedRun) -> tuple[str, ...]:
+  """Names of the classes that a generator can be asked for, () for none.
+
+  They are numbers where the data, which knows the names, is not here.
+  """
+  condition = run.config.get('condition', {'classes': 0})
+  if 'classes' not in condition:
+    return run.data.classes  # by one caption of each
+  count = condition['classes']
+  if not count:
+    return ()
+  try:
+    return run.data.classes
+  except DataError:
+    return tuple(str(i) for i in range(count))
+
+
+def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:
+  """The images that a run learnt from, and the block that describes them.
+
+  A generator that was trained on cached tokens gets the images that these
+  tokens were made of.
+
+  Raises:
+    ConfigError: tokens that do not say what they were made of, or name what
+      is no part.
+  """
+  data = run.data
+  if not isinstance(data, CachedTokens):
+    return data, plain(run.config.data)
+  block = data.spec.get('data')
+  if not block:
+    raise ConfigError(
+      f"config.data.path='{data.path}' holds tokens and its spec.json no "
+      "'data' that says which images they are of; give a config with these "
+      'images by --config'
+    )
+  trust.check(block, f'{data.path}/{records.SPEC}', run.allow, 'data')
+  return build(block, 'data'), dict(block)
+
+
+def plain(block: Mapping) -> dict[str, Any]:
+  """A block of a config as plain values."""
+  return {k: plain(v) if hasattr(v, 'items') else v for k, v in block.items()}
