@@ -21,7 +21,7 @@ from arvision.process.guidance import guide
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.pyramid import PyramidVQ
-from tests.parity.case import Case, captured, imported, nchw, nhwc
+from tests.parity.case import Case, System, captured, imported, nchw, nhwc
 from tests.parity.systems import var
 
 INPUTS = {'label', 'encoder_features'}
@@ -183,3 +183,8 @@ class _Part:
     return {
       k.removeprefix('vae.'): w for k, w in weights.items() if self.takes(k)
     }
+
+
+SYSTEMS = {
+  'models.flexvar.FlexVAR': System(transformer, INPUTS),
+}

@@ -9,7 +9,7 @@ from arvision.build import build
 from arvision.configs.mar.tokenizer import kl16
 from arvision.importers import kl as table
 from arvision.structs import Replay, Tokens
-from tests.parity.case import Bound, Case, nchw, nhwc
+from tests.parity.case import Bound, Case, System, nchw, nhwc
 
 INPUTS = {'image', 'noise', 'z'}
 # The official encoder attends where an image of this size has so many places
@@ -73,3 +73,8 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'decoded', nchw(codec(decode, nhwc(io['z'])))
   whole = codec(lambda codec, x: codec(x).image, image)
   yield 'recon_from_mode', nchw(whole)
+
+
+SYSTEMS = {
+  'models.vae.AutoencoderKL': System(tokenizer, INPUTS),
+}

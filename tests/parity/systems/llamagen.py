@@ -22,7 +22,15 @@ from arvision.process.guidance import guide
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.vq import VQ
-from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
+from tests.parity.case import (
+  Bound,
+  Case,
+  System,
+  captured,
+  imported,
+  nchw,
+  nhwc,
+)
 from tests.parity.stated import Stated
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
@@ -242,3 +250,13 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   latent, image = codec(decode, io['rand_idx'])
   yield 'rand_quant', nchw(latent)
   yield 'rand_image', nchw(image)
+
+
+SYSTEMS = {
+  'autoregressive.models.gpt.Transformer(ModelArgs)': System(
+    transformer, INPUTS
+  ),
+  'tokenizer.tokenizer_image.vq_model.VQModel': System(
+    tokenizer, TOKENIZER_INPUTS
+  ),
+}

@@ -20,7 +20,7 @@ from arvision.process import diffusion
 from arvision.process.guidance import guide
 from arvision.structs import Query, Replay, Tokens, TokenSpec
 from arvision.tasks import assemble
-from tests.parity.case import Case, Part, captured, imported, nchw, nhwc
+from tests.parity.case import Case, Part, System, captured, imported, nchw, nhwc
 from tests.parity.stated import Stated
 
 INPUTS = {
@@ -318,3 +318,8 @@ class Latents:
   @property
   def spec(self) -> TokenSpec:
     return TokenSpec(0, self.channels, self.channels, ())
+
+
+SYSTEMS = {
+  'models.mar.MAR': System(transformer, INPUTS),
+}

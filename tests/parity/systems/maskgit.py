@@ -9,7 +9,7 @@ from arvision.build import build
 from arvision.configs.maskgit import parts
 from arvision.importers import maskgit as table
 from arvision.structs import Tokens
-from tests.parity.case import Bound, Case, nchw, nhwc
+from tests.parity.case import Bound, Case, System, nchw, nhwc
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
 
@@ -53,3 +53,9 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'rand_quant', nchw(latent)
   yield 'decoder_out_unclamped', nchw(free)
   yield 'rand_image', nchw(image)
+
+
+SYSTEMS = {
+  'modeling.titok.PretrainedTokenizer (encoder/decoder/quantize of '
+  'modeling.modules.maskgit_vqgan)': System(tokenizer, TOKENIZER_INPUTS),
+}

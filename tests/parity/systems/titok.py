@@ -11,7 +11,7 @@ from arvision.configs.maskgit import parts as maskgit_parts
 from arvision.configs.titok import parts as titok_parts
 from arvision.importers import titok as table
 from arvision.structs import Tokens
-from tests.parity.case import Bound, Case, nchw, nhwc
+from tests.parity.case import Bound, Case, System, nchw, nhwc
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
 _HALVES = ('encoder', 'decoder')
@@ -138,3 +138,8 @@ def _captured(codec, image):
 
 def _blocks(half):
   return half['stack']['layers']['block']['__call__'][0][0]
+
+
+SYSTEMS = {
+  'modeling.titok.TiTok': System(tokenizer, TOKENIZER_INPUTS),
+}

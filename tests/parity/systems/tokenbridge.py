@@ -17,7 +17,7 @@ from arvision.model import BoundModel
 from arvision.process.quantiles import boundaries, centres
 from arvision.structs import Replay, Tokens
 from arvision.tasks import assemble
-from tests.parity.case import Case, imported, nchw
+from tests.parity.case import Case, System, imported, nchw
 from tests.parity.systems import mar
 
 INPUTS = {'latent', 'label', 'orders', 'mask'}
@@ -103,3 +103,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   found = generate(params)
   yield 'gen_idx', found
   yield 'gen', nchw(codec.latent(Tokens(found)))
+
+
+SYSTEMS = {
+  'models.tokenbridge.TokenBridge': System(transformer, INPUTS),
+}

@@ -15,7 +15,7 @@ from arvision.importers import titok as table
 from arvision.model import BoundModel
 from arvision.structs import Draw
 from arvision.tasks import assemble
-from tests.parity.case import Case, imported
+from tests.parity.case import Case, System, imported
 
 INPUTS = {'idx', 'label'}
 
@@ -110,3 +110,8 @@ def _guidance(run) -> ConfigDict:
     scale=float(scale),
     power=float(run['guidance_scale_pow']),
   )
+
+
+SYSTEMS = {
+  'modeling.maskgit.UViTBert': System(transformer, INPUTS),
+}

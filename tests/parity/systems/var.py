@@ -20,7 +20,15 @@ from arvision.process.guidance import guide
 from arvision.structs import Draw, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.residual import MultiScaleVQ, phi_index
-from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
+from tests.parity.case import (
+  Bound,
+  Case,
+  System,
+  captured,
+  imported,
+  nchw,
+  nhwc,
+)
 from tests.parity.stated import Stated
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
@@ -242,3 +250,9 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   scales, convs = len(codec.module.scales), codec.module.phi_share
   chosen = [phi_index(s, scales, convs or scales) for s in range(scales)]
   yield 'phi_index', np.array(chosen)
+
+
+SYSTEMS = {
+  'models.var.VAR': System(transformer, INPUTS),
+  'models.vqvae.VQVAE': System(tokenizer, TOKENIZER_INPUTS),
+}
