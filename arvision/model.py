@@ -16,7 +16,8 @@ from arvision.layers.spread import spread
 from arvision.layers.stack import unstack
 from arvision.layouts.base import Layout, take
 from arvision.metrics import Mean, Term
-from arvision.structs import Array, Cond, Draw, Query, Slots, Tokens
+from arvision.random import Draw
+from arvision.structs import Array, Cond, Query, Slots, Tokens
 
 
 class ARModel(nn.Module):

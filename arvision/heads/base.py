@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 
-from arvision.structs import Array, Draw, Query
+from arvision.random import Draw
+from arvision.structs import Array, Query
 
 # Merges the two halves [conditional; null] of a field, at a noise level or not.
 Guide = Callable[..., jax.Array]

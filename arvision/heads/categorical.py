@@ -12,8 +12,9 @@ from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal
 from arvision.layers.spread import spread
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Below1, Count, Few, Positive, Width
-from arvision.structs import Draw, Query
+from arvision.structs import Query
 
 
 class Categorical(nn.Module):

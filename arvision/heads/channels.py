@@ -17,8 +17,9 @@ from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.stack import BlockInputs, Stack, unstack
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Below1, Count, Dtype, Few, Natural, Width
-from arvision.structs import Draw, Query
+from arvision.structs import Query
 
 # Xavier's uniform numbers, for every channel by itself.
 _xavier = variance_scaling(1.0, 'fan_avg', 'uniform', batch_axis=(0,))

@@ -9,8 +9,9 @@ from arvision.heads.base import Guide
 from arvision.heads.mlp import TokenMLP
 from arvision.process import diffusion
 from arvision.process.counts import ConstantSteps, Counts, inner
+from arvision.random import Draw
 from arvision.ranges import Natural
-from arvision.structs import Draw, Query
+from arvision.structs import Query
 
 
 class Diffusion(TokenMLP):

@@ -21,8 +21,9 @@ from arvision.layers.stack import BlockInputs, Stack
 from arvision.layouts import masks
 from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Dtype, Few, Width
-from arvision.structs import Draw, Query, Template
+from arvision.structs import Query, Template
 
 
 class Flow(nn.Module):

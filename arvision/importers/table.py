@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import flax.traverse_util
 import numpy as np
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 
 # Arrays, or tensors of a file that `np.asarray` reads.
 Weights = dict[str, Any]

@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, build, value
+from arvision.build import build, value
+from arvision.errors import ConfigError
 from arvision.model import sample
 from arvision.parallel.host import Placement
-from arvision.structs import Draw
+from arvision.random import Draw
 from arvision.tasks import assemble
 from arvision.training import schedule, start
 

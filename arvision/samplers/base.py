@@ -16,7 +16,8 @@ from arvision.layers.attention import Cache
 from arvision.layouts.base import Layout, Step
 from arvision.process.choice import Choice
 from arvision.process.guidance import Constant, Schedule, guide
-from arvision.structs import Array, Draw, Slots, Tokens
+from arvision.random import Draw
+from arvision.structs import Array, Slots, Tokens
 
 
 @flax.struct.dataclass

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.process.masking import masked_counts
+from arvision.random import Picked
 from arvision.ranges import Few
 from arvision.samplers.base import Filling, over_all
-from arvision.structs import Picked, Query
+from arvision.structs import Query
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.process.choice import Choice
 from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import EulerMaruyama, Solver, mix

@@ -11,8 +11,8 @@ import optax
 
 from arvision.layers.spread import spread
 from arvision.metrics import Mean, Metric, Term, total
+from arvision.random import Draw
 from arvision.ranges import Below1, Count, Seed
-from arvision.structs import Draw
 
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from arvision.layers.conv import conv
 from arvision.layers.resize import resize
 from arvision.layouts.scales import Grids, as_grids
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Positive, Side, Width
-from arvision.structs import Draw, Reconstruction, Template, Tokens, TokenSpec
+from arvision.structs import Reconstruction, Template, Tokens, TokenSpec
 from arvision.tokenizers.base import Tokenizer
 
 

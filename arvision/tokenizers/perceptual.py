@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.layers.winograd import convolve
 
 # Index of the convolutions in torchvision's `vgg16().features`, by slice; a

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from arvision.layers.resize import resize
 from arvision.layouts.scales import as_grids
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Side
-from arvision.structs import Array, Draw, Reconstruction, Tokens, TokenSpec
+from arvision.structs import Array, Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.quantizers import normalized, straight_through
 from arvision.tokenizers.vq import VQ
 

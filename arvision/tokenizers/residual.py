@@ -6,8 +6,9 @@ import numpy as np
 
 from arvision.layers.conv import conv
 from arvision.layers.resize import resize
+from arvision.random import Draw
 from arvision.ranges import FewOr0, Share, Side
-from arvision.structs import Draw, Reconstruction, Tokens, TokenSpec
+from arvision.structs import Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.codebook import Codebook
 from arvision.tokenizers.quantizers import straight_through
 

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Side
-from arvision.structs import Array, Draw, Reconstruction, Tokens, TokenSpec
+from arvision.structs import Array, Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.codebook import Codebook
 from arvision.tokenizers.quantizers import (
   distances,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules

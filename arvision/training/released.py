@@ -10,8 +10,8 @@ import pathlib
 import jax
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, build
-from arvision.data.base import DataError
+from arvision.build import build
+from arvision.errors import ConfigError, DataError
 from arvision.importers import families, files, table
 from arvision.tasks import assemble
 from arvision.training import frozen, lock

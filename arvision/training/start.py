@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from arvision.build import ConfigError
 from arvision.data import stream
+from arvision.errors import ConfigError
 from arvision.layers import traced
 from arvision.parallel import host
 from arvision.parallel.host import Placement

@@ -52,7 +52,7 @@ TYPES = (
     'nowhere.Nothing',
     'os',
     'layouts.grid',
-    'structs.Draw',
+    'random.Draw',
     'json.dumps',
     '..',
   ),

@@ -5,8 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError
 from arvision.commands.common import load_config
+from arvision.errors import ConfigError
 from arvision.process.choice import Choice
 from arvision.samplers.entity import EntityAR
 from arvision.samplers.refine import Refine

@@ -3,7 +3,8 @@
 import pytest
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, build, resolve, template
+from arvision.build import build, resolve, template
+from arvision.errors import ConfigError
 from arvision.process.choice import Choice
 
 

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from arvision.build import REQUIRED, ConfigError, fields, is_part, resolve
+from arvision.build import REQUIRED, fields, is_part, resolve
 from arvision.commands import common, overrides
+from arvision.errors import ConfigError
 from arvision.training import differences, workdir
 from tests.configs import ALL
 

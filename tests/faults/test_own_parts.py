@@ -8,9 +8,10 @@ import jax
 import optax
 import pytest
 
-from arvision.build import ConfigError, build
+from arvision.build import build
 from arvision.commands import common
 from arvision.commands.main import main
+from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules

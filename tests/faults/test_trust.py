@@ -9,11 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from arvision import trust
-from arvision.build import ConfigError
 from arvision.commands.main import main
-from arvision.data.base import DataError
 from arvision.data.latents import CachedTokens
 from arvision.data.tfds import Tfds
+from arvision.errors import ConfigError, DataError
 from arvision.training import measure, workdir
 from arvision.training.trained import load_run
 from tests.configs import ALL

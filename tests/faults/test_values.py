@@ -15,9 +15,10 @@ import pytest
 
 import arvision
 from arvision import ranges
-from arvision.build import Checked, ConfigError, build
+from arvision.build import Checked, build
 from arvision.commands import main
 from arvision.commands.sample import parse_labels, read_labels
+from arvision.errors import ConfigError
 from arvision.process.choice import Choice
 from arvision.process.guidance import Constant
 from arvision.tasks import assemble

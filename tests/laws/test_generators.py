@@ -14,9 +14,10 @@ from arvision.configs.mar import parts as mar_parts
 from arvision.model import BoundModel, sample
 from arvision.process.choice import Choice
 from arvision.process.masking import LikelyFirst, masked_counts
+from arvision.random import Draw, Replay
 from arvision.samplers.base import Known
 from arvision.samplers.masked import Masked
-from arvision.structs import Draw, Replay, Tokens
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from tests.configs import TINY
 

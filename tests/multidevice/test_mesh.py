@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules, nearest

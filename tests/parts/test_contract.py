@@ -14,8 +14,9 @@ from arvision import model
 from arvision.feeds.shift import Shift
 from arvision.layouts import grid, masks, sequence
 from arvision.metrics import total
+from arvision.random import Draw
 from arvision.samplers.entity import EntityAR
-from arvision.structs import Cond, Draw, Tokens
+from arvision.structs import Cond, Tokens
 
 BATCH = 2
 

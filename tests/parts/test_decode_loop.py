@@ -14,9 +14,10 @@ from arvision.layouts import grid
 from arvision.layouts.base import Step
 from arvision.model import sample
 from arvision.process.choice import Choice
+from arvision.random import Draw
 from arvision.samplers.base import Known
 from arvision.samplers.masked import Masked
-from arvision.structs import Draw, Tokens, TokenSpec
+from arvision.structs import Tokens, TokenSpec
 from arvision.tasks import assemble
 from tests.configs import ALL
 from tests.laws.test_generators import scrambled

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError, build
+from arvision.build import build
+from arvision.errors import ConfigError
 from arvision.heads.channels import Channels
 from arvision.model import sample
 from arvision.process.choice import Choice
 from arvision.process.guidance import Constant
 from arvision.process.quantiles import boundaries, centres
-from arvision.structs import Draw, Picked, Replay
+from arvision.random import Draw, Picked, Replay
 from arvision.tasks import assemble
 from arvision.tokenizers.levels import Levels
 from tests.configs import ALL

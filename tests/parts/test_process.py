@@ -7,7 +7,7 @@ import pytest
 from arvision.layers.level import as_time
 from arvision.process import counts, flow, guidance, masking
 from arvision.process.choice import Choice
-from arvision.structs import Draw
+from arvision.random import Draw
 
 
 def kept(choice, logits):

@@ -19,8 +19,9 @@ from arvision.model import sample
 from arvision.process import diffusion
 from arvision.process.choice import Choice
 from arvision.process.counts import ConstantSteps, Falling
+from arvision.random import Draw, Picked
 from arvision.samplers.random_order import RandomOrder
-from arvision.structs import Draw, Picked, Query, Tokens
+from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
 from arvision.training.released import table_of
 from tests.configs import TINY

@@ -11,11 +11,12 @@ import pytest
 
 from arvision.build import build
 from arvision.configs.mar.tokenizer import kl16
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.importers import kl as release
 from arvision.importers import table
 from arvision.layers import conv
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks.tokenizer import TrainTokenizer
 from arvision.tokenizers.adversarial import PatchDiscriminator
 from arvision.tokenizers.kl import KL, Gaussian, PatchedKL, PyramidKL

@@ -18,7 +18,8 @@ from arvision.importers import flexvar as table
 from arvision.importers import llamagen
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.pyramid import PyramidVQ
 from tests.parity.case import Case, System, captured, imported, nchw, nhwc

@@ -18,7 +18,8 @@ from arvision.layers.level import as_time
 from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.flow import mix
-from arvision.structs import Query, Replay, Tokens
+from arvision.random import Replay
+from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.kl import PyramidKL
 from tests.parity.case import Case, System, imported, intermediates, nchw, nhwc

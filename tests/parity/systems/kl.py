@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from arvision.build import build
 from arvision.configs.mar.tokenizer import kl16
 from arvision.importers import kl as table
-from arvision.structs import Replay, Tokens
+from arvision.random import Replay
+from arvision.structs import Tokens
 from tests.parity.case import Bound, Case, System, nchw, nhwc
 
 INPUTS = {'image', 'noise', 'z'}

@@ -19,7 +19,8 @@ from arvision.layers.position import rotations
 from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.vq import VQ
 from tests.parity.case import (

@@ -18,7 +18,8 @@ from arvision.metrics import total
 from arvision.model import BoundModel
 from arvision.process import diffusion
 from arvision.process.guidance import guide
-from arvision.structs import Query, Replay, Tokens, TokenSpec
+from arvision.random import Replay
+from arvision.structs import Query, Tokens, TokenSpec
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, System, captured, imported, nchw, nhwc
 from tests.parity.stated import Stated

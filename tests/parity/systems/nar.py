@@ -14,7 +14,8 @@ from arvision.importers import nar as table
 from arvision.layouts import masks
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, System, captured, imported
 from tests.parity.stated import Stated

@@ -15,7 +15,8 @@ from arvision.configs.rar import parts
 from arvision.importers import rar as table
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Replay, Tokens
+from arvision.random import Draw, Replay
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, System, captured, imported
 

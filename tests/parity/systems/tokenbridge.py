@@ -15,7 +15,8 @@ from arvision.configs.tokenbridge import parts
 from arvision.importers import tokenbridge as table
 from arvision.model import BoundModel
 from arvision.process.quantiles import boundaries, centres
-from arvision.structs import Replay, Tokens
+from arvision.random import Replay
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, System, imported, nchw
 from tests.parity.systems import mar

@@ -15,7 +15,7 @@ from arvision.configs.var import parts
 from arvision.importers import llamagen as llamagen_table
 from arvision.importers import table
 from arvision.importers import var as var_table
-from arvision.structs import Replay
+from arvision.random import Replay
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.tasks.base import TrainState, start_ema
 from arvision.training.optim import DecayRule, Optimizer

@@ -13,7 +13,7 @@ from arvision.configs import common
 from arvision.configs.titok import parts
 from arvision.importers import titok as table
 from arvision.model import BoundModel
-from arvision.structs import Draw
+from arvision.random import Draw
 from arvision.tasks import assemble
 from tests.parity.case import Case, System, imported
 

@@ -17,7 +17,8 @@ from arvision.importers import var as table
 from arvision.layers import conv
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.residual import MultiScaleVQ, phi_index
 from tests.parity.case import (

@@ -19,7 +19,8 @@ from arvision.layers.level import as_time
 from arvision.metrics import total
 from arvision.model import BoundModel, sample
 from arvision.process.guidance import guide
-from arvision.structs import Replay, Tokens, TokenSpec
+from arvision.random import Replay
+from arvision.structs import Tokens, TokenSpec
 from arvision.tasks import assemble
 from tests.parity.case import Case, System, captured, imported, nchw, nhwc
 from tests.parity.stated import Stated
