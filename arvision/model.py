@@ -12,10 +12,10 @@ from arvision.backbones.base import Backbone
 from arvision.feeds.base import Feed
 from arvision.heads.base import Head
 from arvision.layers.condition import Condition
-from arvision.layers.spread import spread
 from arvision.layers.stack import unstack
 from arvision.layouts.base import Layout, take
 from arvision.metrics import Mean, Term
+from arvision.parallel.constrain import constrain
 from arvision.random import Draw
 from arvision.structs import Array, Cond, Query, Slots, Tokens
 
@@ -161,7 +161,7 @@ def gather(hidden: jax.Array, readout: Any) -> jax.Array:
     ],
     axis=2,
   )
-  z = spread(z, ('act_batch', 'act_length', None, 'act_embed'))
+  z = constrain(z, ('act_batch', 'act_length', None, 'act_embed'))
   if isinstance(readout, np.ndarray) and (readout >= 0).all():
     return z
   return jnp.where((readout >= 0)[..., None], z, 0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.backbones.halves import Halves
-from arvision.layers.kernels import Mask
+from arvision.kernels.attention import AttentionMask
 from arvision.layers.param import normal, param
 from arvision.layouts import masks
 from arvision.layouts.base import Layout
@@ -39,7 +39,7 @@ class Masked(Halves):
       )
     rows, known = visible_rows(slots, layout)
     every = masks.same(np.zeros(known.shape[1], np.int32))
-    seen = inputs.replace(mask=Mask(every, known))
+    seen = inputs.replace(mask=AttentionMask(every, known))
     x = jnp.take_along_axis(x, rows[..., None], 1)
     x, _ = self._stack('stack', self.depth)(x, seen, None)
     x = self._last_norm('norm_first', x, cond)

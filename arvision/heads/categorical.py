@@ -11,7 +11,7 @@ from arvision.heads.base import Guide
 from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal
-from arvision.layers.spread import spread
+from arvision.parallel.constrain import constrain
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Below1, Count, Few, Positive, Width
 from arvision.structs import Query
@@ -55,7 +55,7 @@ class Categorical(nn.Module):
     """z (b, t, r, d) -> (b, t, v) float32 logits."""
     z = z.astype(jnp.float32)
     names = ('act_batch', 'act_length', 'act_vocab')
-    logits = [spread(f(z[:, :, r]), names) for r, f in enumerate(self.maps)]
+    logits = [constrain(f(z[:, :, r]), names) for r, f in enumerate(self.maps)]
     if self.branches == 1:
       return logits[0]
     present = jnp.asarray(query.present)

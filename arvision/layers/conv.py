@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, ones, zeros
 
-from arvision.layers.winograd import convolve
+from arvision.kernels.cpu.winograd import convolve
 from arvision.ranges import Below1, Dtype, Few, Natural, Side, Width
 
 

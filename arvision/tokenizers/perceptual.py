@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from arvision.errors import ConfigError
-from arvision.layers.winograd import convolve
+from arvision.kernels.cpu.winograd import convolve
 
 # Index of the convolutions in torchvision's `vgg16().features`, by slice; a
 # slice ends behind the ReLU of its last convolution, the next begins with a

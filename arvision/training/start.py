@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from arvision.data import stream
 from arvision.errors import ConfigError
-from arvision.layers import traced
+from arvision.kernels import traced
 from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.tasks import assemble
