@@ -53,7 +53,7 @@ class Head(Protocol):
     """
 
   def sample(
-    self, z: jax.Array, draw: Draw, guide: Guide, choose: Any, query: Query
+    self, z: jax.Array, draw: Draw, guide: Guide, sampling: Any, query: Query
   ) -> jax.Array:
     """The tokens of an entity, shaped like `loss`'s targets.
 
@@ -61,6 +61,6 @@ class Head(Protocol):
       z: (b or 2b, t, r, d); conditional rows, then null rows.
       draw: keys of the b examples.
       guide: merges the two halves of a field.
-      choose: a `process.choice.Choice`.
+      sampling: a `process.logits.LogitsFilter`.
       query: of the tokens, with the step of the sampler.
     """

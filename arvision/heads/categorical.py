@@ -94,7 +94,7 @@ class Categorical(nn.Module):
     z: jax.Array,
     draw: Draw,
     guide: Guide,
-    choose: Any,
+    sampling: Any,
     query: Query,
   ) -> jax.Array:
     """Ids (b, t) int32 of an entity.
@@ -103,10 +103,10 @@ class Categorical(nn.Module):
       z: (b or 2b, t, r, d); conditional rows, then null rows.
       draw: keys of the b examples.
       guide: merges the two halves of the logits.
-      choose: logits (b, t, v) -> ids (b, t).
+      sampling: logits (b, t, v) -> ids (b, t).
       query: see `loss`.
     """
-    return choose(guide(self.field(z, query)), draw)
+    return sampling(guide(self.field(z, query)), draw)
 
 
 class Transformed(Categorical):

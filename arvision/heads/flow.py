@@ -170,7 +170,7 @@ class Flow(nn.Module):
     z: jax.Array,
     draw: Draw,
     guide: Guide,
-    choose: Any,
+    sampling: Any,
     query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32 of an entity.
@@ -182,7 +182,7 @@ class Flow(nn.Module):
       draw: 'head/noise' (t, c) of an example, and what the solver draws at every
         step.
       guide: merges the two halves of the velocity at a level.
-      choose: not used.
+      sampling: not used.
       query: of the tokens, with the step of the sampler.
     """
     return _solved(self, z, draw, guide, query)
@@ -260,7 +260,7 @@ class TokenFlow(TokenMLP):
     z: jax.Array,
     draw: Draw,
     guide: Guide,
-    choose: Any,
+    sampling: Any,
     query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32, see `Flow.sample`."""

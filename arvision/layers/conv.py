@@ -132,7 +132,7 @@ class Attention(nn.Module):
 
 
 class Down(nn.Module):
-  """Halves the grid; zeros are padded on the right and below only."""
+  """EncoderDecoder the grid; zeros are padded on the right and below only."""
 
   dtype: Dtype = jnp.float32
 

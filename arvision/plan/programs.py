@@ -110,7 +110,7 @@ class Programs:
     )
     self._frozen_shapes = self._whole({**self._frozen(), **self._task.frozen})
     self._pieces = optimizer.accumulate
-    origin = start.Origin(self._task, placement, config.seed)
+    origin = start.StateInit(self._task, placement, config.seed)
     self._state = origin.abstract
     leaves = jax.tree.leaves(self._state.params)
     self.parameters = sum(x.size for x in leaves)

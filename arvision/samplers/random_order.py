@@ -79,7 +79,7 @@ class RandomOrder(Filling):
         z,
         Picked(draw.fold(i), place, count),
         merge,
-        self.choice,
+        self.logits_filter,
         Query(step=i, steps=self.steps),
       )
       # Tokens beyond those of the step are written outside and dropped.

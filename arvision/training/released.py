@@ -33,7 +33,7 @@ def table_of(config: ConfigDict) -> table.Table:
   return build(config.release, 'release')
 
 
-def bring_in(
+def import_weights(
   config: ConfigDict,
   source: str | os.PathLike,
   workdir: str | os.PathLike,
@@ -112,7 +112,7 @@ def _summary(form, source, place, weights, params):
   return '; '.join(lines)
 
 
-def write_out(run: TrainedRun, output: str | os.PathLike) -> str:
+def export_weights(run: TrainedRun, output: str | os.PathLike) -> str:
   """Writes the weights of a run with the official keys.
 
   Args:

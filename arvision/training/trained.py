@@ -138,8 +138,8 @@ class TrainedRun:
       sampler = dataclasses.replace(sampler, guidance=scaled)
     given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
     given = {k: v for k, v in given.items() if v is not None}
-    choice = dataclasses.replace(sampler.choice, **given)
-    return dataclasses.replace(sampler, choice=choice)
+    logits = dataclasses.replace(sampler.logits_filter, **given)
+    return dataclasses.replace(sampler, logits_filter=logits)
 
   def sample_fn(
     self,

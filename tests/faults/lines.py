@@ -46,7 +46,11 @@ HOSTILE = (
   *('/dev/null', '/dev/null/x', '../..', '/proc/self/mem', '.', '~', '--', '='),
 )
 TYPES = (
-  *('process.choice.Choice', 'layers.norm.LayerNorm', 'layouts.grid.raster'),
+  *(
+    'process.logits.LogitsFilter',
+    'layers.norm.LayerNorm',
+    'layouts.grid.raster',
+  ),
   *('heads.categorical.Categorical', 'builtins.int', 'collections.OrderedDict'),
   *(
     'nowhere.Nothing',

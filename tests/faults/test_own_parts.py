@@ -205,7 +205,7 @@ def two(first, second):
 def test_optimizers_that_keep_less_than_all_parameters(tx):
   placement = Placement(make_mesh({'data': -1}), Rules())
   task = toys.Task(tx=tx)
-  origin = start.Origin(task, placement, seed=0)
+  origin = start.StateInit(task, placement, seed=0)
   state = origin.fresh()
   kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
   assert kinds(state) == kinds(origin.abstract)

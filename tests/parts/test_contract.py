@@ -91,7 +91,7 @@ class Branches(nn.Module):
   def loss(self, z, targets, draw, query):
     return (self.field(z, query)[..., 0] - targets) ** 2, {}
 
-  def sample(self, z, draw, guide, choose, query):
+  def sample(self, z, draw, guide, sampling, query):
     return guide(self.field(z, query))[..., 0].astype(jnp.int32) + 1
 
 

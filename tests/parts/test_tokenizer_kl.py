@@ -77,7 +77,7 @@ def test_latents_are_shifted_and_scaled_and_brought_back():
   wanted = (mean.reshape(3, 16, 2) - np.array([1.0, -2.0])) / 4
   np.testing.assert_allclose(tokens.values, wanted, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(codec.latent(tokens), mean, rtol=1e-5, atol=1e-5)
-  image = np.clip(codec.synthesise(mean), -1, 1)
+  image = np.clip(codec.decode_latents(mean), -1, 1)
   np.testing.assert_allclose(codec.decode(tokens), image, atol=1e-5)
 
 

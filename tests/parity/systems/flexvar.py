@@ -137,7 +137,7 @@ def _sampler(case):
   guidance = config.sampler.guidance
   if run.get('used_llamagen_cfg'):
     guidance.update(scale=guidance.scale - 1, shares=(1.0,) * len(drawn))
-  config.sampler.choice.temperature = 0.0
+  config.sampler.logits_filter.temperature = 0.0
   return build(config.sampler, 'sampler')
 
 

@@ -69,7 +69,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   def decode(codec, latent):
     # `decode` clips as pictures want it; the recording is from before.
     tokens = Tokens(codec.scaled(latent.reshape(batch, -1, latent.shape[-1])))
-    return codec.synthesise(codec.latent(tokens))
+    return codec.decode_latents(codec.latent(tokens))
 
   yield 'decoded', nchw(codec(decode, nhwc(io['z'])))
   whole = codec(lambda codec, x: codec(x).image, image)

@@ -90,8 +90,8 @@ def set_sampler(config: ConfigDict, case: Case) -> None:
   last = run.get('cfg_interval', -1)
   # The official number counts the tokens after the first.
   config.sampler.guidance.until = last + 2 if last > -1 else None
-  config.sampler.choice.temperature = 0.0
-  config.sampler.choice.top_k = 0
+  config.sampler.logits_filter.temperature = 0.0
+  config.sampler.logits_filter.top_k = 0
 
 
 def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
@@ -232,7 +232,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
     codes = codec.encode(image).values
     quant = codec.embed(codes).reshape(len(image), *grid, -1)
     whole = codec(image)
-    return codec.enc(image), codec.analyse(image), codes, quant, whole
+    return codec.enc(image), codec.encode_latents(image), codes, quant, whole
 
   out, z, codes, quant, whole = codec(encode, nhwc(io['image']))
   yield 'encoder_out', nchw(out)
@@ -246,7 +246,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
 
   def decode(codec, values):
     latent = codec.embed(values).reshape(len(values), *grid, -1)
-    return latent, codec.synthesise(latent)
+    return latent, codec.decode_latents(latent)
 
   latent, image = codec(decode, io['rand_idx'])
   yield 'rand_quant', nchw(latent)

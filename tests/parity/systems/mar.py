@@ -111,7 +111,7 @@ def set_sampler(config: ConfigDict, run: Stated) -> None:
   )
   key = 'end' if name == 'linear' else 'scale'
   config.sampler.guidance[key] = float(run['cfg'])
-  config.sampler.choice.temperature = float(run.get('temperature', 1.0))
+  config.sampler.logits_filter.temperature = float(run.get('temperature', 1.0))
   config.sampler.steps = run['num_iter']
 
 

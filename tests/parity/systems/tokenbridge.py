@@ -92,7 +92,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
   case.generation.greedy(temperature=0)
   mar.set_sampler(config, case.generation)
-  config.sampler.choice.temperature = 0.0
+  config.sampler.logits_filter.temperature = 0.0
   sampler = build(config.sampler, 'sampler')
   drawn = Replay({'order': io['orders']}, size=batch)
 

@@ -87,7 +87,7 @@ def _set_sampler(config, run):
   # A temperature for all logits of a step changes no order of theirs.
   run.ignore('softmax_temperature_annealing')
   config.sampler.steps = run['num_sample_steps']
-  config.sampler.choice.temperature = 0.0
+  config.sampler.logits_filter.temperature = 0.0
   config.sampler.guidance = _guidance(run)
 
 

@@ -145,7 +145,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   greedy(case)
   codec = tokenizer_of(_tokenizer_case(case))
   config.sampler.guidance.end = 1 + case.generation['cfg']
-  config.sampler.choice.temperature = 0.0
+  config.sampler.logits_filter.temperature = 0.0
   sampler = build(config.sampler, 'sampler')
 
   @jax.jit
@@ -218,7 +218,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   image = nhwc(io['image'])
 
   def encode(codec, image):
-    f = codec.analyse(image)
+    f = codec.encode_latents(image)
     codes, sums, _ = codec.quantize(f)
     return codec.enc(image), f, jnp.concatenate(codes, 1), jnp.stack(sums, 1)
 
@@ -233,7 +233,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
     total = codec.total(Tokens(values))
     return {
       'total': total,
-      'unclamped': codec.synthesise(total),
+      'unclamped': codec.decode_latents(total),
       'recon': codec.decode(Tokens(values)),
       'recon_scale1': codec.decode(Tokens(values[:, :two])),
       'views': _views(codec, values),

@@ -15,7 +15,7 @@ _SIGN = np.uint32(1 << 31)
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice(Checked):
+class LogitsFilter(Checked):
   """Filters in the order of VAR and LlamaGen, then one draw.
 
   Attributes:
