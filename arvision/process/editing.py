@@ -2,7 +2,7 @@
 
 A sampler puts known tokens in as they come and draws the others from the model's
 conditionals. In an order of its own it never looks ahead at known tokens; one that
-fills holes sees all of them, but draws the tokens of a step apart. So edits follow
+fills masked tokens sees all of them, but draws the tokens of a step apart. So edits follow
 the product of these conditionals, not the distribution of the rest given all known
 tokens.
 """
