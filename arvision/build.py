@@ -21,13 +21,10 @@ from typing import Any
 import flax.linen as nn
 
 from arvision import ranges
+from arvision.errors import ConfigError
 
 # 'module.path.Name', as `resolve` takes it.
 PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', re.ASCII)
-
-
-class ConfigError(ValueError):
-  """A config that cannot be built; the text says which key to change."""
 
 
 # What code raises that is given values that it cannot do with.

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from arvision.build import ConfigError, did_you_mean
+from arvision.build import did_you_mean
+from arvision.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,12 @@ from arvision.backbones.base import Backbone
 from arvision.feeds.base import Feed
 from arvision.heads.base import Head
 from arvision.layers.condition import Condition
-from arvision.layers.spread import spread
 from arvision.layers.stack import unstack
 from arvision.layouts.base import Layout, take
 from arvision.metrics import Mean, Term
-from arvision.structs import Array, Cond, Draw, Query, Slots, Tokens
+from arvision.parallel.constrain import constrain
+from arvision.random import Draw
+from arvision.structs import Array, Cond, Query, Slots, Tokens
 
 
 class ARModel(nn.Module):
@@ -136,8 +137,8 @@ class ARModel(nn.Module):
     )
     return gather(h, readout), cache
 
-  def draw(self, z, draw, guide, choose, query):
-    return self.head.sample(z, draw, guide, choose, query)
+  def draw(self, z, draw, guide, sampling, query):
+    return self.head.sample(z, draw, guide, sampling, query)
 
   def field(self, z, query):
     return self.head.field(z, query)
@@ -160,7 +161,7 @@ def gather(hidden: jax.Array, readout: Any) -> jax.Array:
     ],
     axis=2,
   )
-  z = spread(z, ('act_batch', 'act_length', None, 'act_embed'))
+  z = constrain(z, ('act_batch', 'act_length', None, 'act_embed'))
   if isinstance(readout, np.ndarray) and (readout >= 0).all():
     return z
   return jnp.where((readout >= 0)[..., None], z, 0)
@@ -220,9 +221,9 @@ class BoundModel:
   def read(self, slots, cond, cache, readout, commit=True):
     return self._apply('read', slots, cond, cache, readout, commit)
 
-  def draw(self, z, draw, guide, choose, query):
+  def draw(self, z, draw, guide, sampling, query):
     """Tokens of an entity, see `Head.sample`."""
-    return self._apply('draw', z, draw, guide, choose, query)
+    return self._apply('draw', z, draw, guide, sampling, query)
 
   def start(self, batch: int):
     return self.module.feed.init(batch, self.layout, self.codec)

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import arvision
-from arvision.build import PATH, ConfigError, resolve
+from arvision.build import PATH, resolve
+from arvision.errors import ConfigError
 
 _ROOT = pathlib.Path(arvision.__path__[0])
 _PARTS = (

@@ -11,7 +11,7 @@ the small ones that train on a CPU. Rows:
     input     the gradient of its input
     kernel    the gradient of its kernel
 
-Ours is `layers.winograd.convolve`, XLA's `jax.lax.conv_general_dilated`, PyTorch's
+Ours is `kernels.cpu.winograd.convolve`, XLA's `jax.lax.conv_general_dilated`, PyTorch's
 `conv2d` over channels-last arrays. `xla` and `torch` are their seconds over ours, of
 the best of the repeats; the three are timed in turns. GFLOP/s are those of the plain
 sum over ours: Winograd's multiplies 2.25 times less, so they may exceed the matmul
@@ -112,7 +112,7 @@ def measure(case: tuple[int, ...], dtype: str, repeats: int):
   """Rows of one convolution."""
   import jax
 
-  from arvision.layers.winograd import convolve
+  from arvision.kernels.cpu.winograd import convolve
 
   size, side, channels, features, batch = case
   keys = jax.random.split(jax.random.key(0), 3)

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from arvision.build import build
 from arvision.model import ARModel, sample
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.training.schedule import Clock

@@ -63,11 +63,11 @@ def main():
   table = common.Table(COLUMNS, labels=args.labels, number=args.number)
   for name in args.only:
     title, config, tokenizer = MODELS[name]
-    bring_in(
+    import_weights(
       table, folder, f'{title} tokenizer', TOKENIZERS[tokenizer], tokenizer
     )
     workdir = f'runs/{name}'
-    bring_in(table, folder, title, config, workdir)
+    import_weights(table, folder, title, config, workdir)
     seconds, peak = command(
       folder,
       'sample',
@@ -79,7 +79,7 @@ def main():
   table.save(args.json)
 
 
-def bring_in(table, folder, title, config, workdir) -> None:
+def import_weights(table, folder, title, config, workdir) -> None:
   """Makes the file of a config, and a run of it, where there is none."""
   file = folder / f'{config.replace("/", "-").replace(":", "-")}.pth'
   if not file.exists():

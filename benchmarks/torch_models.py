@@ -202,7 +202,10 @@ class VAR(nn.Module):
     self.sizes = [h * w for h, w in self.scales]
     tokens = sum(self.sizes)
     vocab = config.head.vocab_size
-    self.choice, self.cfg = config.sampler.choice, config.sampler.guidance.end
+    self.logits_filter, self.cfg = (
+      config.sampler.logits_filter,
+      config.sampler.guidance.end,
+    )
     # Of the tokenizer: no parameters of the transformer.
     self.register_buffer('codebook', 0.02 * torch.randn(vocab, self.channels))
     kernels = torch.randn(4, self.channels, self.channels, 3, 3)
@@ -299,7 +302,9 @@ class VAR(nn.Module):
         x = self.embed(self.view(canvas, s), index).repeat(2, 1, 1)
       scale = 1 + (self.cfg - 1) * s / max(steps - 1, 1)
       logits = guided(self.layers(x, vector, caches=caches), scale)
-      codes.append(choose(logits, self.choice.top_k, self.choice.top_p))
+      codes.append(
+        choose(logits, self.logits_filter.top_k, self.logits_filter.top_p)
+      )
       canvas = self.merge(canvas, codes[-1], s)
       begin += size
     return torch.cat(codes, 1)

@@ -25,14 +25,14 @@ dtype of the row, it trains with float32 weights under autocast, attends with
 bfloat16 rows our weights are float32 and rounded inside of the program, and our
 logits are float32 products where PyTorch's are bfloat16. A CPU without instructions
 for bfloat16 (`avx2`, `avx512f`) multiplies float32 faster, in PyTorch by far; ours
-does so in bfloat16 rows too, see `layers.product`. On a CPU our train steps in
+does so in bfloat16 rows too, see `kernels.cpu.product`. On a CPU our train steps in
 bfloat16 are without a loop over layers (`config.backbone.unroll` is their number):
 what a loop keeps of its rounds is rounded there anew in every round.
 
 `work` is what PyTorch's side multiplies, in GFLOP; a share is work / seconds over
 the matmul peak of that dtype, measured beside the row. `more` is our work over
-theirs, which is less on a CPU in convolutions (`layers.winograd`) and where a mask
-hides keys (`layers.dense_attention`), and `params` the quotient of the numbers of
+theirs, which is less on a CPU in convolutions (`kernels.cpu.winograd`) and where a mask
+hides keys (`kernels.cpu.attention`), and `params` the quotient of the numbers of
 parameters. `best` rows name the dtype that our side is faster in; their ratio is
 to PyTorch's better dtype, and `plain` to its float32.
 `cpu` is the ratio of the seconds that the process had on processors: with

@@ -12,12 +12,14 @@ families that are not in --output stay, where they were made on such a machine.
 
 import argparse
 import dataclasses
+import importlib
 import pathlib
 import re
 import shutil
 
 from training import Runs, parameters, slug, where
 
+from arvision import catalog
 from arvision.evals import chart
 from arvision.training.writers import LOG, read_log
 
@@ -39,29 +41,43 @@ class Family:
   tokenizers: tuple[str, ...]
 
 
+# What a legacy TiTok is trained from, one after another.
 LEGACY = (
   'maskgit/digits_tokenizer:few',
   'titok/digits_tokenizer:legacy_warmup',
-  'titok/digits_tokenizer:legacy',
 )
-FAMILIES = (
-  Family('VAR', 'var/digits', ('var/digits_tokenizer',)),
-  Family('FlexVAR', 'flexvar/digits', ('flexvar/digits_tokenizer',)),
-  Family('LlamaGen', 'llamagen/digits', ('llamagen/digits_tokenizer',)),
-  Family(
-    'LlamaGen, captions', 'llamagen/digits_t2i', ('llamagen/digits_tokenizer',)
-  ),
-  Family('NAR', 'nar/digits', ('llamagen/digits_tokenizer',)),
-  Family('RAR', 'rar/digits', ('maskgit/digits_tokenizer',)),
-  Family('MaskGIT', 'maskgit/digits', ('maskgit/digits_tokenizer',)),
-  Family('TiTok', 'titok/digits', ('titok/digits_tokenizer',)),
-  Family('TiTok, legacy', 'titok/digits:legacy', LEGACY),
-  Family('MAR', 'mar/digits', ('mar/digits_tokenizer',)),
-  Family('MAR, causal', 'mar/digits:causal', ('mar/digits_tokenizer',)),
-  Family('xAR', 'xar/digits', ('mar/digits_tokenizer',)),
-  Family('FlowAR', 'flowar/digits', ('mar/digits_tokenizer',)),
-  Family('TokenBridge', 'tokenbridge/digits', ('mar/digits_tokenizer',)),
-)
+
+
+def found() -> tuple[Family, ...]:
+  """The generators of digits of every paper that are in the table.
+
+  A module names its variants in `FAMILIES`, name in the table -> variant; without
+  it stands once, under the name of its paper.
+  """
+  names, papers = {}, catalog.papers()
+  for entry in catalog.entries():
+    for variant in ('', *entry.variants):
+      name = f'{entry.name}:{variant}' if variant else entry.name
+      names['runs/' + name.replace(':', '_')] = name
+  families = []
+  for name in catalog.names():
+    if not re.search('/digits(?!_tokenizer)', name):
+      continue
+    module = importlib.import_module(
+      f'arvision.configs.{name.replace("/", ".")}'
+    )
+    paper = papers[name.split('/')[0]]['name']
+    for title, variant in getattr(module, 'FAMILIES', {paper: ''}).items():
+      config = module.get_config(variant) if variant else module.get_config()
+      tokenizers = (names[config.tokenizer_workdir],)
+      if tokenizers[0] == 'titok/digits_tokenizer:legacy':
+        tokenizers = (*LEGACY, *tokenizers)
+      generator = f'{name}:{variant}' if variant else name
+      families.append(Family(title, generator, tokenizers))
+  return tuple(families)
+
+
+FAMILIES = found()
 
 
 def train(runs: Runs, family: Family) -> None:

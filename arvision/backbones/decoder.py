@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.kernels.attention import AttentionMask
 from arvision.layers.attention import Cache
 from arvision.layers.blocks import Block
 from arvision.layers.dense import Dense, Embed
-from arvision.layers.kernels import Mask
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal
 from arvision.layers.stack import BlockInputs, Caches, Stack
@@ -258,10 +258,10 @@ class Decoder(nn.Module):
       mask = masks.step(layout, index, extent, xp, valid)
     elif static:
       known = None if valid is True else valid
-      mask = Mask(masks.pattern(layout, index), known)
+      mask = AttentionMask(masks.pattern(layout, index), known)
     else:
       mask = masks.among(layout, index, xp, valid)
-    if not isinstance(mask, Mask):
+    if not isinstance(mask, AttentionMask):
       mask = jnp.asarray(mask[..., None, :, :])
     return BlockInputs(
       mask=mask,

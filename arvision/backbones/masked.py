@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.backbones.halves import Halves
-from arvision.layers.kernels import Mask
+from arvision.backbones.encoder_decoder import EncoderDecoder
+from arvision.kernels.attention import AttentionMask
 from arvision.layers.param import normal, param
 from arvision.layouts import masks
 from arvision.layouts.base import Layout
@@ -13,7 +13,7 @@ from arvision.ranges import AtLeast0
 from arvision.structs import Slots
 
 
-class Masked(Halves):
+class Masked(EncoderDecoder):
   """Hidden rows do not enter the first half; the second has all rows.
 
   The first half is given the rows that are not hidden, the prefix first, filled
@@ -24,22 +24,22 @@ class Masked(Halves):
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
   Attributes:
-    hole_std: standard deviation at the start of the vector for hidden tokens
+    masked_std: standard deviation at the start of the vector for hidden tokens
       and of the positions that are added at the end (`out_position`).
   """
 
-  hole_std: AtLeast0 = 0.02
+  masked_std: AtLeast0 = 0.02
 
   def _layers(self, x, inputs, cond, cache, layout, slots):
     if cache is not None or layout.steps != 1:
       raise ValueError(
-        f'{type(self).__name__} fills holes of one entity, got a cache or '
+        f'{type(self).__name__} fills masked tokens of one entity, got a cache or '
         f'{layout.steps} steps; set config.layout.type=layouts.grid.whole and '
         'config.sampler.type=samplers.random_order.RandomOrder'
       )
     rows, known = visible_rows(slots, layout)
     every = masks.same(np.zeros(known.shape[1], np.int32))
-    seen = inputs.replace(mask=Mask(every, known))
+    seen = inputs.replace(mask=AttentionMask(every, known))
     x = jnp.take_along_axis(x, rows[..., None], 1)
     x, _ = self._stack('stack', self.depth)(x, seen, None)
     x = self._last_norm('norm_first', x, cond)
@@ -64,7 +64,7 @@ class Masked(Halves):
 
   def _param(self, name, shape):
     names = (None,) * (len(shape) - 1) + ('embed',)
-    return jnp.asarray(param(self, name, normal(self.hole_std), names, shape))
+    return jnp.asarray(param(self, name, normal(self.masked_std), names, shape))
 
 
 def visible_rows(slots: Slots, layout: Layout) -> tuple[jax.Array, jax.Array]:

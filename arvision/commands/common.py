@@ -15,8 +15,9 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
 from arvision import catalog
-from arvision.build import ConfigError, broken, suggest
+from arvision.build import broken, suggest
 from arvision.commands.overrides import override
+from arvision.errors import ConfigError
 
 
 class Flags(argparse.ArgumentParser):

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from arvision.build import ConfigError
 from arvision.commands import runs, targets
 from arvision.commands.sample import prompts_of, read_labels
-from arvision.data.base import DataError
 from arvision.data.decode import decode, decode_mask
 from arvision.data.files import shown
+from arvision.errors import ConfigError, DataError
 from arvision.ranges import Batch, Few, FewOr0, number
 from arvision.training import measure, pictures
 from arvision.training.trained import TrainedRun

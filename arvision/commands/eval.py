@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from arvision.build import ConfigError, suggest
+from arvision.build import suggest
 from arvision.commands import runs, targets
+from arvision.errors import ConfigError
 from arvision.evals import cache
 from arvision.evals.protocol import (
   Evaluator,

@@ -3,7 +3,7 @@
 import argparse
 
 from arvision.commands import runs, targets
-from arvision.training.released import write_out
+from arvision.training.released import export_weights
 
 
 def main(argv: list[str]) -> None:
@@ -11,7 +11,7 @@ def main(argv: list[str]) -> None:
   flags, run = runs.open_run(parser(), argv)
   targets.check_file(flags.output, '--output')
   with targets.writing(flags.output, '--output'):
-    said = write_out(run, flags.output)
+    said = export_weights(run, flags.output)
   print(said)
 
 

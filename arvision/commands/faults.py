@@ -4,8 +4,7 @@ import os
 import pathlib
 import traceback
 
-from arvision.build import ConfigError
-from arvision.data.base import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.ranges import shown
 from arvision.training.hooks import Diverged
 

@@ -5,8 +5,8 @@ import pathlib
 import re
 from typing import Any
 
-from arvision.build import ConfigError
 from arvision.data.base import BrokenImage
+from arvision.errors import ConfigError
 from arvision.evals import page
 from arvision.training.workdir import LOG
 from arvision.training.writers import is_number, read_log

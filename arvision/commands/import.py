@@ -4,7 +4,7 @@ import argparse
 
 from arvision.commands import common, targets
 from arvision.tasks import assemble
-from arvision.training.released import bring_in
+from arvision.training.released import import_weights
 
 
 def main(argv: list[str]) -> None:
@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
     config = assemble.complete(config, assemble.make_data(config))
   targets.check_folder(flags.workdir)
   with targets.filling(flags.workdir):
-    said = bring_in(config, flags.source, flags.workdir, flags.weights)
+    said = import_weights(config, flags.source, flags.workdir, flags.weights)
   print(said)
   print(
     f'{flags.workdir} is ready for sample and eval; to fine-tune: '

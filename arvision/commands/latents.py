@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.build import ConfigError
 from arvision.commands import runs, targets
+from arvision.errors import ConfigError
+from arvision.random import Draw
 from arvision.ranges import Batch, Natural, Seed, number
-from arvision.structs import Draw
 from arvision.training import memory
 from arvision.training.measure import images_of
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from arvision.build import (
-  ConfigError,
   Field,
   fields,
   is_part,
@@ -24,6 +23,7 @@ from arvision.build import (
   to_block,
   type_path,
 )
+from arvision.errors import ConfigError
 from arvision.parallel.mesh import AXES
 from arvision.parallel.rules import Rules
 from arvision.training.schedule import UNITS

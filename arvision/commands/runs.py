@@ -9,8 +9,8 @@ import jax
 from ml_collections import ConfigDict
 
 from arvision import trust
-from arvision.build import ConfigError
 from arvision.commands import common
+from arvision.errors import ConfigError
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.ranges import Guidance, Natural, Seed, Share, Temperature, number

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from arvision.build import ConfigError, build, suggest
+from arvision.build import build, suggest
 from arvision.commands import runs, samples, targets
+from arvision.errors import ConfigError
 from arvision.evals.generation import at_once, draw
 from arvision.parallel import host
 from arvision.ranges import Batch, Many, number

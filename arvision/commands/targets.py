@@ -9,8 +9,8 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-from arvision.build import ConfigError
 from arvision.data import partial
+from arvision.errors import ConfigError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from arvision.build import ConfigError
 from arvision.commands import common, targets
+from arvision.errors import ConfigError
 from arvision.parallel import host
 from arvision.ranges import Count, number
 

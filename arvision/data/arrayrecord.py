@@ -10,13 +10,7 @@ from typing import Any
 from absl import logging
 
 from arvision.data import records
-from arvision.data.base import (
-  BrokenImage,
-  DataError,
-  Example,
-  Source,
-  facts_of_files,
-)
+from arvision.data.base import BrokenImage, Example, Source, facts_of_files
 from arvision.data.decode import (
   MAX_PIXELS,
   Pixels,
@@ -24,6 +18,7 @@ from arvision.data.decode import (
   decode,
   encode,
 )
+from arvision.errors import DataError
 
 KIND, VERSION = 'images', 1
 # What the source called every picture: {split: names in order of the records}.

@@ -8,12 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from arvision.errors import DataError
+
 Batch = dict[str, Any]
 Example = dict[str, Any]
-
-
-class DataError(ValueError):
-  """Data that cannot be used; the text names the file and what to change."""
 
 
 class BrokenImage(DataError):

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from arvision.build import Checked
 from arvision.data import emoji_table
-from arvision.data.base import DataError, Example, Source
+from arvision.data.base import Example, Source
+from arvision.errors import DataError
 from arvision.ranges import Byte, Side
 
 # A noncharacter: every font shows it as its "no such glyph".

@@ -10,9 +10,10 @@ import numpy as np
 from absl import logging
 
 from arvision.data import files
-from arvision.data.base import DataError, Example, Source, facts_of_files
+from arvision.data.base import Example, Source, facts_of_files
 from arvision.data.decode import MAX_PIXELS, Pixels, check_max_pixels, decode
 from arvision.data.files import shown
+from arvision.errors import DataError
 from arvision.ranges import Byte
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')

@@ -13,7 +13,8 @@ import zlib
 import numpy as np
 
 from arvision.data import files
-from arvision.data.base import DataError, Example, Source
+from arvision.data.base import Example, Source
+from arvision.errors import DataError
 
 _UNSIGNED_BYTE = 8
 # A byte of deflated data gives at most 1032.

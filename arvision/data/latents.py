@@ -12,9 +12,10 @@ import numpy as np
 
 from arvision.build import Checked
 from arvision.data import records, stream
-from arvision.data.base import Batch, DataError, facts_of_files, hex_digest
+from arvision.data.base import Batch, facts_of_files, hex_digest
 from arvision.data.split import Broken, spaced
 from arvision.data.text import CAPTIONS, Text
+from arvision.errors import DataError
 from arvision.ranges import Count, FewOr0
 
 KIND, VERSION = 'tokens', 1

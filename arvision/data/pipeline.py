@@ -6,12 +6,13 @@ import functools
 import grain
 import numpy as np
 
-from arvision.build import Checked, ConfigError
+from arvision.build import Checked
 from arvision.data import stream, transforms
-from arvision.data.base import Batch, DataError, Source, hex_digest
+from arvision.data.base import Batch, Source, hex_digest
 from arvision.data.preparation import DRAWS, VIEWS, Preparation
 from arvision.data.split import Broken, Split, hold_out
 from arvision.data.text import CAPTIONS, Text
+from arvision.errors import ConfigError, DataError
 from arvision.ranges import Below1, Count, FewOr0, Side, Width
 
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from arvision.build import ConfigError
 from arvision.data import transforms
-from arvision.data.base import BrokenImage, DataError
+from arvision.data.base import BrokenImage
 from arvision.data.decode import MAX_PIXELS
+from arvision.errors import ConfigError, DataError
 from arvision.ranges import Side, Width
 
 CROPS = ('center', 'random', 'adm')

@@ -20,7 +20,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from arvision.data import partial
-from arvision.data.base import DataError
+from arvision.errors import DataError
 
 SPEC = 'spec.json'
 # Every record is its own group, so that a random read costs one record. PNG,

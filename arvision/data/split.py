@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from absl import logging
 
-from arvision.data.base import BrokenImage, DataError, Example, Source
+from arvision.data.base import BrokenImage, Example, Source
+from arvision.errors import DataError
 
 # How many broken pictures an error names, and for how many seconds the others
 # are looked for once there are too many.

@@ -18,8 +18,9 @@ import grain
 import numpy as np
 from absl import flags as absl_flags
 
-from arvision.build import Checked, ConfigError
-from arvision.data.base import Batch, DataError
+from arvision.build import Checked
+from arvision.data.base import Batch
+from arvision.errors import ConfigError, DataError
 from arvision.ranges import FewOr0
 
 

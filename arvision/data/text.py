@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from arvision.build import Checked, ConfigError
+from arvision.build import Checked
 from arvision.data import files
-from arvision.data.base import Batch, DataError
+from arvision.data.base import Batch
+from arvision.errors import ConfigError, DataError
 from arvision.ranges import Count, Width
 
 # Of the features of one caption: 120 x 2048 in float32 are 2**20 bytes.

@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from arvision.build import ConfigError
-from arvision.data.base import (
-  BrokenImage,
-  DataError,
-  Example,
-  Source,
-  facts_of_files,
-)
+from arvision.data.base import BrokenImage, Example, Source, facts_of_files
 from arvision.data.decode import MAX_PIXELS, Pixels, check_max_pixels, decode
+from arvision.errors import ConfigError, DataError
 
 # Without a namespace, which may stand for code from elsewhere.
 _NAME = re.compile(r'\w+(/\w[\w+.-]*)?(:[\d.*]+)?', re.ASCII)

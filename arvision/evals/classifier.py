@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from arvision.build import ConfigError
 from arvision.data.base import Data
+from arvision.errors import ConfigError
 from arvision.evals.protocol import Metrics, size_name
 
 

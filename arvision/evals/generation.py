@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.evals.classifier import Classifier, Recipe
 from arvision.evals.frechet import Moments, frechet_distance
 from arvision.evals.protocol import Run, pad, size_name

@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from arvision.build import ConfigError, build, check
+from arvision.build import build, check
 from arvision.data.base import Data
 from arvision.data.pipeline import Images
+from arvision.errors import ConfigError
 from arvision.structs import TokenSpec
 
 Metrics = dict[str, float]

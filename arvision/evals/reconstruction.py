@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax
 import numpy as np
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.evals.image import psnr, squared_error, ssim, window_size
 from arvision.evals.protocol import Metrics, Run, size_name
 from arvision.parallel import host

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from arvision.layouts.base import Layout, Step, take
-from arvision.structs import Array, Draw, Slots, Targets, Tokens
+from arvision.random import Draw
+from arvision.structs import Array, Slots, Targets, Tokens
 
 
 class Feed(Protocol):

@@ -14,7 +14,7 @@ from arvision.feeds.base import (
 )
 from arvision.layouts.base import Layout
 from arvision.process.flow import draw_levels, mix
-from arvision.structs import Draw
+from arvision.random import Draw
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 
-from arvision.structs import Array, Draw, Query
+from arvision.random import Draw
+from arvision.structs import Array, Query
 
 # Merges the two halves [conditional; null] of a field, at a noise level or not.
 Guide = Callable[..., jax.Array]
@@ -52,7 +53,7 @@ class Head(Protocol):
     """
 
   def sample(
-    self, z: jax.Array, draw: Draw, guide: Guide, choose: Any, query: Query
+    self, z: jax.Array, draw: Draw, guide: Guide, sampling: Any, query: Query
   ) -> jax.Array:
     """The tokens of an entity, shaped like `loss`'s targets.
 
@@ -60,6 +61,6 @@ class Head(Protocol):
       z: (b or 2b, t, r, d); conditional rows, then null rows.
       draw: keys of the b examples.
       guide: merges the two halves of a field.
-      choose: a `process.choice.Choice`.
+      sampling: a `process.logits.LogitsFilter`.
       query: of the tokens, with the step of the sampler.
     """

@@ -11,9 +11,10 @@ from arvision.heads.base import Guide
 from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal
-from arvision.layers.spread import spread
+from arvision.parallel.constrain import constrain
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Below1, Count, Few, Positive, Width
-from arvision.structs import Draw, Query
+from arvision.structs import Query
 
 
 class Categorical(nn.Module):
@@ -54,7 +55,7 @@ class Categorical(nn.Module):
     """z (b, t, r, d) -> (b, t, v) float32 logits."""
     z = z.astype(jnp.float32)
     names = ('act_batch', 'act_length', 'act_vocab')
-    logits = [spread(f(z[:, :, r]), names) for r, f in enumerate(self.maps)]
+    logits = [constrain(f(z[:, :, r]), names) for r, f in enumerate(self.maps)]
     if self.branches == 1:
       return logits[0]
     present = jnp.asarray(query.present)
@@ -93,7 +94,7 @@ class Categorical(nn.Module):
     z: jax.Array,
     draw: Draw,
     guide: Guide,
-    choose: Any,
+    sampling: Any,
     query: Query,
   ) -> jax.Array:
     """Ids (b, t) int32 of an entity.
@@ -102,10 +103,10 @@ class Categorical(nn.Module):
       z: (b or 2b, t, r, d); conditional rows, then null rows.
       draw: keys of the b examples.
       guide: merges the two halves of the logits.
-      choose: logits (b, t, v) -> ids (b, t).
+      sampling: logits (b, t, v) -> ids (b, t).
       query: see `loss`.
     """
-    return choose(guide(self.field(z, query)), draw)
+    return sampling(guide(self.field(z, query)), draw)
 
 
 class Transformed(Categorical):

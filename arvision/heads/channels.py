@@ -17,8 +17,9 @@ from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.stack import BlockInputs, Stack, unstack
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Below1, Count, Dtype, Few, Natural, Width
-from arvision.structs import Draw, Query
+from arvision.structs import Query
 
 # Xavier's uniform numbers, for every channel by itself.
 _xavier = variance_scaling(1.0, 'fan_avg', 'uniform', batch_axis=(0,))
@@ -169,7 +170,7 @@ class Channels(nn.Module):
     z: jax.Array,
     draw: Draw,
     guide: Guide,
-    choose: Any,
+    sampling: Any,
     query: Query,
   ) -> jax.Array:
     """Levels (b, t, c) int32 of an entity, channel by channel.
@@ -178,7 +179,7 @@ class Channels(nn.Module):
       z: (b or 2b, t, 1, d); conditional rows, then null rows.
       draw: keys of the b examples; `fold(i)` is that of channel i of the order.
       guide: merges the two halves of the logits.
-      choose: logits (b, t, v) -> ids (b, t).
+      sampling: logits (b, t, v) -> ids (b, t).
       query: not used.
     """
     rows, count = z.shape[:2]
@@ -198,7 +199,7 @@ class Channels(nn.Module):
       x, caches = carry
       logits, caches = head.apply(variables, x, cond, i, caches, method='step')
       logits = guide(logits.reshape(rows, count, -1))
-      ids = choose(logits, draw.fold(i))
+      ids = sampling(logits, draw.fold(i))
       both = jnp.concatenate([ids] * halves).reshape(-1, 1)
       # The last channel needs no successor; what is looked up is not used.
       table = jnp.asarray(self.tables)[jnp.minimum(i, self.channels - 2)]

@@ -9,8 +9,9 @@ from arvision.heads.base import Guide
 from arvision.heads.mlp import TokenMLP
 from arvision.process import diffusion
 from arvision.process.counts import ConstantSteps, Counts, inner
+from arvision.random import Draw
 from arvision.ranges import Natural
-from arvision.structs import Draw, Query
+from arvision.structs import Query
 
 
 class Diffusion(TokenMLP):
@@ -94,7 +95,7 @@ class Diffusion(TokenMLP):
     z: jax.Array,
     draw: Draw,
     guide: Guide,
-    choose: Any,
+    sampling: Any,
     query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32, by ancestral sampling from noise to data.
@@ -107,16 +108,16 @@ class Diffusion(TokenMLP):
       draw: 'head/noise' (t, c) of an example: the first at `fold(0)`, what the
         i-th step adds at `fold(i + 1)`.
       guide: merges the two halves of the noise at a level.
-      choose: its temperature multiplies the noise that steps add.
+      sampling: its temperature multiplies the noise that steps add.
       query: with the step of the sampler.
 
     Raises:
-      ValueError: `choose` filters ids.
+      ValueError: `sampling` filters ids.
     """
-    if choose.top_k or 0 < choose.top_p < 1:
+    if sampling.top_k or 0 < sampling.top_p < 1:
       raise ValueError(
-        f'top_k={choose.top_k}, top_p={choose.top_p}: latents have no ids to '
-        'choose from; wanted config.sampler.choice with a temperature alone'
+        f'top_k={sampling.top_k}, top_p={sampling.top_p}: latents have no ids to '
+        'choose from; wanted config.sampler.logits_filter with a temperature alone'
       )
     table, count = inner(self.counts, self._rows, query)
     shape = (z.shape[1], self.channels)
@@ -134,7 +135,7 @@ class Diffusion(TokenMLP):
       seen = guide(field[..., 0, :], time / diffusion.TRAIN_STEPS)
       share = field[: len(x), ..., 1, :]
       noise = draw.fold(i + 1).normal('head/noise', shape)
-      noise = jnp.where(k > 0, choose.temperature * noise, 0)
+      noise = jnp.where(k > 0, sampling.temperature * noise, 0)
       return diffusion.step_back(rows, (seen, share), x, noise)
 
     # The trip count may be traced: one program for all counts.

@@ -9,20 +9,21 @@ import numpy as np
 
 from arvision.heads.base import Guide
 from arvision.heads.mlp import TokenMLP
+from arvision.kernels.attention import AttentionMask
 from arvision.layers.blocks import Block
 from arvision.layers.dense import Dense
-from arvision.layers.kernels import Mask
 from arvision.layers.level import LevelEmbedding, as_time
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal
 from arvision.layers.position import Rotary
-from arvision.layers.spread import deal
 from arvision.layers.stack import BlockInputs, Stack
 from arvision.layouts import masks
+from arvision.parallel.constrain import gather_rows
 from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Dtype, Few, Width
-from arvision.structs import Draw, Query, Template
+from arvision.structs import Query, Template
 
 
 class Flow(nn.Module):
@@ -124,7 +125,7 @@ class Flow(nn.Module):
     z = z[:, :, 0]
     level = self.level(as_time(jnp.asarray(query.level)))
     if level.shape[1] > 1:
-      level = deal(level, query.entity)
+      level = gather_rows(level, query.entity)
     cond = self.cond(z.astype(jnp.float32)) + level
     rotation = None
     if self.rotary is not None:
@@ -169,7 +170,7 @@ class Flow(nn.Module):
     z: jax.Array,
     draw: Draw,
     guide: Guide,
-    choose: Any,
+    sampling: Any,
     query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32 of an entity.
@@ -181,7 +182,7 @@ class Flow(nn.Module):
       draw: 'head/noise' (t, c) of an example, and what the solver draws at every
         step.
       guide: merges the two halves of the velocity at a level.
-      choose: not used.
+      sampling: not used.
       query: of the tokens, with the step of the sampler.
     """
     return _solved(self, z, draw, guide, query)
@@ -190,7 +191,7 @@ class Flow(nn.Module):
 def _within(entity):
   """The mask of tokens that see those of their own entity (t,) alone."""
   if isinstance(entity, np.ndarray):
-    return Mask(masks.same(entity))
+    return AttentionMask(masks.same(entity))
   return (entity[:, None] == entity)[None]
 
 
@@ -259,7 +260,7 @@ class TokenFlow(TokenMLP):
     z: jax.Array,
     draw: Draw,
     guide: Guide,
-    choose: Any,
+    sampling: Any,
     query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32, see `Flow.sample`."""

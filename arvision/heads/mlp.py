@@ -11,8 +11,8 @@ from arvision.layers.dense import Dense
 from arvision.layers.level import LevelEmbedding
 from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
 from arvision.layers.param import normal
-from arvision.layers.spread import INNER, MODULATION, spread
 from arvision.layers.stack import BlockInputs, Stack
+from arvision.parallel.constrain import INNER, MODULATION, constrain
 from arvision.ranges import Dtype, Few, Width
 
 
@@ -43,13 +43,13 @@ class ResidualBlock(nn.Module):
     three = linear('adaln', (3, self.width), ('embed', None, 'mlp'), 0.0)(
       jax.nn.silu(rest.modulation)
     )
-    three = spread(three, MODULATION)
+    three = constrain(three, MODULATION)
     shift, scale, gate = (three[..., i, :] for i in range(3))
     y = AffineLayerNorm(dtype=self.dtype, name='norm')(x)
     y = linear('fc1', (self.width,), ('embed', 'mlp'))(
       modulate(y, scale, shift)
     )
-    y = spread(jax.nn.silu(y), INNER)
+    y = constrain(jax.nn.silu(y), INNER)
     y = linear('fc2', (self.width,), ('mlp', 'embed'))(y)
     return x + gate * y, None
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Width
-from arvision.structs import Draw, Query
+from arvision.structs import Query
 
 
 class Velocity(nn.Module):

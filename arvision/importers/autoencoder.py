@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from arvision.importers.table import Conv, Row, Same, Shape
+from arvision.importers.table import Conv, Identity, Row, Shape
 
 _FUSED = {'q': 0, 'k': 1, 'v': 2}
 
@@ -26,7 +26,7 @@ def rows(
     module, _, leaf = path.rpartition('/')
     if not module or leaf not in ('kernel', 'bias', 'scale'):
       continue
-    form = Conv() if leaf == 'kernel' else Same()
+    form = Conv() if leaf == 'kernel' else Identity()
     start, total = 0, None
     head, _, last = module.rpartition('/')
     if fused_qkv and last in _FUSED:

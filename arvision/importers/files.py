@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from arvision.build import ConfigError, suggest
-from arvision.data.base import DataError
+from arvision.build import suggest
+from arvision.errors import ConfigError, DataError
 from arvision.importers import safetensors_file, torch_file
 from arvision.importers.tensors import Unreadable, is_array
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from arvision.importers.table import (
   Grids,
+  Identity,
   Linear,
   Row,
-  Same,
   Weights,
   dense,
   in_thirds,
@@ -105,7 +105,7 @@ def _frequencies(head):
 
 def _positions(name, theirs):
   yield Row(
-    f'backbone/{name}/slot', f'{theirs}_pos_embed_learned', Same(before=1)
+    f'backbone/{name}/slot', f'{theirs}_pos_embed_learned', Identity(before=1)
   )
 
 

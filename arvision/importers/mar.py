@@ -5,9 +5,9 @@ Source: LTH14/mar, models/mar.py and models/diffloss.py.
 
 from arvision.importers.table import (
   Grids,
+  Identity,
   Linear,
   Row,
-  Same,
   Weights,
   dense,
   in_thirds,
@@ -42,15 +42,17 @@ class Transformer:
       Row('condition/label/table', 'class_emb.weight', last='fake_latent'),
       *dense('backbone/input/linear', 'z_proj'),
       *norm('backbone/embedding_norm', 'z_proj_ln'),
-      Row('backbone/position/slot', 'encoder_pos_embed_learned', Same(1)),
+      Row('backbone/position/slot', 'encoder_pos_embed_learned', Identity(1)),
       *norm('backbone/norm_first', 'encoder_norm'),
       *dense('backbone/between', 'decoder_embed'),
-      Row('backbone/hole', 'mask_token', Same(1)),
+      Row('backbone/hole', 'mask_token', Identity(1)),
       Row(
-        'backbone/position_second/slot', 'decoder_pos_embed_learned', Same(1)
+        'backbone/position_second/slot',
+        'decoder_pos_embed_learned',
+        Identity(1),
       ),
       *norm('backbone/norm', 'decoder_norm'),
-      Row('backbone/position_out', self.out_position, Same(1)),
+      Row('backbone/position_out', self.out_position, Identity(1)),
       *self.head(ours),
     ]
     for stack, half in _BLOCKS:

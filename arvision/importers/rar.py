@@ -5,9 +5,9 @@ Source: bytedance/1d-tokenizer, modeling/rar.py.
 
 from arvision.importers.table import (
   Grids,
+  Identity,
   Linear,
   Row,
-  Same,
   Weights,
   dense,
   in_thirds,
@@ -44,10 +44,12 @@ class Transformer:
     table = [
       Row(_CODES, 'embeddings.weight', total=total),
       Row(_LABELS, 'embeddings.weight', start=codes, total=total),
-      Row('condition/tokens', 'cls_token', Same(before=1)),
-      Row('condition/steps', 'timesteps_embeddings', Same(before=1)),
-      Row('backbone/position/place', 'pos_embed', Same(before=1)),
-      Row('backbone/position/aim', 'target_aware_pos_embed', Same(before=1)),
+      Row('condition/tokens', 'cls_token', Identity(before=1)),
+      Row('condition/steps', 'timesteps_embeddings', Identity(before=1)),
+      Row('backbone/position/place', 'pos_embed', Identity(before=1)),
+      Row(
+        'backbone/position/aim', 'target_aware_pos_embed', Identity(before=1)
+      ),
       *norm(f'{_BLOCK}/norm1', 'blocks.{i}.norm1'),
       *norm(f'{_BLOCK}/norm2', 'blocks.{i}.norm2'),
       Row(f'{attention}/qkv/kernel', f'{theirs}.qkv.weight', Linear()),

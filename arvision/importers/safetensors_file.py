@@ -11,7 +11,7 @@ import os
 import ml_dtypes
 import numpy as np
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.importers.tensors import (
   AXES,
   Span,

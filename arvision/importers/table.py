@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import flax.traverse_util
 import numpy as np
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 
 # Arrays, or tensors of a file that `np.asarray` reads.
 Weights = dict[str, Any]
@@ -35,7 +35,7 @@ class Form(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Same:
+class Identity:
   """The same numbers in the same order, with axes of 1 around them.
 
   Attributes:
@@ -139,7 +139,7 @@ class Row:
 
   path: str
   key: str
-  form: Form = Same()
+  form: Form = Identity()
   start: int = 0
   total: int | None = None
   first: int | None = 0
@@ -374,4 +374,4 @@ def in_thirds(
     path = f'{attention}/{name}_bias'
     _, heads, head = ours.get(path, (0, 0, 0))
     width = heads * head
-    yield Row(path, key, Same(flat=True), start=i * width, total=3 * width)
+    yield Row(path, key, Identity(flat=True), start=i * width, total=3 * width)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 
 # numpy has no arrays of more axes.
 AXES = 64

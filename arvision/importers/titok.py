@@ -12,9 +12,9 @@ from arvision.importers import autoencoder
 from arvision.importers.table import (
   Conv,
   Grids,
+  Identity,
   Linear,
   Row,
-  Same,
   Weights,
   dense,
   in_thirds,
@@ -53,7 +53,7 @@ class Tokenizer:
       Row('enc/patches/bias', 'encoder.patch_embed.bias'),
       *_pointwise('enc/out', 'encoder.conv_out'),
       *_vit(ours, 'dec', 'decoder'),
-      Row('dec/mask', 'decoder.mask_token', Same(before=1)),
+      Row('dec/mask', 'decoder.mask_token', Identity(before=1)),
       *dense('dec/embed', 'decoder.decoder_embed'),
       *_pointwise('dec/ffn_in', 'decoder.ffn.0'),
       *_pointwise('dec/ffn_out', 'decoder.ffn.2'),
@@ -161,7 +161,7 @@ def _bert(ours):
     yield Row(
       f'{attention}/{name}_bias',
       f'{layer}.attention.self.{part}.bias',
-      Same(flat=True),
+      Identity(flat=True),
     )
   yield from dense(
     f'{attention}/out', f'{layer}.attention.output.dense', inputs=2
@@ -174,7 +174,7 @@ def _bert(ours):
 
 
 def _uvit(ours):
-  yield Row('backbone/position/slot', 'pos_embed', Same(before=1))
+  yield Row('backbone/position/slot', 'pos_embed', Identity(before=1))
   for stack, theirs in (
     ('stack', 'in_blocks.{i}'),
     ('stack_mid', 'mid_block{i}'),

@@ -10,9 +10,9 @@ import numpy as np
 from arvision.importers import mar
 from arvision.importers.table import (
   Grids,
+  Identity,
   Linear,
   Row,
-  Same,
   Weights,
   dense,
   in_thirds,
@@ -53,8 +53,8 @@ class Transformer(mar.Transformer):
     return [
       *dense('head/cond', 'condition_proj'),
       Row('head/tables', 'token_embeddings.{i}.weight'),
-      Row('head/position', 'channel_embed', Same(1)),
-      Row('head/slot', 'timesteps_embeddings', Same(1)),
+      Row('head/position', 'channel_embed', Identity(1)),
+      Row('head/slot', 'timesteps_embeddings', Identity(1)),
       *norm(f'{_BLOCK}/norm1', f'{theirs}.norm1'),
       *norm(f'{_BLOCK}/norm2', f'{theirs}.norm2'),
       Row(f'{attention}/qkv/kernel', f'{qkv}.weight', Linear()),

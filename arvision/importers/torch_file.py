@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.importers.tensors import Span, Storage
 from arvision.importers.torch_objects import STORAGES, Objects
 from arvision.importers.torch_pickle import Machine

@@ -9,7 +9,14 @@ import re
 import numpy as np
 
 from arvision.importers import autoencoder
-from arvision.importers.table import Grids, Linear, Row, Same, Weights, dense
+from arvision.importers.table import (
+  Grids,
+  Identity,
+  Linear,
+  Row,
+  Weights,
+  dense,
+)
 
 _BLOCK = 'backbone/stack/layers/block'
 
@@ -32,23 +39,23 @@ class Transformer:
     attention, adaln = f'{_BLOCK}/attention', f'{_BLOCK}/adaln'
     table = [
       Row('condition/label/table', 'class_emb.weight'),
-      Row('condition/start', 'pos_start', Same(before=1)),
+      Row('condition/start', 'pos_start', Identity(before=1)),
       *dense('backbone/input/linear', 'word_embed'),
-      Row('backbone/position/slot', 'pos_1LC', Same(before=1)),
+      Row('backbone/position/slot', 'pos_1LC', Identity(before=1)),
       Row('backbone/position/entity', 'lvl_embed.weight'),
       *dense('backbone/norm_adaln', 'head_nm.ada_lin.1'),
       *dense('backbone/shared_adaln', 'shared_ada_lin.1'),
-      Row(f'{adaln}/offset', 'blocks.{i}.ada_gss', Same(before=2)),
+      Row(f'{adaln}/offset', 'blocks.{i}.ada_gss', Identity(before=2)),
       *dense(f'{adaln}/linear', 'blocks.{i}.ada_lin.1'),
       Row(
         f'{attention}/qkv/kernel', 'blocks.{i}.attn.mat_qkv.weight', Linear()
       ),
-      Row(f'{attention}/q_bias', 'blocks.{i}.attn.q_bias', Same(flat=True)),
-      Row(f'{attention}/v_bias', 'blocks.{i}.attn.v_bias', Same(flat=True)),
+      Row(f'{attention}/q_bias', 'blocks.{i}.attn.q_bias', Identity(flat=True)),
+      Row(f'{attention}/v_bias', 'blocks.{i}.attn.v_bias', Identity(flat=True)),
       Row(
         f'{attention}/logits/log_scale',
         'blocks.{i}.attn.scale_mul_1H11',
-        Same(before=1, after=2),
+        Identity(before=1, after=2),
       ),
       *dense(f'{attention}/out', 'blocks.{i}.attn.proj', inputs=2),
       *dense(f'{_BLOCK}/mlp/fc1', 'blocks.{i}.ffn.fc1'),

@@ -9,9 +9,9 @@ import numpy as np
 
 from arvision.importers.table import (
   Grids,
+  Identity,
   Linear,
   Row,
-  Same,
   Weights,
   dense,
   in_thirds,
@@ -54,14 +54,16 @@ class Transformer:
       *dense('backbone/input/linear', 'z_proj'),
       Row('backbone/embedding_norm/scale', 'z_proj_ln.weight'),
       Row(
-        'backbone/position/slot', 'encoder_pos_embed_learned', Same(before=1)
+        'backbone/position/slot',
+        'encoder_pos_embed_learned',
+        Identity(before=1),
       ),
       Row('backbone/norm_first/scale', 'encoder_norm.weight'),
       *dense('backbone/between', 'decoder_embed'),
       Row(
         'backbone/position_second/slot',
         'decoder_pos_embed_learned',
-        Same(before=1),
+        Identity(before=1),
       ),
       Row('backbone/norm/scale', 'decoder_norm.weight'),
       *dense('head/linear', 'pred'),

@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.importers.tensors import Span
 
 _BLOCK = 2**20

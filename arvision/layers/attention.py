@@ -7,12 +7,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from arvision.layers import traced
+from arvision.kernels import traced
+from arvision.kernels.attention import attention
 from arvision.layers.dense import Dense
-from arvision.layers.kernels import attention
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.position import rotate
-from arvision.layers.spread import RESIDUAL, spread
+from arvision.parallel.constrain import RESIDUAL, constrain
 from arvision.ranges import AtLeast0, Below1, Dtype, Few, Positive
 from arvision.structs import Template
 
@@ -145,7 +145,7 @@ class Attention(nn.Module):
     out_std: standard deviation of the output projection, likewise.
     dropout: rate on the output (LlamaGen's residual dropout).
     weights_dropout: rate on the weights of the values.
-    kernel: 'auto', 'dense', 'splash' or 'cudnn', see `layers.kernels`.
+    kernel: 'auto', 'dense', 'splash' or 'cudnn', see `kernels.attention`.
     dtype: compute dtype.
   """
 
@@ -176,7 +176,7 @@ class Attention(nn.Module):
 
     Args:
       x: (b, n, d).
-      mask: a `Mask`, or bool, broadcastable to (b, 1, n, m).
+      mask: a `AttentionMask`, or bool, broadcastable to (b, 1, n, m).
       rotation: (2, n, k / 2) rotary table or None.
       cache: `Cache`, or None to attend within x alone.
       start: first slot of x in the cache.
@@ -193,7 +193,9 @@ class Attention(nn.Module):
       dtype=self.dtype,
       name='qkv',
     )(x)
-    qkv = spread(qkv, ('act_batch', 'act_length', None, 'act_heads', 'act_kv'))
+    qkv = constrain(
+      qkv, ('act_batch', 'act_length', None, 'act_heads', 'act_kv')
+    )
     q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # (b, h, n, k)
     q, k, v = (self._bias(n, t, head) for n, t in zip('qkv', (q, k, v)))
     if rotation is not None:
@@ -219,7 +221,7 @@ class Attention(nn.Module):
       name='out',
     )(y.swapaxes(1, 2))
     y = nn.Dropout(self.dropout, deterministic=not train)(y)
-    return spread(y, RESIDUAL), cache
+    return constrain(y, RESIDUAL), cache
 
   def _bias(self, name, x, head):
     if name not in self.biases:

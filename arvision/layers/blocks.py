@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from arvision.layers.dense import Dense
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal, param
-from arvision.layers.spread import INNER, MODULATION, RESIDUAL, deal, spread
+from arvision.parallel.constrain import (
+  INNER,
+  MODULATION,
+  RESIDUAL,
+  constrain,
+  gather_rows,
+)
 from arvision.ranges import AtLeast0, Below1, Dtype, Width
 from arvision.structs import Template
 
@@ -51,7 +57,7 @@ class GELU(nn.Module):
       name='fc1',
       **dense,
     )(x)
-    y = spread(_again(self.activation)(y), INNER)
+    y = constrain(_again(self.activation)(y), INNER)
     if self.inner_dropout:
       y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
@@ -62,7 +68,7 @@ class GELU(nn.Module):
       **dense,
     )(y)
     y = nn.Dropout(self.dropout, deterministic=not train)(y)
-    return spread(y, RESIDUAL)
+    return constrain(y, RESIDUAL)
 
 
 class ExactGELU(GELU):
@@ -110,7 +116,7 @@ class SwiGLU(nn.Module):
       for name in ('w1', 'w3')
     )
     gated = _again(lambda gate, up: self.activation(gate) * up)
-    y = spread(gated(gate, up), INNER)
+    y = constrain(gated(gate, up), INNER)
     y = nn.Dropout(self.inner_dropout, deterministic=not train)(y)
     y = Dense(
       (x.shape[-1],),
@@ -121,7 +127,7 @@ class SwiGLU(nn.Module):
       name='w2',
     )(y)
     y = nn.Dropout(self.dropout, deterministic=not train)(y)
-    return spread(y, RESIDUAL)
+    return constrain(y, RESIDUAL)
 
 
 class GeGLU(SwiGLU):
@@ -183,7 +189,7 @@ class AdaLN(nn.Module):
       dtype=self.dtype,
       name='linear',
     )(jax.nn.silu(modulation))
-    return spread(six, MODULATION)
+    return constrain(six, MODULATION)
 
 
 class SharedAdaLN(nn.Module):
@@ -242,7 +248,7 @@ class Block(nn.Module):
     if self.adaln is not None:
       six = self.adaln(name='adaln')(rest.modulation)
       if rest.rows is not None:
-        six = deal(six, rest.rows)
+        six = gather_rows(six, rest.rows)
       g1, g2, s1, s2, t1, t2 = (six[..., i, :] for i in range(6))
       gates = (g1, g2)
       norms = (

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, ones, zeros
 
-from arvision.layers.winograd import convolve
+from arvision.kernels.cpu.winograd import convolve
 from arvision.ranges import Below1, Dtype, Few, Natural, Side, Width
 
 
@@ -132,7 +132,7 @@ class Attention(nn.Module):
 
 
 class Down(nn.Module):
-  """Halves the grid; zeros are padded on the right and below only."""
+  """EncoderDecoder the grid; zeros are padded on the right and below only."""
 
   dtype: Dtype = jnp.float32
 

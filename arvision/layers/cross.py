@@ -6,14 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from arvision.kernels.attention import attention
 from arvision.layers.attention import Scaled
 from arvision.layers.blocks import Block
 from arvision.layers.dense import Dense
-from arvision.layers.kernels import attention
 from arvision.layers.norm import RMSNorm, modulate
 from arvision.layers.param import normal
 from arvision.layers.position import rotate
-from arvision.layers.spread import MODULATION, RESIDUAL, spread
+from arvision.parallel.constrain import MODULATION, RESIDUAL, constrain
 from arvision.ranges import AtLeast0, Dtype, Few
 from arvision.structs import Template
 
@@ -44,7 +44,7 @@ class CrossAttention(nn.Module):
     Args:
       x: (b, n, d).
       memory: (b, m, c).
-      mask: a `Mask`, or bool, broadcastable to (b, 1, n, m).
+      mask: a `AttentionMask`, or bool, broadcastable to (b, 1, n, m).
       rotation: (2, n, k / 2) rotary table of x and, as long, of the memory; or
         None.
     """
@@ -63,9 +63,9 @@ class CrossAttention(nn.Module):
       )
 
     q = linear('q', head, ('embed', 'heads', 'kv'))(x)
-    q = spread(q, ('act_batch', 'act_length', 'act_heads', 'act_kv'))
+    q = constrain(q, ('act_batch', 'act_length', 'act_heads', 'act_kv'))
     kv = linear('kv', (2, *head), ('embed', None, 'heads', 'kv'))(memory)
-    kv = spread(kv, ('act_batch', 'act_length', None, 'act_heads', 'act_kv'))
+    kv = constrain(kv, ('act_batch', 'act_length', None, 'act_heads', 'act_kv'))
     q = q.swapaxes(1, 2)  # (b, h, n, k)
     k, v = (kv[:, :, i].swapaxes(1, 2) for i in range(2))
     if rotation is not None:
@@ -74,7 +74,7 @@ class CrossAttention(nn.Module):
     kernel = 'dense' if self.is_initializing() else self.kernel
     y = attention(q, k, v, mask, kernel=kernel).swapaxes(1, 2)
     names = ('heads', 'kv', 'embed')
-    return spread(
+    return constrain(
       linear('out', (width,), names, inputs=2, bias=True)(y), RESIDUAL
     )
 
@@ -133,5 +133,5 @@ class CrossBlock(Block):
       dtype=x.dtype,
       name=name,
     )(jax.nn.silu(vector))
-    three = spread(three, MODULATION)
+    three = constrain(three, MODULATION)
     return (three[..., i, :] for i in range(3))

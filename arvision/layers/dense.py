@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
+from arvision.kernels.cpu.product import product
 from arvision.layers.param import Init, normal, param, zeros
-from arvision.layers.product import product
 from arvision.ranges import Count, Dtype, Width
 
 # Names what the remat policy 'dots' keeps.

@@ -10,7 +10,7 @@ import numpy as np
 
 from arvision.layers.attention import Cache
 from arvision.layers.dense import KEPT, Dense
-from arvision.layers.spread import RESIDUAL, spread
+from arvision.parallel.constrain import RESIDUAL, constrain
 from arvision.ranges import Below1, Few
 from arvision.structs import Template
 
@@ -28,7 +28,7 @@ class BlockInputs:
   """What every layer is given besides x.
 
   Attributes:
-    mask: a `layers.kernels.Mask` where rows see one another and are static; or
+    mask: a `kernels.attention.AttentionMask` where rows see one another and are static; or
       bool, broadcastable to (b, h, n, m).
     modulation: (b, 1 or n, d), or (b, 1 or n, 6, d) where layers share it.
     rows: (n,) row of `modulation` that every slot takes; None: as they come.
@@ -67,7 +67,7 @@ class _Scanned(nn.Module):
       )
       x = linear(both)
     x, _ = self.block(name='block')(x, drop, rest)
-    x = spread(x, RESIDUAL)
+    x = constrain(x, RESIDUAL)
     return x, x if self.keep else None
 
 
@@ -99,7 +99,7 @@ class Stack(nn.Module):
     row of them. With `keep` what every layer gave (layers, b, n, d) comes back
     in the place of caches.
     """
-    x = spread(x, RESIDUAL)
+    x = constrain(x, RESIDUAL)
     unstacked = isinstance(self._params(), Layers)
     if unstacked or (caches is not None and not self.is_initializing()):
       return self._decode(x, rest, caches)

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.kernels.attention import AttentionMask
 from arvision.layers.attention import Attention
 from arvision.layers.blocks import Block, ExactGELU
 from arvision.layers.conv import conv
 from arvision.layers.dense import Dense
-from arvision.layers.kernels import Mask
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal, param
 from arvision.layers.stack import BlockInputs, Stack
@@ -73,7 +73,7 @@ class _ViT(nn.Module):
       name='stack',
     )
     every = masks.same(np.zeros(x.shape[1], np.int32))
-    inputs = BlockInputs(mask=Mask(every), train=train)
+    inputs = BlockInputs(mask=AttentionMask(every), train=train)
     x, _ = stack(x.astype(self.dtype), inputs)
     return x.astype(jnp.float32)
 

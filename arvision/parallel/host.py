@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.parallel.rules import BATCH_AXES, Rules, axes_text, nearest
 
 

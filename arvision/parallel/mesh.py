@@ -8,7 +8,8 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from arvision.build import ConfigError, check, suggest
+from arvision.build import check, suggest
+from arvision.errors import ConfigError
 
 AXES = ('slice', 'data', 'fsdp', 'tensor', 'sequence')
 

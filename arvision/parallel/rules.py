@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from arvision.build import ConfigError, suggest
+from arvision.build import suggest
+from arvision.errors import ConfigError
 from arvision.parallel.mesh import AXES
 from arvision.ranges import Natural
 

@@ -15,7 +15,8 @@ from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 import arvision
-from arvision.build import ConfigError, resolve
+from arvision.build import resolve
+from arvision.errors import ConfigError
 from arvision.parallel import collectives, host
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules

@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, build, value
+from arvision.build import build, value
+from arvision.errors import ConfigError
 from arvision.model import sample
 from arvision.parallel.host import Placement
-from arvision.structs import Draw
+from arvision.random import Draw
 from arvision.tasks import assemble
 from arvision.training import schedule, start
 
@@ -109,7 +110,7 @@ class Programs:
     )
     self._frozen_shapes = self._whole({**self._frozen(), **self._task.frozen})
     self._pieces = optimizer.accumulate
-    origin = start.Origin(self._task, placement, config.seed)
+    origin = start.StateInit(self._task, placement, config.seed)
     self._state = origin.abstract
     leaves = jax.tree.leaves(self._state.params)
     self.parameters = sum(x.size for x in leaves)

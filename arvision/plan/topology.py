@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from arvision.build import ConfigError, suggest
+from arvision.build import suggest
+from arvision.errors import ConfigError
 from arvision.plan.chips import CHIPS, Chip
 
 # What the compiler would otherwise ask a TPU machine, or warn about.

@@ -18,8 +18,9 @@ import numpy as np
 
 from arvision.build import Checked
 from arvision.process.counts import Counts, inner
+from arvision.random import Draw
 from arvision.ranges import Few, Share
-from arvision.structs import Draw, Query
+from arvision.structs import Query
 
 LEVELS = ('logit_normal', 'uniform')
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from arvision.build import Checked
+from arvision.random import Draw
 from arvision.ranges import AtLeast0
-from arvision.structs import Draw
 
 # Share of the tokens that is hidden after a share of the steps.
 SCHEDULES = ('arccos', 'cosine')

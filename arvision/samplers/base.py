@@ -14,9 +14,10 @@ from arvision.build import Checked
 from arvision.heads.base import Guide
 from arvision.layers.attention import Cache
 from arvision.layouts.base import Layout, Step
-from arvision.process.choice import Choice
 from arvision.process.guidance import Constant, Schedule, guide
-from arvision.structs import Array, Draw, Slots, Tokens
+from arvision.process.logits import LogitsFilter
+from arvision.random import Draw
+from arvision.structs import Array, Slots, Tokens
 
 
 @flax.struct.dataclass
@@ -55,7 +56,7 @@ class Sampler(Checked, abc.ABC):
 
   Attributes:
     guidance: schedule of the guidance scale.
-    choice: how an id is chosen.
+    logits_filter: how an id is sampled from logits.
     layout: another one than in training, for a model that can have any (its
       positions are resized); the tokens that come out are its own.
     site: what is guided: the 'field' that the head gives, or the 'hidden'
@@ -63,7 +64,7 @@ class Sampler(Checked, abc.ABC):
   """
 
   guidance: Schedule = Constant()
-  choice: Choice = Choice()
+  logits_filter: LogitsFilter = LogitsFilter()
   layout: Layout | None = None
   site: str = 'field'
 

@@ -22,11 +22,11 @@ class EntityAR(Sampler):
     slots = model.feed_slots(state, step)
     scale = lambda level: self.guidance(step.s, steps, level)
     z, merge, cache = network.look(slots, step.readout, scale, cache)
-    choice = self.choice
+    sampling = self.logits_filter
     if self.greedy_steps and int(step.s) in self.greedy_steps:
-      choice = dataclasses.replace(choice, temperature=0.0)
+      sampling = dataclasses.replace(sampling, temperature=0.0)
     query = model.query(slots, step.readout, step.s, steps)
-    tokens = model.draw(z, draw, merge, choice, query)
+    tokens = model.draw(z, draw, merge, sampling, query)
     if known is not None:
       tokens = known.over(tokens, step.tokens)
     return model.push(state, step, tokens), cache, None

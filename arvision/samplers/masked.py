@@ -22,7 +22,7 @@ _MASKED = -1
 class Masked(Filling):
   """All masked tokens are sampled at every step, the least sure masked again.
 
-  What has been kept once never changes. `choice` filters the logits; with a
+  What has been kept once never changes. `logits_filter` filters the logits; with a
   temperature of 0 the best ids are taken and nothing is random.
 
   Source: arXiv 2202.04200; bytedance/1d-tokenizer, modeling/maskgit.py.
@@ -58,8 +58,14 @@ class Masked(Filling):
       z, merge, _ = network.look(slots, step.readout, scale, cache, False)
       query = model.query(slots, step.readout, i, self.steps)
       logits = merge(model.field(z, query))
-      noise = None if self.choice.temperature == 0 else 1 - (i + 1) / self.steps
-      ids, sure = self.policy(self.choice.filter(logits), draw.fold(i), noise)
+      noise = (
+        None
+        if self.logits_filter.temperature == 0
+        else 1 - (i + 1) / self.steps
+      )
+      ids, sure = self.policy(
+        self.logits_filter.filter(logits), draw.fold(i), noise
+      )
       ids = jnp.where(masked, ids, values)
       sure = jnp.where(masked, sure, jnp.inf)
       again = least_sure(sure, left)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.process.masking import masked_counts
+from arvision.random import Picked
 from arvision.ranges import Few
 from arvision.samplers.base import Filling, over_all
-from arvision.structs import Picked, Query
+from arvision.structs import Query
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ class RandomOrder(Filling):
         z,
         Picked(draw.fold(i), place, count),
         merge,
-        self.choice,
+        self.logits_filter,
         Query(step=i, steps=self.steps),
       )
       # Tokens beyond those of the step are written outside and dropped.

@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from arvision.build import ConfigError
-from arvision.process.choice import Choice
+from arvision.errors import ConfigError
 from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import EulerMaruyama, Solver, mix
+from arvision.process.logits import LogitsFilter
 from arvision.samplers.base import Sampler
 
 
@@ -41,9 +41,9 @@ class Refine(Sampler):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.choice != Choice():
+    if self.logits_filter != LogitsFilter():
       raise ConfigError(
-        f'config.sampler.choice={self.choice}: a refined entity is not chosen '
+        f'config.sampler.logits_filter={self.logits_filter}: a refined entity is not chosen '
         'from anything; leave temperature, top_k and top_p as they are'
       )
 

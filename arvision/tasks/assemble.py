@@ -11,12 +11,14 @@ import numpy as np
 import optax
 from flax.errors import FlaxError
 
-from arvision.build import FAULTS, ConfigError, build, check, value
-from arvision.data.base import Data, DataError
+from arvision.build import FAULTS, build, check, value
+from arvision.data.base import Data
+from arvision.errors import ConfigError, DataError
 from arvision.layers.condition import NoCondition
 from arvision.model import ARModel
+from arvision.random import Draw
 from arvision.ranges import Below1, Few, Seed
-from arvision.structs import Draw, Tokens
+from arvision.structs import Tokens
 from arvision.tasks.base import Task
 
 # Keys that no part declares. A config has the blocks among them.

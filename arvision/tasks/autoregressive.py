@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from arvision.metrics import Metric
 from arvision.model import ARModel, sample
+from arvision.random import Draw
 from arvision.ranges import FewOr0, Natural
-from arvision.structs import Draw, Tokens
+from arvision.structs import Tokens
 from arvision.tasks.base import Batch, GradientTask, Objective, TrainState
 
 # Rows of draws that no training example has.

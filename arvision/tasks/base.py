@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from arvision.layers.spread import spread
 from arvision.metrics import Mean, Metric, Term, total
+from arvision.parallel.constrain import constrain
+from arvision.random import Draw
 from arvision.ranges import Below1, Count, Seed
-from arvision.structs import Draw
 
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -259,7 +259,7 @@ def accumulate(
   def cut(x):
     x = x.reshape(pieces, size // pieces, *x.shape[1:])
     # Every device works on a share of every piece.
-    return spread(x, (None, 'act_batch', *(None,) * (x.ndim - 2)))
+    return constrain(x, (None, 'act_batch', *(None,) * (x.ndim - 2)))
 
   parts = jax.tree.map(cut, rows)
 

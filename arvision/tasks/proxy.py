@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from arvision.metrics import Mean, Metric, Term
-from arvision.structs import Draw, Template
+from arvision.random import Draw
+from arvision.structs import Template
 from arvision.tasks.base import Batch, Objective, TrainState
 from arvision.tasks.tokenizer import TrainTokenizer
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from absl import logging
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.metrics import Mean, Metric, Term
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Natural
-from arvision.structs import Draw, Reconstruction, Template
+from arvision.structs import Reconstruction, Template
 from arvision.tasks.base import (
   Batch,
   GradientTask,

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal, zeros
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.layers import conv
 from arvision.layers.param import param
 from arvision.ranges import Dtype, Few, Positive, Width

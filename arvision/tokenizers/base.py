@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from arvision.structs import Draw, Reconstruction, Tokens, TokenSpec
+from arvision.random import Draw
+from arvision.structs import Reconstruction, Tokens, TokenSpec
 
 
 class Tokenizer(nn.Module):

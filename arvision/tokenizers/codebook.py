@@ -70,7 +70,7 @@ class Codebook(Tokenizer, kw_only=True):
     edge = 1 / shape[0]
     return jax.random.uniform(key, shape, dtype, -edge, edge)
 
-  def analyse(self, image: jax.Array, train: bool = False) -> jax.Array:
+  def encode_latents(self, image: jax.Array, train: bool = False) -> jax.Array:
     """Image (b, H, W, C) -> latent before quantisation (b, h, w, c) float32.
 
     Raises:
@@ -90,7 +90,7 @@ class Codebook(Tokenizer, kw_only=True):
       )
     return latent
 
-  def synthesise(self, latent: jax.Array, train: bool = False) -> jax.Array:
+  def decode_latents(self, latent: jax.Array, train: bool = False) -> jax.Array:
     """Quantised latent (b, h, w, c) -> image (b, H, W, C), not clipped."""
     if self.quant_kernel:
       latent = self.post_quant_conv(latent)

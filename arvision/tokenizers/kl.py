@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from arvision.layers.conv import conv
 from arvision.layers.resize import resize
 from arvision.layouts.scales import Grids, as_grids
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Positive, Side, Width
-from arvision.structs import Draw, Reconstruction, Template, Tokens, TokenSpec
+from arvision.structs import Reconstruction, Template, Tokens, TokenSpec
 from arvision.tokenizers.base import Tokenizer
 
 
@@ -108,7 +109,7 @@ class KL(Tokenizer, kw_only=True):
     latent = posterior.sample(draw) if draw is not None else posterior.mean
     nats = jnp.mean(jnp.sum(posterior.kl(), (1, 2)))
     return Reconstruction(
-      image=self.synthesise(latent, train), losses={'kl': self.kl * nats}
+      image=self.decode_latents(latent, train), losses={'kl': self.kl * nats}
     )
 
   def posterior(self, image: jax.Array, train: bool = False) -> Gaussian:
@@ -127,7 +128,7 @@ class KL(Tokenizer, kw_only=True):
       )
     return Gaussian.of(moments)
 
-  def synthesise(self, latent: jax.Array, train: bool = False) -> jax.Array:
+  def decode_latents(self, latent: jax.Array, train: bool = False) -> jax.Array:
     """Latent (b, h, w, c), not scaled -> image (b, H, W, C), not clipped."""
     return self.dec(self.post_quant_conv(latent), train).astype(jnp.float32)
 
@@ -145,7 +146,7 @@ class KL(Tokenizer, kw_only=True):
     return Tokens(self.scaled(Gaussian.of(self.store(image)).mean))
 
   def decode(self, tokens: Tokens) -> jax.Array:
-    return jnp.clip(self.synthesise(self.latent(tokens)), -1, 1)
+    return jnp.clip(self.decode_latents(self.latent(tokens)), -1, 1)
 
   def latent(self, tokens: Tokens) -> jax.Array:
     """Tokens (b, t, c) -> what the decoder takes, (b, h, w, c)."""

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.process.quantiles import centres
+from arvision.random import Draw
 from arvision.ranges import Count, Positive
-from arvision.structs import Draw, Tokens, TokenSpec
+from arvision.structs import Tokens, TokenSpec
 from arvision.tokenizers.kl import KL
 
 

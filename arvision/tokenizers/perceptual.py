@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from arvision.build import ConfigError
-from arvision.layers.winograd import convolve
+from arvision.errors import ConfigError
+from arvision.kernels.cpu.winograd import convolve
 
 # Index of the convolutions in torchvision's `vgg16().features`, by slice; a
 # slice ends behind the ReLU of its last convolution, the next begins with a

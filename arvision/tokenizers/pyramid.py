@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from arvision.layers.resize import resize
 from arvision.layouts.scales import as_grids
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Side
-from arvision.structs import Array, Draw, Reconstruction, Tokens, TokenSpec
+from arvision.structs import Array, Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.quantizers import normalized, straight_through
 from arvision.tokenizers.vq import VQ
 
@@ -44,7 +45,7 @@ class PyramidVQ(VQ, kw_only=True):
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False
   ) -> Reconstruction:
-    latent = self.analyse(image, train)
+    latent = self.encode_latents(image, train)
     zs = [normalized(z) if self.normalize else z for z in self.pyramid(latent)]
     codes = [self.nearest(z) for z in zs]
     found = [self.embed(c) for c in codes]
@@ -62,7 +63,7 @@ class PyramidVQ(VQ, kw_only=True):
         s = jax.random.randint(draw.key('tokenizer/scale'), (), 0, len(zs) - 1)
       losses['smaller'] = self.smaller * self._smaller(s, image, through, train)
     return Reconstruction(
-      image=self.synthesise(through[-1], train),
+      image=self.decode_latents(through[-1], train),
       losses=losses,
       codes=_flat(codes),
       features=_flat(zs),
@@ -73,7 +74,7 @@ class PyramidVQ(VQ, kw_only=True):
 
     def branch(i):
       def difference(self, latents):
-        small = self.synthesise(latents[i], train)
+        small = self.decode_latents(latents[i], train)
         return jnp.mean((small - resize(image, small.shape[1:3], 'area')) ** 2)
 
       return difference
@@ -86,14 +87,14 @@ class PyramidVQ(VQ, kw_only=True):
     return [resize(latent, grid, 'area') for grid in self.spec.grids]
 
   def encode(self, image: jax.Array) -> Tokens:
-    zs = self.pyramid(self.analyse(image))
+    zs = self.pyramid(self.encode_latents(image))
     return Tokens(_flat([self.nearest(z) for z in zs]))
 
   def decode(self, tokens: Tokens) -> jax.Array:
     height, width = self.spec.grids[-1]
     last = jnp.asarray(tokens.values)[:, -height * width :]
     latent = self.embed(last).reshape(-1, height, width, self.channels)
-    return jnp.clip(self.synthesise(latent), -1, 1)
+    return jnp.clip(self.decode_latents(latent), -1, 1)
 
 
 def _flat(maps):

@@ -6,8 +6,9 @@ import numpy as np
 
 from arvision.layers.conv import conv
 from arvision.layers.resize import resize
+from arvision.random import Draw
 from arvision.ranges import FewOr0, Share, Side
-from arvision.structs import Draw, Reconstruction, Tokens, TokenSpec
+from arvision.structs import Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.codebook import Codebook
 from arvision.tokenizers.quantizers import straight_through
 
@@ -54,14 +55,14 @@ class MultiScaleVQ(Codebook, kw_only=True):
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False
   ) -> Reconstruction:
-    f = self.analyse(image, train)
+    f = self.encode_latents(image, train)
     codes, sums, features = self.quantize(f)
     sg = jax.lax.stop_gradient
     # All partial sums are pulled towards f, so that each scale is worth most.
     squares = jnp.stack([jnp.mean((x - sg(f)) ** 2) for x in sums])
     pulls = jnp.stack([jnp.mean((sg(x) - f) ** 2) for x in sums])
     return Reconstruction(
-      image=self.synthesise(straight_through(f, sums[-1]), train),
+      image=self.decode_latents(straight_through(f, sums[-1]), train),
       losses={
         'codebook': jnp.mean(squares),
         'commitment': self.commitment * jnp.mean(pulls),
@@ -88,11 +89,11 @@ class MultiScaleVQ(Codebook, kw_only=True):
     return codes, sums, features
 
   def encode(self, image: jax.Array) -> Tokens:
-    codes, _, _ = self.quantize(self.analyse(image))
+    codes, _, _ = self.quantize(self.encode_latents(image))
     return Tokens(jnp.concatenate(codes, axis=1))
 
   def decode(self, tokens: Tokens) -> jax.Array:
-    return jnp.clip(self.synthesise(self.total(tokens)), -1, 1)
+    return jnp.clip(self.decode_latents(self.total(tokens)), -1, 1)
 
   def total(self, tokens: Tokens) -> jax.Array:
     """The sum of all scales that the tokens hold: (b, h, w, c).

@@ -42,7 +42,7 @@ class LegacyTiTok(VQ, kw_only=True):
     shape = (self.pixel_codes, self.pixel_channels)
     self.pixel_codebook = self.param('pixel_codebook', init, shape)
 
-  def synthesise(self, latent: jax.Array, train: bool = False) -> jax.Array:
+  def decode_latents(self, latent: jax.Array, train: bool = False) -> jax.Array:
     share = jax.nn.softmax(self.pixel_logits(latent, train), axis=-1)
     mixed = jnp.einsum('bhwv,vc->bhwc', share, self.pixel_codebook)
     return self.brightened(self.pixel_dec(mixed, train))

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Side
-from arvision.structs import Array, Draw, Reconstruction, Tokens, TokenSpec
+from arvision.structs import Array, Reconstruction, Tokens, TokenSpec
 from arvision.tokenizers.codebook import Codebook
 from arvision.tokenizers.quantizers import (
   distances,
@@ -40,13 +41,13 @@ class VQ(Codebook, kw_only=True):
     self, image: jax.Array, draw: Draw | None = None, train: bool = False
   ) -> Reconstruction:
     latent, out = self.quantized(image, train)
-    return out.replace(image=self.synthesise(latent, train))
+    return out.replace(image=self.decode_latents(latent, train))
 
   def quantized(
     self, image: jax.Array, train: bool = False
   ) -> tuple[jax.Array, Reconstruction]:
     """The latent (b, h, w, c) made of codes, and all but the decoded image."""
-    z = self.analyse(image, train)
+    z = self.encode_latents(image, train)
     z = normalized(z) if self.normalize else z
     codes = self.nearest(z)
     quantized = self.embed(codes)
@@ -67,13 +68,13 @@ class VQ(Codebook, kw_only=True):
     return straight_through(z, quantized), out
 
   def encode(self, image: jax.Array) -> Tokens:
-    codes = self.nearest(self.analyse(image))
+    codes = self.nearest(self.encode_latents(image))
     return Tokens(codes.reshape(codes.shape[0], -1))
 
   def decode(self, tokens: Tokens) -> jax.Array:
     latent = self.embed(jnp.asarray(tokens.values))
     latent = latent.reshape(-1, *self.spec.grids[0], self.channels)
-    return jnp.clip(self.synthesise(latent), -1, 1)
+    return jnp.clip(self.decode_latents(latent), -1, 1)
 
   def embed(self, values: jax.Array) -> jax.Array:
     return jnp.asarray(self._codes())[values]

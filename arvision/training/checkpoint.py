@@ -10,8 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from arvision.build import ConfigError
-from arvision.data.base import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.parallel import host
 from arvision.tasks.base import TrainState
 from arvision.training import differences, digests, hooks

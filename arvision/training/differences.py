@@ -12,13 +12,13 @@ from ml_collections import ConfigDict
 
 from arvision.build import (
   REQUIRED,
-  ConfigError,
   fields,
   is_part,
   resolve,
   to_block,
   type_path,
 )
+from arvision.errors import ConfigError
 from arvision.training.workdir import (
   CONFIG,
   holds_run,

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from arvision.build import ConfigError, suggest
+from arvision.build import suggest
 from arvision.data.base import Data
+from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 from arvision.tasks.base import Task, TrainState
 

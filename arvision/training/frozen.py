@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.parallel import host
 from arvision.training import differences, trees, weights
 from arvision.training import workdir as workdirs

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 
 
 def read_meta(folder: pathlib.Path) -> dict[str, Any]:

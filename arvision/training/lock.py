@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.parallel import host
 
 FILE = 'lock.json'

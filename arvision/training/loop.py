@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
@@ -18,10 +18,10 @@ from arvision.training import differences, hooks, schedule, start
 from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
-from arvision.training.between import Between, Position
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
 from arvision.training.measure import InTraining
+from arvision.training.step_hooks import Hooks, Position
 from arvision.training.writers import Writer
 
 
@@ -102,7 +102,7 @@ def train(
   for name, duration in in_training.every.items():
     every[f'evals.{name}'] = clock.steps(duration, f'evals.{name}.every')
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
-  origin = start.Origin(task, placement, config.seed)
+  origin = start.StateInit(task, placement, config.seed)
   batches = data.train(clock.batch_size, config.seed, *placement.share())
 
   with contextlib.ExitStack() as stack:
@@ -160,7 +160,7 @@ def train(
       writer.picture('first_batch', held_out.check(full, batch))
     step_fn, text = start.compile_step(traced, placement)
     writer.say(text)
-    between = Between(
+    between = Hooks(
       watch=hooks.Watch(config, workdir),
       clock=clock,
       every=every,
@@ -180,7 +180,7 @@ def train(
 def loop(
   step_fn: Callable,
   placement: host.Placement,
-  between: Between,
+  between: Hooks,
   batch: Any,
   state: Any,
   step: int,

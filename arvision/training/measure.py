@@ -8,10 +8,11 @@ import jax
 from ml_collections import ConfigDict
 
 from arvision import trust
-from arvision.build import ConfigError, build
+from arvision.build import build
 from arvision.data import records
-from arvision.data.base import Data, DataError
+from arvision.data.base import Data
 from arvision.data.latents import CachedTokens
+from arvision.errors import ConfigError, DataError
 from arvision.evals import cache
 from arvision.evals.protocol import (
   Metrics,

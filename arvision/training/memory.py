@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 
 # Of what is free. A host's memory is for others too, and its compiler does not

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from arvision.build import Checked, ConfigError
+from arvision.build import Checked
+from arvision.errors import ConfigError
 from arvision.layers.param import FIXED
 from arvision.layers.stack import LAYERS
 from arvision.ranges import AtLeast0, Below1, Count, Natural, Positive

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from arvision.build import ConfigError
 from arvision.data.base import Data
 from arvision.data.text import Text, read_features
+from arvision.errors import ConfigError
 
 _BATCH = 64
 

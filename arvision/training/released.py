@@ -10,8 +10,8 @@ import pathlib
 import jax
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, build
-from arvision.data.base import DataError
+from arvision.build import build
+from arvision.errors import ConfigError, DataError
 from arvision.importers import families, files, table
 from arvision.tasks import assemble
 from arvision.training import frozen, lock
@@ -33,7 +33,7 @@ def table_of(config: ConfigDict) -> table.Table:
   return build(config.release, 'release')
 
 
-def bring_in(
+def import_weights(
   config: ConfigDict,
   source: str | os.PathLike,
   workdir: str | os.PathLike,
@@ -112,7 +112,7 @@ def _summary(form, source, place, weights, params):
   return '; '.join(lines)
 
 
-def write_out(run: TrainedRun, output: str | os.PathLike) -> str:
+def export_weights(run: TrainedRun, output: str | os.PathLike) -> str:
   """Writes the weights of a run with the official keys.
 
   Args:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from arvision.build import Checked, ConfigError, check, suggest, value
+from arvision.build import Checked, check, suggest, value
+from arvision.errors import ConfigError
 from arvision.ranges import AtLeast0, Share
 
 UNITS = ('steps', 'epochs', 'examples', 'fraction')

@@ -11,22 +11,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from arvision.build import ConfigError
 from arvision.data import stream
-from arvision.layers import traced
+from arvision.errors import ConfigError
+from arvision.kernels import traced
 from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.tasks import assemble
 from arvision.tasks.base import Task, TrainState
 from arvision.training import differences
 from arvision.training import workdir as workdirs
-from arvision.training.between import Position
 from arvision.training.checkpoint import Checkpoints, saved_position
+from arvision.training.step_hooks import Position
 from arvision.training.trees import by_path, unlike
 from arvision.training.weights import load_params
 
 
-class Origin:
+class StateInit:
   """Where a state comes from: the task's own `init`, or files.
 
   Attributes:
@@ -176,7 +176,7 @@ class Wanted:
 
 
 def first_state(
-  origin: Origin,
+  origin: StateInit,
   workdir: pathlib.Path,
   checkpoints: Checkpoints,
   position: Position,

@@ -16,17 +16,19 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from arvision import trust
-from arvision.build import ConfigError, build, check
+from arvision.build import build, check
 from arvision.data.base import Data
+from arvision.errors import ConfigError
 from arvision.model import ARModel, sample
 from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
 from arvision.process.editing import kept_tokens
+from arvision.random import Draw
 from arvision.ranges import Guidance, Natural, Seed, Share, Temperature
 from arvision.samplers.base import Known
-from arvision.structs import Draw, Tokens
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.training import frozen, weights
 from arvision.training import workdir as workdirs
@@ -136,8 +138,8 @@ class TrainedRun:
       sampler = dataclasses.replace(sampler, guidance=scaled)
     given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
     given = {k: v for k, v in given.items() if v is not None}
-    choice = dataclasses.replace(sampler.choice, **given)
-    return dataclasses.replace(sampler, choice=choice)
+    logits = dataclasses.replace(sampler.logits_filter, **given)
+    return dataclasses.replace(sampler, logits_filter=logits)
 
   def sample_fn(
     self,

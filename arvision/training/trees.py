@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from arvision.build import ConfigError
-from arvision.data.base import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.training import differences, digests
 
 # Bytes of a checkpoint beside its arrays: names, shapes, parts of blocks.

@@ -10,8 +10,8 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, suggest
-from arvision.data.base import DataError
+from arvision.build import suggest
+from arvision.errors import ConfigError, DataError
 from arvision.ranges import Natural
 from arvision.training import digests
 from arvision.training import workdir as workdirs

@@ -9,9 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from arvision import trust
-from arvision.build import (
-  ConfigError,
-)
+from arvision.errors import ConfigError
 
 CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'

@@ -68,7 +68,7 @@ def flowar(
   adaln = block(type='layers.blocks.AdaLN', std=None)
   rotary = block(type='layers.position.Rotary')
   config.backbone = block(
-    type='backbones.halves.Halves',
+    type='backbones.encoder_decoder.EncoderDecoder',
     width=width,
     depth=depth,
     second_depth=second_depth,

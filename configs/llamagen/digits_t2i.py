@@ -17,6 +17,8 @@ Source: arXiv 2406.06525, at a size for 8 × 8 px.
 from arvision.configs import common
 from arvision.configs.llamagen import digits, digits_tokenizer, parts
 
+FAMILIES = {'LlamaGen, captions': ''}
+
 
 def get_config(arg: str = ''):
   del arg

@@ -78,7 +78,9 @@ def llamagen(
   config.sampler = block(
     type='samplers.entity.EntityAR',
     guidance=block(type='process.guidance.Constant', scale=guidance),
-    choice=block(type='process.choice.Choice', top_k=top_k, top_p=top_p),
+    logits_filter=block(
+      type='process.logits.LogitsFilter', top_k=top_k, top_p=top_p
+    ),
   )
 
 

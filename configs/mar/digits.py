@@ -16,6 +16,7 @@ from arvision.configs import common
 from arvision.configs.mar import digits_tokenizer, parts
 
 SIZES = ('masked', 'causal')
+FAMILIES = {'MAR': '', 'MAR, causal': 'causal'}
 
 
 def get_config(arg: str = 'masked'):

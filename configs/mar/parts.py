@@ -144,7 +144,9 @@ def mar(
     schedule='cosine',
     buckets=8,
     guidance=block(type='process.guidance.Linear', end=guidance),
-    choice=block(type='process.choice.Choice', temperature=temperature),
+    logits_filter=block(
+      type='process.logits.LogitsFilter', temperature=temperature
+    ),
   )
 
 
@@ -178,5 +180,5 @@ def causal(config: ConfigDict, *, prefix: int = 1, **sizes) -> None:
   config.sampler = block(
     type='samplers.entity.EntityAR',
     guidance=config.sampler.guidance,
-    choice=config.sampler.choice,
+    logits_filter=config.sampler.logits_filter,
   )

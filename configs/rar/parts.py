@@ -89,5 +89,7 @@ def rar(
     guidance=block(
       type='process.guidance.PowerCosine', scale=guidance, power=power
     ),
-    choice=block(type='process.choice.Choice', temperature=temperature),
+    logits_filter=block(
+      type='process.logits.LogitsFilter', temperature=temperature
+    ),
   )

@@ -17,6 +17,7 @@ from arvision.configs import common
 from arvision.configs.titok import digits_tokenizer, parts
 
 SIZES = ('', 'legacy')
+FAMILIES = {'TiTok': '', 'TiTok, legacy': 'legacy'}
 
 
 def get_config(arg: str = ''):

@@ -168,7 +168,7 @@ def uvit(
     schedule='arccos',
     policy=block(type='process.masking.NoisyLogits', temperature=temperature),
     guidance=guidance,
-    choice=block(type='process.choice.Choice', temperature=1.0),
+    logits_filter=block(type='process.logits.LogitsFilter', temperature=1.0),
   )
 
 

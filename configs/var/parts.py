@@ -112,5 +112,7 @@ def var(
   config.sampler = block(
     type='samplers.entity.EntityAR',
     guidance=block(type='process.guidance.Linear', end=1 + guidance),
-    choice=block(type='process.choice.Choice', top_k=top_k, top_p=top_p),
+    logits_filter=block(
+      type='process.logits.LogitsFilter', top_k=top_k, top_p=top_p
+    ),
   )

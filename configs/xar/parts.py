@@ -68,7 +68,7 @@ def xar(
   config.feed = block(type=feed, levels='logit_normal')
   weighted = block(type='layers.norm.RMSNorm', epsilon=1e-6)
   config.backbone = block(
-    type='backbones.halves.Halves',
+    type='backbones.encoder_decoder.EncoderDecoder',
     width=width,
     depth=depth,
     second_depth=depth,

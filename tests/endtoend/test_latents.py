@@ -12,14 +12,16 @@ import numpy as np
 import optax
 import pytest
 
-from arvision.build import ConfigError, build
+from arvision.build import build
 from arvision.commands.main import main
 from arvision.configs.tokenbridge import parts
 from arvision.data.latents import CachedTokens
+from arvision.errors import ConfigError
 from arvision.feeds.base import all_slots, all_targets
 from arvision.layouts import grid
 from arvision.model import ARModel
-from arvision.structs import Cond, Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Cond, Tokens
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.training import frozen
 from arvision.training.trained import load_run

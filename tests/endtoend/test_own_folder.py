@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from arvision.commands.common import load_config
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.training.loop import train
 from arvision.training.trained import load_run
 

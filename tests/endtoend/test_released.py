@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError
 from arvision.commands import runs
 from arvision.commands.main import main
+from arvision.errors import ConfigError
 from arvision.importers import files
 from arvision.training import memory, weights
 from arvision.training.trained import load_run

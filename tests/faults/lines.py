@@ -46,18 +46,23 @@ HOSTILE = (
   *('/dev/null', '/dev/null/x', '../..', '/proc/self/mem', '.', '~', '--', '='),
 )
 TYPES = (
-  *('process.choice.Choice', 'layers.norm.LayerNorm', 'layouts.grid.raster'),
+  *(
+    'process.logits.LogitsFilter',
+    'layers.norm.LayerNorm',
+    'layouts.grid.raster',
+  ),
   *('heads.categorical.Categorical', 'builtins.int', 'collections.OrderedDict'),
   *(
     'nowhere.Nothing',
     'os',
     'layouts.grid',
-    'structs.Draw',
+    'random.Draw',
     'json.dumps',
     '..',
   ),
 )
 FLAGS = {
+  '--diff': (*NAMES, 'digits', 'OUT/file'),
   '--config': (*NAMES, 'digits', 'var/digits:x', 'configs', __file__),
   '--mesh': ('data=-1', 'data=0', 'data=2', 'fsdp=-1,data=-1', f'data={2**70}'),
   '--labels': ('all', '3', '-1', '10', '3,x', ',', '0,' * 50),
@@ -187,14 +192,18 @@ def command_lines(draw, command):
   where = 'OUT/new' if command in ('train', 'import') else f'RUN/{kind}'
   if draw(st.integers(0, 11)) == 0:
     where = draw(_values(('OUT', 'OUT/file', 'OUT/file/x')))
-  parts.append([f'--workdir={where}'])
+  if command == 'config':
+    parts.append([draw(st.sampled_from(NAMES))])
+  elif command != 'configs':
+    parts.append([f'--workdir={where}'])
   # Of configs that are traced where they can be, which takes long, more is wrong.
   least, most = (1, 4) if command == 'train' else (0, 2)
   for line in draw(
     st.lists(overrides(name), min_size=least, max_size=most, unique=True)
   ):
     parts.append([line])
-  parts += draw(st.lists(flags(command), min_size=not least, max_size=3))
+  if options(command):
+    parts += draw(st.lists(flags(command), min_size=not least, max_size=3))
   return [command, *(word for part in parts for word in part)]
 
 

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError
 from arvision.commands.common import load_config
-from arvision.process.choice import Choice
+from arvision.errors import ConfigError
+from arvision.process.logits import LogitsFilter
 from arvision.samplers.entity import EntityAR
 from arvision.samplers.refine import Refine
 from arvision.tasks import assemble
@@ -97,8 +97,8 @@ def test_a_head_that_the_sampler_cannot_use():
 
 
 def test_nothing_is_chosen_where_entities_are_refined():
-  with pytest.raises(ConfigError, match='config.sampler.choice'):
-    Refine(choice=Choice(temperature=0.5))
+  with pytest.raises(ConfigError, match='config.sampler.logits_filter'):
+    Refine(logits_filter=LogitsFilter(temperature=0.5))
 
 
 def test_classes_that_are_left_to_the_data():

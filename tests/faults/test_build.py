@@ -3,8 +3,9 @@
 import pytest
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError, build, resolve, template
-from arvision.process.choice import Choice
+from arvision.build import build, resolve, template
+from arvision.errors import ConfigError
+from arvision.process.logits import LogitsFilter
 
 
 def refused(match, call, *args):
@@ -13,8 +14,8 @@ def refused(match, call, *args):
 
 
 def test_a_block_becomes_its_part():
-  block = ConfigDict({'type': 'process.choice.Choice', 'top_k': 5})
-  assert build(block, 'choice') == Choice(top_k=5)
+  block = ConfigDict({'type': 'process.logits.LogitsFilter', 'top_k': 5})
+  assert build(block, 'choice') == LogitsFilter(top_k=5)
 
 
 def test_a_users_own_package_resolves_by_its_full_path():
@@ -39,28 +40,30 @@ def test_static_blocks_inside_a_block_become_instances():
   made = build(
     {
       'type': 'samplers.entity.EntityAR',
-      'choice': {'type': 'process.choice.Choice', 'top_p': 0.5},
+      'logits_filter': {'type': 'process.logits.LogitsFilter', 'top_p': 0.5},
     },
     'sampler',
   )
-  assert made.choice == Choice(top_p=0.5)
+  assert made.logits_filter == LogitsFilter(top_p=0.5)
 
 
 def test_misspelt_fields_name_the_nearest():
-  block = {'type': 'process.choice.Choice', 'topk': 5}
+  block = {'type': 'process.logits.LogitsFilter', 'topk': 5}
   refused(
-    r'config.sampler.choice.topk: Choice has no such field. Did you mean '
+    r'config.sampler.logits_filter.topk: LogitsFilter has no such field. Did you mean '
     "'top_k'",
     build,
     block,
-    'sampler.choice',
+    'sampler.logits_filter',
   )
 
 
 def test_misspelt_types_name_the_nearest():
-  refused("Did you mean 'Choice'", resolve, 'process.choice.Choise')
-  refused("Did you mean 'process.choice'", resolve, 'process.choise.Choice')
-  refused("wanted 'module.path.Name'", resolve, 'Choice')
+  refused("Did you mean 'LogitsFilter'", resolve, 'process.logits.Choise')
+  refused(
+    "Did you mean 'process.logits'", resolve, 'process.choise.LogitsFilter'
+  )
+  refused("wanted 'module.path.Name'", resolve, 'LogitsFilter')
 
 
 def test_missing_fields_are_named():
@@ -81,7 +84,7 @@ def test_values_that_a_part_refuses_carry_the_key():
   refused(
     'config.choice.top_p=3.0: wanted 0 to 1',
     build,
-    {'type': 'process.choice.Choice', 'top_p': 3.0},
+    {'type': 'process.logits.LogitsFilter', 'top_p': 3.0},
     'choice',
   )
 

@@ -17,7 +17,9 @@ from tests.faults import lines
 # Command -> how many of the 600; FILES are configs of a user's own.
 FILES = 60
 COUNTS = {
-  'train': 140,
+  'train': 120,
+  'config': 18,
+  'configs': 2,
   'sample': 80,
   'eval': 50,
   'edit': 80,

@@ -12,11 +12,12 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from arvision.build import ConfigError, build
+from arvision.build import build
 from arvision.commands import encode, runs, sample, samples
 from arvision.commands import eval as evaluation
 from arvision.commands.main import main
 from arvision.data.latents import CachedTokens
+from arvision.errors import ConfigError
 from arvision.evals.classifier import Recipe
 from arvision.evals.generation import Drawn
 from arvision.evals.protocol import headline

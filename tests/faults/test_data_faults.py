@@ -11,10 +11,9 @@ from absl import logging
 from PIL import Image
 
 from arvision import build
-from arvision.build import ConfigError
 from arvision.data import records
 from arvision.data.arrayrecord import ArrayRecordImages, write_images
-from arvision.data.base import BrokenImage, DataError, Source
+from arvision.data.base import BrokenImage, Source
 from arvision.data.digits import Digits
 from arvision.data.emoji import Emoji
 from arvision.data.folder import Folder
@@ -22,6 +21,7 @@ from arvision.data.idx import Idx, read_idx
 from arvision.data.latents import CachedTokens, write_tokens
 from arvision.data.pipeline import Images
 from arvision.data.tfds import Tfds
+from arvision.errors import ConfigError, DataError
 
 
 def jpegs(root, count=20, side=16):

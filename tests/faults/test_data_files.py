@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from arvision.build import ConfigError
 from arvision.commands import edit
 from arvision.data.arrayrecord import ArrayRecordImages, write_images
-from arvision.data.base import BrokenImage, DataError
+from arvision.data.base import BrokenImage
 from arvision.data.decode import decode
 from arvision.data.folder import Folder
 from arvision.data.idx import read_idx
 from arvision.data.pipeline import Images
 from arvision.data.text import read_features
+from arvision.errors import ConfigError, DataError
 from arvision.evals import page
 from tests.pictures import chunk, png, tiff
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError
-from arvision.data.base import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.training import differences, frozen, workdir
 from arvision.training.optim import Optimizer
 from arvision.training.schedule import run_clock

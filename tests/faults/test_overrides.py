@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from arvision.build import REQUIRED, ConfigError, fields, is_part, resolve
+from arvision.build import REQUIRED, fields, is_part, resolve
 from arvision.commands import common, overrides
+from arvision.errors import ConfigError
 from arvision.training import differences, workdir
 from tests.configs import ALL
 
@@ -86,7 +87,7 @@ def test_blocks_that_are_left_out_can_be_described():
       'data.text.channels=6',
       'data.text.length=4',
       'data.text.type=data.text.HashedWords',
-      'sampler.choice.top_k=3',
+      'sampler.logits_filter.top_k=3',
       'optim.decay.exempt=a,b',
     ],
   )
@@ -95,7 +96,7 @@ def test_blocks_that_are_left_out_can_be_described():
     'channels': 6,
     'length': 4,
   }
-  assert config.sampler.choice.top_k == 3
+  assert config.sampler.logits_filter.top_k == 3
   assert config.optim.decay.exempt == ('a', 'b')
   none = common.load_config('llamagen/digits_t2i', ['data.text=none'])
   assert none.data.text is None
@@ -196,9 +197,9 @@ def test_a_field_set_to_its_default_is_no_other_config(name, tmp_path):
 def test_fields_that_come_from_elsewhere_are_refused_by_the_build():
   from arvision.build import build
 
-  block = {'type': 'process.choice.Choice', 'top_k': 1}
+  block = {'type': 'process.logits.LogitsFilter', 'top_k': 1}
   with pytest.raises(ConfigError, match='from the rest of the config'):
-    build(block, 'sampler.choice', top_k=2)
+    build(block, 'sampler.logits_filter', top_k=2)
 
 
 def named_keys():

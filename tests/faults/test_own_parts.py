@@ -8,9 +8,10 @@ import jax
 import optax
 import pytest
 
-from arvision.build import ConfigError, build
+from arvision.build import build
 from arvision.commands import common
 from arvision.commands.main import main
+from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
@@ -204,7 +205,7 @@ def two(first, second):
 def test_optimizers_that_keep_less_than_all_parameters(tx):
   placement = Placement(make_mesh({'data': -1}), Rules())
   task = toys.Task(tx=tx)
-  origin = start.Origin(task, placement, seed=0)
+  origin = start.StateInit(task, placement, seed=0)
   state = origin.fresh()
   kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
   assert kinds(state) == kinds(origin.abstract)

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from arvision.data import partial
-from arvision.data.base import DataError
 from arvision.data.records import new_folder
+from arvision.errors import DataError
 
 _FILL = """
 import pathlib, sys, time

@@ -10,9 +10,8 @@ import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError
 from arvision.commands.main import main
-from arvision.data.base import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.training import differences, frozen, workdir
 from arvision.training.trained import load_run
 from arvision.training.trees import save_tree

@@ -9,11 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError
 from arvision.commands import eval as evaluation
 from arvision.commands import targets
 from arvision.commands.main import main
-from arvision.data.base import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.training import checkpoint, pictures, trees
 from arvision.training.writers import Writer
 from tests.faults.test_commands_runs import (  # noqa: F401  (fixtures)

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 import pytest
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.importers import files, torch_file
 from arvision.importers.tensors import Tensor
 from tests.faults import hostile, opcodes

@@ -13,8 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError
-from arvision.data.base import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.training import lock
 from arvision.training.hooks import Diverged
 from arvision.training.weights import load_params

@@ -9,11 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from arvision import trust
-from arvision.build import ConfigError
 from arvision.commands.main import main
-from arvision.data.base import DataError
 from arvision.data.latents import CachedTokens
 from arvision.data.tfds import Tfds
+from arvision.errors import ConfigError, DataError
 from arvision.training import measure, workdir
 from arvision.training.trained import load_run
 from tests.configs import ALL
@@ -51,13 +50,13 @@ ATTACKS = {
     'builtins.exec',
     'commands.main.main',
     'arvision.commands.main.main',
-    'training.released.bring_in',
+    'training.released.import_weights',
     'importers.files.write',
     'samplers.entity.dataclasses.make_dataclass',
     'samplers.entity.dataclass',
     'samplers.entity.__builtins__',
     'samplers.entity.EntityAR.__init__',
-    'samplers.entity.Choice',
+    'samplers.entity.LogitsFilter',
     'samplers.base._Hidden',
     'data.folder.Folder',
     'layers.conv.Encoder',
@@ -71,7 +70,7 @@ ATTACKS = {
     None,
     ['os', 'system'],
   ],
-  'sampler.choice': ['os.system', 'evil.Part', 'data.folder.Folder'],
+  'sampler.logits_filter': ['os.system', 'evil.Part', 'data.folder.Folder'],
   'data.source': ['os.system', 'evil.Part', 'samplers.entity.EntityAR'],
   'data.notes.deep': ['os.system', 'evil.Part'],
   'optim': ['os.system', 'training.checkpoint.Checkpoints', 'optax.sgd'],

@@ -15,11 +15,12 @@ import pytest
 
 import arvision
 from arvision import ranges
-from arvision.build import Checked, ConfigError, build
+from arvision.build import Checked, build
 from arvision.commands import main
 from arvision.commands.sample import parse_labels, read_labels
-from arvision.process.choice import Choice
+from arvision.errors import ConfigError
 from arvision.process.guidance import Constant
+from arvision.process.logits import LogitsFilter
 from arvision.tasks import assemble
 from arvision.training import schedule, trained
 from arvision.training.optim import Optimizer
@@ -106,7 +107,7 @@ FREE = {
 # What code makes and no config.
 MADE = {
   'BlockInputs',
-  'Between',
+  'Hooks',
   'Cache',
   'Clock',
   'Collective',
@@ -155,7 +156,7 @@ def test_every_number_of_a_command_line_has_a_range():
   ('block', 'said'),
   [
     (
-      {'type': 'process.choice.Choice', 'temperature': NAN},
+      {'type': 'process.logits.LogitsFilter', 'temperature': NAN},
       'config.x.temperature=nan: ',
     ),
     (
@@ -192,7 +193,7 @@ def test_a_config_names_its_key(block, said):
 
 def test_parts_made_in_python_are_looked_at_too():
   for make in (
-    lambda: Choice(temperature=NAN),
+    lambda: LogitsFilter(temperature=NAN),
     lambda: Constant(scale=INF),
     lambda: Constant().scaled_to(NAN),
     lambda: Optimizer(1.0, b2=1.0),
@@ -200,7 +201,7 @@ def test_parts_made_in_python_are_looked_at_too():
   ):
     with pytest.raises(ConfigError, match='wanted'):
       make()
-  assert issubclass(Choice, Checked)
+  assert issubclass(LogitsFilter, Checked)
 
 
 @pytest.mark.parametrize(

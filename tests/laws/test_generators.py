@@ -12,11 +12,12 @@ import pytest
 from arvision.build import build
 from arvision.configs.mar import parts as mar_parts
 from arvision.model import BoundModel, sample
-from arvision.process.choice import Choice
+from arvision.process.logits import LogitsFilter
 from arvision.process.masking import LikelyFirst, masked_counts
+from arvision.random import Draw, Replay
 from arvision.samplers.base import Known
 from arvision.samplers.masked import Masked
-from arvision.structs import Draw, Replay, Tokens
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from tests.configs import TINY
 
@@ -390,7 +391,7 @@ def test_equally_sure_tokens_are_kept_as_scheduled(name):
   masked = case(name)
   sampler = dataclasses.replace(
     build(masked.config.sampler, 'sampler'),
-    choice=Choice(temperature=0.0, top_k=1),
+    logits_filter=LogitsFilter(temperature=0.0, top_k=1),
     policy=LikelyFirst(4.5),
     steps=4,
   )

@@ -9,8 +9,9 @@ from arvision.model import sample
 from arvision.process.counts import ConstantSteps
 from arvision.process.flow import Euler
 from arvision.process.guidance import Constant
+from arvision.random import Draw
 from arvision.samplers.refine import Refine
-from arvision.structs import Draw, Slots, Tokens
+from arvision.structs import Slots, Tokens
 from tests.laws.test_generators import BATCH, case
 
 IMAGE = 'xar/tiny:image'

@@ -46,7 +46,7 @@ def test_every_tiny_config_stands_for_another():
     ('backbone.position.entities', False),  # an option
     ('backbone.mlp.type', 'layers.blocks.SwiGLU'),
     ('backbone.attention.biases', ('q', 'v')),
-    ('sampler.choice.top_k', 0),  # switched off
+    ('sampler.logits_filter.top_k', 0),  # switched off
     ('condition.classes', None),
     ('release', None),
   ],

@@ -84,7 +84,7 @@ class Family:
 
   def state(self, place: Placement) -> TrainState:
     """The same state on every mesh."""
-    abstract = start.Origin(self.task, place, 0).abstract
+    abstract = start.StateInit(self.task, place, 0).abstract
     params = numbers(abstract.params)
     state = abstract.replace(
       step=np.int32(0),

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError
 from arvision.commands import runs as commands
+from arvision.errors import ConfigError
 from arvision.parallel import host
 from tests.multidevice import processes
 from tests.parts import training_toys as toys

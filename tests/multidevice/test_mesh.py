@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules, nearest
@@ -226,7 +226,7 @@ def check(*trees):
     shards = tree['hidden']['kernel'].addressable_shards
     assert len(shards) == 8
     assert {s.data.shape for s in shards} == {(4, 4)}, tree
-state = start.Origin(task, place, 0).fresh()
+state = start.StateInit(task, place, 0).fresh()
 check(state.params, state.ema['0.9'], state.opt_state[0].mu)
 batch = place.put_batch(next(toys.Data().train(16, 0)))
 assert {s.data.shape for s in batch['label'].addressable_shards} == {(4,)}

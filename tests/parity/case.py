@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -108,6 +109,24 @@ class Part:
 
   values: Any
   index: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+  """How the arrays of a case are made.
+
+  Attributes:
+    outputs: case -> (name of an array, ours).
+    inputs: arrays that `outputs` reads and that are not compared.
+    limits: (case, name) -> largest differences allowed; None: as the case
+      suggests for forward passes.
+    absent: name -> why our parts do not have such an array.
+  """
+
+  outputs: Callable[[Case], Iterator[tuple[str, Any]]]
+  inputs: set[str]
+  limits: Callable[[Case, str], np.ndarray] | None = None
+  absent: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def imported(case: Any, form: table.Table, shapes: Any) -> Any:

@@ -15,92 +15,33 @@ depend on it. Such arrays are not compared, unless they agree all the same.
 
 import argparse
 import dataclasses
+import importlib
 import pathlib
+import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from tests.parity.case import Case, Part
+from tests.parity import systems
+from tests.parity.case import Case, Part, System
 from tests.parity.stated import NotCompared
-from tests.parity.systems import (
-  flexvar,
-  flowar,
-  kl,
-  llamagen,
-  mar,
-  maskgit,
-  nar,
-  rar,
-  titok,
-  tokenbridge,
-  training,
-  uvit,
-  var,
-  xar,
-)
+
+MODULES = [
+  importlib.import_module(f'{systems.__name__}.{found.name}')
+  for found in pkgutil.iter_modules(systems.__path__)
+]
 
 
-@dataclasses.dataclass(frozen=True)
-class System:
-  """How the arrays of a case are made.
-
-  Attributes:
-    outputs: case -> (name of an array, ours).
-    inputs: arrays that `outputs` reads and that are not compared.
-    limits: (case, name) -> largest differences allowed; None: as the case
-      suggests for forward passes.
-    absent: name -> why our parts do not have such an array.
-  """
-
-  outputs: Callable[[Case], Iterator[tuple[str, Any]]]
-  inputs: set[str]
-  limits: Callable[[Case, str], np.ndarray] | None = None
-  absent: dict[str, str] = dataclasses.field(default_factory=dict)
+def _named(table: str) -> dict[str, System]:
+  """Official class -> system, of all modules of `systems`."""
+  tables = (getattr(module, table, {}) for module in MODULES)
+  return {k: v for found in tables for k, v in found.items()}
 
 
-def _steps(outputs):
-  return System(outputs, training.INPUTS, training.limits)
-
-
-FORWARD = {
-  'models.var.VAR': System(var.transformer, var.INPUTS),
-  'models.vqvae.VQVAE': System(var.tokenizer, var.TOKENIZER_INPUTS),
-  'autoregressive.models.gpt.Transformer(ModelArgs)': System(
-    llamagen.transformer, llamagen.INPUTS
-  ),
-  'tokenizer.tokenizer_image.vq_model.VQModel': System(
-    llamagen.tokenizer, llamagen.TOKENIZER_INPUTS
-  ),
-  'models.xar.xAR': System(xar.transformer, xar.INPUTS),
-  'models.flowar.FlowAR': System(flowar.transformer, flowar.INPUTS),
-  'models.vae.AutoencoderKL': System(kl.tokenizer, kl.INPUTS),
-  'models.mar.MAR': System(mar.transformer, mar.INPUTS),
-  'models.tokenbridge.TokenBridge': System(
-    tokenbridge.transformer, tokenbridge.INPUTS
-  ),
-  'models.flexvar.FlexVAR': System(flexvar.transformer, flexvar.INPUTS),
-  'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
-    nar.transformer, nar.INPUTS
-  ),
-  'modeling.rar.RAR': System(rar.transformer, rar.INPUTS),
-  'modeling.maskgit.UViTBert': System(uvit.transformer, uvit.INPUTS),
-  'modeling.titok.TiTok': System(titok.tokenizer, titok.TOKENIZER_INPUTS),
-  'modeling.titok.PretrainedTokenizer (encoder/decoder/quantize of '
-  'modeling.modules.maskgit_vqgan)': System(
-    maskgit.tokenizer, maskgit.TOKENIZER_INPUTS
-  ),
-}
-TRAINING = {
-  'models.var.VAR': _steps(training.var_steps),
-  'autoregressive.models.gpt.Transformer(ModelArgs)': _steps(
-    training.llamagen_steps
-  ),
-  'models.xar.xAR': _steps(training.xar_steps),
-  'models.mar.MAR': _steps(training.mar_steps),
-}
+FORWARD, TRAINING = _named('SYSTEMS'), _named('TRAINING')
 
 
 @dataclasses.dataclass(frozen=True)

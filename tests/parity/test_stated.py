@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.parity import check
-from tests.parity.case import CASES, Case
+from tests.parity.case import CASES, Case, System
 from tests.parity.stated import NotCompared, Stated, generations
 
 HALF = np.float32(0.5)
@@ -25,7 +25,7 @@ def _outputs(case):
 @pytest.fixture
 def verdicts(tmp_path, monkeypatch):
   """Options -> name of an array or option -> (verdict, text)."""
-  system = check.System(_outputs, set())
+  system = System(_outputs, set())
   monkeypatch.setitem(check.FORWARD, 'a.Network', system)
 
   def run(generation='sample(b, cfg=2.0)', gen=2.0, z=HALF, **constructor):

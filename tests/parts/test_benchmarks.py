@@ -130,7 +130,7 @@ def test_twins_do_the_same_work(tmp_path):
   assert set(rows) == set(twins.ROWS)
   for name, row in rows.items():
     assert row['params'] == 1, name
-    # The decoder's convolutions multiply less, see `layers.winograd`.
+    # The decoder's convolutions multiply less, see `kernels.cpu.winograd`.
     least = 0.4 if name == 'var.decoder' else 0.95
     assert least < row['more'] < 1.2, name
     assert np.isfinite(row['ratio']), name

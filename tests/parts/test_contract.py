@@ -14,8 +14,9 @@ from arvision import model
 from arvision.feeds.shift import Shift
 from arvision.layouts import grid, masks, sequence
 from arvision.metrics import total
+from arvision.random import Draw
 from arvision.samplers.entity import EntityAR
-from arvision.structs import Cond, Draw, Tokens
+from arvision.structs import Cond, Tokens
 
 BATCH = 2
 
@@ -90,7 +91,7 @@ class Branches(nn.Module):
   def loss(self, z, targets, draw, query):
     return (self.field(z, query)[..., 0] - targets) ** 2, {}
 
-  def sample(self, z, draw, guide, choose, query):
+  def sample(self, z, draw, guide, sampling, query):
     return guide(self.field(z, query))[..., 0].astype(jnp.int32) + 1
 
 

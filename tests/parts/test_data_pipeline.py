@@ -7,11 +7,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from arvision.data.base import DataError, Source
+from arvision.data.base import Source
 from arvision.data.digits import Digits
 from arvision.data.pipeline import Images
 from arvision.data.split import hold_out
 from arvision.data.stream import Order
+from arvision.errors import DataError
 
 
 class Numbers(Source):

@@ -17,7 +17,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from arvision.data import emoji_table
 from arvision.data.arrayrecord import ArrayRecordImages, write_images
-from arvision.data.base import BrokenImage, DataError
+from arvision.data.base import BrokenImage
 from arvision.data.decode import decode, encode
 from arvision.data.digits import Digits
 from arvision.data.emoji import Emoji
@@ -25,6 +25,7 @@ from arvision.data.folder import Folder
 from arvision.data.idx import Idx
 from arvision.data.split import hold_out
 from arvision.data.tfds import Tfds
+from arvision.errors import DataError
 
 
 def picture(height, width, channels, seed=0):

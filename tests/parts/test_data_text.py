@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from arvision.build import ConfigError
-from arvision.data.base import DataError
 from arvision.data.digits import Digits
 from arvision.data.folder import Folder
 from arvision.data.latents import CachedTokens, write_tokens
 from arvision.data.pipeline import Images
 from arvision.data.text import HashedWords, Stored, file_name
+from arvision.errors import ConfigError, DataError
 
 WORDS = HashedWords(length=6, channels=4)
 

@@ -13,10 +13,11 @@ from arvision.feeds.mask import RandomMask
 from arvision.layouts import grid
 from arvision.layouts.base import Step
 from arvision.model import sample
-from arvision.process.choice import Choice
+from arvision.process.logits import LogitsFilter
+from arvision.random import Draw
 from arvision.samplers.base import Known
 from arvision.samplers.masked import Masked
-from arvision.structs import Draw, Tokens, TokenSpec
+from arvision.structs import Tokens, TokenSpec
 from arvision.tasks import assemble
 from tests.configs import ALL
 from tests.laws.test_generators import scrambled
@@ -50,7 +51,7 @@ def test_entities_are_filled_one_after_another(filled):
 
   @functools.partial(jax.jit, static_argnums=0)
   def filled_in(steps, known=None):
-    sampler = Masked(steps=steps, choice=Choice(temperature=0.0))
+    sampler = Masked(steps=steps, logits_filter=LogitsFilter(temperature=0.0))
     return sample(model, params, sampler, inputs, draw, known=known).values
 
   @jax.jit

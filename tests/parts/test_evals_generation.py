@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from arvision.build import ConfigError
 from arvision.data.digits import Digits
 from arvision.data.folder import Folder
 from arvision.data.idx import Idx
 from arvision.data.pipeline import Images
+from arvision.errors import ConfigError
 from arvision.evals.cache import fingerprint, load_or_train
 from arvision.evals.classifier import Recipe
 from arvision.evals.generation import Generation, draw, seen_tokens

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.evals.image import psnr, squared_error, ssim, window_size
 from arvision.evals.protocol import Run, dataset_name, headline, size_name
 from arvision.evals.reconstruction import CodeCounts, Reconstruction

@@ -6,7 +6,8 @@ import pytest
 
 from arvision.feeds import noise
 from arvision.layouts import grid, sequence
-from arvision.structs import Draw, Replay, Tokens
+from arvision.random import Draw, Replay
+from arvision.structs import Tokens
 
 BATCH, CHANNELS = 3, 2
 LAYOUT = grid.cells(4, 4, (2, 2))

@@ -7,7 +7,8 @@ import pytest
 from arvision.feeds.shift import Permuted, Shift
 from arvision.layers.position import Aimed
 from arvision.layouts import grid
-from arvision.structs import Draw, Replay, Tokens
+from arvision.random import Draw, Replay
+from arvision.structs import Tokens
 
 LAYOUT = grid.raster(2, 3, prefix=2)
 ORDER = np.array([[4, 0, 5, 2, 1, 3], [0, 1, 2, 3, 4, 5]])

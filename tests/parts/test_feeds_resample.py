@@ -10,7 +10,8 @@ import pytest
 from arvision.feeds.resample import RandomScales, Resample
 from arvision.layouts.scales import scales
 from arvision.metrics import total
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from tests.configs import ALL
 

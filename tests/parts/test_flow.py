@@ -18,7 +18,8 @@ from arvision.layouts.scales import scales
 from arvision.process import flow
 from arvision.process.counts import ConstantSteps, Falling
 from arvision.process.guidance import Below, Linear
-from arvision.structs import Draw, Query, Tokens
+from arvision.random import Draw
+from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
 from tests.configs import ALL
 

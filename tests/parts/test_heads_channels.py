@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError, build
+from arvision.build import build
+from arvision.errors import ConfigError
 from arvision.heads.channels import Channels
 from arvision.model import sample
-from arvision.process.choice import Choice
 from arvision.process.guidance import Constant
+from arvision.process.logits import LogitsFilter
 from arvision.process.quantiles import boundaries, centres
-from arvision.structs import Draw, Picked, Replay
+from arvision.random import Draw, Picked, Replay
 from arvision.tasks import assemble
 from arvision.tokenizers.levels import Levels
 from tests.configs import ALL
@@ -107,7 +108,7 @@ def draw(numbers=(0, 1)):
 
 def test_the_first_slot_is_another_in_sampling():
   variables, z, _ = made()
-  best = Choice(temperature=0.0)
+  best = LogitsFilter(temperature=0.0)
   wanted = lambda variables, tokens: field(variables, z, tokens).argmax(-1)
   found = drawn(variables, z, best, draw())
   differ = wanted(variables, found) != np.asarray(found)[..., np.array(ORDER)]
@@ -126,10 +127,12 @@ def test_the_first_slot_is_another_in_sampling():
 def test_two_halves_are_merged_at_every_channel():
   variables, z, _ = made()
   both = jnp.concatenate([z, z[::-1]])
-  first = drawn(variables, both, Choice(), draw(), lambda x: jnp.split(x, 2)[0])
-  plain = drawn(variables, z, Choice(), draw())
+  first = drawn(
+    variables, both, LogitsFilter(), draw(), lambda x: jnp.split(x, 2)[0]
+  )
+  plain = drawn(variables, z, LogitsFilter(), draw())
   np.testing.assert_array_equal(first, plain)
-  other = drawn(variables, z, Choice(), draw((2, 0)))
+  other = drawn(variables, z, LogitsFilter(), draw((2, 0)))
   assert (other[0] != plain[0]).any()
 
 

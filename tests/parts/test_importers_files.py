@@ -10,8 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError
-from arvision.data.base import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.importers import families, files, torch_file
 from tests.parity.case import CASES
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from arvision.build import build
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.importers import llamagen, table, var
 from arvision.layers.position import rotations
 from arvision.layouts import masks

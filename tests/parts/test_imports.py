@@ -12,13 +12,15 @@ import arvision
 ROOT = pathlib.Path(arvision.__file__).parent
 CONFIGS = ROOT.parent / 'configs'
 
-_PARTS = ('structs', 'layouts', 'layers', 'process')
+_PARTS = ('structs', 'random', 'layouts', 'kernels', 'layers', 'process')
 _ROOMS = ('tokenizers', 'feeds', 'backbones', 'heads')
 _BEFORE_TASKS = (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'model', 'parallel')
-# A room may import the rooms named here, and itself; `build` and `ranges` are
-# open to all.
+# A room may import the rooms named here, and itself; `build`, `ranges` and `errors`
+# are open to all.
 ALLOWED = {
   'structs': (),
+  'random': (),
+  'errors': (),
   'metrics': (),
   'build': (),
   'ranges': (),
@@ -26,12 +28,13 @@ ALLOWED = {
   'trust': (),
   'parallel': (),
   'layouts': ('structs',),
-  'layers': ('structs', 'layouts', 'parallel'),
-  'process': ('structs', 'layouts', 'layers'),
-  'tokenizers': _PARTS,
+  'kernels': ('layouts', 'parallel'),
+  'layers': ('structs', 'random', 'layouts', 'kernels', 'parallel'),
+  'process': ('structs', 'random', 'layouts', 'layers'),
+  'tokenizers': (*_PARTS, 'parallel'),
   'feeds': _PARTS,
-  'backbones': _PARTS,
-  'heads': _PARTS,
+  'backbones': (*_PARTS, 'parallel'),
+  'heads': (*_PARTS, 'parallel'),
   'samplers': (*_PARTS, *_ROOMS),
   'model': (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'parallel'),
   'data': ('structs', 'parallel'),
@@ -82,7 +85,7 @@ def room(name):
 @pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_rooms_import_what_they_may(path):
   here = path.relative_to(ROOT).with_suffix('').parts[0]
-  allowed = {*ALLOWED[here], here, 'build', 'ranges'}
+  allowed = {*ALLOWED[here], here, 'build', 'ranges', 'errors'}
   tree = ast.parse(path.read_text())
   rooms = {
     room(name) for name in imported(tree) if name.split('.')[0] == 'arvision'

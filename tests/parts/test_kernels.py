@@ -14,9 +14,11 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from arvision.build import build
-from arvision.layers import dense_attention, kernels, traced
-from arvision.layers.dense_attention import dense
-from arvision.layers.kernels import Mask, attention, fused, splash
+from arvision.kernels import attention as kernels
+from arvision.kernels import traced
+from arvision.kernels.attention import AttentionMask, attention, fused, splash
+from arvision.kernels.cpu import attention as dense_attention
+from arvision.kernels.cpu.attention import dense
 from arvision.layouts import grid, masks, scales, sequence
 from tests.configs import GENERATORS
 from tests.multidevice import processes
@@ -31,7 +33,7 @@ LAYOUTS = {
 
 
 def of(layout, valid=None):
-  return Mask(masks.pattern(layout, layout.index), valid)
+  return AttentionMask(masks.pattern(layout, layout.index), valid)
 
 
 def rows(count, heads=2, size=16, dtype=jnp.float32):
@@ -338,15 +340,15 @@ def test_lowers_for_a_tpu(name, monkeypatch):
 
 _SPREAD = """
 import jax, numpy as np
-from arvision.layers.dense_attention import dense
-from arvision.layers.kernels import Mask, attention
+from arvision.kernels.cpu.attention import dense
+from arvision.kernels.attention import AttentionMask, attention
 from arvision.layouts import grid, masks
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 layout = grid.cells(6, 6, (3, 3))
 valid = np.ones((2, 36), bool)
 valid[1, 5] = False
-mask = Mask(masks.pattern(layout, layout.index), valid)
+mask = AttentionMask(masks.pattern(layout, layout.index), valid)
 qkv = jax.random.normal(jax.random.key(0), (3, 2, 4, 36, 8))
 wanted = dense(*qkv, mask.dense())
 place = Placement(make_mesh({'data': 2, 'tensor': 2, 'sequence': 2}))

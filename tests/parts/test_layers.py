@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from arvision.backbones.decoder import CodeInput, Decoder
+from arvision.kernels.attention import attention
 from arvision.layers import stack
 from arvision.layers.attention import Attention, Cache, L2Normed, Scaled
 from arvision.layers.blocks import GELU, AdaLN, ExactGELU, SwiGLU
-from arvision.layers.kernels import attention
 from arvision.layers.norm import LayerNorm, RMSNorm
 from arvision.layers.position import Learned, Rotary, rotate, rotations
 from arvision.layouts import grid, scales

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.tokenizers import adversarial, losses, perceptual
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from arvision.build import ConfigError
 from arvision.commands import common
 from arvision.commands import plan as command
+from arvision.errors import ConfigError
 from arvision.metrics import Term
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import AXES, make_mesh

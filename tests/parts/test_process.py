@@ -6,8 +6,8 @@ import pytest
 
 from arvision.layers.level import as_time
 from arvision.process import counts, flow, guidance, masking
-from arvision.process.choice import Choice
-from arvision.structs import Draw
+from arvision.process.logits import LogitsFilter
+from arvision.random import Draw
 
 
 def kept(choice, logits):
@@ -54,13 +54,13 @@ def test_a_scale_of_one_computes_no_null_half(schedule):
 
 
 def test_top_k_keeps_ties_with_the_kth():
-  assert kept(Choice(top_k=2), [1.0, 3.0, 2.0, 2.0, 0.0]) == [1, 2, 3]
+  assert kept(LogitsFilter(top_k=2), [1.0, 3.0, 2.0, 2.0, 0.0]) == [1, 2, 3]
 
 
 def test_zeros_of_both_signs_are_a_tie():
-  assert kept(Choice(top_k=1), [-0.0, 0.0, -1.0]) == [0, 1]
-  assert kept(Choice(top_k=2), [0.0, 1.0, -0.0, -1.0]) == [0, 1, 2]
-  assert kept(Choice(top_p=0.1), [-0.0, 0.0, -9.0]) == [0, 1]
+  assert kept(LogitsFilter(top_k=1), [-0.0, 0.0, -1.0]) == [0, 1]
+  assert kept(LogitsFilter(top_k=2), [0.0, 1.0, -0.0, -1.0]) == [0, 1, 2]
+  assert kept(LogitsFilter(top_p=0.1), [-0.0, 0.0, -9.0]) == [0, 1]
 
 
 @pytest.mark.parametrize('count', range(7))
@@ -75,14 +75,14 @@ def test_exactly_so_many_are_least_sure(count):
 
 def test_top_p_keeps_the_smallest_set_above_p():
   logits = np.log([0.5, 0.3, 0.15, 0.05])
-  assert kept(Choice(top_p=0.4), logits) == [0]
-  assert kept(Choice(top_p=0.6), logits) == [0, 1]
-  assert kept(Choice(top_p=0.9), logits) == [0, 1, 2]
-  assert kept(Choice(top_p=0.999), logits) == [0, 1, 2, 3]
+  assert kept(LogitsFilter(top_p=0.4), logits) == [0]
+  assert kept(LogitsFilter(top_p=0.6), logits) == [0, 1]
+  assert kept(LogitsFilter(top_p=0.9), logits) == [0, 1, 2]
+  assert kept(LogitsFilter(top_p=0.999), logits) == [0, 1, 2, 3]
 
 
 def test_top_p_always_keeps_the_best():
-  assert kept(Choice(top_p=1e-6), np.log([0.1, 0.2, 0.7])) == [2]
+  assert kept(LogitsFilter(top_p=1e-6), np.log([0.1, 0.2, 0.7])) == [2]
 
 
 @pytest.mark.parametrize('k', [0, 7, 200])
@@ -97,7 +97,7 @@ def test_filters_keep_what_sorted_logits_say(k, p):
   below = np.cumsum(share, -1) / share.sum(-1, keepdims=True)
   first = np.argmax(below > (1 - p if p < 1 else 0), -1)
   cut = np.take_along_axis(ascending, first[..., None], -1)
-  found = np.asarray(Choice(top_k=k, top_p=p).filter(logits))
+  found = np.asarray(LogitsFilter(top_k=k, top_p=p).filter(logits))
   lowest = np.finfo(np.float32).min
   np.testing.assert_array_equal(found, np.where(logits < cut, lowest, logits))
 
@@ -106,10 +106,12 @@ def test_temperature_zero_is_greedy_and_draws_follow_probabilities():
   logits = jnp.log(jnp.array([[0.7, 0.2, 0.1]]))
   rows = jnp.repeat(logits, 4000, 0)
   draw = Draw.create(0, jnp.arange(4000))
-  assert (Choice(temperature=0.0)(rows, draw) == 0).all()
-  share = np.bincount(Choice()(rows, draw), minlength=3) / 4000
+  assert (LogitsFilter(temperature=0.0)(rows, draw) == 0).all()
+  share = np.bincount(LogitsFilter()(rows, draw), minlength=3) / 4000
   np.testing.assert_allclose(share, [0.7, 0.2, 0.1], atol=0.03)
-  cold = np.bincount(Choice(temperature=0.5)(rows, draw), minlength=3) / 4000
+  cold = (
+    np.bincount(LogitsFilter(temperature=0.5)(rows, draw), minlength=3) / 4000
+  )
   wanted = np.array([0.49, 0.04, 0.01]) / 0.54
   np.testing.assert_allclose(cold, wanted, atol=0.03)
 
@@ -118,8 +120,8 @@ def test_temperature_zero_is_greedy_and_draws_follow_probabilities():
   'fields', [{'temperature': -1}, {'top_k': -1}, {'top_p': 1.5}]
 )
 def test_values_outside_of_their_range_are_refused(fields):
-  with pytest.raises(ValueError, match=rf'Choice\.{[*fields][0]}='):
-    Choice(**fields)
+  with pytest.raises(ValueError, match=rf'LogitsFilter\.{[*fields][0]}='):
+    LogitsFilter(**fields)
 
 
 def moved(solver, count, velocity, draw):

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.layers import traced
+from arvision.kernels import traced
+from arvision.kernels.cpu.product import product
 from arvision.layers.dense import Dense
-from arvision.layers.product import product
 from arvision.layers.stack import REMAT
 
 SPECS = {

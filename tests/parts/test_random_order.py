@@ -17,10 +17,11 @@ from arvision.importers import table
 from arvision.layouts import grid
 from arvision.model import sample
 from arvision.process import diffusion
-from arvision.process.choice import Choice
 from arvision.process.counts import ConstantSteps, Falling
+from arvision.process.logits import LogitsFilter
+from arvision.random import Draw, Picked
 from arvision.samplers.random_order import RandomOrder
-from arvision.structs import Draw, Picked, Query, Tokens
+from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
 from arvision.training.released import table_of
 from tests.configs import TINY
@@ -216,7 +217,7 @@ def test_annealed_steps_are_those_of_their_count():
   def drawn(head, query):
     plain = lambda field, level=None: field
     return head.apply(
-      variables, z, some_draw(), plain, Choice(), query, method='sample'
+      variables, z, some_draw(), plain, LogitsFilter(), query, method='sample'
     )
 
   traced = jax.jit(lambda s: drawn(head, query.replace(step=s)))
@@ -229,7 +230,9 @@ def test_annealed_steps_are_those_of_their_count():
 def test_ids_cannot_be_filtered_where_there_are_none():
   head = Diffusion(channels=2, width=16, depth=1)
   with pytest.raises(ValueError, match='latents have no ids'):
-    head.apply({}, None, None, None, Choice(top_k=3), None, method='sample')
+    head.apply(
+      {}, None, None, None, LogitsFilter(top_k=3), None, method='sample'
+    )
 
 
 def test_another_layout_is_refused(mar):

@@ -61,7 +61,7 @@ def seen(case):
     tokens = codec.encode(image)
     return {
       'pass': codec(image),
-      'latent': codec.analyse(image),
+      'latent': codec.encode_latents(image),
       'tokens': tokens,
       'vectors': codec.embed(tokens.values),
       'decoded': codec.decode(tokens),
@@ -130,7 +130,7 @@ def test_bfloat16_computes_close_to_float32():
   module, variables, image = single()
   f = seen(single)['latent']
   rough = VQ(grid=(4, 3), **parts(dtype='bfloat16'))
-  g = run((rough, variables, image), lambda codec, x: codec.analyse(x))
+  g = run((rough, variables, image), lambda codec, x: codec.encode_latents(x))
   assert g.dtype == jnp.float32
   assert 1e-6 < np.abs(f - g).max() < 0.1 * np.abs(f).max()
 
@@ -266,7 +266,7 @@ def test_merge_and_view_are_the_steps_of_the_quantiser():
   grids = pyramid()[0].spec.grids
 
   def f(codec, image):
-    latent = codec.analyse(image)
+    latent = codec.encode_latents(image)
     codes, sums, features = codec.quantize(latent)
     canvas, steps = codec.canvas(2), []
     for s in range(len(grids)):

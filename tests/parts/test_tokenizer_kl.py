@@ -11,11 +11,12 @@ import pytest
 
 from arvision.build import build
 from arvision.configs.mar.tokenizer import kl16
-from arvision.data.base import DataError
+from arvision.errors import DataError
 from arvision.importers import kl as release
 from arvision.importers import table
 from arvision.layers import conv
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks.tokenizer import TrainTokenizer
 from arvision.tokenizers.adversarial import PatchDiscriminator
 from arvision.tokenizers.kl import KL, Gaussian, PatchedKL, PyramidKL
@@ -76,7 +77,7 @@ def test_latents_are_shifted_and_scaled_and_brought_back():
   wanted = (mean.reshape(3, 16, 2) - np.array([1.0, -2.0])) / 4
   np.testing.assert_allclose(tokens.values, wanted, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(codec.latent(tokens), mean, rtol=1e-5, atol=1e-5)
-  image = np.clip(codec.synthesise(mean), -1, 1)
+  image = np.clip(codec.decode_latents(mean), -1, 1)
   np.testing.assert_allclose(codec.decode(tokens), image, atol=1e-5)
 
 

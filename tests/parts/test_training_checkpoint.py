@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from arvision.build import ConfigError
-from arvision.data.base import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.tasks.base import TrainState
 from arvision.training import differences, digests, workdir
 from arvision.training.checkpoint import Checkpoints

@@ -6,8 +6,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from arvision import catalog
-from arvision.build import ConfigError
 from arvision.commands import common, main, train
+from arvision.errors import ConfigError
 
 CONFIG = """
 from ml_collections import ConfigDict

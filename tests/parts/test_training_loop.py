@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.metrics import Mean, Term
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.tasks import assemble
 from arvision.tasks.base import start_ema, update_ema
 from arvision.training import optim, schedule

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.build import ConfigError
+from arvision.errors import ConfigError
 from arvision.training import schedule
 from arvision.training.optim import Optimizer
 from arvision.training.schedule import Clock

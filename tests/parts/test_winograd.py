@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.layers import traced, winograd
+from arvision.kernels import traced
+from arvision.kernels.cpu import winograd
 from arvision.layers.conv import conv
 
 ONE, ZERO = ((1, 1), (1, 1)), ((0, 0), (0, 0))

@@ -18,10 +18,11 @@ from arvision.importers import flexvar as table
 from arvision.importers import llamagen
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.pyramid import PyramidVQ
-from tests.parity.case import Case, captured, imported, nchw, nhwc
+from tests.parity.case import Case, System, captured, imported, nchw, nhwc
 from tests.parity.systems import var
 
 INPUTS = {'label', 'encoder_features'}
@@ -136,7 +137,7 @@ def _sampler(case):
   guidance = config.sampler.guidance
   if run.get('used_llamagen_cfg'):
     guidance.update(scale=guidance.scale - 1, shares=(1.0,) * len(drawn))
-  config.sampler.choice.temperature = 0.0
+  config.sampler.logits_filter.temperature = 0.0
   return build(config.sampler, 'sampler')
 
 
@@ -183,3 +184,8 @@ class _Part:
     return {
       k.removeprefix('vae.'): w for k, w in weights.items() if self.takes(k)
     }
+
+
+SYSTEMS = {
+  'models.flexvar.FlexVAR': System(transformer, INPUTS),
+}

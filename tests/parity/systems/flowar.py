@@ -18,10 +18,11 @@ from arvision.layers.level import as_time
 from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.flow import mix
-from arvision.structs import Query, Replay, Tokens
+from arvision.random import Replay
+from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.kl import PyramidKL
-from tests.parity.case import Case, imported, intermediates, nchw, nhwc
+from tests.parity.case import Case, System, imported, intermediates, nchw, nhwc
 from tests.parity.systems import xar
 from tests.parity.systems.flexvar import Given
 
@@ -201,3 +202,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 def _blocks(stack):
   """(layers, b, n, d) what the blocks of a stack gave."""
   return stack['layers']['block']['__call__'][0][0]
+
+
+SYSTEMS = {
+  'models.flowar.FlowAR': System(transformer, INPUTS),
+}

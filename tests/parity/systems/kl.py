@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from arvision.build import build
 from arvision.configs.mar.tokenizer import kl16
 from arvision.importers import kl as table
-from arvision.structs import Replay, Tokens
-from tests.parity.case import Bound, Case, nchw, nhwc
+from arvision.random import Replay
+from arvision.structs import Tokens
+from tests.parity.case import Bound, Case, System, nchw, nhwc
 
 INPUTS = {'image', 'noise', 'z'}
 # The official encoder attends where an image of this size has so many places
@@ -68,8 +69,13 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   def decode(codec, latent):
     # `decode` clips as pictures want it; the recording is from before.
     tokens = Tokens(codec.scaled(latent.reshape(batch, -1, latent.shape[-1])))
-    return codec.synthesise(codec.latent(tokens))
+    return codec.decode_latents(codec.latent(tokens))
 
   yield 'decoded', nchw(codec(decode, nhwc(io['z'])))
   whole = codec(lambda codec, x: codec(x).image, image)
   yield 'recon_from_mode', nchw(whole)
+
+
+SYSTEMS = {
+  'models.vae.AutoencoderKL': System(tokenizer, INPUTS),
+}

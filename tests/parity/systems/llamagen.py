@@ -19,10 +19,19 @@ from arvision.layers.position import rotations
 from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.vq import VQ
-from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
+from tests.parity.case import (
+  Bound,
+  Case,
+  System,
+  captured,
+  imported,
+  nchw,
+  nhwc,
+)
 from tests.parity.stated import Stated
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
@@ -81,8 +90,8 @@ def set_sampler(config: ConfigDict, case: Case) -> None:
   last = run.get('cfg_interval', -1)
   # The official number counts the tokens after the first.
   config.sampler.guidance.until = last + 2 if last > -1 else None
-  config.sampler.choice.temperature = 0.0
-  config.sampler.choice.top_k = 0
+  config.sampler.logits_filter.temperature = 0.0
+  config.sampler.logits_filter.top_k = 0
 
 
 def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
@@ -223,7 +232,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
     codes = codec.encode(image).values
     quant = codec.embed(codes).reshape(len(image), *grid, -1)
     whole = codec(image)
-    return codec.enc(image), codec.analyse(image), codes, quant, whole
+    return codec.enc(image), codec.encode_latents(image), codes, quant, whole
 
   out, z, codes, quant, whole = codec(encode, nhwc(io['image']))
   yield 'encoder_out', nchw(out)
@@ -237,8 +246,18 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
 
   def decode(codec, values):
     latent = codec.embed(values).reshape(len(values), *grid, -1)
-    return latent, codec.synthesise(latent)
+    return latent, codec.decode_latents(latent)
 
   latent, image = codec(decode, io['rand_idx'])
   yield 'rand_quant', nchw(latent)
   yield 'rand_image', nchw(image)
+
+
+SYSTEMS = {
+  'autoregressive.models.gpt.Transformer(ModelArgs)': System(
+    transformer, INPUTS
+  ),
+  'tokenizer.tokenizer_image.vq_model.VQModel': System(
+    tokenizer, TOKENIZER_INPUTS
+  ),
+}

@@ -17,9 +17,10 @@ from arvision.metrics import total
 from arvision.model import BoundModel
 from arvision.process import diffusion
 from arvision.process.guidance import guide
-from arvision.structs import Query, Replay, Tokens
+from arvision.random import Replay
+from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
-from tests.parity.case import Case, Part, captured, imported, nchw, nhwc
+from tests.parity.case import Case, Part, System, captured, imported, nchw, nhwc
 from tests.parity.stated import Stated
 
 INPUTS = {
@@ -109,7 +110,7 @@ def set_sampler(config: ConfigDict, run: Stated) -> None:
   )
   key = 'end' if name == 'linear' else 'scale'
   config.sampler.guidance[key] = float(run['cfg'])
-  config.sampler.choice.temperature = float(run.get('temperature', 1.0))
+  config.sampler.logits_filter.temperature = float(run.get('temperature', 1.0))
   config.sampler.steps = run['num_iter']
 
 
@@ -306,3 +307,8 @@ def _generation(case, name, run):
   after = np.asarray(known[1]), ~np.asarray(hole[1])
   yield f'{name}_first_iter_latents', after[0][after[1]]
   yield name, latents(case, values.values)
+
+
+SYSTEMS = {
+  'models.mar.MAR': System(transformer, INPUTS),
+}

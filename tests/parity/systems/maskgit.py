@@ -9,7 +9,7 @@ from arvision.build import build
 from arvision.configs.maskgit import parts
 from arvision.importers import maskgit as table
 from arvision.structs import Tokens
-from tests.parity.case import Bound, Case, nchw, nhwc
+from tests.parity.case import Bound, Case, System, nchw, nhwc
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
 
@@ -36,7 +36,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
 
   # Official pixels are in [0, 1].
   def encode(codec, image):
-    return codec.analyse(image), codec.encode(image).values
+    return codec.encode_latents(image), codec.encode(image).values
 
   out, codes = codec(encode, 2 * nhwc(io['image']) - 1)
   yield 'encoder_out', nchw(out)
@@ -46,10 +46,16 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
     grid = codec.spec.grids[0]
     latent = codec.embed(values).reshape(len(values), *grid, -1)
     image = codec.decode(Tokens(values))
-    return latent, (codec.synthesise(latent) + 1) / 2, (image + 1) / 2
+    return latent, (codec.decode_latents(latent) + 1) / 2, (image + 1) / 2
 
   yield 'recon', nchw(codec(decode, io['idx'])[2])
   latent, free, image = codec(decode, jnp.asarray(io['rand_idx']))
   yield 'rand_quant', nchw(latent)
   yield 'decoder_out_unclamped', nchw(free)
   yield 'rand_image', nchw(image)
+
+
+SYSTEMS = {
+  'modeling.titok.PretrainedTokenizer (encoder/decoder/quantize of '
+  'modeling.modules.maskgit_vqgan)': System(tokenizer, TOKENIZER_INPUTS),
+}

@@ -14,9 +14,10 @@ from arvision.importers import nar as table
 from arvision.layouts import masks
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
-from tests.parity.case import Case, Part, captured, imported
+from tests.parity.case import Case, Part, System, captured, imported
 from tests.parity.stated import Stated
 from tests.parity.systems import llamagen
 
@@ -88,3 +89,10 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   scale = scale[layout.entity_of_token]
   found = np.asarray(guide(cond, null, scale[:, None]))[:, layout.order]
   yield 'gen_logits_cfg', llamagen.guided(case, found)
+
+
+SYSTEMS = {
+  'autoregressive.models.gpt.Transformer(ModelArgs) of NAR-images': System(
+    transformer, INPUTS
+  ),
+}

@@ -15,9 +15,10 @@ from arvision.configs.rar import parts
 from arvision.importers import rar as table
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Replay, Tokens
+from arvision.random import Draw, Replay
+from arvision.structs import Tokens
 from arvision.tasks import assemble
-from tests.parity.case import Case, Part, captured, imported
+from tests.parity.case import Case, Part, System, captured, imported
 
 INPUTS = {'idx', 'label', 'orders', 'condition_id', 'none_condition_id'}
 
@@ -125,3 +126,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   null, _ = logits(params, codes, raster, all_)
   temperature = case.generation['randomize_temperature']
   yield 'gen_logits_cfg', guide(cond, null, scale[:, None]) / temperature
+
+
+SYSTEMS = {
+  'modeling.rar.RAR': System(transformer, INPUTS),
+}

@@ -11,7 +11,7 @@ from arvision.configs.maskgit import parts as maskgit_parts
 from arvision.configs.titok import parts as titok_parts
 from arvision.importers import titok as table
 from arvision.structs import Tokens
-from tests.parity.case import Bound, Case, nchw, nhwc
+from tests.parity.case import Bound, Case, System, nchw, nhwc
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
 _HALVES = ('encoder', 'decoder')
@@ -98,7 +98,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'enc_ln_post', enc['norm_post']['__call__'][0]
 
   def encode(codec, image):
-    z = codec.analyse(image)
+    z = codec.encode_latents(image)
     codes = codec.encode(image).values
     return z, codes, codec.embed(codes)[:, None]
 
@@ -111,7 +111,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
 
   def decode(codec, codes):
     latent = codec.embed(codes)[:, None]
-    return (codec.synthesise(latent) + 1) / 2
+    return (codec.decode_latents(latent) + 1) / 2
 
   yield 'recon', nchw(codec(decode, codes))
   yield 'rand_image', nchw(codec(decode, np.asarray(io['rand_idx'])[:, 0]))
@@ -138,3 +138,8 @@ def _captured(codec, image):
 
 def _blocks(half):
   return half['stack']['layers']['block']['__call__'][0][0]
+
+
+SYSTEMS = {
+  'modeling.titok.TiTok': System(tokenizer, TOKENIZER_INPUTS),
+}

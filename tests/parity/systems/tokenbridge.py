@@ -15,9 +15,10 @@ from arvision.configs.tokenbridge import parts
 from arvision.importers import tokenbridge as table
 from arvision.model import BoundModel
 from arvision.process.quantiles import boundaries, centres
-from arvision.structs import Replay, Tokens
+from arvision.random import Replay
+from arvision.structs import Tokens
 from arvision.tasks import assemble
-from tests.parity.case import Case, imported, nchw
+from tests.parity.case import Case, System, imported, nchw
 from tests.parity.systems import mar
 
 INPUTS = {'latent', 'label', 'orders', 'mask'}
@@ -91,7 +92,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
   case.generation.greedy(temperature=0)
   mar.set_sampler(config, case.generation)
-  config.sampler.choice.temperature = 0.0
+  config.sampler.logits_filter.temperature = 0.0
   sampler = build(config.sampler, 'sampler')
   drawn = Replay({'order': io['orders']}, size=batch)
 
@@ -103,3 +104,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   found = generate(params)
   yield 'gen_idx', found
   yield 'gen', nchw(codec.latent(Tokens(found)))
+
+
+SYSTEMS = {
+  'models.tokenbridge.TokenBridge': System(transformer, INPUTS),
+}

@@ -15,12 +15,12 @@ from arvision.configs.var import parts
 from arvision.importers import llamagen as llamagen_table
 from arvision.importers import table
 from arvision.importers import var as var_table
-from arvision.structs import Replay
+from arvision.random import Replay
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.tasks.base import TrainState, start_ema
 from arvision.training.optim import DecayRule, Optimizer
 from arvision.training.schedule import Clock
-from tests.parity.case import Case, Part
+from tests.parity.case import Case, Part, System
 from tests.parity.systems import llamagen, mar, var, xar
 
 INPUTS = {
@@ -287,3 +287,14 @@ def mar_steps(case: Case) -> Iterator[tuple[str, Any]]:
 
 def xar_steps(case: Case) -> Iterator[tuple[str, Any]]:
   return train(case, xar, moment=cells)
+
+
+TRAINING = {
+  name: System(steps, INPUTS, limits)
+  for name, steps in (
+    ('models.var.VAR', var_steps),
+    ('autoregressive.models.gpt.Transformer(ModelArgs)', llamagen_steps),
+    ('models.xar.xAR', xar_steps),
+    ('models.mar.MAR', mar_steps),
+  )
+}

@@ -13,9 +13,9 @@ from arvision.configs import common
 from arvision.configs.titok import parts
 from arvision.importers import titok as table
 from arvision.model import BoundModel
-from arvision.structs import Draw
+from arvision.random import Draw
 from arvision.tasks import assemble
-from tests.parity.case import Case, imported
+from tests.parity.case import Case, System, imported
 
 INPUTS = {'idx', 'label'}
 
@@ -87,7 +87,7 @@ def _set_sampler(config, run):
   # A temperature for all logits of a step changes no order of theirs.
   run.ignore('softmax_temperature_annealing')
   config.sampler.steps = run['num_sample_steps']
-  config.sampler.choice.temperature = 0.0
+  config.sampler.logits_filter.temperature = 0.0
   config.sampler.guidance = _guidance(run)
 
 
@@ -110,3 +110,8 @@ def _guidance(run) -> ConfigDict:
     scale=float(scale),
     power=float(run['guidance_scale_pow']),
   )
+
+
+SYSTEMS = {
+  'modeling.maskgit.UViTBert': System(transformer, INPUTS),
+}

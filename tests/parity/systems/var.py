@@ -17,10 +17,19 @@ from arvision.importers import var as table
 from arvision.layers import conv
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.structs import Draw, Tokens
+from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.residual import MultiScaleVQ, phi_index
-from tests.parity.case import Bound, Case, captured, imported, nchw, nhwc
+from tests.parity.case import (
+  Bound,
+  Case,
+  System,
+  captured,
+  imported,
+  nchw,
+  nhwc,
+)
 from tests.parity.stated import Stated
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
@@ -136,7 +145,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   greedy(case)
   codec = tokenizer_of(_tokenizer_case(case))
   config.sampler.guidance.end = 1 + case.generation['cfg']
-  config.sampler.choice.temperature = 0.0
+  config.sampler.logits_filter.temperature = 0.0
   sampler = build(config.sampler, 'sampler')
 
   @jax.jit
@@ -209,7 +218,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   image = nhwc(io['image'])
 
   def encode(codec, image):
-    f = codec.analyse(image)
+    f = codec.encode_latents(image)
     codes, sums, _ = codec.quantize(f)
     return codec.enc(image), f, jnp.concatenate(codes, 1), jnp.stack(sums, 1)
 
@@ -224,7 +233,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
     total = codec.total(Tokens(values))
     return {
       'total': total,
-      'unclamped': codec.synthesise(total),
+      'unclamped': codec.decode_latents(total),
       'recon': codec.decode(Tokens(values)),
       'recon_scale1': codec.decode(Tokens(values[:, :two])),
       'views': _views(codec, values),
@@ -242,3 +251,9 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   scales, convs = len(codec.module.scales), codec.module.phi_share
   chosen = [phi_index(s, scales, convs or scales) for s in range(scales)]
   yield 'phi_index', np.array(chosen)
+
+
+SYSTEMS = {
+  'models.var.VAR': System(transformer, INPUTS),
+  'models.vqvae.VQVAE': System(tokenizer, TOKENIZER_INPUTS),
+}

@@ -19,9 +19,10 @@ from arvision.layers.level import as_time
 from arvision.metrics import total
 from arvision.model import BoundModel, sample
 from arvision.process.guidance import guide
-from arvision.structs import Replay, Tokens, TokenSpec
+from arvision.random import Replay
+from arvision.structs import Tokens, TokenSpec
 from arvision.tasks import assemble
-from tests.parity.case import Case, captured, imported, nchw, nhwc
+from tests.parity.case import Case, System, captured, imported, nchw, nhwc
 from tests.parity.stated import Stated
 
 INPUTS = {
@@ -239,3 +240,8 @@ def _second_cell(model, sampler, inputs, draw, codec, params, values):
     velocity = guide(*jnp.split(field, 2), scale)
     x = sampler.solver(x, velocity, levels[i], levels[i + 1], own.fold(i))
   return jnp.stack(found)
+
+
+SYSTEMS = {
+  'models.xar.xAR': System(transformer, INPUTS),
+}

@@ -49,7 +49,7 @@ class Position:
 
 
 @dataclasses.dataclass
-class Between:
+class Hooks:
   """Log, held-out figures, pictures and checkpoints of a run.
 
   Attributes:

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.build import Checked
+from arvision.random import Draw
 from arvision.ranges import Natural, Share, Temperature
-from arvision.structs import Draw
 
 _HIDDEN = jnp.finfo(jnp.float32).min
 _SIGN = np.uint32(1 << 31)
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice(Checked):
+class LogitsFilter(Checked):
   """Filters in the order of VAR and LlamaGen, then one draw.
 
   Attributes:

@@ -15,7 +15,7 @@ INNER = ('act_batch', 'act_length', 'act_mlp')
 MODULATION = ('act_batch', 'act_length', None, 'act_embed')
 
 
-def spread(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
+def constrain(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
   """x, its axes spread as the rules in scope say; x itself without a mesh.
 
   An axis whose size the mesh does not divide is padded by the compiler. One
@@ -39,7 +39,7 @@ def spread(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
-def deal(x: jax.Array, rows: Any) -> jax.Array:
+def gather_rows(x: jax.Array, rows: Any) -> jax.Array:
   """x (b, s, ...) -> (b, n, ...): to every slot its row of a few.
 
   What comes out is whole along the slots. Spread over them, with padding, the
@@ -51,7 +51,7 @@ def deal(x: jax.Array, rows: Any) -> jax.Array:
     rows: (n,) numbers of rows.
   """
   names = ('act_batch', *(None,) * (x.ndim - 2), 'act_embed')
-  return spread(x[:, rows], names)
+  return constrain(x[:, rows], names)
 
 
 def _fitting(mesh, axes, size):

@@ -1,7 +1,7 @@
 """Attention: one entry, and the kernels that it chooses among.
 
     dense    softmax(q kᵀ + mask) v as written; the reference, any mask. By parts
-             on a CPU, see `layers.dense_attention`
+             on a CPU, see `kernels.cpu.attention`
     splash   TPU: block-sparse, skips the blocks that the mask hides
     cudnn    GPU: fused, never holds the weights
 
@@ -22,10 +22,10 @@ from absl import logging
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
-from arvision.layers import traced
-from arvision.layers.dense_attention import dense, dense_by_parts
-from arvision.layers.spread import spread
+from arvision.kernels import traced
+from arvision.kernels.cpu.attention import dense, dense_by_parts
 from arvision.layouts.masks import Pattern
+from arvision.parallel.constrain import constrain
 
 KERNELS = ('auto', 'dense', 'splash', 'cudnn')
 
@@ -35,7 +35,7 @@ FEW_ROWS = 256
 
 
 @flax.struct.dataclass
-class Mask:
+class AttentionMask:
   """Who may see whom among rows that see one another, not as an array.
 
   Attributes:
@@ -68,7 +68,7 @@ def attention(
   Args:
     q: (b, h, n, k), scaled already.
     k, v: (b, h, m, k).
-    mask: a `Mask` of n = m rows; or bool, broadcastable to (b, h, n, m), True =
+    mask: a `AttentionMask` of n = m rows; or bool, broadcastable to (b, h, n, m), True =
       may attend, which only `dense` takes.
     drop: what is done to the weights of the sum, or None; only `dense` takes it.
     kernel: 'auto', or the name of a kernel, taken wherever mask and drop let it.
@@ -85,11 +85,13 @@ def attention(
   if name == 'cudnn':
     return fused(q, k, v, mask)
   # Queries stay where their slots are; every device has all keys.
-  k, v = (spread(x, ('act_batch', 'act_heads', None, 'act_kv')) for x in (k, v))
-  seen = mask.dense() if isinstance(mask, Mask) else mask
+  k, v = (
+    constrain(x, ('act_batch', 'act_heads', None, 'act_kv')) for x in (k, v)
+  )
+  seen = mask.dense() if isinstance(mask, AttentionMask) else mask
   if drop is not None or not traced.on_cpu() or not _is_alone():
     return dense(q, k, v, seen, drop)
-  pattern = mask.pattern if isinstance(mask, Mask) else None
+  pattern = mask.pattern if isinstance(mask, AttentionMask) else None
   return dense_by_parts(q, k, v, seen, pattern)
 
 
@@ -100,7 +102,7 @@ def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
       f"config.backbone.attention.kernel='{kernel}': wanted one of "
       f'{", ".join(KERNELS)}'
     )
-  if drop is not None or not isinstance(mask, Mask):
+  if drop is not None or not isinstance(mask, AttentionMask):
     return 'dense'
   platform, device = traced.devices()
   refused = {
@@ -234,7 +236,12 @@ def _splash_refuses(platform):
 
 
 def splash(
-  q, k, v, mask: Mask, interpret: bool = False, block: int | None = None
+  q,
+  k,
+  v,
+  mask: AttentionMask,
+  interpret: bool = False,
+  block: int | None = None,
 ) -> jax.Array:
   """Block-sparse attention, on every device for its examples and heads.
 
@@ -330,7 +337,9 @@ def _cudnn_refuses(q, mask, platform, device):
   return ''
 
 
-def fused(q, k, v, mask: Mask, implementation: str = 'cudnn') -> jax.Array:
+def fused(
+  q, k, v, mask: AttentionMask, implementation: str = 'cudnn'
+) -> jax.Array:
   """Fused attention of `jax.nn`; see `attention`.
 
   Args:

@@ -11,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from arvision.layers.product import product
+from arvision.kernels.cpu.product import product
 from arvision.layouts.masks import Pattern
 
 # Bytes of float32 logits: where all together have more than the first number, as

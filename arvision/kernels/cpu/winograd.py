@@ -22,8 +22,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from arvision.layers import traced
-from arvision.layers.product import product
+from arvision.kernels import traced
+from arvision.kernels.cpu.product import product
 
 _NUMBERS = ('NHWC', 'HWIO', 'NHWC')
 

@@ -7,7 +7,7 @@ from arvision.ranges import AtLeast0, Few, Width
 from arvision.structs import Template
 
 
-class Halves(Decoder):
+class EncoderDecoder(Decoder):
   """`depth` layers, a norm and a linear map, and `second_depth` layers.
 
   Both halves have the same mask and condition. The official code calls them

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from arvision.layers import traced
+from arvision.kernels import traced
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
