@@ -44,10 +44,11 @@ class Stated(Mapping[str, Any]):
     raise NotCompared(f'{self.section}.{key} is not stated')
 
   def __iter__(self) -> Iterator[str]:
-    return iter({**(self.defaults or {}), **self._options})
+    yield from self._options
+    yield from (k for k in self.defaults or () if k not in self._options)
 
   def __len__(self) -> int:
-    return len(list(iter(self)))
+    return sum(1 for _ in self)
 
   def __contains__(self, key: object) -> bool:
     return key in self._options or key in (self.defaults or ())

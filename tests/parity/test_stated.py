@@ -107,7 +107,12 @@ def test_generations_are_read_from_text_and_keys():
     'd': 1.5,
     'steps': 3,
   }
+  runs = generations({'function': text, 'a': [1, 2], 'steps': 3})
+  assert len(runs['gen_more']) == 6  # which reads none of them
   assert runs['gen_more']['d'] == 2 and runs['gen_more']['steps'] == 3
+  assert runs['gen_more'].unread == []
+  unread = ['argument_1', 'a', 'b', 'c', 'd']
+  assert runs['gen'].unread == [f'generation.{k}' for k in unread]
   with pytest.raises(NotCompared, match=r'generation.d is 1.5 and 2'):
     generations({'function': text, 'd': 2})
 

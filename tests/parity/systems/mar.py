@@ -1,6 +1,5 @@
 """MAR: latents in random order, each by diffusion."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +18,7 @@ from arvision.model import BoundModel
 from arvision.process import diffusion
 from arvision.process.guidance import guide
 from arvision.random import Replay
-from arvision.structs import Query, Tokens, TokenSpec
+from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, System, captured, imported, nchw, nhwc
 from tests.parity.stated import Stated
@@ -294,7 +293,7 @@ def _generation(case, name, run):
 
   @jax.jit
   def generate(params):
-    bound = BoundModel(model, {'params': params}, Latents(model.head.channels))
+    bound = BoundModel(model, {'params': params}, codec_of(case))
     return sampler.run(bound, {'label': io['label']}, drawn, batch)
 
   values, known, hole = generate(params)
@@ -308,17 +307,6 @@ def _generation(case, name, run):
   after = np.asarray(known[1]), ~np.asarray(hole[1])
   yield f'{name}_first_iter_latents', after[0][after[1]]
   yield name, latents(case, values.values)
-
-
-@dataclasses.dataclass(frozen=True)
-class Latents:
-  """In the place of a tokenizer: says how wide its tokens are."""
-
-  channels: int
-
-  @property
-  def spec(self) -> TokenSpec:
-    return TokenSpec(0, self.channels, self.channels, ())
 
 
 SYSTEMS = {
