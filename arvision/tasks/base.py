@@ -235,6 +235,8 @@ def accumulate(
     gradient, metrics with 'loss' among them, and the sums of `aux`.
   """
 
+  size = jax.tree.leaves(rows)[0].shape[0]
+
   def loss(params, part, divisors=None):
     found = objective(params, part)
     means = {k: term.mean for k, term in found.minimised.items()}
@@ -243,13 +245,18 @@ def accumulate(
     value = sum(
       term.scale * means[k].compute() for k, term in found.minimised.items()
     )
-    return value, (found.measured, found.aux)
+    return size * value, (found.measured, found.aux)
 
   gradient = jax.grad(loss, has_aux=True)
+
+  def mean(total):
+    result, (metrics, aux) = total
+    # Divided here and not in `loss`: with an operation between the sum over
+    # devices and the norm, the compiler cuts a gradient as its parameter.
+    return jax.tree.map(lambda g: g / size, result), metrics, aux
+
   if pieces == 1:
-    result, (metrics, aux) = gradient(params, rows)
-    return result, metrics, aux
-  size = jax.tree.leaves(rows)[0].shape[0]
+    return mean(gradient(params, rows))
   if size % pieces:
     raise ValueError(
       f'batch of {size} cannot be cut into {pieces} equal pieces; change '
@@ -276,8 +283,7 @@ def accumulate(
     return {k: term.mean.weight for k, term in terms.items()}
 
   divisors = added(weights)
-  result, (metrics, aux) = added(lambda part: gradient(params, part, divisors))
-  return result, metrics, aux
+  return mean(added(lambda part: gradient(params, part, divisors)))
 
 
 def start_ema(params: Any, decays: tuple[float, ...]) -> dict[str, Any]:
