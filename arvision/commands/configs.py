@@ -5,11 +5,16 @@ import itertools
 
 from arvision import catalog
 from arvision.commands import common
+from arvision.errors import ConfigError
 
 
 def main(argv: list[str]) -> int:
   """`arvision configs`: prints names, variants, commands and costs."""
-  common.parse(parser(), argv)
+  _, overrides = common.parse(parser(), argv)
+  if overrides:
+    raise ConfigError(
+      f"'--config.{overrides[0]}': arvision config shows a config with changes"
+    )
   papers = catalog.papers()
   found = itertools.groupby(catalog.entries(), lambda entry: entry.paper)
   for folder, entries in found:
