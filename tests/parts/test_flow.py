@@ -15,6 +15,7 @@ from arvision.heads.flow import TokenFlow
 from arvision.layers.level import as_time
 from arvision.layers.stack import unstack
 from arvision.layouts.scales import scales
+from arvision.metrics import total
 from arvision.process import flow
 from arvision.process.counts import ConstantSteps, Falling
 from arvision.process.guidance import Below, Linear
@@ -220,18 +221,19 @@ def test_the_loss_sums_scales_by_their_area():
   def loss(tokens, weight=None):
     rows = jnp.arange(len(tokens))
     args = (Tokens(tokens), {'label': rows}, Draw.create(0, rows), codec)
-    call = {'weight': weight, 'train': False, 'method': 'loss'}
+    call = {'weight': weight, 'train': False, 'method': 'losses'}
     return model.apply({'params': params}, *args, **call)
 
-  total, (divisor, metrics) = loss(tokens[:2])
+  terms, metrics = loss(tokens[:2])
+  whole = total(terms).compute()
   grids = model.layout.grids
   area = np.array([h * w for h, w in grids])
-  assert divisor == 2 * area[-1]
-  means = [metrics[f'loss/step_{s}'] / divisor for s in range(len(grids))]
+  assert terms['tokens'].mean.weight == 2 * area[-1]
+  means = [metrics[f'loss/step_{s}'].compute() for s in range(len(grids))]
   wanted = np.sum(np.array(means) * area / area[-1])
-  np.testing.assert_allclose(total / divisor, wanted, rtol=1e-5)
-  padded, (other, _) = loss(tokens, jnp.array([1.0, 1, 0]))
-  np.testing.assert_allclose(padded / other, total / divisor, rtol=1e-5)
+  np.testing.assert_allclose(whole, wanted, rtol=1e-5)
+  padded, _ = loss(tokens, jnp.array([1.0, 1, 0]))
+  np.testing.assert_allclose(total(padded).compute(), whole, rtol=1e-5)
 
 
 # A flow of every token by itself

@@ -17,6 +17,7 @@ from arvision.process.guidance import Constant
 from arvision.process.logits import LogitsFilter
 from arvision.process.quantiles import boundaries, centres
 from arvision.random import Draw, Picked, Replay
+from arvision.structs import Query
 from arvision.tasks import assemble
 from arvision.tokenizers.levels import Levels
 from tests.configs import ALL
@@ -79,12 +80,12 @@ def made():
     jax.random.key(2), (BATCH, TOKENS, 4), 0, LEVELS, jnp.int32
   )
   init = functools.partial(head().init, method='field')
-  shapes = jax.eval_shape(init, jax.random.key(0), z, tokens)
+  shapes = jax.eval_shape(init, jax.random.key(0), z, Query(tokens))
   return scrambled(nn.unbox(shapes), 0.5), z, tokens
 
 
 def field(variables, z, tokens):
-  return np.asarray(head().apply(variables, z, tokens, method='field'))
+  return np.asarray(head().apply(variables, z, Query(tokens), method='field'))
 
 
 def test_a_channel_sees_z_and_the_channels_before_it():
@@ -137,21 +138,23 @@ def test_two_halves_are_merged_at_every_channel():
 
 
 def test_an_order_of_other_channels():
+  _, z, tokens = made()
   with pytest.raises(ValueError, match=r'config\.head\.order'):
     jax.eval_shape(
       functools.partial(head(order=(0, 1, 2, 2)).init, method='field'),
       jax.random.key(0),
-      *made()[1:],
+      z,
+      Query(tokens),
     )
 
 
 def test_dropout_is_on_where_there_is_a_key():
   variables, z, tokens = made()
   net = head(dropout=0.5)
-  plain = net.apply(variables, z, tokens, method='field')
+  plain = net.apply(variables, z, Query(tokens), method='field')
   np.testing.assert_allclose(plain, field(variables, z, tokens), atol=1e-6)
   rngs = {'dropout': jax.random.key(0)}
-  dropped = net.apply(variables, z, tokens, rngs=rngs, method='field')
+  dropped = net.apply(variables, z, Query(tokens), rngs=rngs, method='field')
   assert np.abs(plain - dropped).max() > 1e-2
 
 

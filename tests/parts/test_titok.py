@@ -110,10 +110,11 @@ def test_bert_is_that_of_torch():
 
   @jax.jit
   def logits(params):
-    slots = bound.shown(jnp.asarray(ids), hole)
+    step = ours.layout.runs[0].step(0)
+    slots = bound.feed_slots(jnp.asarray(ids), step, hole)
     cond = bound.condition({'label': label}, null)
     z, _ = bound.read(slots, cond, None, ours.layout.readout)
-    return bound.field(z, slots)
+    return bound.field(z, bound.query(slots, ours.layout.readout))
 
   with jax.default_matmul_precision('highest'):
     np.testing.assert_allclose(logits(params), wanted, atol=2e-5)
