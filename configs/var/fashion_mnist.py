@@ -3,7 +3,7 @@
     arvision train --config=configs/var/fashion_mnist.py \\
       --workdir=runs/var/fashion_mnist
 
-Train the tokenizer first (`fashion_mnist_tokenizer.py`). The README has what
+Train the tokenizer first (`fashion_mnist_tokenizer.py`). docs/experiments.md has what
 `arvision eval` says of it.
 
 Cost: 23 minutes on two cores of an AMD EPYC with other work beside it.
