@@ -1,5 +1,6 @@
 """What the train loop knows of a task, and what tasks share."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -100,7 +101,7 @@ class Objective:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class GradientTask:
+class GradientTask(abc.ABC):
   """Takes the optimizer steps of a task; a subclass states its objective.
 
   Attributes:
@@ -123,10 +124,11 @@ class GradientTask:
 
   # ------------------------------------------------- what a subclass states
 
+  @abc.abstractmethod
   def fresh(self, key: jax.Array) -> Any:
     """The parameters that training starts with."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def objective(
     self, params: Any, state: TrainState, rows: Batch, draw: Draw
   ) -> Objective:
@@ -138,7 +140,6 @@ class GradientTask:
       rows: see `rows`; 'row' (b,) is where each example is in the global batch.
       draw: keys of these examples.
     """
-    raise NotImplementedError
 
   def rows(self, state: TrainState, batch: Batch) -> Batch:
     """Arrays of a batch that `objective` reads; their leading axis is cut."""
