@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
+from arvision import atomic
 from arvision.data import partial
 from arvision.errors import ConfigError
 
@@ -116,14 +117,8 @@ def write_text(path: pathlib.Path, text: str, flag: str = '--workdir') -> None:
   Raises:
     ConfigError: the system refused to write.
   """
-  new = path.with_name(f'.{path.name}.{os.getpid()}')
-  with writing(path, flag):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-      new.write_text(text, encoding='utf-8')
-      new.replace(path)
-    finally:
-      new.unlink(missing_ok=True)
+  with writing(path, flag), atomic.whole(path) as new:
+    new.write_text(text, encoding='utf-8')
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from absl import logging
 from flax import traverse_util
 
+from arvision import atomic
 from arvision.data.base import Data
 from arvision.evals.classifier import Classifier, Recipe
 from arvision.parallel import host
@@ -92,18 +92,8 @@ def folder_of(folder: str | os.PathLike | None) -> pathlib.Path:
 def _save(path, classifier):
   flat = traverse_util.flatten_dict(classifier.variables, sep='/')
   facts = {'accuracy': classifier.accuracy, 'seconds': classifier.seconds}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  # A reader never sees half a file, however this process ends.
-  with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-    new = pathlib.Path(file.name)
-    try:
-      np.savez(file, facts=json.dumps(facts), **flat)
-      file.flush()
-      new.chmod(0o644)  # temporary files are private
-      new.replace(path)
-    except BaseException:
-      new.unlink(missing_ok=True)
-      raise
+  with atomic.whole(path) as new, new.open('wb') as file:
+    np.savez(file, facts=json.dumps(facts), **flat)
 
 
 def _load(path, network):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from arvision import atomic
 from arvision.build import suggest
 from arvision.errors import ConfigError, DataError
 from arvision.importers import safetensors_file, torch_file
@@ -78,12 +79,10 @@ def write(
     raise ConfigError(
       f"'{path}': wanted a file name that ends in {', '.join(SUFFIXES)}"
     )
-  path.parent.mkdir(parents=True, exist_ok=True)
   if path.suffix == '.safetensors':
-    partial = path.with_name(f'{path.name}.partial')
     plain = {k: np.ascontiguousarray(v) for k, v in weights.items()}
-    safetensors.numpy.save_file(plain, partial)
-    partial.replace(path)
+    with atomic.whole(path) as new:
+      safetensors.numpy.save_file(plain, new)
     return
   tree: Any = weights
   for name in reversed(wrapping.split('.') if wrapping else []):

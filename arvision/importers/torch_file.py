@@ -7,7 +7,6 @@ pickle is ever called, see `torch_pickle`. Neither direction needs torch.
 Source: the format of pytorch/pytorch, torch/serialization.py.
 """
 
-import contextlib
 import os
 import struct
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from arvision import atomic
 from arvision.errors import DataError
 from arvision.importers.tensors import Span, Storage
 from arvision.importers.torch_objects import STORAGES, Objects
@@ -191,21 +191,15 @@ def write(path: str | os.PathLike, tree: Any) -> None:
     path: of the file; it appears whole or not at all.
     tree: nested dicts, lists and tuples of arrays, numbers and text.
   """
-  partial = f'{os.fspath(path)}.partial'
   arrays: list[np.ndarray] = []
   body = b'\x80\x02' + _pickled(tree, arrays) + b'.'
-  try:
-    with zipfile.ZipFile(partial, 'w', zipfile.ZIP_STORED) as archive:
-      archive.writestr('archive/data.pkl', body)
-      archive.writestr('archive/byteorder', 'little')
-      for i, array in enumerate(arrays):
-        little = array.astype(array.dtype.newbyteorder('<'))
-        archive.writestr(f'archive/data/{i}', little.tobytes())
-      archive.writestr('archive/version', '3\n')
-    os.replace(partial, path)
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(partial)
+  with atomic.whole(path) as new, zipfile.ZipFile(new, 'w') as archive:
+    archive.writestr('archive/data.pkl', body)
+    archive.writestr('archive/byteorder', 'little')
+    for i, array in enumerate(arrays):
+      little = array.astype(array.dtype.newbyteorder('<'))
+      archive.writestr(f'archive/data/{i}', little.tobytes())
+    archive.writestr('archive/version', '3\n')
 
 
 def _pickled(value, arrays) -> bytes:

@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from arvision import atomic
 from arvision.plan import topology as topologies
 from arvision.plan.chips import Chip
 from arvision.plan.predict import EFFICIENCY, EXPOSED, Prediction, predict
@@ -92,10 +93,8 @@ class Plan:
 
   def save(self, path: pathlib.Path) -> None:
     """Writes JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(dataclasses.asdict(self), indent=1))
-    part.replace(path)
+    with atomic.whole(path) as new:
+      new.write_text(json.dumps(dataclasses.asdict(self), indent=1))
 
   @classmethod
   def load(cls, path: pathlib.Path) -> 'Plan':

@@ -2,11 +2,12 @@
 
 import math
 import os
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from arvision import atomic
 
 # Shorter sides are blown up to at least this many pixels.
 LEGIBLE = 48
@@ -117,8 +118,5 @@ def save(path: str | os.PathLike, picture: np.ndarray) -> None:
   """
   if picture.shape[2:] == (1,):
     picture = picture[..., 0]
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_suffix('.tmp')
-  Image.fromarray(picture).save(new, format='PNG')
-  new.replace(path)
+  with atomic.whole(path) as new:
+    Image.fromarray(picture).save(new, format='PNG')

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from arvision import trust
+from arvision import atomic, trust
 from arvision.errors import ConfigError
 
 CONFIG = 'config.json'
@@ -122,10 +122,9 @@ def check_blocks(config: ConfigDict, workdir: str | os.PathLike) -> None:
 
 def save_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
   """Writes config.json, whole or not at all."""
-  path = pathlib.Path(workdir) / CONFIG
-  new = path.with_suffix('.tmp')
-  new.write_text(json.dumps(to_json(config), indent=2) + '\n')
-  new.replace(path)
+  text = json.dumps(to_json(config), indent=2) + '\n'
+  with atomic.whole(pathlib.Path(workdir) / CONFIG) as new:
+    new.write_text(text)
 
 
 def saved_steps(workdir: str | os.PathLike) -> list[int]:

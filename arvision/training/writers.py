@@ -16,6 +16,7 @@ import numpy as np
 import tqdm
 from clu import parameter_overview
 
+from arvision import atomic
 from arvision.training import pictures
 from arvision.training.workdir import LOG
 
@@ -39,15 +40,13 @@ def cut_log(path: pathlib.Path, step: int) -> None:
   """Removes the lines of a JSONL after a step, and what is no line of one."""
   if not path.exists():
     return
-  new = path.with_suffix('.tmp')
-  new.write_bytes(
-    b''.join(
-      text + b'\n'
-      for text, numbers in _lines(path)
-      if numbers is not None and numbers['step'] <= step
-    )
-  )
-  new.replace(path)
+  kept = [
+    text + b'\n'
+    for text, numbers in _lines(path)
+    if numbers is not None and numbers['step'] <= step
+  ]
+  with atomic.whole(path) as new:
+    new.write_bytes(b''.join(kept))
 
 
 def _lines(path):
