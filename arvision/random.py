@@ -132,14 +132,14 @@ class Replay:
 
 @flax.struct.dataclass
 class Picked:
-  """Draws for some tokens of every example, as they are drawn for all.
+  """The random numbers of some tokens, as if all tokens had been drawn.
 
-  What is drawn for a token then depends on where it lies and not on the others
-  that are drawn with it.
+  The numbers of a token depend on its place alone, and not on which other tokens
+  are sampled in the same step.
 
   Attributes:
-    draw: a `Draw` or a `Replay`; what is drawn has a row for every token.
-    place: (b, m) int32 raster numbers of the tokens.
+    draw: a `Draw` or a `Replay`, which draws numbers for all tokens.
+    place: (b, m) int32 raster indices of the tokens that are picked.
     tokens: static; of an example.
   """
 

@@ -4,10 +4,10 @@ from arvision.backbones.decoder import Decoder
 
 
 class Skips(Decoder):
-  """`depth` // 2 layers, one in the middle, and as many again.
+  """U-ViT long skips: layer L - i concatenates the output of layer i.
 
-  Every layer after the middle is given a linear map of its input and of what
-  the layer gave that lies as far before the middle. Nothing is cached.
+  A linear map takes the concatenation back to the width. There are `depth` // 2
+  layers, one in the middle, and `depth` // 2 more. It has no cache.
 
   Source: arXiv 2209.12152; bytedance/1d-tokenizer, UViTBert.
   """

@@ -105,11 +105,11 @@ class RandomScales(Resample):
     groups: (sides or (height, width) of scales, how many of them are drawn).
     usual: scales that are taken instead with probability `usual_share`.
     usual_share: see there.
-    thin: with a number x in [0, 1) drawn, one scale is dropped for every entry
-      that x exceeds, but not the last.
+    thin: thresholds. A uniform number is drawn, and one scale other than the
+      last is dropped for every threshold below it.
     kept: the smallest scales that are never dropped.
-    budget: rows; while the scales have more tokens, one of the largest four
-      is dropped.
+    budget: slots of the compiled program. While the scales of a list have more
+      tokens, one of its four largest is dropped.
   """
 
   groups: tuple[tuple[tuple, Few], ...] = ()

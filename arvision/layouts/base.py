@@ -87,10 +87,10 @@ class Layout:
       Slots before the first step stay visible.
     longest: entities a scanned run may hold. Shorter runs see fewer empty
       slots of the cache and compile more programs.
-    pad_to: steps after the first have this many slots and tokens, so that
-      entities of different sizes share a scanned run. A smaller entity takes
-      in the slots beside its own, which it neither sees nor reads if they are
-      later ones; tokens are padded with -1.
+    pad_to: pads every step after the first to this many slots and tokens, so
+      that entities of different sizes share a scanned run. The slots of a
+      smaller entity are padded with neighbouring slots: later ones are neither
+      seen nor read, earlier ones are computed again. Tokens are padded with -1.
   """
 
   prefix: Natural

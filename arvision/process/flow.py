@@ -100,11 +100,11 @@ class Euler:
 
 @dataclasses.dataclass(frozen=True)
 class TwoSpeeds(Checked, Euler):
-  """Along the velocity: half of the steps down to `knee`, then smaller ones.
+  """Euler's method with two step sizes, large above `knee` and small below.
 
-  The first of the smaller ones begins at `after`. An odd count takes one step
-  less than it says. Counts in `even` have equal steps, so the count alone
-  changes from one family of levels to the other.
+  Half of the steps go from level 1 to `knee`, and the other half from `after` to 0.
+  An odd count takes one step less. Counts that are listed in `even` have equal
+  steps instead, as in the official sampler, which switches by the count alone.
 
   Source: OliverRensu/FlowAR, its Euler sampler.
 

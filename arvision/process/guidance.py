@@ -81,8 +81,9 @@ class Linear(Checked):
   Attributes:
     end: scale at the end.
     start: scale at the first step.
-    over: steps until `end` is reached; None: it is at the last. As many as there
-      are steps in all: not quite at the last (TiTok).
+    over: number of steps after which `end` is reached; None: steps - 1, so that
+      the last step has `end`. With `over` = steps (TiTok) the last step stays
+      below it.
   """
 
   end: Guidance

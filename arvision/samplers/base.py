@@ -118,8 +118,8 @@ class Sampler(Checked, abc.ABC):
       if len(numbers) == 1:
         carry, told = advance(carry, run.step(numbers[0]), plan)
       else:
-        # A loop that reads a part of what it carries would copy it all: what it
-        # sees is cut out before, and put back after.
+        # XLA copies a loop's whole carry if the loop reads a part of it. So the
+        # visible part of the cache is cut out before the scan, and put back after.
         state, whole = carry
         cut = _caches(lambda cache, run=run: cache.first(run.extent), whole)
         (state, cut), told = jax.lax.scan(

@@ -22,9 +22,9 @@ class RandomOrder(Filling):
   Masked tokens do not enter the network, so a step is as long as what is known.
   Steps share a compiled program with others of about the same length.
 
-  `guidance` runs over tokens, not over steps: it is asked for the scale at s
-  known tokens of all, once the step is done, so that `Linear` follows the share
-  of what is known. The last step has the scale of one token less.
+  The guidance schedule is a function of the number of known tokens, not of the
+  step: `Linear` grows with the share of tokens that are known after the step. The
+  last step uses the scale for one token less than all.
 
   A head is given z of the tokens that a step samples, and of its query the step
   alone.

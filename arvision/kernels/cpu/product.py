@@ -32,19 +32,21 @@ def product(spec: str, a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
   return _einsum(spec, a, b.astype(dtype))
 
 
-# From so many rows on a CPU without units for bfloat16 gains by float32 copies of
-# what is stored in bfloat16: 12.5 ms become 9.8, and 1.5 become 2.8 for 8 rows.
+# A CPU without bfloat16 instructions multiplies this many rows or more faster if
+# bfloat16 operands are converted to float32 first: 12.5 ms become 9.8. For 8 rows the
+# conversion costs more than it gains: 1.5 ms become 2.8.
 _MANY_ROWS = 128
 
 
 def _on_cpu(spec, a, b):
-  """In the dtype that is faster, measured with (rows, 1024) x (1024, 4096).
+  """Multiplies in the faster dtype, measured with (rows, 1024) x (1024, 4096).
 
-  With avx512_bf16 (two cores of an EPYC) bfloat16 is, from two rows of `a` on; a
-  matrix times a vector takes 3 times its float32 then, and 2.3 times that of two
-  vectors. So one row is multiplied in float32 where weights are; a cache in
-  bfloat16 by it twice. With avx2 alone float32 weights are faster as they are, 4.7
-  times for one row, 1.5 to 1.7 times for 128 and more.
+  With avx512_bf16 (two cores of an EPYC) bfloat16 is faster for two rows of `a` or
+  more. One row takes 3 times as long in bfloat16 as in float32, and 2.3 times as
+  long as two rows in bfloat16. So one row is multiplied in float32 if the weights
+  are float32, and is doubled to two rows if the other operand is a bfloat16 cache.
+  With avx2 alone float32 is always faster: 4.7 times for one row, 1.5 to 1.7 times
+  for 128 rows and more.
   """
   inputs, out = spec.split('->')
   left, right = inputs.split(',')
