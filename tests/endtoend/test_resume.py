@@ -39,9 +39,9 @@ def start(name, folder):
     '--config.optim.schedule.warmup.steps=20',
     '--config.data.batch_size=16',
     '--config.checkpoint.every.steps=5',
-    '--config.evals.every.steps=30',
-    '--config.evals.reconstruction.every.steps=30',
-    '--config.pictures.every.steps=30',
+    f'--config.evals.every.steps={STEPS // 2}',
+    f'--config.evals.reconstruction.every.steps={STEPS // 2}',
+    f'--config.pictures.every.steps={STEPS // 2}',
     '--config.log.every.steps=10',
     *SMALL[name],
   ]
@@ -98,4 +98,4 @@ def test_a_killed_run_ends_as_if_it_had_not_been(folder, name):
     np.testing.assert_array_equal(a[path], b[path], err_msg=path)
   assert log(killed) == log(whole)
   measured = [x['step'] for x in log(whole) if 'psnr_db/' in ' '.join(x)]
-  assert measured == [60, 120]
+  assert measured == [STEPS // 2, STEPS]

@@ -119,7 +119,7 @@ def test_a_generator_without_a_trained_tokenizer(tmp_path):
 
 
 def test_a_task_that_does_not_sample_needs_no_sampler_and_no_condition():
-  config = load_config('digits/maskgit').copy_and_resolve_references().unlock()
+  config = load_config('maskgit/digits').copy_and_resolve_references().unlock()
   del config.sampler, config.condition
   config.layout.prefix = 0
   data = assemble.make_data(config)

@@ -59,7 +59,7 @@ def test_misspelt_fields_name_the_nearest():
 
 
 def test_misspelt_types_name_the_nearest():
-  refused("Did you mean 'LogitsFilter'", resolve, 'process.logits.Choise')
+  refused("Did you mean 'LogitsFilter'", resolve, 'process.logits.LogitFilter')
   refused(
     "Did you mean 'process.logits'", resolve, 'process.choise.LogitsFilter'
   )

@@ -218,7 +218,7 @@ _TYPES = {
 }
 
 
-@pytest.mark.parametrize('lost', ['tokenizer', 'data', 'sampler'])
+@pytest.mark.parametrize('lost', ['tokenizer', 'data', 'head'])
 def test_a_config_without_its_blocks(tmp_path, lost):
   blocks = {name: {'type': type_} for name, type_ in _TYPES.items()}
   config = with_tokenizer('', **blocks)

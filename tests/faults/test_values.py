@@ -115,6 +115,8 @@ MADE = {
   'Row',
   'Run',
   'Slots',
+  'Query',
+  'Mean',
   'Split',
   'Step',
   'TokenSpec',

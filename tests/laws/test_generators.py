@@ -19,7 +19,7 @@ from arvision.samplers.base import Known
 from arvision.samplers.masked import Masked
 from arvision.structs import Tokens
 from arvision.tasks import assemble
-from tests.configs import TINY
+from tests.configs import ALL, TINY
 
 BATCH = 2
 
@@ -328,7 +328,7 @@ def test_cached_decoding_equals_the_masked_pass(causal):
 
 
 def test_halves_of_different_sizes_share_a_cache_of_two_shapes():
-  config = TINY['flowar/tiny:S']()
+  config = ALL['flowar/tiny:S']()
   with config.unlocked():
     mar_parts.second_half(config, width=24, heads=3, hidden=20)
   law = Case(config)
