@@ -20,13 +20,13 @@ from tests.parts import training_toys as toys
 # Commands, one after another. What process 1 would write, it fails to.
 _COMMANDS = """
 import functools, json, os, sys
-from arvision.commands import eval, runs, sample
+from arvision.commands import eval, targets
 from arvision.commands.main import main
+from arvision.evals.classifier import Recipe
 if os.environ.get('JAX_PROCESS_ID', '0') != '0':
-  sample.write = runs.write_text = None
-eval.Recipe = functools.partial(
-  eval.Recipe, images=320, batch_size=32, width=8, features=16
-)
+  targets.write_text = targets.whole_folder = None
+quick = Recipe(images=320, batch_size=32, width=8, features=16)
+eval.evaluate = functools.partial(eval.evaluate, recipe=quick)
 for argv in json.loads(sys.argv[1]):
   if code := main(argv):
     sys.exit(code)
