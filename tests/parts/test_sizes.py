@@ -63,7 +63,7 @@ GENERATORS = {
 }
 # Configs of sizes that nobody published, or data sets of them.
 OWN = re.compile(
-  r'ablations/|var/imagenet1024|\w+/(digits|fashion_mnist|folder|emoji)'
+  r'ablations/|var/imagenet1024|\w+/(tiny|digits|fashion_mnist|folder|emoji)'
 )
 TOKENIZERS = {
   'var/tokenizer': 108.948355,
