@@ -48,6 +48,13 @@ _ROOMS = {
 }
 
 
+# Runs of before a part was renamed or moved.
+_LOST = (
+  'this version of arvision has no such part; use the version that made the run, '
+  'or train or import it again'
+)
+
+
 def packages(allow: str | Iterable[str]) -> tuple[str, ...]:
   """'mylab,other' or a list of such texts -> ('mylab', 'other').
 
@@ -128,6 +135,8 @@ def _check(keys, path, allow, source):
   short = path.removeprefix('arvision.')
   if _is_ours(short):
     in_room = any(short.startswith(f'{room}.') for room in rooms)
+    if in_room and _is_lost(short):
+      raise ConfigError(f'{where}: {_LOST}')
     if not in_room or not _is_part(short):
       raise ConfigError(refused)
     return
@@ -135,6 +144,8 @@ def _check(keys, path, allow, source):
   if not rooms or top in ('arvision', *sys.stdlib_module_names):
     raise ConfigError(refused)
   if not any(f'{path}.'.startswith(f'{name}.') for name in allow):
+    if top in {room.partition('.')[0] for room in rooms}:
+      raise ConfigError(f'{where}: {_LOST}')
     raise ConfigError(
       f'{refused}. What is outside runs its own code: only where you trust it, '
       f"add --allow={top} (in Python: load_run(..., allow=('{top}',)))"
@@ -153,6 +164,14 @@ def _is_ours(short: str) -> bool:
   """Whether 'room.module.Name' is in a module of arvision; imports nothing."""
   file = _ROOT.joinpath(*short.split('.')[:-1])
   return file.is_dir() or file.with_suffix('.py').is_file()
+
+
+def _is_lost(short) -> bool:
+  """Whether a module of arvision has nothing of that name."""
+  module, name = f'arvision.{short}'.rsplit('.', 1)
+  if name.startswith('_') or _ROOT.joinpath(*short.split('.')[:-1]).is_dir():
+    return False
+  return not hasattr(importlib.import_module(module), name)
 
 
 def _is_part(short) -> bool:

@@ -106,6 +106,22 @@ def stored(folder, key, path, name='var/digits'):
   return folder
 
 
+@pytest.mark.parametrize(
+  'key, path',
+  [
+    ('sampler.logits_filter', 'process.choice.Choice'),  # a module that is gone
+    ('feed', 'feeds.mask.Mask'),
+  ],
+)
+def test_a_run_of_another_version_is_refused_by_name(tmp_path, key, path):
+  folder = stored(tmp_path / 'run', key, path)
+  with pytest.raises(ConfigError) as error:
+    load_run(folder)
+  said = str(error.value)
+  assert f'config.{key}.type={path!r}: this version of arvision has no' in said
+  assert '--allow' not in said
+
+
 def test_the_trace_works(trace):
   import evil
 
