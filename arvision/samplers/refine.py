@@ -69,7 +69,7 @@ class Refine(Sampler):
       return merge(model.field(z, query), level), cache
 
     def at(x, level):
-      """The entity at a level, with what is known of it."""
+      """The entity at a level, its known tokens put in."""
       if known is None:
         return x
       values, keep = (
