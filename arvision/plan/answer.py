@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 import arvision
 from arvision.build import resolve
 from arvision.errors import ConfigError
-from arvision.parallel import collectives, host
+from arvision.parallel import host
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules
-from arvision.plan import flops, programs, topology, traffic
+from arvision.plan import collectives, flops, programs, topology, traffic
 from arvision.plan.report import Plan
 
 # What has no say in a program or in what is read of it.

@@ -9,7 +9,7 @@ array is only looked at in part, and written in part where it is updated.
 import dataclasses
 import re
 
-from arvision.parallel import hlo
+from arvision.plan import hlo
 
 # These move nothing themselves.
 _FREE = (

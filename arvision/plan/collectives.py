@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from arvision.parallel import hlo
+from arvision.plan import hlo
 
 KINDS = (
   'all-gather',
