@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """A file that becomes `path` when the block ends, and is gone if it raises.
+  """A temporary file that is renamed to `path`, or removed after an error.
 
   Args:
-    path: of the file; its folder is made.
+    path: the final file; its folder is created.
 
   Yields:
-    the path to write to, beside it.
+    path of the temporary file.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The configs that are installed: their names, their papers, what they say."""
+"""The catalog of installed configs: names, papers and descriptions."""
 
 import dataclasses
 import functools
@@ -16,16 +16,16 @@ from arvision.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """A config, as its docstring describes it.
+  """A config with the facts in its docstring.
 
   Attributes:
     name: 'var/imagenet256'.
-    variants: what may follow the name after a colon; () for none.
-    title: the first sentence.
-    command: that trains it.
-    cost: time and hardware, '' where nobody measured them.
-    figures: published ones, '' for none.
-    deviations: from the paper, '' for none.
+    variants: arguments after a colon; () for none.
+    title: first line of the docstring.
+    command: training command.
+    cost: measured time and hardware, '' for none.
+    figures: published figures, '' for none.
+    deviations: deviations from the paper, '' for none.
   """
 
   name: str
@@ -38,19 +38,19 @@ class Entry:
 
   @property
   def paper(self) -> str:
-    """The name of its folder."""
+    """Name of its folder."""
     return self.name.split('/')[0]
 
 
 def root() -> pathlib.Path:
-  """The folder that the configs are in."""
+  """The folder of the configs."""
   spec = importlib.util.find_spec('arvision.configs')
   assert spec is not None and spec.submodule_search_locations
   return pathlib.Path(next(iter(spec.submodule_search_locations)))
 
 
 def names() -> list[str]:
-  """'var/digits', ...: what --config takes, without the fragments beside them."""
+  """Names of all configs for --config, without modules of shared parts."""
   folder = root()
   return [
     str(p.relative_to(folder).with_suffix(''))
@@ -60,13 +60,13 @@ def names() -> list[str]:
 
 
 def find(name: str) -> pathlib.Path:
-  """The file of a config.
+  """Finds the file of a config.
 
   Args:
     name: a path, or a name with or without 'configs/' and '.py'.
 
   Raises:
-    ConfigError: with the nearest configs.
+    ConfigError: no such config; names the most similar ones.
   """
   path = pathlib.Path(name)
   if path.is_file():
@@ -81,9 +81,9 @@ def find(name: str) -> pathlib.Path:
 
 
 def _near(name, most=6):
-  """ " Did you mean ...?" with the configs that hold the words of a name.
+  """ " Did you mean ...?" with the configs that contain the words of a name.
 
-  Words count in any order, in the name of a config, and half in its text, so that
+  A word in the name of a config scores 1, a word in its text 1/2, so that
   'digits/kl' finds 'mar/digits_tokenizer'.
   """
   folder, wanted = root(), _words(name)
@@ -102,17 +102,17 @@ def _near(name, most=6):
 
 
 def _words(text):
-  """Those of paths and of names like 'PyramidVQ', in small letters."""
+  """The words of a path or a name like 'PyramidVQ', in lower case."""
   return {word.lower() for word in re.findall('[A-Z]?[a-z0-9]+|[A-Z]+', text)}
 
 
 def entries() -> list[Entry]:
-  """All configs."""
+  """The entries of all configs."""
   return [_entry(name) for name in names()]
 
 
 def papers() -> dict[str, Mapping[str, Any]]:
-  """Folder -> its PAPER: name, title, source, group, repository, status."""
+  """PAPER of every folder: name, title, source, group, repository, status."""
   folders = sorted(p.parent.name for p in root().glob('*/__init__.py'))
   found = {name: _module(name) for name in folders}
   return {
@@ -144,7 +144,7 @@ def _entry(name):
 
 
 def _said(word, text):
-  """'Word: this.' or 'Word of it: this.' -> 'this', to the end of its paragraph."""
+  """The rest of the paragraph after 'Word: ' or 'Word of it: '."""
   end = r'\n\n|\Z|\s(?=(?:Source|Deviations): )'
   found = re.search(rf'\b{word}[^:.]*: (.*?)(?:{end})', text, re.DOTALL)
   return ' '.join(found[1].split()).rstrip('.') if found else ''

@@ -1,9 +1,9 @@
-"""Errors that a user can do something about."""
+"""Errors that a user can fix."""
 
 
 class ConfigError(ValueError):
-  """A config that cannot be built; the text says which key to change."""
+  """An invalid config or flag; the message names what to change."""
 
 
 class DataError(ValueError):
-  """Data that cannot be used; the text names the file and what to change."""
+  """Unusable data; the message names the file and what to change."""

@@ -1,7 +1,7 @@
-"""Metrics and losses that merge: sums are added, and divided once.
+"""Mergeable metrics and losses: sums that are divided once.
 
-The parts of a global batch (pieces of a step, devices, batches of a pass) are
-merged by adding the leaves of these structures, so no mean of means is taken.
+Adding the leaves of these structures merges the parts of a global batch
+(accumulation steps, devices, batches of a pass), without a mean of means.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ class Mean:
 
   @classmethod
   def of(cls, values: Any, weight: Any = 1.0) -> 'Mean':
-    """The mean of all values, with weights that broadcast to their shape."""
+    """The mean of all values; `weight` broadcasts to their shape."""
     values = jnp.asarray(values, jnp.float32)
     weight = jnp.broadcast_to(jnp.asarray(weight, jnp.float32), values.shape)
     return cls(jnp.sum(weight * values), jnp.sum(weight))
@@ -37,13 +37,13 @@ class Mean:
     return Mean(scale * self.total, self.weight)
 
   def compute(self) -> Array:
-    """() float32; 0 where there is no weight."""
+    """() float32; 0 without any weight."""
     return self.total / jnp.where(self.weight > 0, self.weight, 1)
 
 
 @flax.struct.dataclass
 class Sum:
-  """A sum of means with weights of their own.
+  """A sum of means with separate weights.
 
   Attributes:
     parts: name -> mean.
@@ -53,7 +53,7 @@ class Sum:
 
   @property
   def weight(self) -> Array | float:
-    """() float32, positive where a part has any weight."""
+    """() float32, positive if any part has weight."""
     return sum(part.weight for part in self.parts.values())
 
   def compute(self) -> Array:
@@ -69,9 +69,9 @@ class Term:
   """One term of an objective: scale x Σ weight x loss / Σ denominator.
 
   Attributes:
-    loss: (b, m) float32, or any other shape.
-    weight: of every loss; broadcasts to `loss`.
-    denominator: what every loss counts in the divisor; None: its weight.
+    loss: float32 of any shape, usually (b, m).
+    weight: weights of the losses; broadcasts to `loss`.
+    denominator: summands of the divisor, broadcasts to `loss`; None: `weight`.
     scale: factor of the term in the objective.
   """
 
@@ -82,7 +82,7 @@ class Term:
 
   @property
   def mean(self) -> Mean:
-    """The term without its scale. The divisor has no gradient."""
+    """The term without its scale; no gradient flows through the divisor."""
     mean = Mean.of(self.loss, self.weight)
     weight = mean.weight
     if self.denominator is not None:
@@ -91,5 +91,5 @@ class Term:
 
 
 def total(terms: dict[str, Term]) -> Sum:
-  """The objective: the sum of the terms, each with its scale."""
+  """The objective: the sum of the scaled terms."""
   return Sum({k: term.mean.scaled(term.scale) for k, term in terms.items()})

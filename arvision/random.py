@@ -1,4 +1,4 @@
-"""Random numbers: drawn by name for every example, or replayed.
+"""Random streams: named random numbers per example, sampled or replayed.
 
 Vocabulary: b batch, t tokens, v vocabulary.
 """
@@ -16,17 +16,16 @@ Array = jax.Array | np.ndarray
 
 @flax.struct.dataclass
 class Draw:
-  """Every random number of the library, one key per example.
+  """The random stream of the library, with one key per example.
 
-  Draws are named, and a name begins with the part that draws ('feed/noise'), so
-  that two draws of one step never share bits and so that recorded draws can be
-  replayed by name. A key depends on (seed, step, global example index) alone: the
-  batch an example sits in does not matter.
+  Every draw has a name that starts with its part ('feed/noise'). So draws of one
+  step are independent, and recorded ones can be replayed by name. A key depends on
+  (seed, step, global example index) only, not on the batch.
 
   Attributes:
     keys: (b,) typed PRNG keys.
-    progress: share of the run that is over, for what is drawn differently late
-      in a run; None outside of training.
+    progress: share of the run that is over, in [0, 1], for draws that depend on it;
+      None outside of training.
   """
 
   keys: jax.Array
@@ -44,7 +43,7 @@ class Draw:
     return self.keys.shape[0]
 
   def fold(self, i: int | Array) -> 'Draw':
-    """The draws of the i-th pass through a loop."""
+    """The random stream of the i-th iteration of a loop."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, i)
     return self.replace(keys=keys)
 
@@ -63,19 +62,19 @@ class Draw:
     return sample(keys, logits).astype(jnp.int32)
 
   def permutation(self, name: str, n: int) -> jax.Array:
-    """(b, n) int32: a random order of n things for every example."""
+    """(b, n) int32 random permutations of range(n), one per example."""
     return self._map(name, lambda key: jax.random.permutation(key, n))
 
   def key(self, name: str) -> jax.Array:
-    """One key for draws that are not per example (dropout of a batch)."""
+    """One key for random numbers of the whole batch (dropout)."""
     return self._named(name)[0]
 
   def _named(self, name: str) -> jax.Array:
     code = np.uint32(zlib.crc32(name.encode()))
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, code)
 
-  def _map(self, name, draw):
-    return jax.vmap(draw)(self._named(name))
+  def _map(self, name, sample):
+    return jax.vmap(sample)(self._named(name))
 
 
 @flax.struct.dataclass
@@ -83,8 +82,8 @@ class Replay:
   """A `Draw` that returns recorded arrays.
 
   Attributes:
-    arrays: name, with or without its part, -> array, or a tuple of arrays where their shapes differ; every
-      `fold(i)` takes the i-th row of all of them.
+    arrays: name, with or without its part, -> array, or a tuple of arrays of
+      different shapes. `fold(i)` takes entry i of all.
     progress: see `Draw`.
     size: batch size of the recording.
   """
@@ -98,11 +97,11 @@ class Replay:
     return self.size
 
   def fold(self, i: int | Array) -> 'Replay':
-    rows = {
+    arrays = {
       k: v[i] if isinstance(v, tuple) else jnp.asarray(v)[i]
       for k, v in self.arrays.items()
     }
-    return self.replace(arrays=rows)
+    return self.replace(arrays=arrays)
 
   def _get(self, name, shape):
     if name not in self.arrays:
@@ -132,19 +131,19 @@ class Replay:
 
 @flax.struct.dataclass
 class Picked:
-  """The random numbers of some tokens, as if all tokens had been drawn.
+  """The random stream of some tokens: a slice of the numbers of all tokens.
 
-  The numbers of a token depend on its place alone, and not on which other tokens
-  are sampled in the same step.
+  So the numbers of a token depend on its position only, not on the other tokens
+  that are sampled in the same step.
 
   Attributes:
-    draw: a `Draw` or a `Replay`, which draws numbers for all tokens.
-    place: (b, m) int32 raster indices of the tokens that are picked.
-    tokens: static; of an example.
+    draw: a `Draw` or `Replay` for all tokens.
+    position: (b, m) int32 raster indices of the tokens.
+    tokens: static; number of tokens of an example.
   """
 
   draw: Any
-  place: Array
+  position: Array
   tokens: int = flax.struct.field(pytree_node=False)
 
   @property
@@ -157,16 +156,15 @@ class Picked:
   def normal(self, name: str, shape: tuple[int, ...]) -> jax.Array:
     """(b, m, ...) float32, given a shape (m, ...)."""
     drawn = self.draw.normal(name, (self.tokens, *shape[1:]))
-    place = jnp.asarray(self.place).reshape(
-      *self.place.shape, *[1] * (len(shape) - 1)
-    )
-    return jnp.take_along_axis(drawn, place, 1)
+    ones = [1] * (len(shape) - 1)
+    position = jnp.reshape(self.position, (*self.position.shape, *ones))
+    return jnp.take_along_axis(drawn, position, 1)
 
   def categorical(self, name: str, logits: jax.Array) -> jax.Array:
     """(b, m) int32, given logits (b, m, v)."""
     batch, _, size = logits.shape
-    place = jnp.asarray(self.place)
+    position = jnp.asarray(self.position)
     whole = jnp.zeros((batch, self.tokens, size), logits.dtype)
-    whole = jax.vmap(lambda w, p, x: w.at[p].set(x))(whole, place, logits)
+    whole = jax.vmap(lambda w, p, x: w.at[p].set(x))(whole, position, logits)
     drawn = self.draw.categorical(name, whole)
-    return jnp.take_along_axis(drawn, place, 1)
+    return jnp.take_along_axis(drawn, position, 1)

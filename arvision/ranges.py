@@ -1,13 +1,12 @@
-"""What a value may be, said where a field or a flag is declared.
+"""Annotations that state and check the valid values of fields and flags.
 
     heads: Few
     dropout: Below1 = 0.0
     std: AtLeast0 | None = None
 
-`build` holds every field of a config to its annotation. A plain `int` is a
-whole number and no bool, a plain `float` one that float32 can hold, and text
-has no NUL byte. What no annotation describes passes, and so do arrays: nothing
-is checked under a trace.
+`build` checks every field of a config against its annotation. An `int` must not be a
+bool, a `float` must fit into float32, and text must not contain NUL. Other
+annotations, and arrays, are not checked.
 """
 
 import argparse
@@ -30,13 +29,13 @@ _WHOLE = 'a whole number, '
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-  """Numbers from `low` to `high`.
+  """An interval of numbers, without NaN and infinities.
 
   Attributes:
-    low, high: the ends; NaN and infinities lie outside of every range.
-    above: whether `low` itself is outside.
-    below: whether `high` itself is outside.
-    or_zero: whether 0 is inside anyway.
+    low, high: the ends.
+    above: exclude `low`.
+    below: exclude `high`.
+    or_zero: include 0.
   """
 
   low: float = -_LARGEST
@@ -66,7 +65,7 @@ class Range:
 
 
 class Floating:
-  """Names and types of numbers that a network may compute in."""
+  """Compute dtypes, by name or type."""
 
   names = ('float32', 'bfloat16', 'float16')
 
@@ -81,30 +80,30 @@ class Floating:
 
 Count = Annotated[int, Range(1, _INT32)]
 Natural = Annotated[int, Range(0, _INT32)]
-# What Python loops over, or allocates at once.
+# Lengths of Python loops.
 Few = Annotated[int, Range(1, 10_000)]
 FewOr0 = Annotated[int, Range(0, 10_000)]
 Width = Annotated[int, Range(1, 2**20)]
-# Of what is drawn or read: in one call, and in all.
+# Number of samples: of one call, and in all.
 Batch = Annotated[int, Range(1, 2**16)]
 Many = Annotated[int, Range(1, 10**7)]
-# Of a picture, a patch or a grid.
+# Side of an image, a patch or a grid.
 Side = Annotated[int, Range(1, 2**14)]
 Byte = Annotated[int, Range(0, 255)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Share = Annotated[float, Range(0, 1)]
-# Dropout, decays of averages: at 1 nothing would be left, or ever change.
+# Dropout and EMA decays.
 Below1 = Annotated[float, Range(0, 1, below=True)]
 AtLeast0 = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 Guidance = Annotated[float, Range(0, 10_000)]
-# Below, logits that are divided by it leave the range of float32.
+# Logits divided by a smaller temperature exceed float32.
 Temperature = Annotated[float, Range(1e-6, 1e6, or_zero=True)]
 Dtype = Annotated[Any, Floating()]
 
 
 def fault(value: Any, kind: Any) -> str:
-  """'' where a value is of a kind; else what was wanted: 'wanted 1 or more'.
+  """'' if a value satisfies an annotation; else 'wanted 1 or more' or the like.
 
   Args:
     value: anything.
@@ -117,11 +116,11 @@ def fault(value: Any, kind: Any) -> str:
     return f'wanted {texts}'
   if not (isinstance(value, numbers.Integral) or math.isfinite(value)):
     return f'wanted a finite number: {texts}'
-  if value == value // 1:  # what else is wrong with it need not be said
+  if value == value // 1:  # it is whole, so that is not the fault
     texts = texts.removeprefix(_WHOLE)
   limits = filter(None, map(_limits, _members(kind)))
   highest: Any = max((r.high for r in limits), default=0)
-  # Only of these is the upper end not in the text.
+  # The text omits these upper ends.
   if highest in (_INT32, _LARGEST) and value > highest:
     most = highest if isinstance(highest, int) else f'{highest:.3g}'
     texts += f', {most} at most'
@@ -129,17 +128,17 @@ def fault(value: Any, kind: Any) -> str:
 
 
 def kinds(target: Any) -> dict[str, Any]:
-  """Name -> annotation of the fields of a class or arguments of a function."""
+  """Annotations of the fields of a class or the arguments of a function."""
   if isinstance(target, type) and not dataclasses.is_dataclass(target):
     target = target.__init__
   try:
     return typing.get_type_hints(target, include_extras=True)
   except (NameError, TypeError, AttributeError):
-    return {}  # for a type checker alone
+    return {}  # annotations for type checkers only
 
 
 def number(kind: Any) -> Callable[[str], Any]:
-  """The `type` of a flag: text -> an int or a float of a kind."""
+  """An argparse `type` that parses and checks an int or float annotation."""
   base = typing.get_args(kind)[0]
 
   def read(text: str) -> Any:
@@ -156,20 +155,20 @@ def number(kind: Any) -> Callable[[str], Any]:
 
 
 def shown(value: Any) -> str:
-  """A value as a message shows it, not longer than a line."""
+  """The repr of a value, shortened to a line."""
   text = repr(value)
   return text if len(text) <= 80 else f'{text[:60]}...'
 
 
 def _members(kind):
-  """The parts of a union; what is no union is its only part."""
+  """The members of a union; another annotation is its own only member."""
   if typing.get_origin(kind) in (typing.Union, types.UnionType):
     return [m for part in typing.get_args(kind) for m in _members(part)]
   return [kind]
 
 
 def _limits(kind):
-  """The `Range` of a kind; None of what is no number."""
+  """The `Range` of a numeric annotation, None for others."""
   if kind in (int, float):
     return Range(-(2**63), 2**63 - 1) if kind is int else Range()
   if typing.get_origin(kind) is Annotated:
@@ -206,8 +205,8 @@ def _fits(value, kind) -> bool:
     return callable(value)
   if collections.abc.Mapping in (kind, origin):
     return isinstance(value, collections.abc.Mapping) or hasattr(value, 'items')
-  # A part: what came out of a block, or what a user wrote. A plain value is none,
-  # and a template of a Flax module is what `Callable` stands for.
+  # A class or Protocol wants a part. A plain value is not a part, nor is a template
+  # of a Flax module, whose annotation is `Callable`.
   no_part = plain or isinstance(value, functools.partial)
   return not (no_part and isinstance(kind, type)) or _is(value, kind)
 
@@ -215,7 +214,7 @@ def _fits(value, kind) -> bool:
 def _is(value, kind) -> bool:
   try:
     return isinstance(value, kind)
-  except TypeError:  # a Protocol that only a type checker looks at
+  except TypeError:  # a Protocol for type checkers only
     return False
 
 
@@ -241,7 +240,7 @@ def _fits_tuple(value, args) -> bool:
 
 
 def _text(kind) -> str:
-  """What a kind wants."""
+  """An annotation in words."""
   limits, origin = _limits(kind), typing.get_origin(kind)
   if limits is not None:
     whole = _WHOLE if _base(kind) is int else ''

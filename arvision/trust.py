@@ -1,10 +1,9 @@
-"""Which types JSON that was stored may name.
+"""Checks the types that stored configs name, before anything is imported.
 
-The config of a run and the facts of encoded tokens name parts by import path, and
-a folder may come from anybody. So a type that was read from a file must be a part
-of arvision, of a room where its key looks for parts; or a class of a package that
-the user allows. Nothing else is imported. A config that is given on the command
-line is the user's own and is not checked.
+The stored config of a run, or of encoded tokens, names parts by import path, and the
+folder may come from anybody. So a type must be a part of arvision in a package that
+its key allows, or a class of a package that the user trusts. Nothing else is
+imported. Configs from the command line are the user's own and are not checked.
 """
 
 import dataclasses
@@ -31,7 +30,7 @@ _PARTS = (
   'heads',
   'samplers',
 )
-# First key of a config -> where its part is from, and the parts inside of it.
+# First key of a config -> packages of its part, and of the parts inside it.
 _ROOMS = {
   'data': (('data',), ('data',)),
   'tokenizer': (('tokenizers',), _PARTS),
@@ -48,7 +47,7 @@ _ROOMS = {
 }
 
 
-# Runs of before a part was renamed or moved.
+# For runs from before a part was renamed or moved.
 _LOST = (
   'this version of arvision has no such part; use the version that made the run, '
   'or train or import it again'
@@ -56,11 +55,10 @@ _LOST = (
 
 
 def packages(allow: str | Iterable[str]) -> tuple[str, ...]:
-  """'mylab,other' or a list of such texts -> ('mylab', 'other').
+  """Parses --allow: 'mylab,other' or a list of such texts -> ('mylab', 'other').
 
   Raises:
-    ConfigError: not the name of a package or of something in it, or one of
-      Python's own.
+    ConfigError: not an import path, or one of the standard library.
   """
   texts = [allow] if isinstance(allow, str) else allow
   names = tuple(name for text in texts for name in text.split(',') if name)
@@ -68,13 +66,13 @@ def packages(allow: str | Iterable[str]) -> tuple[str, ...]:
     top = name.partition('.')[0]
     if not PATH.fullmatch(f'{name}.x') or top in sys.stdlib_module_names:
       raise ConfigError(
-        f"--allow='{name}': wanted a package that holds parts, --allow=my_package"
+        f"--allow='{name}': wanted a package with parts, --allow=my_package"
       )
   return names
 
 
 def foreign(config: Mapping) -> tuple[str, ...]:
-  """The types in a config that are not of arvision, nor of Python itself."""
+  """The types in a config that are neither arvision's nor Python's."""
   return tuple(
     path
     for _, path in _types(config, ())
@@ -88,27 +86,27 @@ def foreign(config: Mapping) -> tuple[str, ...]:
 def check(
   stored: Any, source: str, allow: Iterable[str] = (), key: str = ''
 ) -> None:
-  """Refuses stored values that name what is no part.
+  """Checks the types in stored values.
 
   Args:
     stored: JSON values.
-    source: the file that they are from.
-    allow: packages, or import paths of single parts, outside of arvision.
-    key: where in a config they stand, '' for a whole config.
+    source: their file.
+    allow: trusted packages or import paths.
+    key: their config key, '' for a whole config.
 
   Raises:
-    ConfigError: with the first type that is refused.
+    ConfigError: a type that is not allowed.
   """
   allow = packages(allow)
   try:
     for keys, path in _types(stored, (key,) if key else ()):
       _check(keys, path, allow, source)
   except RecursionError:
-    raise ConfigError(f'{source}: blocks within blocks without end') from None
+    raise ConfigError(f'{source}: its blocks are nested too deep') from None
 
 
 def _types(value: Any, keys: tuple) -> Iterator[tuple[tuple, Any]]:
-  """(keys to a block, its type) of all blocks, those in lists too."""
+  """(keys of a block, its type) of all blocks, those in lists included."""
   if isinstance(value, (list, tuple)):
     for item in value:
       yield from _types(item, keys)
@@ -120,9 +118,8 @@ def _types(value: Any, keys: tuple) -> Iterator[tuple[tuple, Any]]:
 
 
 def _check(keys, path, allow, source):
-  key = repr('.'.join((*keys, 'type')))[
-    1:-1
-  ]  # keys of a file may hold anything
+  # Keys of a file may contain anything: repr escapes them.
+  key = repr('.'.join((*keys, 'type')))[1:-1]
   where = f'{source}: config.{key}={str(path)[:80]!r}'
   own, inside = _ROOMS.get(keys[0] if keys else '', ((), ()))
   rooms = own if len(keys) == 1 else inside
@@ -147,7 +144,7 @@ def _check(keys, path, allow, source):
     if top in {room.partition('.')[0] for room in rooms}:
       raise ConfigError(f'{where}: {_LOST}')
     raise ConfigError(
-      f'{refused}. What is outside runs its own code: only where you trust it, '
+      f'{refused}. Other packages run their own code: if you trust it, '
       f"add --allow={top} (in Python: load_run(..., allow=('{top}',)))"
     )
   found = resolve(path, key)
@@ -155,19 +152,19 @@ def _check(keys, path, allow, source):
   single = inspect.isclass(found) or _makes_layout(found) or path in allow
   if home != top or not single:
     raise ConfigError(
-      f'{where}: wanted a class that {top} itself defines. Of a function that '
-      f'you trust, name the whole path: --allow={path}'
+      f'{where}: wanted a class that {top} itself defines. If you trust this '
+      f'function, state its whole path: --allow={path}'
     )
 
 
 def _is_ours(short: str) -> bool:
-  """Whether 'room.module.Name' is in a module of arvision; imports nothing."""
+  """Whether 'package.module.Name' is in arvision, without importing it."""
   file = _ROOT.joinpath(*short.split('.')[:-1])
   return file.is_dir() or file.with_suffix('.py').is_file()
 
 
 def _is_lost(short) -> bool:
-  """Whether a module of arvision has nothing of that name."""
+  """Whether the module of a path exists in arvision without that name."""
   module, name = f'arvision.{short}'.rsplit('.', 1)
   if name.startswith('_') or _ROOT.joinpath(*short.split('.')[:-1]).is_dir():
     return False
@@ -175,20 +172,20 @@ def _is_lost(short) -> bool:
 
 
 def _is_part(short) -> bool:
-  """Whether a path in arvision leads to a part that is defined there."""
+  """Whether a path in arvision is that of a part that is defined there."""
   module, name = f'arvision.{short}'.rsplit('.', 1)
   found = getattr(importlib.import_module(module), name, None)
   if name.startswith('_') or getattr(found, '__module__', '') != module:
     return False
   if not inspect.isclass(found):
     return _makes_layout(found)
-  # Tables of released weights are the parts that have no fields.
+  # Importers' tables are parts without fields.
   is_table = hasattr(found, 'rows') and hasattr(found, 'derived')
   return dataclasses.is_dataclass(found) or is_table
 
 
 def _makes_layout(found) -> bool:
-  """Layouts are made by functions; only those that say so are taken."""
+  """Whether a function is annotated to return a `Layout`."""
   try:
     made = typing.get_type_hints(inspect.unwrap(found)).get('return')
   except (NameError, TypeError, AttributeError):

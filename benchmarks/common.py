@@ -1,9 +1,8 @@
-"""What the benchmarks share: threads, clocks, counts, tables and files."""
+"""Shared by the benchmarks: threads, timing, FLOPs, tables and files."""
 
 import argparse
 import functools
 import json
-import math
 import os
 import platform
 import re
@@ -15,13 +14,13 @@ DTYPES = ('float32', 'bfloat16')
 
 
 def use_threads(count: int | None) -> None:
-  """Keeps this process, JAX's pool and torch's on so many cores.
+  """Limits this process, with JAX and torch, to some cores.
 
-  To be called before JAX is imported: XLA has as many threads as the process has
-  cores, and no other way to say it.
+  Call it before JAX is imported: XLA starts a thread for every core that the
+  process may use.
 
   Args:
-    count: cores; None leaves all of them.
+    count: number of cores; None: all.
   """
   if count and hasattr(os, 'sched_setaffinity'):
     allowed = sorted(os.sched_getaffinity(0))
@@ -30,7 +29,7 @@ def use_threads(count: int | None) -> None:
 
 
 def use_torch(threads: int | None, repeats: int) -> dict[str, Any]:
-  """Keeps PyTorch to so many threads; what a table says of its side."""
+  """Limits PyTorch's threads; returns facts about it for `Table`."""
   import torch
 
   if threads:
@@ -43,7 +42,7 @@ def use_torch(threads: int | None, repeats: int) -> dict[str, Any]:
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-  """The flags that every benchmark has."""
+  """The flags of all benchmarks."""
   made = argparse.ArgumentParser(
     description=(doc or '').split('\n')[0],
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -58,11 +57,11 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 class Spent(NamedTuple):
-  """Seconds that a call took.
+  """Seconds of a call.
 
   Attributes:
-    wall: by the clock.
-    cpu: of all threads of this process on processors.
+    wall: wall time.
+    cpu: CPU time of all threads of this process.
   """
 
   wall: float
@@ -70,7 +69,7 @@ class Spent(NamedTuple):
 
 
 def spent(run: Callable[[], Any]) -> Spent:
-  """How long a call takes until its arrays are there."""
+  """Times a call until its arrays are ready."""
   import jax
 
   wall, cpu = time.perf_counter(), time.process_time()
@@ -81,16 +80,16 @@ def spent(run: Callable[[], Any]) -> Spent:
 def interleaved(
   runs: dict[str, Callable[[], Any]], repeats: int, warm: tuple[str, ...] = ()
 ) -> dict[str, tuple[Spent, list[Spent]]]:
-  """Times several calls in turns, so that a noisy machine is unjust to none.
+  """Times several calls in turns, so that noise of the machine affects all alike.
 
   Args:
     runs: name -> call.
     repeats: turns after the first.
-    warm: names of those that were called before.
+    warm: names of calls that were made before.
 
   Returns:
-    name -> what the first call took, which compiles, and what the others took.
-    Of warm ones the first is the first of the others.
+    name -> (time of the first call, which compiles; times of the others). For a
+    warm call the first time is that of its first turn.
   """
   first = {name: spent(run) for name, run in runs.items() if name not in warm}
   times: dict[str, list[Spent]] = {name: [] for name in runs}
@@ -102,7 +101,7 @@ def interleaved(
 
 
 def best(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
-  """Wall seconds of the first call, and of the best of the others."""
+  """Wall seconds of the first call and of the fastest of the others."""
   first, times = interleaved({'': run}, repeats)['']
   return first.wall, min(t.wall for t in times)
 
@@ -119,48 +118,19 @@ def matmul_peak(dtype: str, size: int = 2048, repeats: int = 5) -> float:
 
 
 def flops(function: Callable, *args) -> float:
-  """Floating point operations of all matmuls and convolutions of a function.
-
-  Loops count as often as they run; one whose end is traced, once.
-  """
+  """FLOPs of the matmuls and convolutions of a function, see `plan.flops`."""
   import jax
 
-  return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+  from arvision.plan.flops import count
 
-
-def _flops(jaxpr) -> float:
-  total = 0.0
-  for eqn in jaxpr.eqns:
-    name = eqn.primitive.name
-    shapes = [getattr(v.aval, 'shape', ()) for v in eqn.invars]
-    out = math.prod(eqn.outvars[0].aval.shape) if eqn.outvars else 0
-    if name == 'dot_general':
-      (contracted, _), _ = eqn.params['dimension_numbers']
-      total += 2 * out * math.prod(shapes[0][i] for i in contracted)
-    elif name == 'conv_general_dilated':
-      numbers = eqn.params['dimension_numbers'].rhs_spec
-      total += 2 * out * math.prod(shapes[1][i] for i in numbers[1:])
-    times = eqn.params.get('length', 1) if name == 'scan' else 1
-    for inner in _inner(eqn.params):
-      total += times * _flops(inner)
-  return total
-
-
-def _inner(params):
-  """Jaxprs inside an equation; of branches, the first."""
-  for key, value in params.items():
-    first = value[:1] if key == 'branches' else [value]
-    for one in first:
-      one = getattr(one, 'jaxpr', one)
-      if hasattr(one, 'eqns'):
-        yield one
+  return count(jax.make_jaxpr(function)(*args)).total
 
 
 def count(tree: Any) -> int:
-  """Numbers in a tree of arrays."""
+  """Number of elements in a tree of arrays."""
   import jax
 
-  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+  return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def processor() -> str:
@@ -176,7 +146,7 @@ def processor() -> str:
 
 
 def vectors() -> str:
-  """What the CPU multiplies by, '' where the system does not say."""
+  """The best vector instructions of the CPU, '' if unknown."""
   kinds = ('amx_bf16', 'avx512_bf16', 'avx512f', 'avx2', 'avx', 'bf16', 'asimd')
   try:
     with open('/proc/cpuinfo', encoding='utf-8') as file:
@@ -187,7 +157,7 @@ def vectors() -> str:
 
 
 def allocator() -> str:
-  """What gives memory, see launch/cpu.sh: a library that is preloaded, or libc."""
+  """The memory allocator: a preloaded library or libc, see launch/cpu.sh."""
   preloaded = os.environ.get('LD_PRELOAD', '')
   if found := re.search(r'lib(\w*malloc\w*)\.so', preloaded):
     return found[1]
@@ -197,7 +167,7 @@ def allocator() -> str:
 
 
 def hardware() -> dict[str, Any]:
-  """What a figure was measured on."""
+  """The hardware and software of a measurement."""
   import jax
 
   cores = os.cpu_count()
@@ -213,7 +183,7 @@ def hardware() -> dict[str, Any]:
 
 
 class Table:
-  """Prints rows as they come, and keeps them for the JSON file.
+  """Prints rows immediately, and keeps them for the JSON file.
 
   Attributes:
     rows: all rows so far.
@@ -224,7 +194,7 @@ class Table:
 
     Args:
       columns: key of a row -> heading and format, 'seconds:9.3f'.
-      **about: said of all rows, besides the hardware.
+      **about: facts about all rows, besides the hardware.
     """
     self._columns = {k: v.split(':') for k, v in columns.items()}
     self._about = {**hardware(), **about}
@@ -234,7 +204,7 @@ class Table:
     print(' '.join(heads), flush=True)
 
   def add(self, **row) -> None:
-    """Prints a row; what has no column goes to the file alone."""
+    """Prints a row; keys without a column only go to the file."""
     self.rows.append(row)
     cells = []
     for key, (_, form) in self._columns.items():
@@ -246,7 +216,7 @@ class Table:
     print(' '.join(cells), flush=True)
 
   def save(self, path: str | None) -> None:
-    """Writes all rows, where a file is wanted."""
+    """Writes all rows, if there is a path."""
     if path:
       with open(path, 'w', encoding='utf-8') as file:
         json.dump({**self._about, 'rows': self.rows}, file, indent=2)

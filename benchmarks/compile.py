@@ -1,17 +1,17 @@
-"""How long a run takes to start: compilation, and the first step.
+"""Start-up time of a run: compilation, and the first step.
 
     python -m benchmarks.compile
     python -m benchmarks.compile --json=out.json
 
-Every row is a process of its own, cold with an empty persistent cache of compiled
-programs and warm with the one that the cold process has filled:
+Every row is a separate process, cold with an empty compilation cache and warm with
+the cache of the cold process:
 
     step      tracing and compiling the train step of a config
-    process   the first training of `launch/quickstart.sh`, from the start of its
+    process   the first training of `launch/quickstart.sh`, from the start of the
               process to its end after one step: imports, data, the first pictures,
               the step and a checkpoint. The first step itself is earlier.
 
-The cache and the run are in a folder that is made and deleted here.
+The cache and the run are in a temporary folder.
 """
 
 import importlib
@@ -43,7 +43,7 @@ CONFIGS = (
 
 
 def compile_step(name: str, quick: bool) -> dict[str, float]:
-  """Traces and compiles a train step in this process; nothing is computed."""
+  """Traces and compiles a train step in this process, without running it."""
   import jax
 
   from benchmarks import ours
@@ -67,7 +67,7 @@ def compile_step(name: str, quick: bool) -> dict[str, float]:
 
 
 def process(command: list[str], cache: str) -> tuple[str, float]:
-  """What a Python process prints, and the seconds it takes."""
+  """The output of a Python process, and the seconds it takes."""
   environment = {
     **os.environ,
     'JAX_COMPILATION_CACHE_DIR': cache,
@@ -101,8 +101,10 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
       command += ['--quick'] if args.quick else []
       for state in ('cold', 'warm'):
         printed, seconds = process(command, cache)
-        said = json.loads(printed.splitlines()[-1])
-        table.add(row='step', config=name, cache=state, seconds=seconds, **said)
+        times = json.loads(printed.splitlines()[-1])
+        table.add(
+          row='step', config=name, cache=state, seconds=seconds, **times
+        )
   with tempfile.TemporaryDirectory() as folder:
     for state in ('cold', 'warm'):
       workdir = pathlib.Path(folder) / state

@@ -4,18 +4,18 @@
     python -m benchmarks.convolutions --only=256,64 --dtypes=float32,bfloat16
     python -m benchmarks.convolutions --json=out.json
 
-Needs torch. Shapes are those of latent models' tokenizers: the decoder of VAR, and
-the small ones that train on a CPU. Rows:
+Needs torch. Shapes are those of the decoder of VAR's tokenizer, and of small
+tokenizers that train on a CPU. Rows:
 
     output    the convolution
     input     the gradient of its input
     kernel    the gradient of its kernel
 
-Ours is `kernels.cpu.winograd.convolve`, XLA's `jax.lax.conv_general_dilated`, PyTorch's
-`conv2d` over channels-last arrays. `xla` and `torch` are their seconds over ours, of
-the best of the repeats; the three are timed in turns. GFLOP/s are those of the plain
-sum over ours: Winograd's multiplies 2.25 times less, so they may exceed the matmul
-peak, which is measured beside the row.
+Ours is `kernels.cpu.winograd.convolve`, XLA's `jax.lax.conv_general_dilated`, and
+PyTorch's `conv2d` over channels-last arrays. The three are timed in turns. `xla` and
+`torch` are their best seconds over ours. GFLOP/s are the multiplications of the
+direct convolution over our seconds: Winograd's multiplies 2.25 times less, so they
+may exceed the matmul peak of the same run.
 """
 
 import functools
@@ -54,7 +54,7 @@ PARTS = ('output', 'input', 'kernel')
 
 
 def our_side(function: Any, arrays: tuple, padding: int) -> dict[str, Any]:
-  """Compiled programs of JAX, of the three parts."""
+  """Compiled JAX programs of the three parts."""
   import jax
 
   of = functools.partial(

@@ -1,19 +1,19 @@
-"""Images per second of the data pipeline, and what it could be at best.
+"""Images per second of the data pipeline, and an upper bound.
 
     python -m benchmarks.input_pipeline
     python -m benchmarks.input_pipeline --threads=2 --json=out.json
 
-A folder of JPEGs of about 500 x 375 px is made for it. Rows:
+Writes a folder of JPEGs of about 500 x 375 px. Rows:
 
-    decoder   Pillow alone, in as many threads as there are cores: opens, decodes,
-              resizes, cuts out 256 px and makes float32 of it
-    images    `data.pipeline.Images` over `data.folder.Folder`, the same work, with
-              shuffling, batches and float32 arrays
+    decoder   Pillow alone, with one thread per core: opens, decodes, resizes, crops
+              256 px and converts to float32
+    images    `data.pipeline.Images` over `data.folder.Folder`: the same work with
+              shuffling and batches
     tokens    `data.latents.CachedTokens`, 256 codes each, ten views
 
-`share` is images/s over those of `decoder`; the two are timed in turns. `cpu ms` are
-those of this process per image, which other users of a machine hardly change. The
-files lie in the page cache: the disk is not measured.
+`share` is images/s over those of `decoder`; the two are timed in turns. `cpu ms` is
+CPU time of this process per image, which other load hardly changes. The files are
+in the page cache: the disk is not measured.
 """
 
 import concurrent.futures
@@ -42,13 +42,13 @@ COLUMNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """How much work there is.
+  """The amount of work.
 
   Attributes:
-    files: JPEGs.
-    side: of the crops.
-    batch: images of a batch.
-    batches: of one timing.
+    files: number of JPEGs.
+    side: side of the crops in pixels.
+    batch: images per batch.
+    batches: batches per timing.
     tokens: examples of cached tokens.
   """
 
@@ -63,7 +63,7 @@ QUICK = Sizes(files=24, side=32, batch=8, batches=2, tokens=64)
 
 
 def picture(rng: np.random.Generator) -> Image.Image:
-  """Smooth colours with some noise: such a JPEG is as long as a photograph's."""
+  """Smooth colours with noise: its JPEG is about as large as a photograph's."""
   height, width = 375 + rng.integers(-40, 40), 500 + rng.integers(-40, 40)
   coarse = rng.integers(0, 256, (12, 16, 3), np.uint8)
   smooth = Image.fromarray(coarse).resize((width, height), 3)
@@ -73,7 +73,7 @@ def picture(rng: np.random.Generator) -> Image.Image:
 
 
 def write_pictures(root: pathlib.Path, count: int) -> None:
-  """A folder of two classes."""
+  """Writes a folder of two classes."""
   rng = np.random.default_rng(0)
   for i in range(count):
     folder = root / f'class_{i % 2}'
@@ -82,7 +82,7 @@ def write_pictures(root: pathlib.Path, count: int) -> None:
 
 
 def write_codes(root: pathlib.Path, count: int) -> None:
-  """Cached tokens of `count` images, ten views of 256 codes."""
+  """Writes cached tokens of `count` images, ten views of 256 codes."""
   from arvision.data.latents import write_tokens
 
   rng = np.random.default_rng(0)
@@ -101,7 +101,7 @@ def write_codes(root: pathlib.Path, count: int) -> None:
 
 
 def decode_alone(path: pathlib.Path, side: int) -> np.ndarray:
-  """What a picture costs at least: (side, side, 3) float32."""
+  """Decodes a picture with Pillow alone: (side, side, 3) float32."""
   with Image.open(path) as image:
     image = image.convert('RGB')
     scale = side / min(image.size)
@@ -113,14 +113,14 @@ def decode_alone(path: pathlib.Path, side: int) -> np.ndarray:
 
 
 class Rate(NamedTuple):
-  """Images per second, and milliseconds of processors per image."""
+  """Images per second, and milliseconds of CPU time per image."""
 
   per_second: float
   cpu_ms: float
 
 
 def rate(count: int, wall: float, cpu: float) -> Rate:
-  """Since the clocks (`perf_counter`, `process_time`) showed wall and cpu."""
+  """The rate since `perf_counter` was `wall` and `process_time` was `cpu`."""
   wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
   return Rate(count / wall, 1e3 * cpu / count)
 
@@ -143,10 +143,7 @@ def decoder(paths: list[pathlib.Path], sizes: Sizes, cores: int) -> Rate:
 
 
 def pipeline(make: Callable[[], Iterator[Any]], sizes: Sizes) -> Rate:
-  """An endless iterator, once its threads run.
-
-  What was prepared ahead when the clock starts is as much as when it stops.
-  """
+  """The rate of an endless iterator, after its prefetch buffer is full."""
   batches = make()
   ahead = 4
   for _ in range(ahead):

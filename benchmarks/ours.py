@@ -1,4 +1,4 @@
-"""Models of a config with random weights, as the benchmarks run them."""
+"""Models of a config with random weights, for the benchmarks."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +19,7 @@ from arvision.training.schedule import Clock
 
 
 def random_like(shapes: Any, std: float = 0.02) -> Any:
-  """Arrays of the given shapes on the device, random normal numbers."""
+  """Arrays with random normal numbers of the given shapes, on the device."""
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda s: jnp.asarray(rng.standard_normal(s.shape, np.float32) * std),
@@ -42,9 +42,9 @@ class Generator:
   """A generator with random weights.
 
   Attributes:
-    config: whole.
-    model, tokenizer, sampler: of it.
-    params: of the model, float32.
+    config: the complete config.
+    model, tokenizer, sampler: its parts.
+    params: parameters of the model, float32.
     frozen: variables of the tokenizer.
   """
 
@@ -71,7 +71,7 @@ class Generator:
     return jnp.arange(batch) % self.config.condition.classes
 
   def sampling(self, batch: int):
-    """A function that draws the tokens of a batch, and its arguments."""
+    """A function that samples the tokens of a batch, and its arguments."""
 
     def run(params, frozen, labels):
       codec = self.tokenizer.bind(frozen)
@@ -84,7 +84,7 @@ class Generator:
     return run, (self.params, self.frozen, self.labels(batch))
 
   def forward(self, batch: int):
-    """The logits of all tokens in one masked pass, and the arguments."""
+    """A function that computes all logits in one pass, and its arguments."""
 
     def run(params, frozen, codes, labels):
       return self.model.apply(
@@ -99,7 +99,7 @@ class Generator:
     return run, (self.params, self.frozen, tokens, self.labels(batch))
 
   def decoder(self, batch: int):
-    """Images of tokens, and the arguments."""
+    """A function that decodes tokens to images, and its arguments."""
 
     def run(frozen, tokens):
       return self.tokenizer.bind(frozen).decode(Tokens(tokens))
@@ -113,15 +113,15 @@ def _tokenizer_shapes(config, tokenizer):
 
 
 def training(config: ConfigDict, batch: int, shapes: bool = False):
-  """An optimizer step over cached tokens, and its arguments.
+  """A train step over cached tokens, and its arguments.
 
   Args:
-    config: whole.
+    config: the complete config.
     batch: examples of a step.
-    shapes: give shapes in the place of arrays, to compile for.
+    shapes: return shapes instead of arrays, for compilation only.
 
   Returns:
-    (state, examples) -> (state, loss), and (state, examples).
+    the function (state, examples) -> (state, loss), and (state, examples).
   """
   tokenizer = assemble.make_tokenizer(config)
   frozen = {'tokenizer': _tokenizer_shapes(config, tokenizer)}

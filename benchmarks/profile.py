@@ -1,21 +1,21 @@
-"""Where the time of our side of a row of `benchmarks.twins` goes.
+"""Profiles our side of a row of `benchmarks.twins`.
 
     python -m benchmarks.profile xar.generate --threads=2
     python -m benchmarks.profile var.train --dtype=bfloat16 --batch=2 --top=30
 
-One run of the compiled program is traced, after one that is not. First rows are
-kinds of work, then the operations that take longest:
+Traces one run of the compiled program after a warm-up. The first rows are kinds of
+work, the others the operations that take longest:
 
-    products    matrix products and convolutions, with what is fused to them
+    products    matrix products and convolutions, with the operations fused to them
     copies      copies and transposes of arrays
-    writes      of some rows of a larger array: caches, stacks that loops keep
-    fills       arrays of one number, where sums over a loop start from
+    writes      updates of a part of a larger array: caches, stacked results of loops
+    fills       constant arrays, such as the start of a sum over a loop
     casts       from one dtype to another
     sums        reductions and scans: softmax, norms
-    rest        all else, mostly fused operations on single numbers
+    rest        all else, mostly fused elementwise operations
 
-`seconds` are of all threads that work on operations of their own; the threads that
-help with one operation are not counted, so the sum may be less than cores x wall.
+`seconds` are summed over threads that run operations of their own. Threads that help
+with one operation are not counted, so the sum may be less than cores x wall.
 """
 
 import collections
@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from arvision.plan import hlo
 from benchmarks import common, twins
 
 COLUMNS = {
@@ -36,7 +37,7 @@ COLUMNS = {
   'where': 'where:<s',
 }
 
-# The first with a word that begins the primitive, or is in the name, counts.
+# Words that start the primitive or occur in the name; the first match counts.
 KINDS = {
   'writes': ('dynamic-update-slice', 'scatter'),
   'copies': ('transpose', 'copy'),
@@ -44,17 +45,17 @@ KINDS = {
   'fills': ('wrapped_broadcast', 'broadcast.'),
   'casts': ('wrapped_convert', 'convert.'),
 }
-# Operations that hold others.
-_HOLDERS = ('while', 'call', 'conditional')
+# Operations that contain others.
+_CONTAINERS = ('while', 'call', 'conditional')
 
 
 class Operation(NamedTuple):
   """An instruction of a compiled program.
 
   Attributes:
-    shape: of what it gives, 'f32[8,16]'.
-    path: JAX's name of it: modules, and the primitive at the end.
-    multiplies: whether it is a product or convolution, or one is fused into it.
+    shape: shape of the result, 'f32[8,16]'; of a tuple the first.
+    path: JAX's name stack: modules, and the primitive at the end.
+    multiplies: whether it is, or contains, a product or convolution.
   """
 
   shape: str
@@ -62,40 +63,34 @@ class Operation(NamedTuple):
   multiplies: bool
 
 
-_LINE = re.compile(r'\s+(?:ROOT )?%([\w.-]+) = \(?([\w\[\],]+)\S* (.*)')
-
-
 def operations(program: str) -> dict[str, Operation]:
-  """Name -> operation, of a compiled program as text.
+  """Name -> operation of a compiled program, `compiled.as_text()`.
 
-  What a product is fused into has the product's path.
+  A fusion with a product has the path of the product.
   """
-  found, inside, computation = {}, {}, ''
-  for line in program.splitlines():
-    if head := re.match(r'(?:ENTRY )?%([\w.-]+) \(', line):
-      computation = head[1]
-    if not (match := _LINE.match(line)):
-      continue
-    name, shape, rest = match.groups()
-    path = re.search(r'op_name="([^"]*)"', rest)
-    path = path[1] if path else ''
-    multiplies = bool(re.match(r'(dot|convolution)\(', rest)) or (
-      rest.startswith('custom-call(') and path.endswith(('dot_general', 'conv'))
-    )
-    if called := re.search(r'calls=%([\w.-]+)', rest):
-      path, multiplies = inside.get(called[1], (path, multiplies))
-    if multiplies:
-      inside[computation] = path, True
-    found[name] = Operation(shape, path, multiplies)
+  found, products = {}, {}
+  for name, instructions in hlo.Program(program).computations.items():
+    for x in instructions.values():
+      path = re.search(r'op_name="([^"]*)"', x.rest)
+      path = path[1] if path else ''
+      multiplies = x.opcode in ('dot', 'convolution') or (
+        x.opcode == 'custom-call' and path.endswith(('dot_general', 'conv'))
+      )
+      if x.called('calls') in products:
+        path, multiplies = products[x.called('calls')], True
+      if multiplies:
+        products[name] = path
+      shape = re.search(r'\w+\[[\d,]*\]', x.shape)
+      found[x.name] = Operation(shape[0] if shape else '', path, multiplies)
   return found
 
 
 def kind(name: str, op: Operation) -> str:
-  """What an operation does: 'products', one of KINDS, or 'rest'.
+  """The kind of an operation: 'products', one of KINDS, or 'rest'.
 
   Args:
-    name: the compiler's, which tells what was fused.
-    op: what else is known.
+    name: name of the instruction, which lists fused operations.
+    op: the operation.
   """
   if op.multiplies:
     return 'products'
@@ -107,7 +102,7 @@ def kind(name: str, op: Operation) -> str:
 
 
 def where(path: str) -> str:
-  """The end of a path, without what every path has; gradients are named."""
+  """The end of a path, without common parts; 'd' in front marks gradients."""
   dropped = ('while', 'body', 'closed_call', 'checkpoint', 'jit(run)')
   parts = [p for p in path.split('/') if p and p not in dropped]
   text = '/'.join(parts[-4:])
@@ -115,7 +110,7 @@ def where(path: str) -> str:
 
 
 def events(run: Any) -> Iterator[tuple[str, float]]:
-  """Operations of a call and the seconds of each, one by one."""
+  """(name, seconds) of every operation that a call executes."""
   import jax
 
   options = jax.profiler.ProfileOptions()
@@ -129,18 +124,18 @@ def events(run: Any) -> Iterator[tuple[str, float]]:
     for line in plane.lines:
       for event in line.events:
         name = dict(event.stats).get('hlo_op')
-        if name and not name.startswith(_HOLDERS):
+        if name and not name.startswith(_CONTAINERS):
           yield name, event.duration_ns / 1e9
 
 
 def rows(
   spent: Iterator[tuple[str, float]], program: str, top: int
 ) -> list[dict[str, Any]]:
-  """Kinds, and the `top` operations that take longest.
+  """Rows of all kinds, and of the `top` operations that take longest.
 
   Args:
-    spent: operations and seconds, see `events`.
-    program: compiled, as text.
+    spent: (name, seconds), see `events`.
+    program: `compiled.as_text()`.
     top: number of operations.
   """
   known, none = operations(program), Operation('', '', False)

@@ -1,12 +1,11 @@
-"""Import and sample files of the shapes of released weights: seconds and memory.
+"""Time and memory of importing and sampling weights of released shapes.
 
     python -m benchmarks.released_shapes --folder=/tmp/released
     python -m benchmarks.released_shapes --folder=/tmp/released --only=var
 
-Writes random weights with the official keys and shapes, once, and then runs the
-commands of the README on them, one process each. What a model costs depends on
-its shapes alone; the pictures are noise. The peak is the largest resident memory
-of a process, as the kernel counts it.
+Writes random weights with the official keys and shapes, and runs the commands of the
+README on them, one process each. The cost depends on the shapes alone; the pictures
+are noise. The peak is the largest resident memory of a process.
 """
 
 import argparse
@@ -18,7 +17,7 @@ import time
 
 from benchmarks import common
 
-# name -> (title, config, folder of its tokenizer). KL-16 serves two.
+# name -> (title, config, folder of its tokenizer). MAR and xAR share KL-16.
 MODELS = {
   'var': ('VAR-d16', 'var/imagenet256:d16', 'runs/var-tokenizer'),
   'llamagen': (
@@ -80,7 +79,7 @@ def main():
 
 
 def import_weights(table, folder, title, config, workdir) -> None:
-  """Makes the file of a config, and a run of it, where there is none."""
+  """Writes the weights of a config and imports them, unless that was done."""
   file = folder / f'{config.replace("/", "-").replace(":", "-")}.pth'
   if not file.exists():
     script = ('-m', 'benchmarks.released_shapes', '--folder=.')
@@ -101,7 +100,7 @@ def import_weights(table, folder, title, config, workdir) -> None:
 
 
 def make(config: str, file: str) -> None:
-  """Writes random weights of a config's shapes with the official keys."""
+  """Writes random weights with the shapes and official keys of a config."""
   import jax
   import numpy as np
 
@@ -113,12 +112,14 @@ def make(config: str, file: str) -> None:
   made = load_config(config)
   rng = np.random.default_rng(0)
 
-  def draw(path, x):
+  def random(path, x):
     values = rng.standard_normal(x.shape, np.float32) * np.float32(0.02)
-    # Norms with a scale near 0 would let no signal through.
+    # Scales of norms are around 1, else the signal would vanish.
     return values + np.float32('scale' in jax.tree_util.keystr(path))
 
-  params = jax.tree_util.tree_map_with_path(draw, assemble.trained_shapes(made))
+  params = jax.tree_util.tree_map_with_path(
+    random, assemble.trained_shapes(made)
+  )
   form = table_of(made)
   grids = assemble.make_tokenizer(made).spec.grids
   files.write(file, table.to_weights(form, params, grids), form.wrapping)
@@ -127,12 +128,12 @@ def make(config: str, file: str) -> None:
 def command(
   folder: pathlib.Path, name: str, *flags: str
 ) -> tuple[float, float]:
-  """Runs `arvision name flags` in a folder: seconds, and its peak in GB."""
+  """Runs `arvision name flags` in a folder; returns seconds and peak GB."""
   return python(folder, '-m', 'arvision', name, *flags)
 
 
 def python(folder: pathlib.Path, *words: str) -> tuple[float, float]:
-  """Runs this Python on words in a folder, see `command`."""
+  """Runs Python with arguments in a folder; returns seconds and peak GB."""
   root = pathlib.Path(__file__).parents[1]
   environment = {**os.environ, 'PYTHONPATH': str(root)}
   print('$ ' + ' '.join(['python', *words]), file=sys.stderr, flush=True)

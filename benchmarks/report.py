@@ -1,9 +1,8 @@
-"""Writes docs/benchmarks.md from the files that the benchmarks write.
+"""Writes docs/benchmarks.md from the JSON files of the benchmarks.
 
     python -m benchmarks.report twins.json input_pipeline.json compile.json
 
-A section is filled by the file of its name; without one it keeps the figures that
-the page has.
+Every file updates the section of its name. Other sections keep their figures.
 """
 
 import argparse
@@ -30,7 +29,7 @@ keeps it on two cores, and `--help` says what else there is.
 
 
 def section(name: str, found: dict | None, kept: str) -> str:
-  """Heading, command, what is measured, and figures where there are any."""
+  """A section: heading, command, description, and figures if there are any."""
   module = importlib.import_module(f'benchmarks.{name}')
   about = module.__doc__.split('\n\n', 2)
   text = [
@@ -46,7 +45,7 @@ def section(name: str, found: dict | None, kept: str) -> str:
 
 
 def figures(text: str) -> dict[str, str]:
-  """Those of the sections of a page: heading -> hardware and table."""
+  """The figures of a page: heading -> hardware and table."""
   return {
     part.split('\n', 1)[0]: part.rsplit('```\n', 1)[1].strip()
     for part in re.split(r'^## ', text, flags=re.MULTILINE)[1:]
@@ -54,7 +53,7 @@ def figures(text: str) -> dict[str, str]:
 
 
 def table(columns: dict[str, str], rows: list[dict]) -> str:
-  """A table in Markdown, of the columns that any row has."""
+  """A Markdown table of the columns that occur in any row."""
   used = {
     k: c.split(':') for k, c in columns.items() if any(k in r for r in rows)
   }
@@ -77,11 +76,11 @@ def page(files: list[pathlib.Path], old: str = '') -> str:
   """The whole page.
 
   Args:
-    files: that benchmarks have written.
-    old: the page as it was.
+    files: JSON files of benchmarks.
+    old: the present page.
 
   Raises:
-    ValueError: a file that no section has the name of.
+    ValueError: a file without a section of its name.
   """
   found = {}
   for file in files:

@@ -1,14 +1,14 @@
-"""Sampling throughput of VAR: transformer and decoder on rows of their own.
+"""Sampling throughput of VAR: transformer and decoder in separate rows.
 
     python -m benchmarks.sampling
     python -m benchmarks.sampling --only=digits --repeats=10
     python -m benchmarks.sampling --json=out.json
 
-Two models with random weights, in the compute dtype of their transformers' configs:
-the digits VAR, and one of the size of VAR-d16 at 256 px with batch 1 and 8. Every
-row is one compiled program; the time is the best of the repeats, compilation is
-reported apart. A matmul peak of that dtype, measured in the same run, stands beside
-every row, since a throughput without it says little on a shared machine.
+Two models with random weights, in the compute dtype of their configs: the digits
+VAR, and VAR-d16 at 256 px with batch 1 and 8. Every row is one compiled program. Its
+time is the best of the repeats; compilation is reported separately. Every row has a
+matmul peak of the same dtype and run: on a shared machine, throughput means little
+without it.
 """
 
 import functools

@@ -1,43 +1,41 @@
-"""Speed of models beside the same work in plain PyTorch.
+"""Speed of models compared with the same work in plain PyTorch.
 
     python -m benchmarks.twins --threads=2
     python -m benchmarks.twins --only=var.generate,llamagen --repeats=5
     python -m benchmarks.twins --json=out.json
 
 Needs torch (`pip install -e '.[dev,torch]'`). Sizes are those of the published
-configs, weights are random, the two sides are timed in turns, and the quotient is
-of the best of both. What each row does, on both sides:
+configs, weights are random. The two sides are timed in turns; the ratio is of the
+best times. Rows:
 
     var.forward        logits of all 680 slots of VAR-d16, teacher forced, with
-                       the canvas that makes its input
+                       the canvas that its inputs come from
     var.generate       10 scales with guidance, top-k, top-p and a cache; the
                        transformer and its canvas, no decoder
     var.train          a step of VAR-d16: forward, backward, clipping, AdamW
     var.decoder        tokens to images of 256 px: the convolutional decoder
     llamagen.generate  256 tokens of LlamaGen-B with guidance and a cache
-    llamagen.train     a step of LlamaGen-B, dropout and running average included
+    llamagen.train     a step of LlamaGen-B with dropout and EMA
     mar.generate       256 latents of MAR-B in 64 steps of 25 diffusion steps each
-    xar.generate       4 cells of xAR-B, 25 looks at each, with a cache
+    xar.generate       4 cells of xAR-B, 25 denoising steps each, with a cache
 
-Ours is one compiled program per row. PyTorch runs eagerly: its weights are in the
-dtype of the row, it trains with float32 weights under autocast, attends with
+Ours is one compiled program per row. PyTorch runs eagerly: it has weights in the
+dtype of the row, trains with float32 weights under autocast, attends with
 `scaled_dot_product_attention` and loops over steps and layers in Python. In
-bfloat16 rows our weights are float32 and rounded inside of the program, and our
-logits are float32 products where PyTorch's are bfloat16. A CPU without instructions
-for bfloat16 (`avx2`, `avx512f`) multiplies float32 faster, in PyTorch by far; ours
-does so in bfloat16 rows too, see `kernels.cpu.product`. On a CPU our train steps in
-bfloat16 are without a loop over layers (`config.backbone.unroll` is their number):
-what a loop keeps of its rounds is rounded there anew in every round.
+bfloat16 rows our weights are float32 and cast inside the program, and our logits
+are float32, PyTorch's bfloat16. A CPU without bfloat16 instructions (`avx2`,
+`avx512f`) multiplies float32 faster, in PyTorch by far; ours does so in bfloat16
+rows too, see `kernels.cpu.product`. On a CPU our bfloat16 train steps unroll the
+layers (`config.backbone.unroll`): in a loop, the CPU compiler rounds all saved
+activations again in every iteration.
 
-`work` is what PyTorch's side multiplies, in GFLOP; a share is work / seconds over
-the matmul peak of that dtype, measured beside the row. `more` is our work over
-theirs, which is less on a CPU in convolutions (`kernels.cpu.winograd`) and where a mask
-hides keys (`kernels.cpu.attention`), and `params` the quotient of the numbers of
-parameters. `best` rows name the dtype that our side is faster in; their ratio is
-to PyTorch's better dtype, and `plain` to its float32.
-`cpu` is the ratio of the seconds that the process had on processors: with
---threads=1 it holds on a machine that others use too, with more it counts the
-waiting of PyTorch's threads for one another.
+`work` is the work of PyTorch's side in GFLOP. The shares are work / seconds over the
+matmul peak of the same dtype and run. `more` is our work over theirs: on a CPU it is
+smaller in convolutions (`kernels.cpu.winograd`) and with masks that hide keys
+(`kernels.cpu.attention`). `params` is the ratio of the numbers of parameters. `best`
+rows are of the dtype that our side is faster in; their ratio is to PyTorch's faster
+dtype, and `plain` to its float32. `cpu` is the ratio of CPU times: with --threads=1
+it is robust to other load; with more threads it includes PyTorch's busy waiting.
 """
 
 import dataclasses
@@ -75,8 +73,8 @@ class Row:
   Attributes:
     config: module under `arvision.configs`, and its argument.
     work: 'forward', 'generate', 'train' or 'decoder'.
-    batches: sizes.
-    change: keys of the config that differ from the published ones.
+    batches: batch sizes.
+    change: config keys that differ from the published ones.
   """
 
   config: tuple[str, str]
@@ -119,9 +117,9 @@ class Side:
 
   Attributes:
     run: does the work once.
-    parameters: of what runs.
-    gflop: matmuls and convolutions of a run.
-    program: gives the compiled program as text; PyTorch has none.
+    parameters: number of parameters.
+    gflop: work of matmuls and convolutions in a run.
+    program: returns the text of the compiled program; None for PyTorch.
   """
 
   run: Callable[[], Any]
@@ -131,7 +129,7 @@ class Side:
 
 
 def config_of(row: Row, dtype: str, quick: bool, depth: int | None) -> Any:
-  """The config of a row, small where it is to be quick."""
+  """The config of a row, or a tiny one if `quick`."""
   import jax
 
   from benchmarks import ours
@@ -154,7 +152,7 @@ def config_of(row: Row, dtype: str, quick: bool, depth: int | None) -> Any:
 
 
 def our_side(row: Row, config: Any, batch: int) -> Side:
-  """arvision's."""
+  """The side of arvision."""
   import jax
 
   from arvision.training.start import compile_lowered
@@ -199,7 +197,7 @@ def our_side(row: Row, config: Any, batch: int) -> Side:
 
 
 def their_side(row: Row, config: Any, batch: int, dtype: str) -> Side:
-  """PyTorch's."""
+  """The side of PyTorch."""
   import torch
   from torch.nn.attention import SDPBackend, sdpa_kernel
   from torch.utils.flop_counter import FlopCounterMode
@@ -257,7 +255,7 @@ def their_side(row: Row, config: Any, batch: int, dtype: str) -> Side:
       torch.cuda.synchronize()
     return out.float().sum().item()
 
-  # Fused attention is not counted; taken apart it is.
+  # The counter only knows unfused attention.
   with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
     timed()
   count = sum(p.numel() for p in model.parameters())
@@ -281,7 +279,7 @@ def measure(name: str, dtype: str, batch: int, args: Any) -> dict[str, Any]:
   side = 256 if args.quick else 2048
   peak = common.matmul_peak(dtype, side)
   sides = {'ours': ours.run, 'torch': theirs.run}
-  # PyTorch's side ran once when its work was counted.
+  # PyTorch's side already ran once, for the FLOP counter.
   timed = common.interleaved(sides, args.repeats, warm=('torch',))
   peak = max(peak, common.matmul_peak(dtype, side))
   best = {
@@ -311,7 +309,7 @@ def measure(name: str, dtype: str, batch: int, args: Any) -> dict[str, Any]:
 
 
 def best_of(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-  """The row of the better dtype, from rows of the same work and batch."""
+  """The row of the faster dtype, from rows of the same work and batch."""
   if len(rows) < 2:
     return None
   mine = min(rows, key=lambda row: row['ours'])
@@ -329,12 +327,12 @@ def best_of(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def chosen(only: str | None) -> Iterator[str]:
-  """Names of the rows that begin with one of some words."""
+  """Names of the rows that start with one of some prefixes."""
   words = only.split(',') if only else ['']
   unknown = [w for w in words if not any(r.startswith(w) for r in ROWS)]
   if unknown:
     raise SystemExit(
-      f"--only={only}: no row begins with '{unknown[0]}'; there are "
+      f"--only={only}: no row starts with '{unknown[0]}'; there are "
       + ', '.join(ROWS)
     )
   return (row for row in ROWS if any(row.startswith(w) for w in words))
@@ -342,10 +340,10 @@ def chosen(only: str | None) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   parser = common.parser(__doc__)
-  parser.add_argument('--only', help='beginnings of rows, with commas between')
+  parser.add_argument('--only', help='prefixes of rows, separated by commas')
   parser.add_argument('--dtypes', default=','.join(common.DTYPES))
-  parser.add_argument('--batches', help='sizes in the place of those of rows')
-  parser.add_argument('--depth', type=int, help='layers, to look for causes')
+  parser.add_argument('--batches', help='batch sizes, instead of the default')
+  parser.add_argument('--depth', type=int, help='layers, to find bottlenecks')
   args = parser.parse_args(argv)
   common.use_threads(args.threads)
   about = common.use_torch(args.threads, args.repeats)

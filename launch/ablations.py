@@ -1,12 +1,11 @@
-"""Compares variants of one model on scikit-learn's digits, seeds paired.
+"""Compares variants of a model on scikit-learn's digits, with paired seeds.
 
     python launch/ablations.py --study=orders
     python launch/ablations.py --study=entities --seeds=0,1,2
 
-Every variant is trained once for every seed, over one tokenizer. What was stopped
-goes on, what is done is not done again: the command that was interrupted, given
-once more, ends with the same table. It is written to docs/ablations/<study>.md
-with its plot beside it; `--docs` names another folder.
+Trains every variant once per seed, over one tokenizer. After an interruption, the
+same command resumes and ends with the same table. Writes docs/ablations/<study>.md
+and its plot; `--docs` names another folder.
 """
 
 import argparse
@@ -19,21 +18,22 @@ from training import Runs, parameters, where
 from arvision.evals import chart
 
 SAMPLES = 1000
-# Of guidance.
+# Guidance scales to choose the best from.
 SCALES = (1.0, 1.5, 2.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """Variants that are compared.
+  """Variants to compare.
 
   Attributes:
-    title: of the page.
-    question: what is varied, and what is not.
-    tokenizer: config, shared by all.
+    title: title of the page.
+    question: what varies and what does not, in words.
+    tokenizer: config of the common tokenizer.
     variants: name in the table -> config.
-    flags: of `arvision train`, for all variants.
-    scale: key of the scale of guidance, where the best of `SCALES` is taken.
+    flags: flags of `arvision train` for all variants.
+    scale: config key of the guidance scale, to choose the best of `SCALES`; '': do
+      not choose.
   """
 
   title: str
@@ -44,7 +44,7 @@ class Study:
   scale: str = ''
 
 
-# So that two seeds of every variant are done within half an hour.
+# Two seeds of every variant train within half an hour.
 SHORTER = ('--config.train.duration.epochs=40',)
 STUDIES = {
   'orders': Study(
@@ -107,13 +107,13 @@ STUDIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """A variant.
+  """The results of a variant.
 
   Attributes:
-    figures: the headline of `arvision eval` of every seed.
-    grid: picture of the first seed.
-    parameters: of the generator.
-    scale: of guidance, or None for that of the config.
+    figures: headline of `arvision eval` of every seed.
+    grid: samples of the first seed.
+    parameters: number of parameters of the generator.
+    scale: guidance scale, None for that of the config.
   """
 
   figures: list[dict[str, float]]
@@ -126,7 +126,7 @@ class Measured:
 
 
 def measure(runs: Runs, study: Study, seeds: list[int]) -> dict[str, Measured]:
-  """Trains what is not there; variant -> what came out."""
+  """Trains and evaluates all variants: name -> results."""
   runs.train(study.tokenizer)
   flags = (
     f'--config.tokenizer_workdir={runs.folder(study.tokenizer)}',
@@ -138,7 +138,7 @@ def measure(runs: Runs, study: Study, seeds: list[int]) -> dict[str, Measured]:
       runs.train(config, *flags, f'--config.seed={seed}', name=name)
   return {
     name: min(
-      (_drawn(runs, study, config, seeds, scale) for scale in _scales(study)),
+      (_sampled(runs, study, config, seeds, scale) for scale in _scales(study)),
       key=lambda found: found.mean('frechet'),
     )
     for name, config in study.variants.items()
@@ -149,8 +149,8 @@ def _scales(study):
   return SCALES if study.scale else (None,)
 
 
-def _drawn(runs, study, config, seeds, scale):
-  """A variant with a scale of guidance."""
+def _sampled(runs, study, config, seeds, scale):
+  """The results of a variant with a guidance scale."""
   names = [f'{config}_seed{seed}' for seed in seeds]
   flags, suffix = (), ''
   if scale is not None:

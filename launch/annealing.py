@@ -1,10 +1,10 @@
-"""Fewer inner steps for late tokens (DiSA): speed and quality before and after.
+"""Fewer denoising steps for late tokens (DiSA): speed and quality.
 
     python launch/annealing.py
 
-takes the generators of `launch/families.py`, trains what is not there, and draws
-from each with as many inner steps at every step and with the published schedule of
-its family. It writes docs/annealing.md; `--docs` names another folder.
+Trains the generators of `launch/families.py` where needed, and samples from each
+with a constant number of denoising steps and with the published schedule of its
+family. Writes docs/annealing.md; `--docs` names another folder.
 
 Source: arXiv 2505.20297.
 """
@@ -21,13 +21,13 @@ TOKENIZER = 'mar/digits_tokenizer'
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """A generator whose inner steps are annealed.
+  """A generator whose denoising steps are annealed.
 
   Attributes:
-    name: in the table.
-    generator: config.
-    key: of the counts in its config.
-    first, last: inner steps at the first and at the last step, as published.
+    name: name in the table.
+    generator: its config.
+    key: config key of the counts.
+    first, last: published denoising steps at the first and the last AR step.
   """
 
   name: str
@@ -45,7 +45,7 @@ CASES = (
 
 
 def figures(runs: Runs, case: Case, last: int) -> dict[str, float]:
-  """The headline figures with so many inner steps at the last step."""
+  """The headline figures with `last` denoising steps at the last AR step."""
   return runs.evaluate(
     case.generator,
     SAMPLES,

@@ -1,13 +1,12 @@
-"""Trains every family on scikit-learn's digits and makes a table of them.
+"""Trains every family on scikit-learn's digits and writes a table.
 
     python launch/families.py
     python launch/families.py --only=VAR,RAR --output=runs/families
 
-Tokenizers that families share are trained once. What was stopped goes on, what
-is done is not done again: the command that was interrupted, given once more,
-ends with the same table. It is written to docs/families.md, with the grids and
-curves beside it in docs/images/families; `--docs` names another folder. Lines of
-families that are not in --output stay, where they were made on such a machine.
+Families share tokenizers. After an interruption, the same command resumes and ends
+with the same table. Writes docs/families.md, with grids and curves in
+docs/images/families; `--docs` names another folder. Keeps the lines of families that
+are not in --output if they were made on the same kind of machine.
 """
 
 import argparse
@@ -31,9 +30,9 @@ class Family:
   """A generator and the tokenizers it needs.
 
   Attributes:
-    name: in the table.
-    generator: config.
-    tokenizers: configs, in order of training; the last one's codes are drawn.
+    name: name in the table.
+    generator: its config.
+    tokenizers: configs in order of training; the last is the generator's.
   """
 
   name: str
@@ -41,7 +40,7 @@ class Family:
   tokenizers: tuple[str, ...]
 
 
-# What a legacy TiTok is trained from, one after another.
+# Tokenizers that a legacy TiTok is trained from, in order.
 LEGACY = (
   'maskgit/digits_tokenizer:few',
   'titok/digits_tokenizer:legacy_warmup',
@@ -49,10 +48,10 @@ LEGACY = (
 
 
 def found() -> tuple[Family, ...]:
-  """The generators of digits of every paper that are in the table.
+  """The generators of digits of every paper.
 
-  A module names its variants in `FAMILIES`, name in the table -> variant; without
-  it stands once, under the name of its paper.
+  A config module may list variants in `FAMILIES` (name in the table -> variant).
+  Without it the module is one family with the name of its paper.
   """
   names, papers = {}, catalog.papers()
   for entry in catalog.entries():
@@ -81,7 +80,7 @@ FAMILIES = found()
 
 
 def train(runs: Runs, family: Family) -> None:
-  """Trains, samples and evaluates all that a family needs."""
+  """Trains the tokenizers and the generator of a family; samples and evaluates."""
   for before, config in zip((None, *family.tokenizers), family.tokenizers):
     flags = []
     if config.endswith('_warmup'):
@@ -96,7 +95,7 @@ def train(runs: Runs, family: Family) -> None:
 
 
 def losses(folder: pathlib.Path) -> dict[str, list]:
-  """Name -> (step, loss) in training and on held-out digits."""
+  """(step, loss) pairs in training and on held-out digits."""
   found: dict[str, list] = {'training': [], 'held out': []}
   for line in read_log(folder / LOG)[0]:
     for name, key in (('training', 'loss'), ('held out', 'held_out/loss')):
@@ -106,7 +105,7 @@ def losses(folder: pathlib.Path) -> dict[str, list]:
 
 
 def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
-  """A family's line of the table; its pictures go to `images`."""
+  """A family's line of the table; writes its pictures to `images`."""
   folder = runs.folder(family.generator)
   figures = runs.evaluate(family.generator, SAMPLES)
   name = slug(family.generator)
@@ -137,7 +136,7 @@ def _memorised(figures):
 
 
 def before(page: pathlib.Path, head: str) -> dict[str, str]:
-  """Generator -> its line of a table that was made on such a machine before."""
+  """Generator -> its line in the present page, if the heads are the same."""
   text = page.read_text(encoding='utf-8') if page.exists() else ''
   made = [
     part.split('\n\n')[1].split('. Digits')[0] for part in (text, head) if part
@@ -180,7 +179,7 @@ def main() -> None:
     '--only', default='', help='names of families with a comma between'
   )
   args = flags.parse_args()
-  # A name may have a comma in it: the configs name the families too.
+  # Names may contain commas, so configs are accepted too.
   wanted = [part.strip() for part in args.only.split(',') if part.strip()]
   names = {f.generator: f for f in FAMILIES} | {f.name: f for f in FAMILIES}
   unknown = [name for name in wanted if name not in names]

@@ -1,8 +1,8 @@
-"""Writes docs/papers.md: what is here, from `configs/<paper>`, and what is planned.
+"""Writes docs/papers.md from `configs/<paper>` and docs/planned.txt.
 
     python launch/papers.py
 
-What is planned stands in docs/planned.txt, a line of 'group | name | title' each.
+A line of docs/planned.txt is 'group | name | title'.
 """
 
 import pathlib
@@ -38,10 +38,10 @@ _TABLE = """
 
 
 def planned() -> list[tuple[str, str, str]]:
-  """(group, name, title) of every paper that is planned."""
+  """(group, name, title) of every planned paper."""
   text = (DOCS / 'planned.txt').read_text(encoding='utf-8')
-  rows = [line.split(' | ', 2) for line in text.splitlines()]
-  return [(group, name, title) for group, name, title in rows]
+  lines = [line.split(' | ', 2) for line in text.splitlines()]
+  return [(group, name, title) for group, name, title in lines]
 
 
 def page() -> str:

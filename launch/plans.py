@@ -1,15 +1,13 @@
-"""Plans the published models on TPU slices and fills a table with them.
+"""Plans the published models on TPU slices and writes a table.
 
     python launch/plans.py
     python launch/plans.py --only=VAR-d30 --limit=1
     python launch/plans.py --limit=0
 
-Nothing is run on a TPU, see `arvision plan --help`; a large model compiles for
-minutes. Every plan is kept in the cache of `arvision plan`: what was stopped goes
-on, what is done is not done again. After each plan the table in
-docs/parallelism.md is written anew. Lines of plans that the cache does not have,
-because the source has changed since, stay as they are. `--limit=0` writes the
-table of what there is.
+Nothing runs on a TPU, see `arvision plan --help`; a large model takes minutes to
+compile. Plans are cached, so an interrupted command resumes. The table in
+docs/parallelism.md is rewritten after every plan. Lines of plans that are no longer
+cached, because the source has changed, stay. `--limit=0` only rewrites the table.
 """
 
 import argparse
@@ -32,12 +30,12 @@ class Case:
   """A line of the table.
 
   Attributes:
-    name: of the model.
-    config: of `arvision plan`.
+    name: name of the model.
+    config: its config.
     where: topology.
     overrides: 'key=value' of the config.
     kind: 'train' or 'sample'.
-    cached: whether batches bring tokens, as the config's docstring trains.
+    cached: whether batches hold tokens, as in the config's docstring.
   """
 
   name: str
@@ -68,15 +66,15 @@ class Case:
     return [*found, '--cached'] if self.cached else found
 
 
-# Parameters are cut into 8 in small slices and in large ones: shards stay wide
-# enough for the compiler to gather them as they are, and what is sent along
-# `data`, a shard's gradient, grows no more with the number of chips.
+# 8 shards of the parameters in all slices: they stay wide enough to be gathered
+# without padding, and the traffic along `data`, the gradient of a shard, does not
+# grow with the number of chips.
 BLOCK = ('mesh.fsdp=8',)
-# 768 images are no multiple of 512: two chips share an image's heads. So they do
-# where a chip would have few tokens for all the weights that it reads.
+# Two chips share the heads of an image: 768 images are no multiple of 512, and some
+# models have few tokens per chip for the weights that it reads.
 PAIRS = (*BLOCK, 'mesh.tensor=2')
-# LlamaGen-3B has 256 images for 256 and 512 chips: eight share the heads of several
-# images, and each gathers and reads an eighth of the weights.
+# LlamaGen-3B has 256 images for 256 and 512 chips. Eight chips share the heads, and
+# each gathers and reads an eighth of the weights.
 EIGHTS = (*BLOCK, 'mesh.tensor=8')
 MODELS = {
   'VAR-d30': ('configs/var/imagenet256.py:d30', False),
@@ -88,7 +86,7 @@ MODELS = {
   'MAR-H': ('configs/mar/imagenet256.py:H', True),
   'FlowAR-H': ('configs/flowar/imagenet256.py:H', False),
 }
-# At one image on a chip, from 64 to 4,096 chips.
+# Weak scaling with one image per chip, from 64 to 4,096 chips.
 LARGE = 'VAR-d60'
 SLICES = {'v5p:8x8x8': 512, 'v5p:16x16x16': 4096, 'v5p:4x4x4': 64}
 
@@ -143,7 +141,7 @@ def row(plan: Plan, case: Case) -> str:
 
 
 HEAD = """Made by `python launch/plans.py` with {versions}. Bytes are of one chip; ms
-are predicted: products / memory / collectives = step.
+are predicted: compute / memory / collectives = step.
 
 | program | topology | mesh | images | parameters | memory | sent | ms | images/s | MFU | largest term |
 |---|---|---|---|---|---|---|---|---|---|---|
@@ -151,7 +149,7 @@ are predicted: products / memory / collectives = step.
 
 
 def write(page: pathlib.Path, chosen: list[Case]) -> int:
-  """Writes the table between its marks; returns how many lines it has."""
+  """Writes the table between its marks; returns the number of lines."""
   text = page.read_text(encoding='utf-8')
   before, rest = text.split(BEGIN)
   table, after = rest.split(END)
@@ -177,7 +175,7 @@ def write(page: pathlib.Path, chosen: list[Case]) -> int:
 
 
 def _weak_scaling(lines) -> str:
-  """What a chip of ever larger slices sends for the same share of a batch."""
+  """A sentence on the bytes that a chip sends in slices of growing size."""
   sent = {}
   for where, chips in sorted(SLICES.items(), key=lambda pair: pair[1]):
     cells = lines.get(f'{LARGE}, training | {where}', '').split(' | ')

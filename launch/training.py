@@ -1,4 +1,4 @@
-"""Runs that the tables of docs are made of: trained and measured once each."""
+"""Trains and evaluates the runs of the tables in docs, each once."""
 
 import contextlib
 import json
@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 
 class Runs:
-  """Runs of small configs in one folder, each done once.
+  """Runs of small configs in one folder, each trained and evaluated once.
 
   Attributes:
-    root: of the folder.
+    root: the folder.
   """
 
   def __init__(self, root: pathlib.Path):
@@ -26,12 +26,12 @@ class Runs:
     return self.root / slug(config)
 
   def train(self, config: str, *flags: str, name: str = '') -> None:
-    """Trains a config, to its end, and notes how long it took.
+    """Trains a config to its end, and records the time.
 
     Args:
-      config: its name.
-      *flags: of `arvision train`.
-      name: of the run; that of the config by default.
+      config: name of the config.
+      *flags: flags of `arvision train`.
+      name: name of the run; '': that of the config.
     """
     folder = self.folder(name or config)
     note = folder.with_suffix('.seconds.json')
@@ -44,7 +44,7 @@ class Runs:
       seconds = spent['seconds'] + time.time() - begin
       note.write_text(json.dumps({'seconds': seconds, 'done': done}))
 
-    # Noted as it goes, so that the time of a run that is killed counts.
+    # Records the time all along, so that the time of a killed run counts.
     arvision(
       'train',
       f'--config={config}',
@@ -55,20 +55,20 @@ class Runs:
     keep(True)
 
   def seconds(self, name: str) -> float:
-    """How long a run was trained, start and compilation included."""
+    """Training time of a run, start and compilation included."""
     note = self.folder(name).with_suffix('.seconds.json')
     return json.loads(note.read_text())['seconds']
 
   def grid(self, name: str, *flags: str, label: str = 'grid') -> pathlib.Path:
-    """Ten samples of every class.
+    """Samples ten images of every class.
 
     Args:
-      name: of the run.
-      *flags: of `arvision sample`, changes of the config.
-      label: of what is drawn with such changes.
+      name: name of the run.
+      *flags: flags of `arvision sample` that change the config.
+      label: name of the samples with these flags.
 
     Returns:
-      The picture.
+      path of the grid.
     """
     folder = self.folder(name)
     file = folder / 'samples' / label / 'grid.png'
@@ -102,15 +102,15 @@ class Runs:
 
 
 def slug(config: str) -> str:
-  """The name of a config as that of a folder or of a picture."""
+  """The name of a config as a file name."""
   return config.replace('/', '_').replace(':', '_')
 
 
 def arvision(*args: str, meanwhile: Callable[[], None] = lambda: None) -> None:
-  """Runs a command of this installation.
+  """Runs `arvision`.
 
   Args:
-    *args: of the command.
+    *args: command and flags.
     meanwhile: called every few seconds.
 
   Raises:
@@ -129,21 +129,21 @@ def arvision(*args: str, meanwhile: Callable[[], None] = lambda: None) -> None:
 
 
 def parameters(folder: pathlib.Path) -> int:
-  """Of a run, by the last line of its list."""
+  """Number of parameters of a run, from its parameters.txt."""
   text = (folder / 'parameters.txt').read_text()
   (line,) = (x for x in text.splitlines() if x.startswith('Total'))
   return int(line.split(':')[1].split()[0].replace(',', ''))
 
 
 def where() -> str:
-  """Processor, cores and version of JAX, for the head of a table."""
+  """Processor, cores and JAX version, for the head of a table."""
   import jax
 
   return f'{processor()}, {os.cpu_count()} cores, jax {jax.__version__}'
 
 
 def processor() -> str:
-  """What the machine computes on."""
+  """The name of the accelerator or CPU."""
   import jax
 
   device = jax.devices()[0]

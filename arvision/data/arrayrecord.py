@@ -1,4 +1,4 @@
-"""Image shards in ArrayRecord form, and their writer."""
+"""Images in ArrayRecord shards: source and writer."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from arvision.data.decode import (
 from arvision.errors import DataError
 
 KIND, VERSION = 'images', 1
-# What the source called every picture: {split: names in order of the records}.
+# Original names of the pictures: {split: names in order of the records}.
 NAMES = 'names.json'
 
 
@@ -31,8 +31,8 @@ class ArrayRecordImages(Source):
 
   Attributes:
     path: the folder.
-    split: 'train', or 'held_out', which is the held-out split of 'train'.
-    max_pixels: an image with more counts as broken; nothing of it is decoded.
+    split: 'train' or 'held_out'; the latter is the held-out split of the former.
+    max_pixels: a picture with more is broken; it is not decoded.
   """
 
   path: str
@@ -113,16 +113,16 @@ def write_images(
   format: str = 'png',
   quality: int = 95,
 ) -> dict[str, int]:
-  """Writes a source, with its own held-out split if it has one, to shards.
+  """Writes a source, and its held-out split if it has one, to shards.
 
-  Pictures that cannot be decoded are named in the log and left out.
+  Broken pictures are logged and left out.
 
   Args:
-    source: what to write.
+    source: the source.
     path: a new or empty folder.
     shards: files per split.
-    format: 'png', exact, or 'jpeg'.
-    quality: of JPEG, 1 to 95.
+    format: 'png' (lossless) or 'jpeg'.
+    quality: JPEG quality, 1 to 95.
 
   Returns:
     split -> number of pictures written.
@@ -165,7 +165,7 @@ def write_images(
       'splits': counts,
     }
     records.write_spec(folder, spec)
-    # Records are dealt out to the shards, and read shard by shard.
+    # Records are written round robin and read shard by shard.
     read = {
       split: [name for k in range(shards) for name in written[k::shards]]
       for split, written in names.items()
@@ -175,10 +175,10 @@ def write_images(
 
 
 def read_names(path: str, split: str, count: int) -> list[str]:
-  """Names of the records of a split; [] in a folder of an older version.
+  """Names of the records of a split; [] for a folder of an older version.
 
   Raises:
-    DataError: a file of names that does not fit the records.
+    DataError: the names do not match the records.
   """
   file = pathlib.Path(path) / NAMES
   if not file.exists():

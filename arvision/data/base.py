@@ -1,4 +1,4 @@
-"""What a data source is, and what the train loop and the evals know of data."""
+"""The interfaces of data: `Source` of examples, `Data` as loop and evals see it."""
 
 import abc
 import hashlib
@@ -15,21 +15,19 @@ Example = dict[str, Any]
 
 
 class BrokenImage(DataError):
-  """One picture that cannot be decoded. A pipeline may go on without it."""
+  """A picture that cannot be decoded. A pipeline may skip it."""
 
 
 class Source(abc.ABC):
-  """Pictures that can be fetched by number, as they are stored.
+  """Random access to pictures as they are stored, without resizing or shuffling.
 
-  A source neither resizes nor shuffles. It must survive pickling, since the
-  worker processes of Grain get a copy. What is not abstract has a default; a
-  subclass with more to say overrides it.
+  It must be picklable: worker processes of Grain get a copy.
   """
 
   @property
   @abc.abstractmethod
   def classes(self) -> tuple[str, ...]:
-    """Names of the classes; a label is an index into them."""
+    """Names of the classes, indexed by label."""
 
   @abc.abstractmethod
   def __len__(self) -> int:
@@ -45,19 +43,19 @@ class Source(abc.ABC):
 
   @property
   def labels(self) -> np.ndarray | None:
-    """(n,) int32 where they are known without decoding, else None."""
+    """(n,) int32 labels if they are known without decoding, else None."""
     return None
 
   @property
   def held_out(self) -> 'Source | None':
-    """The held-out split that the data came with, None without one."""
+    """The held-out split of the data set, None without one."""
     return None
 
   def name(self, i: int) -> str:
-    """What picture i is called; the same on every machine.
+    """The name of picture i, the same on every machine.
 
-    Names say which pictures are held out. So no two pictures of a source share
-    one, and a picture keeps its own when others come or go, if that can be.
+    Names decide which pictures are held out. So they must be unique, and should
+    not change when other pictures are added or removed.
     """
     return f'{type(self).__name__.lower()}[{i}]'
 
@@ -65,16 +63,16 @@ class Source(abc.ABC):
     """The caption of picture i.
 
     Raises:
-      BrokenImage: it cannot be told without the picture, which is broken.
+      BrokenImage: only the picture has a caption, and it is broken.
     """
     return self[i]['caption']
 
   def digest(self) -> str:
-    """Hex digits of all pictures, names and labels; equal on every machine."""
+    """Hash of all pictures, names and labels in hex, the same on every machine."""
     return hex_digest(self.facts())
 
   def facts(self) -> Iterator[str | bytes]:
-    """What `digest` is made of: by default every decoded picture."""
+    """The values that `digest` hashes: by default all decoded pictures."""
     yield repr(tuple(self.classes))
     for i in range(len(self)):
       try:
@@ -87,7 +85,7 @@ class Source(abc.ABC):
 
 
 def hex_digest(facts: Iterable[str | bytes]) -> str:
-  """32 hex digits of texts and bytes, which differ if any of them does."""
+  """A hash of texts and bytes, 32 hex digits."""
   found = hashlib.blake2b(digest_size=16)
   for fact in facts:
     if isinstance(fact, str):
@@ -100,11 +98,12 @@ def hex_digest(facts: Iterable[str | bytes]) -> str:
 def facts_of_files(
   files: Mapping[str, pathlib.Path], limit: int = 2**30
 ) -> Iterator[str | bytes]:
-  """What `hex_digest` is to know of files, wherever they lie.
+  """Facts about files for `hex_digest`, independent of their location.
 
   Args:
-    files: what a file is called -> where it is, in order.
-    limit: up to so many bytes in all, contents count; beyond, names and sizes.
+    files: name -> path, in order.
+    limit: contents are included if the files have at most this many bytes
+      together; otherwise only names and sizes are.
   """
   sizes = {
     name: path.stat().st_size if path.is_file() else -1
@@ -118,19 +117,17 @@ def facts_of_files(
 
 
 class Data(Protocol):
-  """A data part, as the train loop and the evals see it.
+  """The data of a run, as the train loop and the evaluators see it.
 
-  Batches are dicts of numpy arrays with leading axis b: `image` (H, W, C)
-  float32 in [-1, 1], or `tokens` (t,) int32 or (t, c) float32; `label` int32;
-  `index` int32, the number of the example in its source; `caption` (b,) object
-  array of str, which stays on the host. With features of captions there are
-  `text`, `text_valid` and `weight` too, see `text.Text.batch`. Passes
-  (`held_out`, `train_pass`) add `weight` float32, 0 for rows that pad the last
-  batch.
+  Batches are dicts of numpy arrays: `image` (b, H, W, C) float32 in [-1, 1], or
+  `tokens` (b, t) int32 or (b, t, c) float32; `label` (b,) int32; `index` (b,)
+  int32, the number of the example in its source; `caption` (b,) object array of
+  str, which stays on the host. With caption features there are `text`,
+  `text_valid` and `weight` too, see `text.Text.batch`. Passes (`held_out`,
+  `train_pass`) add `weight` (b,) float32, 0 for padding of the last batch.
 
-  The batch size is always the global one: process p of P gets rows
-  [p b / P, (p + 1) b / P) of every global batch, so the batches, put together,
-  do not depend on P.
+  Batch sizes are global. Process p of P gets examples [p b / P, (p + 1) b / P) of
+  every global batch, so global batches do not depend on P.
   """
 
   @property
@@ -139,7 +136,7 @@ class Data(Protocol):
 
   @property
   def held_out_examples(self) -> int:
-    """Number of held-out examples; 0 where there are none."""
+    """Number of held-out examples, 0 for none."""
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -154,11 +151,11 @@ class Data(Protocol):
     """(H, W, C) of the images."""
 
   def describe(self) -> str:
-    """A line for the start of a run: what is in the two splits."""
+    """A summary of both splits in one line."""
 
   @property
   def digest(self) -> str:
-    """Hex digits of all examples and their split; equal on every machine."""
+    """Hash of all examples and their split in hex, the same on every machine."""
 
   @property
   def broken(self) -> Any:

@@ -1,4 +1,4 @@
-"""Encoded pictures to arrays, and back."""
+"""Decodes and encodes pictures."""
 
 import contextlib
 import io
@@ -18,19 +18,18 @@ from arvision.data.base import BrokenImage
 from arvision.data.tiff import check_tags
 from arvision.ranges import Range
 
-# Kinds whose readers start no program, unlike those of EPS, and read one file.
+# Formats whose Pillow readers run no other program, unlike EPS.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF', 'PPM', 'WEBP', 'TIFF', 'AVIF')
 # 8192 x 8192.
 MAX_PIXELS = 2**26
-# Above this Pillow itself refuses.
+# Pillow itself refuses more.
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
 Pixels = Annotated[int, Range(1, MOST_PIXELS)]
-# What a file may hold beyond its pixels: metadata, thumbnails, more pictures.
+# Bytes of a file besides its pixels: metadata, thumbnails, more pictures.
 _MORE_BYTES = 2**26
-# Every scan of a progressive JPEG costs as much as a whole picture; about 10
-# are usual.
+# Scans of a progressive JPEG; each costs as much as a picture, and 10 are usual.
 _SCANS = 16
-# PPM with a short header and binary pixels; others are read byte by byte.
+# PPM with a short header and binary pixels; Pillow reads others byte by byte.
 _PPM = re.compile(rb'P(4\s+\d+|[56]\s+\d+\s+\d+)\s+\d+\s')
 _COMMENT = re.compile(rb'#[^\n]*\n')
 
@@ -44,12 +43,12 @@ _TURNS = {
   8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns of every odd tag of a file, and of pictures that are refused here.
+# Pillow warns about odd tags, and about pictures that are refused here.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 def check_max_pixels(number: int) -> None:
-  """Raises a ConfigError for a limit that Pillow does not go along with."""
+  """Raises ConfigError for a limit that exceeds Pillow's own."""
   check(number, Pixels, 'config.data.source.max_pixels')
 
 
@@ -59,23 +58,23 @@ def decode(
   background: tuple[int, int, int] = (255, 255, 255),
   max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-  """The first picture of a file of one of FORMATS.
+  """Decodes the first picture of a file in one of FORMATS.
 
-  Grey pictures stay grey; palettes, CMYK and the like become RGB; transparency
-  is laid over `background`; 16-bit grey keeps its upper byte, see `_grey`; the
-  EXIF orientation is applied.
+  Gray pictures stay gray, 16-bit gray keeps its upper byte (see `_grey`), other
+  modes become RGB. Transparent pictures are composited over `background`. The EXIF
+  orientation is applied.
 
   Args:
     file: path of a regular file, or the encoded bytes.
-    name: what to call it in the error.
+    name: its name, for errors.
     background: RGB, 0 to 255.
-    max_pixels: the most that its header may promise.
+    max_pixels: largest number of pixels in the header.
 
   Returns:
     (H, W, 1) or (H, W, 3) uint8, read-only.
 
   Raises:
-    BrokenImage: it cannot be read to its end, or has too many pixels.
+    BrokenImage: it is damaged or truncated, or has too many pixels.
   """
   with _opened(file, name, max_pixels) as image:
     return _array(image, background)
@@ -84,10 +83,10 @@ def decode(
 def decode_mask(
   file: str | os.PathLike | bytes, name: str, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-  """A picture of two colours, of which the brighter one is True.
+  """Decodes a mask: True where a picture is white.
 
-  With more than two, the brighter half of the scale is; what is transparent is
-  black.
+  Of two colours the brighter one is white, of more all above half of the scale
+  are. Transparent pixels are black.
 
   Args:
     file, name, max_pixels: see `decode`.
@@ -100,7 +99,7 @@ def decode_mask(
   """
   with _opened(file, name, max_pixels) as image:
     if _is_deep(image):
-      # As stored: a mask of 0 and 1 is one in 16 bits, too.
+      # Unscaled, so that 16-bit masks of 0 and 1 work.
       array, white = np.asarray(image), 65535
     else:
       array, white = _array(image, (0, 0, 0)).mean(-1), 255
@@ -114,7 +113,7 @@ def decode_mask(
 
 @contextlib.contextmanager
 def _opened(file, name, max_pixels) -> Iterator[Image.Image]:
-  """The decoded picture, upright, with the `scale` of deep grey in its info."""
+  """The decoded picture, rotated upright; for deep gray, info has `scale`."""
   try:
     data = file
     if not isinstance(data, bytes):
@@ -144,14 +143,14 @@ def _opened(file, name, max_pixels) -> Iterator[Image.Image]:
   except UnidentifiedImageError as error:
     kinds = ', '.join(FORMATS)
     raise BrokenImage(f'{name}: not a picture, wanted {kinds}') from error
-  except Exception as error:  # parsers raise whatever they stumble over
+  except Exception as error:  # parsers raise almost anything
     raise BrokenImage(
       f'{name}: cannot be decoded ({type(error).__name__}: {error})'
     ) from error
 
 
 def _mend_transparency(image):
-  # Pillow brings the pixels of PNG to 8 bits, but not the transparent value.
+  # Pillow scales the pixels of a PNG to 8 bits, but not the transparent value.
   clear = image.info.get('transparency')
   raw = image.tile[0].args if image.format == 'PNG' and image.tile else ''
   if clear is not None and raw in ('L;2', 'L;4'):
@@ -161,11 +160,11 @@ def _mend_transparency(image):
 
 
 def _scale(image):
-  """(bits, whether white is 0) of grey that has more than 8 bits."""
+  """(bits, whether white is 0) of gray with more than 8 bits."""
   if image.format != 'TIFF':
     return 16, False
   tags = image.tag_v2
-  # Signed samples of 16 bits arrive as 32, and have no agreed white either.
+  # Signed 16-bit samples arrive as 32-bit ones; neither has a standard white.
   bits = 32 if image.mode == 'I' else max(tags[ExifTags.Base.BitsPerSample])
   return bits, tags.get(ExifTags.Base.PhotometricInterpretation) == 0
 
@@ -173,7 +172,7 @@ def _scale(image):
 def _upright(image):
   try:
     turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-  except Exception:  # damaged metadata do not spoil the picture
+  except Exception:  # damaged metadata do not matter
     return image
   return image if turn is None else image.transpose(turn)
 
@@ -191,15 +190,15 @@ def _array(image, background):
     image = image.convert('RGBA')
     paper = Image.new('RGBA', image.size, (*background, 255))
     image = Image.alpha_composite(paper, image)
-  # Pillow's `convert` copies what is RGB already, and so would `np.array`.
+  # Pillow's `convert` would copy an RGB picture, and so would `np.array`.
   return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
 
 
 def _grey(image, background):
-  """Grey of more than 8 bits: the upper 8 of as many as the file says.
+  """Converts gray of more than 8 bits to its upper 8 bits.
 
-  Integers of 32 bits, and signed ones, have no agreed white. They are 8-bit values where none is
-  above 255, and 16-bit values where none is above 65535.
+  32-bit and signed integers have no standard white. They are taken as 8-bit values
+  if none exceeds 255, and as 16-bit values if none exceeds 65535.
   """
   values = np.asarray(image)
   (bits, inverted), high = image.info['scale'], values.max()

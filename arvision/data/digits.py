@@ -11,9 +11,9 @@ from arvision.data.base import Example, Source
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Digits(Source):
-  """8 x 8 grey digits, no download. Values 0..16 are stretched to 0..255.
+  """8 x 8 gray digits, without a download.
 
-  The stretch is round(255 v / 16), which `round(16 x / 255)` undoes exactly.
+  Values v in 0..16 become round(255 v / 16), which is lossless.
   """
 
   @property

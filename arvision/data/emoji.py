@@ -1,4 +1,4 @@
-"""Pictures of the characters of a colour-emoji font, with their names."""
+"""Images of the characters of a colour-emoji font, with their names."""
 
 import dataclasses
 import functools
@@ -15,26 +15,26 @@ from arvision.data.base import Example, Source
 from arvision.errors import DataError
 from arvision.ranges import Byte, Side
 
-# A noncharacter: every font shows it as its "no such glyph".
-_NOBODY = '\U0010fffe'
+# A noncharacter, which every font renders as its missing glyph.
+_MISSING = '\U0010fffe'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Emoji(Checked, Source):
-  """Every single-character emoji that a font has, drawn in its colours.
+  """All single-character emoji of a font.
 
-  The caption is the Unicode name in lower case. Characters that the Unicode
-  tables of this Python do not know yet are left out, so their number depends
-  on both. Flags, keycaps and skin tones are several characters and left out.
+  The caption is the Unicode name in lower case. Characters without a name in this
+  Python's Unicode tables are left out, so their number depends on both. Flags,
+  keycaps and skin tones have several characters and are left out too.
 
   Attributes:
-    font: path of the font, NotoColorEmoji.ttf for example.
-    size: side of the square pictures, in pixels.
+    font: path of the font, for example NotoColorEmoji.ttf.
+    size: side of the square images in pixels.
     background: RGB behind the glyph, 0 to 255.
-    classes_by: 'group' (faces, animals, food, ...) or 'block' (of Unicode).
-      Only classes that have a picture exist, in order of their names.
-    bitmap_size: at which the font is opened. A bitmap font has one size only
-      (109 for Noto); pictures are scaled from it.
+    classes_by: 'group' (faces, animals, food, ...) or 'block' (of Unicode). Only
+      classes with an image exist, sorted by name.
+    bitmap_size: size at which the font is opened. A bitmap font has only one (109
+      for Noto); images are scaled from it.
   """
 
   font: str
@@ -46,10 +46,10 @@ class Emoji(Checked, Source):
   @functools.cached_property
   def _pictures(self) -> tuple[np.ndarray, list[str], list[str]]:
     font = _open(self.font, self.bitmap_size)
-    codes = drawn(font)
+    codes = rendered(font)
     if not codes:
       raise DataError(
-        f'{self.font}: draws no emoji; set config.data.source.font to a '
+        f'{self.font}: has no emoji; set config.data.source.font to a '
         'colour-emoji font'
       )
     images = [
@@ -100,7 +100,7 @@ def _open(path, size):
       'NotoColorEmoji.ttf in the package fonts-noto-color-emoji)'
     )
   try:
-    # The other engine, Raqm, fails at characters without a glyph.
+    # The other engine, Raqm, fails on characters without a glyph.
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
   except OSError as error:
     raise DataError(
@@ -109,18 +109,18 @@ def _open(path, size):
     ) from error
 
 
-def drawn(font: ImageFont.FreeTypeFont) -> list[int]:
-  """Named code points of the emoji blocks for which a font has a glyph."""
+def rendered(font: ImageFont.FreeTypeFont) -> list[int]:
+  """Named code points of the emoji blocks with a glyph in a font."""
 
   def ink(character):
     mask = font.getmask(character, mode='L')
     return mask.size, bytes(mask)
 
-  nobody = ink(_NOBODY)
+  missing = ink(_MISSING)
 
   def has(code):
     (width, height), pixels = shape_and_pixels = ink(chr(code))
-    return width * height > 0 and any(pixels) and shape_and_pixels != nobody
+    return width * height > 0 and any(pixels) and shape_and_pixels != missing
 
   return [code for code in emoji_table.codes() if _name(code) and has(code)]
 
@@ -131,9 +131,7 @@ def render(
   size: int,
   background: tuple[int, int, int],
 ) -> np.ndarray:
-  """A character in the middle of a square.
-
-  The glyph keeps its proportions, and its longer side fills the square.
+  """Renders a character, centred in a square that its longer side fills.
 
   Returns:
     (size, size, 3) uint8.

@@ -1,4 +1,4 @@
-"""Where emoji stand in Unicode, and what they show."""
+"""Unicode blocks and groups of emoji."""
 
 # (first, last, name) of the Unicode blocks that hold emoji.
 BLOCKS = (
@@ -27,8 +27,7 @@ BLOCKS = (
   (0x1FA70, 0x1FAFF, 'Symbols and Pictographs Extended-A'),
 )
 
-# Parts of other characters, which show nothing by themselves: keycap, joiner,
-# letters of flags, skin tones.
+# Parts of composed characters: keycap, joiner, letters of flags, skin tones.
 PARTS = (
   (0x200D, 0x200D),
   (0x20E3, 0x20E3),
@@ -38,8 +37,8 @@ PARTS = (
 
 OTHER_GROUP = 'symbols'
 
-# (first, last, group): coarse subjects, after the headings in the code charts.
-# Where runs overlap the first row counts; what no row names is a symbol.
+# (first, last, group), after the headings in the Unicode code charts. The first
+# match counts; code points without one are in OTHER_GROUP.
 GROUPS = (
   (0x231A, 0x231B, 'objects'),
   (0x2328, 0x2328, 'objects'),
@@ -189,7 +188,7 @@ GROUPS = (
 
 
 def lookup(table: tuple, code: int) -> str | None:
-  """The name in the first row of BLOCKS or GROUPS that covers a code point."""
+  """The name of the first range in BLOCKS or GROUPS with a code point."""
   for first, last, name in table:
     if first <= code <= last:
       return name

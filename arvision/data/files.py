@@ -1,4 +1,4 @@
-"""Files of unknown origin: which there are, what they hold, how to name them."""
+"""Searches, opens and names files of unknown origin."""
 
 import contextlib
 import os
@@ -9,10 +9,9 @@ from typing import BinaryIO
 
 
 def shown(name: str | os.PathLike) -> str:
-  """A file name as one printable line of Unicode.
+  """A file name as one printable line, for logs, hashes and JSON.
 
-  Bytes that are not UTF-8 and control characters become escapes (`\\udcff`,
-  `\\n`), so that the name can be logged, hashed and written to JSON.
+  Bytes that are not UTF-8 and control characters are escaped (`\\udcff`, `\\n`).
   """
   text = os.fspath(name)
   if text.isprintable():
@@ -27,13 +26,13 @@ def shown(name: str | os.PathLike) -> str:
 
 @contextlib.contextmanager
 def open_regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
-  """Opens a regular file, or a link to one, to be read.
+  """Opens a regular file, or a link to one, for reading.
 
   Raises:
     OSError: it cannot be opened, or is a folder, FIFO, socket or device.
   """
   _check_kind(os.stat(path))
-  # It may be another file by now, and opening a FIFO must not wait.
+  # The file may have been replaced, and opening a FIFO must not block.
   flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
   with open(os.open(path, flags), 'rb') as file:
     _check_kind(os.fstat(file.fileno()))
@@ -44,7 +43,7 @@ def read(path: str | os.PathLike, limit: int) -> bytes:
   """The bytes of a regular file.
 
   Raises:
-    OSError: it cannot be read, is no regular file, or holds more than `limit`.
+    OSError: it cannot be read, is not a regular file, or is larger than `limit`.
   """
   with open_regular(path) as file:
     size = os.fstat(file.fileno()).st_size
@@ -66,23 +65,21 @@ def _check_kind(status):
 def search(
   root: str | os.PathLike, once: Callable[[str], bool]
 ) -> tuple[list[str], dict[str, str]]:
-  """The files below a folder; names that start with a dot are passed over.
+  """Lists the files below a folder, without names that start with a dot.
 
-  Links are followed, but every folder is searched once: under its own name, or
-  under the first link to it. A link to a folder that holds `root` is passed
-  over, too.
+  Follows links, but visits every folder once: under its own name, or under the
+  first link to it. Skips links to folders that contain `root`.
 
   Args:
     root: the folder.
-    once: the files (by their path) that are found once likewise, where others
-      are found under every name.
+    once: predicate of the paths that are listed once too, however many links
+      lead to the file.
 
   Returns:
-    paths relative to `root`, with '/', in order; and links that were passed
-    over -> where they lead.
+    sorted paths relative to `root`, with '/'; and skipped link -> target.
 
   Raises:
-    OSError: a folder that cannot be searched.
+    OSError: a folder that cannot be read.
   """
   root = os.path.realpath(root)
   searched = set()
@@ -92,15 +89,15 @@ def search(
     searched.add(parent)
   files: list[str] = []
   file_links: list[str] = []
-  passed: dict[str, str] = {}
+  skipped: dict[str, str] = {}
   folders = ['']
   while folders:
-    # Folders come before links to folders.
+    # Real folders come before links to folders.
     folder_links: list[str] = []
     for start in folders:
       real = os.path.realpath(os.path.join(root, start))
       if real in searched:
-        passed[start] = real
+        skipped[start] = real
       else:
         _walk(real, start, searched, files, file_links, folder_links)
     folders = sorted(folder_links)
@@ -110,21 +107,21 @@ def search(
     if once(path):
       identity = _identity(os.path.join(root, path))
       if identity in found:
-        passed[path] = os.path.realpath(os.path.join(root, path))
+        skipped[path] = os.path.realpath(os.path.join(root, path))
         continue
       found.add(identity)
     files.append(path)
-  return sorted(files), passed
+  return sorted(files), skipped
 
 
 def is_circle(root: str | os.PathLike, link: str, target: str) -> bool:
-  """Whether a link below `root` leads to a folder that holds the link."""
+  """Whether a link below `root` leads to a folder that contains the link."""
   above = os.path.realpath(os.path.join(root, os.path.dirname(link)))
   return os.path.commonpath([above, target]) == target
 
 
 def _walk(real, name, searched, files, file_links, folder_links):
-  """Adds what is below a folder, without following links."""
+  """Adds the files and links below a folder, without following links."""
   waiting = [(real, name)]
   while waiting:
     real, name = waiting.pop()
@@ -149,5 +146,5 @@ def _identity(path):
   try:
     status = os.stat(path)
   except OSError:
-    return path  # a link to nothing, which is reported when it is opened
+    return path  # a dangling link, which is reported when it is opened
   return status.st_dev, status.st_ino

@@ -17,7 +17,7 @@ from arvision.errors import DataError
 from arvision.ranges import Byte
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
-# Longer ones are no captions.
+# Longest caption file.
 _CAPTION_BYTES = 2**16
 
 
@@ -25,23 +25,22 @@ _CAPTION_BYTES = 2**16
 class Folder(Source):
   """A folder with one sub-folder per class, or a flat folder of images.
 
-  Classes are the sub-folders in sorted order, images are searched below them
-  at any depth, names that start with a dot are passed over. A flat folder is
-  one class, named after it. A text file beside an image with the same stem is
-  its caption; without one the caption is the name of the class. Bytes of names
-  that are not UTF-8 are escaped in classes, captions and messages.
+  Classes are the sorted names of the sub-folders, which may be nested. A flat
+  folder is one class, named after it. Names that start with a dot are skipped. The
+  caption of an image is in a text file with the same stem; without one it is the
+  name of the class. Bytes of names that are not UTF-8 are escaped.
 
-  Links to files and folders are followed, but every image counts once: links
-  to what is listed already are passed over, with a line in the log.
+  Links are followed, but every image counts once: links to images that are listed
+  already are skipped and logged.
 
   Attributes:
     path: the folder.
-    held_out_path: a second folder with the same classes (ImageNet's `val`), or
-      '' where the pipeline shall hold out some of `path`.
-    extensions: endings of image files, lower case, with the dot.
-    background: RGB that shows through transparent pictures.
+    held_out_path: a second folder with the same classes (ImageNet's `val`), or ''
+      if the pipeline shall hold out some of `path`.
+    extensions: suffixes of image files, lower case, with the dot.
+    background: RGB behind transparent pictures, 0 to 255.
     only: classes to keep; () keeps all.
-    max_pixels: an image with more counts as broken; nothing of it is decoded.
+    max_pixels: a picture with more is broken; it is not decoded.
   """
 
   path: str
@@ -56,7 +55,7 @@ class Folder(Source):
 
   @functools.cached_property
   def _listing(self):
-    """Classes, paths relative to the folder, labels, and stems of captions."""
+    """Classes, relative paths, labels, and stem -> caption file."""
     if not self.path:
       raise DataError(
         'config.data.source.path is empty; set it to a folder of images'
@@ -70,9 +69,9 @@ class Folder(Source):
     try:
       names, passed = files.search(root, self._is_image)
     except OSError as error:
-      raise DataError(f'{shown(root)}: cannot be searched ({error})') from error
+      raise DataError(f'{shown(root)}: cannot be read ({error})') from error
     found = [name for name in names if self._is_image(name)]
-    # In order: `.txt` comes after `.TXT` and takes its place.
+    # `.txt` sorts after `.TXT` and wins.
     captions = {n[:-4]: n for n in names if n[-4:].lower() == '.txt'}
     if not found:
       raise DataError(
@@ -84,8 +83,8 @@ class Folder(Source):
     if flat and len(flat) < len(found):
       raise DataError(
         f'{shown(root)}: holds images ({shown(flat[0])}) and sub-folders of '
-        'images; config.data.source.path wants either one sub-folder per class, or '
-        'images only'
+        'images; config.data.source.path wants either one sub-folder per class '
+        'or images only'
       )
     if flat:
       name = shown(root.resolve().name)
@@ -108,7 +107,7 @@ class Folder(Source):
     return os.path.splitext(name)[1].lower() in self.extensions
 
   def _check_links(self, root, passed, found):
-    """Says what was passed over, and refuses classes that are another's."""
+    """Logs skipped links, and raises for classes that only link to others."""
     twice = {
       link: target
       for link, target in passed.items()
@@ -120,15 +119,15 @@ class Folder(Source):
       wanted = not self.only or shown(owner) in self.only
       if classes and wanted and owner not in classes:
         raise DataError(
-          f'{shown(root)}: class {shown(owner)} holds nothing '
-          f'but images of another class ({shown(link)} leads to '
-          f'{shown(target)}); delete the links'
+          f'{shown(root)}: class {shown(owner)} only holds links to images of '
+          f'another class ({shown(link)} leads to {shown(target)}); delete the '
+          'links'
         )
     if passed:
       first = min(passed)
       logging.warning(
-        '%s: %d links lead to what is listed already and are passed over; the '
-        'first one is %s, to %s',
+        '%s: skipped %d links to images that are listed already; the first is '
+        '%s, to %s',
         *(shown(root), len(passed), shown(first), shown(passed[first])),
       )
 
@@ -184,7 +183,7 @@ class Folder(Source):
 
 def _caption(path):
   try:
-    # Editors of Windows put a mark before the first letter.
+    # Windows editors write a byte order mark.
     text = files.read(path, _CAPTION_BYTES).decode('utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(

@@ -17,7 +17,7 @@ from arvision.data.base import Example, Source
 from arvision.errors import DataError
 
 _UNSIGNED_BYTE = 8
-# A byte of deflated data gives at most 1032.
+# Largest compression ratio of deflate.
 _MOST_DEFLATED = 1032
 
 
@@ -26,9 +26,9 @@ class Idx(Source):
   """A folder with `train-images-idx3-ubyte` and its companions.
 
   Attributes:
-    folder: holds the four files, plain or with `.gz`.
+    folder: folder of the four files, plain or with `.gz`.
     classes: names of the classes, in order of the labels.
-    split: 'train', or 't10k', which is the held-out split of 'train'.
+    split: 'train' or 't10k'; the latter is the held-out split of the former.
   """
 
   folder: str
@@ -88,24 +88,24 @@ class Idx(Source):
 
 
 def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
-  """The unsigned bytes of one IDX file, gzipped or not.
+  """Reads an IDX file of unsigned bytes, gzipped or not.
 
   Args:
     path: the file.
-    axes: number of axes wanted.
+    axes: wanted number of axes.
 
   Returns:
     uint8 array with that many axes.
 
   Raises:
-    DataError: not an IDX file of bytes, damaged, or cut short.
+    DataError: not an IDX file of bytes, damaged, or truncated.
   """
   try:
     unpack = gzip.open if path.suffix == '.gz' else contextlib.nullcontext
     with files.open_regular(path) as file, unpack(file) as opened:
       size = os.fstat(file.fileno()).st_size
       shape = _shape(opened.read(4 + 4 * axes), axes, path)
-      # No more than the header promises, nor than the file can hold.
+      # Bounds the read by the header and by the size of the file.
       most = min(math.prod(shape), _MOST_DEFLATED * size)
       rest = opened.read(most + 1)
   except (OSError, EOFError, zlib.error, MemoryError) as error:
@@ -129,5 +129,5 @@ def _shape(head, axes, path):
     )
   shape = struct.unpack(f'>{axes}I', head[4:])
   if not all(shape):
-    raise DataError(f'{path}: the header says {shape}, which is nothing')
+    raise DataError(f'{path}: the header says {shape}, an empty array')
   return shape

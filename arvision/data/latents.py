@@ -1,4 +1,4 @@
-"""Cached tokens: what a frozen tokenizer made of a data set, on disk."""
+"""Cached tokens: a data set encoded by a frozen tokenizer, on disk."""
 
 import dataclasses
 import functools
@@ -10,17 +10,14 @@ from typing import Any
 import grain
 import numpy as np
 
-from arvision.build import Checked
 from arvision.data import records, stream
 from arvision.data.base import Batch, facts_of_files, hex_digest
 from arvision.data.split import Broken, spaced
-from arvision.data.text import CAPTIONS, Text
+from arvision.data.text import Text
 from arvision.errors import DataError
 from arvision.ranges import Count, FewOr0
 
 KIND, VERSION = 'tokens', 1
-# Uniform numbers of one visit: which view.
-_DRAWS = 1
 
 
 def write_tokens(
@@ -29,27 +26,27 @@ def write_tokens(
   examples: Iterable[Mapping[str, Any]],
   shards: int = 16,
 ) -> dict[str, int]:
-  """Writes encoded examples to ArrayRecord shards, whole or not at all.
+  """Writes encoded examples to ArrayRecord shards, atomically.
 
   Args:
     path: a new or empty folder.
-    spec: what goes into spec.json. Wanted: 'classes' (names) and 'shape'
-      ((H, W, C) of the images); 'tokenizer' (any JSON) says what made them.
+    spec: contents of spec.json: 'classes' (names), 'shape' ((H, W, C) of the
+      images) and optional keys such as 'tokenizer' (JSON that describes it).
     examples: mappings with `tokens` (views, t) integer or (views, t, c) float,
-      first the view that held-out passes shall give; `label`, `caption`,
-      `index`; and `held_out`, True for the held-out split (absent = False).
+      the view of held-out passes first; `label`, `caption`, `index`; and
+      `held_out`, True for the held-out split (default False).
     shards: files per split.
 
   Returns:
     split -> number of examples.
 
   Raises:
-    DataError: `path` is not empty, tokens of unlike shapes or not finite, a
+    DataError: `path` is not empty, tokens with different shapes or not finite, a
       label without a class, or no training examples.
   """
   for key in ('classes', 'shape'):
     if key not in spec:
-      raise DataError(f'{path}: the spec of cached tokens wants {key!r}')
+      raise DataError(f'{path}: the spec of cached tokens lacks {key!r}')
   check = _Check(path, len(spec['classes']))
 
   def all_records():
@@ -87,13 +84,13 @@ def write_tokens(
 
 
 def _small(tokens):
-  """Codes that fit into two bytes are stored in two."""
+  """Stores codes below 2**16 as uint16."""
   fits = tokens.dtype == np.int32 and 0 <= tokens.min() <= tokens.max() < 2**16
   return tokens.astype(np.uint16) if fits else tokens
 
 
 class _Check:
-  """The first example says what shape the tokens of the others must have."""
+  """Checks that all examples have tokens of the same shape and dtype."""
 
   def __init__(self, path, classes):
     self.path = path
@@ -113,7 +110,7 @@ class _Check:
       self.shape, self.dtype = tokens.shape[1:], tokens.dtype
     if (tokens.shape[1:], tokens.dtype) != (self.shape, self.dtype):
       raise DataError(
-        f'{name}: tokens {tokens.shape[1:]} {tokens.dtype}, those before were '
+        f'{name}: tokens {tokens.shape[1:]} {tokens.dtype}, earlier ones were '
         f'{self.shape} {self.dtype}'
       )
     if not np.isfinite(tokens).all():
@@ -127,12 +124,11 @@ class _Check:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CachedTokens(Checked):
-  """Batches of tokens from a folder of `write_tokens` (see `base.Data`).
+class CachedTokens(stream.Batches):
+  """Batches of tokens from a folder of `write_tokens`; see `base.Data`.
 
-  Batches hold `tokens` (b, t) int32 or (b, t, c) float32 where a pipeline of
-  images has `image`. In training every visit draws one of the stored views;
-  passes give the first.
+  Batches have `tokens` (b, t) int32 or (b, t, c) float32 instead of `image`. In
+  training every visit uses a random stored view; passes use the first.
 
   Attributes:
     path: the folder.
@@ -140,7 +136,7 @@ class CachedTokens(Checked):
     conditional: False puts all examples into one class.
     cache: keep all records in memory.
     threads, workers: see `stream.Reading`.
-    text: adds features of the captions to batches; None for none.
+    text: adds caption features to batches; None for none.
   """
 
   path: str
@@ -150,24 +146,17 @@ class CachedTokens(Checked):
   threads: FewOr0 = 2
   workers: FewOr0 = 0
   text: Text | None = None
-
-  @functools.cached_property
-  def _reading(self):
-    return stream.Reading(self.threads, self.workers)
+  draws = 1  # chooses the view
 
   @functools.cached_property
   def spec(self) -> Mapping[str, Any]:
-    """What `spec.json` says: tokenizer, classes, shape, splits, ..."""
+    """The contents of `spec.json`: tokenizer, classes, shape, splits, ..."""
     spec = records.read_spec(self.path, KIND, VERSION)
     return types.MappingProxyType(spec)
 
   @functools.cached_property
-  def _train(self) -> '_TokenSplit':
-    return self._split('train')
-
-  @functools.cached_property
-  def _held_out(self) -> '_TokenSplit':
-    return self._split('held_out')
+  def _splits(self) -> tuple['_TokenSplit', '_TokenSplit']:
+    return self._split('train'), self._split('held_out')
 
   def _split(self, name):
     if self.spec['dtype'] not in ('int32', 'float32'):
@@ -195,25 +184,13 @@ class CachedTokens(Checked):
     return tuple(self.spec['classes']) if self.conditional else ('image',)
 
   @property
-  def num_classes(self) -> int:
-    return len(self.classes)
-
-  @property
   def shape(self) -> tuple[int, int, int]:
     """(H, W, C) of the images that were encoded."""
     height, width, channels = self.spec['shape']
     return height, width, channels
 
-  @functools.cached_property
-  def _features(self) -> str:
-    """What is said of the features of captions, if there are enough."""
-    if self.text is None:
-      return ''
-    splits = (self._train, self._held_out)
-    return self.text.check(*(s.captions(CAPTIONS) for s in splits))
-
   def describe(self) -> str:
-    """A line for the start of a run: what is in the two splits."""
+    """A summary of both splits in one line."""
     text = (
       f'tokens of {self.examples:,} training and {self.held_out_examples:,} '
       'held-out pictures'
@@ -222,78 +199,53 @@ class CachedTokens(Checked):
 
   @functools.cached_property
   def digest(self) -> str:
-    """Hex digits of all examples and their split; equal on every machine."""
+    """Hash of all examples and their split in hex, the same on every machine."""
     files = sorted(pathlib.Path(self.path).glob('*.array_record'))
     return hex_digest(facts_of_files({path.name: path for path in files}))
 
   @property
   def broken(self) -> Broken:
-    """Always empty: broken pictures were left out before encoding."""
+    """Always empty: `arvision encode` leaves out broken pictures."""
     return Broken(0, self.examples)
 
-  def train(
-    self,
-    batch_size: int,
-    seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
-  ) -> stream.TrainIterator:
-    """Endless shuffled batches, a view drawn for every visit."""
-    split = self._train
-    _ = self._features  # complains now
-    split.warm()
-
-    def assemble(ranks: np.ndarray, draws: np.ndarray) -> Batch:
-      return self._batch(split, ranks, draws[:, 0])
-
-    return stream.train_stream(
-      examples=split.count,
-      batch_size=batch_size,
-      seed=seed,
-      assemble=assemble,
-      draws=_DRAWS,
-      reading=self._reading,
-      process_index=process_index,
-      process_count=process_count,
-    )
+  def _train_batch(self, split, ranks, draws):
+    return self._batch(split.batch(ranks, draws[:, 0]))
 
   def held_out(
     self, batch_size: int, process_index: int = 0, process_count: int = 1
   ) -> grain.DatasetIterator:
     """One pass over the first views of the held-out split."""
-    return self._pass(self._held_out, batch_size, process_index, process_count)
+    return self._pass(
+      self._splits[1],
+      self._first_views,
+      batch_size,
+      process_index,
+      process_count,
+    )
 
   def train_pass(
     self, batch_size: int, process_index: int = 0, process_count: int = 1
   ) -> grain.DatasetIterator:
     """One pass over the first views of the training split."""
-    return self._pass(self._train, batch_size, process_index, process_count)
-
-  def _pass(self, split, batch_size, process_index, process_count):
-    _ = self._features
-    split.warm()
-
-    def assemble(ranks: np.ndarray, weight: np.ndarray) -> Batch:
-      first = np.zeros(len(ranks))
-      return self._batch(split, ranks, first, weight=weight)
-
-    return stream.one_pass(
-      examples=split.count,
-      batch_size=batch_size,
-      assemble=assemble,
-      reading=self._reading,
-      process_index=process_index,
-      process_count=process_count,
+    return self._pass(
+      self._splits[0],
+      self._first_views,
+      batch_size,
+      process_index,
+      process_count,
     )
 
-  def _batch(self, split, ranks, draws, **more) -> Batch:
-    batch = {**split.batch(ranks, draws), **more}
+  def _first_views(self, split, ranks, weight):
+    batch = split.batch(ranks, np.zeros(len(ranks)))
+    return self._batch({**batch, 'weight': weight})
+
+  def _batch(self, batch):
     return self.text.batch(batch) if self.text else batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TokenSplit:
-  """Records of one split; `classes` = 0 does not use the labels."""
+  """The records of one split; labels are not used if `classes` is 0."""
 
   path: str
   split: str
@@ -311,13 +263,16 @@ class _TokenSplit:
   def _kept(self):
     return [self._fetch(rank) for rank in range(self.count)]
 
+  def __len__(self) -> int:
+    return self.count
+
   def warm(self) -> None:
-    """Opens the files, and reads them with `cache`, before threads do."""
+    """Opens the files, and reads them with `cache`, before threads start."""
     if self.count:
       self.load(0)
 
   def captions(self, count: int) -> Iterator[str]:
-    """Of at most `count` examples from all over the split."""
+    """The captions of at most `count` evenly spaced examples."""
     return (self.load(rank)['caption'] for rank in spaced(self.count, count))
 
   def load(self, rank: int) -> dict[str, Any]:
@@ -341,7 +296,7 @@ class _TokenSplit:
     return record
 
   def batch(self, ranks: np.ndarray, draws: np.ndarray) -> Batch:
-    """One view of each; draws (b,) in [0, 1) say which."""
+    """One view per example, chosen by draws (b,) in [0, 1)."""
     found = [self.load(rank) for rank in ranks]
     tokens = [r['tokens'] for r in found]
     chosen = [views[int(u * len(views))] for views, u in zip(tokens, draws)]

@@ -1,6 +1,6 @@
-"""Folders that appear whole: filled under a temporary name, then renamed.
+"""Writes folders atomically: fills a temporary folder, then renames it.
 
-What a killed process left under such a name is removed.
+Temporary folders of killed processes are removed.
 """
 
 import contextlib
@@ -11,22 +11,20 @@ import re
 import shutil
 from collections.abc import Iterator
 
-# A file in a folder that is being filled; who fills it has it locked. The lock
-# goes with the process, however that ends.
+# A file in the temporary folder, locked by its writer. The lock ends with the
+# process.
 _MARK = '.partial'
 
 
 @contextlib.contextmanager
 def beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A new folder beside `target`, to be filled and then renamed.
-
-  Folders beside `target` that processes left which were killed are removed.
+  """A temporary folder beside `target`, removed unless `finish` renames it.
 
   Args:
-    target: of the folder to be.
+    target: path of the final folder.
 
   Yields:
-    the new folder. What of it is not renamed by the end is removed.
+    path of the temporary folder.
   """
   target.parent.mkdir(parents=True, exist_ok=True)
   _tidy(target.parent)
@@ -41,13 +39,13 @@ def beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def finish(folder: pathlib.Path, target: pathlib.Path) -> None:
-  """Gives a folder of `beside` its name; an empty folder may be there."""
+  """Renames a folder of `beside` to `target`, which may be an empty folder."""
   (folder / _MARK).unlink()
   folder.rename(target)
 
 
 def _tidy(parent):
-  """Removes the folders of `beside` that nobody fills any more."""
+  """Removes temporary folders without a writer."""
   for folder in parent.glob('.*.partial-*'):
     if not re.fullmatch(r'\..+\.partial-[0-9]+', folder.name):
       continue
@@ -55,5 +53,5 @@ def _tidy(parent):
       with (folder / _MARK).open() as mark:
         fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
-    except OSError:  # somebody fills it, or it is not of ours
+    except OSError:  # locked by its writer, or not made by `beside`
       continue

@@ -1,4 +1,4 @@
-"""Images of a source to batches for the model."""
+"""The image pipeline: source -> split -> preparation -> batches."""
 
 import dataclasses
 import functools
@@ -6,35 +6,34 @@ import functools
 import grain
 import numpy as np
 
-from arvision.build import Checked
 from arvision.data import stream, transforms
 from arvision.data.base import Batch, Source, hex_digest
 from arvision.data.preparation import DRAWS, VIEWS, Preparation
 from arvision.data.split import Broken, Split, hold_out
-from arvision.data.text import CAPTIONS, Text
+from arvision.data.text import Text
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import Below1, Count, FewOr0, Side, Width
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Images(Checked):
-  """A source, cut in two, prepared and batched (see `base.Data`).
+class Images(stream.Batches):
+  """Splits, prepares and batches the pictures of a source; see `base.Data`.
 
   Attributes:
-    source: where the pictures come from.
+    source: the pictures.
     size: (H, W) of the images.
     channels: 1 or 3; pictures are converted.
     batch_size: global batch size of training.
-    resize, filter, crop, flip: see `preparation.Preparation`. Held-out
-      images are resized likewise, cropped in the middle and never flipped.
-    held_out_share: share of the examples to hold out, where the source has no
-      held-out split of its own; 0 for none. See `split.hold_out`.
+    resize, filter, crop, flip: see `preparation.Preparation`. Held-out images are
+      resized in the same way, center-cropped and never flipped.
+    held_out_share: share of examples to hold out if the source has no held-out
+      split; 0 for none. See `split.hold_out`.
     conditional: False puts all examples into one class.
     cache: keep decoded and resized pictures in memory.
     threads, workers: see `stream.Reading`.
-    broken_share: share of a split's pictures that may be broken. A broken one
-      is replaced by the next in order, with weight 0 on passes.
-    text: adds features of the captions to batches; None for none.
+    broken_share: largest share of broken pictures in a split. The next picture
+      replaces a broken one, with weight 0 on passes.
+    text: adds caption features to batches; None for none.
   """
 
   source: Source
@@ -52,10 +51,11 @@ class Images(Checked):
   workers: FewOr0 = 0
   broken_share: Below1 = 0.01
   text: Text | None = None
+  draws = DRAWS
 
   def __post_init__(self):
     super().__post_init__()
-    _ = self._preparation  # checks what the fields say together
+    _ = self._preparation  # checks combinations of fields
 
   @functools.cached_property
   def _preparation(self):
@@ -69,10 +69,6 @@ class Images(Checked):
     )
 
   @functools.cached_property
-  def _reading(self):
-    return stream.Reading(self.threads, self.workers)
-
-  @functools.cached_property
   def _splits(self) -> tuple[Split, Split]:
     own = self.source.held_out
     if own is None:
@@ -82,7 +78,7 @@ class Images(Checked):
       train, held = np.arange(len(self.source)), np.arange(len(own))
     if not len(train):
       raise DataError('config.data.source has no training examples')
-    # Random scales start from the picture as it is, so it must be kept so.
+    # Random scaling starts from the unscaled picture.
     unscaled = self._preparation.scales_at_random
     splits = (
       self._split(self.source, train, scaled=not unscaled),
@@ -103,15 +99,8 @@ class Images(Checked):
       cache=self.cache,
     )
 
-  @functools.cached_property
-  def _features(self) -> str:
-    """What is said of the features of captions, if there are enough."""
-    if self.text is None:
-      return ''
-    return self.text.check(*(s.captions(CAPTIONS) for s in self._splits))
-
   def describe(self) -> str:
-    """A line for the start of a run: what is in the two splits."""
+    """A summary of both splits in one line."""
     train, held = self._splits
     text = f'{len(train):,} training and {len(held):,} held-out pictures'
     if self.source.held_out is None and self.held_out_share:
@@ -133,7 +122,7 @@ class Images(Checked):
 
   @functools.cached_property
   def digest(self) -> str:
-    """Hex digits of all examples and their split; equal on every machine."""
+    """Hash of all examples and their split in hex, the same on every machine."""
     own = self.source.held_out
     held_out = self.held_out_share if own is None else own.digest()
     return hex_digest([self.source.digest(), str(held_out)])
@@ -158,51 +147,19 @@ class Images(Checked):
     return tuple(self.source.classes) if self.conditional else ('image',)
 
   @property
-  def num_classes(self) -> int:
-    return len(self.classes)
-
-  @property
   def shape(self) -> tuple[int, int, int]:
     return (*self.size, self.channels)
 
   @property
   def broken(self) -> Broken:
-    """Broken pictures of the training split that were met so far."""
+    """Broken pictures of the training split so far."""
     return self._splits[0].broken
 
-  def train(
-    self,
-    batch_size: int,
-    seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
-  ) -> stream.TrainIterator:
-    """Endless shuffled batches of training views.
-
-    Raises:
-      ConfigError: the batch does not suit the processes or the split.
-      DataError: see `base.Data`; some only when the batch is made.
-    """
-    split = self._splits[0]
+  def _train_batch(self, split, ranks, draws):
+    examples = [split.load(rank) for rank in ranks]
     view = self._preparation.train
-    _ = self._features  # complains now
-    split.warm()
-
-    def assemble(ranks: np.ndarray, draws: np.ndarray) -> Batch:
-      examples = [split.load(rank) for rank in ranks]
-      views = [view(e['image'], d) for e, d in zip(examples, draws)]
-      return self._batch(examples, np.stack(views))
-
-    return stream.train_stream(
-      examples=len(split),
-      batch_size=batch_size,
-      seed=seed,
-      assemble=assemble,
-      draws=DRAWS,
-      reading=self._reading,
-      process_index=process_index,
-      process_count=process_count,
-    )
+    views = [view(e['image'], d) for e, d in zip(examples, draws)]
+    return self._batch(examples, np.stack(views))
 
   def held_out(
     self,
@@ -212,8 +169,8 @@ class Images(Checked):
     views: str = '',
   ) -> grain.DatasetIterator:
     """One pass over the held-out split; see `train_pass`."""
-    split = self._splits[1]
-    return self._pass(split, batch_size, process_index, process_count, views)
+    batches = batch_size, process_index, process_count
+    return self._pass_of_views(self._splits[1], views, *batches)
 
   def train_pass(
     self,
@@ -225,26 +182,25 @@ class Images(Checked):
     """One pass over the training split, in order of the source.
 
     Args:
-      batch_size: global; the last batch is filled up, with weight 0.
+      batch_size: global; the last batch is padded with weight 0.
       process_index, process_count: this process among all.
-      views: '' gives `image` (b, H, W, C), the centre; 'center', 'flip' or
-        'ten_crop' give (b, views, H, W, C) with 1, 2 or 10 views.
+      views: '' yields `image` (b, H, W, C), center-cropped; 'center', 'flip' and
+        'ten_crop' yield (b, views, H, W, C) with 1, 2 and 10 views.
     """
     split = self._splits[0]
     if self._preparation.scales_at_random:
       split = dataclasses.replace(
         split, prepare=self._open_and_scale, cache=False
       )
-    return self._pass(split, batch_size, process_index, process_count, views)
+    batches = batch_size, process_index, process_count
+    return self._pass_of_views(split, views, *batches)
 
-  def _pass(self, split, batch_size, process_index, process_count, views):
+  def _pass_of_views(self, split, views, *batches):
     if views and views not in VIEWS:
       raise ConfigError(f'views={views!r}: wanted one of {", ".join(VIEWS)}')
     get = self._preparation.views
-    _ = self._features
-    split.warm()
 
-    def assemble(ranks: np.ndarray, weight: np.ndarray) -> Batch:
+    def assemble(split, ranks: np.ndarray, weight: np.ndarray) -> Batch:
       examples = [split.load(rank) for rank in ranks]
       if views:
         images = [np.stack(get(e['image'], views)) for e in examples]
@@ -253,27 +209,20 @@ class Images(Checked):
       whole = np.array([e['whole'] for e in examples], np.float32)
       return self._batch(examples, np.stack(images), weight=weight * whole)
 
-    return stream.one_pass(
-      examples=len(split),
-      batch_size=batch_size,
-      assemble=assemble,
-      reading=self._reading,
-      process_index=process_index,
-      process_count=process_count,
-    )
+    return self._pass(split, assemble, *batches)
 
   def picture(self, image: np.ndarray, name: str) -> np.ndarray:
-    """A picture from elsewhere, prepared as held-out ones are.
+    """Prepares a single picture like a held-out one.
 
     Args:
       image: (h, w, 1 or 3) uint8 of any size.
-      name: what to call it in errors.
+      name: its name, for errors.
 
     Returns:
       (H, W, C) float32 in [-1, 1].
 
     Raises:
-      DataError: the crop does not fit into it.
+      DataError: it is smaller than the crop.
     """
     scaled = self._open_and_scale(image, name)
     return transforms.to_float(self._preparation.views(scaled, 'center')[0])

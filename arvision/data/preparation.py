@@ -1,4 +1,4 @@
-"""How a picture of a source becomes a picture of the model's size."""
+"""Preparation of pictures: resize, crop and flip, as the config states."""
 
 import dataclasses
 
@@ -12,22 +12,22 @@ from arvision.ranges import Side, Width
 
 CROPS = ('center', 'random', 'adm')
 VIEWS = ('center', 'flip', 'ten_crop')
-# Uniform numbers that one training view takes: scale, y, x, flip.
+# Uniform numbers per training view: scale, y, x, flip.
 DRAWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-  """Resize, crop and flip, with the names of the config.
+  """Resizes, crops and flips pictures.
 
   Attributes:
     size: (H, W) of the result.
     channels: 1 or 3.
-    resize: 'fit' scales, up or down, so that the crop just fits; an int is the
-      length of the short side; None (or 'none') leaves the picture as it is.
+    resize: 'fit' scales up or down so that the crop just fits; an int is the
+      length of the short side; None (or 'none') does not resize.
     filter: one of `transforms.FILTER_NAMES`.
-    crop: of training views: 'center', 'random', or 'adm' (random scale too,
-      from the unscaled picture: `resize` then counts for held-out views only).
+    crop: crop of training views: 'center', 'random', or 'adm' (random scale and
+      position; `resize` then applies to held-out views only).
     flip: flip half of the training views.
   """
 
@@ -61,20 +61,20 @@ class Preparation:
     )
 
   def _short_side(self):
-    # A flag that overrides 'fit' arrives as text.
+    # An override of 'fit' on the command line arrives as text.
     text = str(self.resize)
     return int(text) if text.isdigit() else 0
 
   @property
   def scales_at_random(self) -> bool:
-    """Training views start from the unscaled picture."""
+    """Whether training views are made from the unscaled picture."""
     return self.crop == 'adm'
 
   def check_shape(self, image: np.ndarray, name: str) -> None:
-    """Refuses a long and thin picture that scaling would make enormous.
+    """Checks the size of a picture after scaling: thin ones can become huge.
 
     Raises:
-      BrokenImage: more than `decode.MAX_PIXELS` after it.
+      BrokenImage: it would have more than `decode.MAX_PIXELS`.
     """
     side = self._short_side()
     frame = (side, side) if side else self.size
@@ -89,14 +89,14 @@ class Preparation:
       )
 
   def open(self, image: np.ndarray) -> np.ndarray:
-    """The part that training repeats exactly, so that it can be kept."""
+    """Converts the channels: the first step, which can be cached."""
     return transforms.to_channels(image, self.channels)
 
   def scale(self, image: np.ndarray, name: str) -> np.ndarray:
     """Resizes an opened picture.
 
     Raises:
-      DataError: the crop does not fit into the result.
+      DataError: the result is smaller than the crop.
     """
     if self.resize == 'fit':
       image = transforms.rescale(image, self.size, self.filter)
@@ -112,10 +112,10 @@ class Preparation:
     return image
 
   def train(self, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """A training view of a scaled picture (of an opened one for 'adm').
+    """A random training view.
 
     Args:
-      image: (h, w, C) uint8.
+      image: (h, w, C) uint8, scaled, or only opened if `scales_at_random`.
       draws: (DRAWS,) uniform numbers in [0, 1).
 
     Returns:
@@ -130,11 +130,11 @@ class Preparation:
     return transforms.flip(image) if self.flip and draws[3] < 0.5 else image
 
   def views(self, image: np.ndarray, which: str) -> list[np.ndarray]:
-    """The deterministic views of a scaled picture, the centre first.
+    """The deterministic views of a scaled picture, the center crop first.
 
     Args:
       image: (h, w, C) uint8.
-      which: 'center' 1 view, 'flip' 2, 'ten_crop' 10.
+      which: 'center' (1 view), 'flip' (2) or 'ten_crop' (10).
 
     Returns:
       list of (H, W, C) uint8.

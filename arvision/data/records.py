@@ -1,11 +1,11 @@
-"""Folders of ArrayRecord shards with a `spec.json`, written whole or not.
+"""Folders of ArrayRecord shards with a `spec.json`, written atomically.
 
     <folder>/spec.json
     <folder>/train-00000-of-00004.array_record
     <folder>/held_out-00000-of-00001.array_record
 
-A record is a msgpack map (Flax's, which knows numpy arrays); nothing in it can
-run code when it is read.
+A record is a msgpack map (Flax's, which supports numpy arrays). Reading it cannot
+run code.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from arvision.data import partial
 from arvision.errors import DataError
 
 SPEC = 'spec.json'
-# Every record is its own group, so that a random read costs one record. PNG,
-# JPEG and codes do not get smaller, and unpacking them costs more than reading.
+# One record per group, so that a random read costs one record. Uncompressed: PNG,
+# JPEG and codes do not get smaller, and decompression costs more than reading.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
 
 
 def pack(record: dict[str, Any]) -> bytes:
-  """Record of arrays, bytes, numbers and text -> msgpack."""
+  """A record of arrays, bytes, numbers and text -> msgpack."""
   return flax.serialization.msgpack_serialize(record)
 
 
@@ -37,11 +37,11 @@ def unpack(data: bytes, name: str) -> dict[str, Any]:
   """The inverse of `pack`.
 
   Raises:
-    DataError: not such a record.
+    DataError: not a record of `pack`.
   """
   try:
     record = flax.serialization.msgpack_restore(data)
-  except Exception as error:  # msgpack has no common class of errors
+  except Exception as error:  # msgpack has no common base class of errors
     raise DataError(
       f'{name}: not a record of arvision ({error}); write the folder anew'
     ) from error
@@ -52,9 +52,7 @@ def unpack(data: bytes, name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def new_folder(path: str) -> Iterator[pathlib.Path]:
-  """A temporary folder beside `path` that takes its name at the end.
-
-  After an error nothing is left under either name.
+  """A temporary folder that is renamed to `path`, or removed after an error.
 
   Raises:
     DataError: `path` exists and is not an empty folder.
@@ -75,7 +73,7 @@ def new_folder(path: str) -> Iterator[pathlib.Path]:
 
 
 class Shards:
-  """Writes the records of one split in turn to `count` files."""
+  """Writes the records of one split to `count` files, round robin."""
 
   def __init__(self, folder: pathlib.Path, split: str, count: int):
     if count < 1:
@@ -128,7 +126,7 @@ def write_spec(folder: pathlib.Path, spec: dict[str, Any]) -> None:
 
 
 def read_spec(path: str, kind: str, version: int) -> dict[str, Any]:
-  """Reads `spec.json` and checks what kind of folder it describes.
+  """Reads `spec.json` and checks its kind and version.
 
   Raises:
     DataError: no such folder, another kind, or another version.
@@ -158,10 +156,10 @@ def open_split(path: str, split: str, count: int):
   Args:
     path: the folder.
     split: 'train' or 'held_out'.
-    count: records that `spec.json` promises.
+    count: number of records in `spec.json`.
 
   Raises:
-    DataError: shards are missing, damaged, or hold another number.
+    DataError: shards are missing or damaged, or hold another number of records.
   """
   files = sorted(pathlib.Path(path).glob(f'{split}-*.array_record'))
   if not files:
@@ -191,5 +189,5 @@ def fetch(source: Any, i: int, name: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-  """numpy scalars as Python ones, for JSON and msgpack."""
+  """Converts a numpy scalar to a Python one, for JSON and msgpack."""
   return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""Training and held-out splits, and what happens to broken pictures."""
+"""Training and held-out splits, and the replacement of broken pictures."""
 
 import contextlib
 import dataclasses
@@ -14,19 +14,17 @@ from absl import logging
 from arvision.data.base import BrokenImage, Example, Source
 from arvision.errors import DataError
 
-# How many broken pictures an error names, and for how many seconds the others
-# are looked for once there are too many.
+# If too many pictures are broken, the error names up to `_NAMED` of them, found
+# within `_SECONDS`.
 _NAMED, _SECONDS = 100, 20
 
 
 class Broken:
-  """Counts the pictures that could not be decoded.
-
-  Worker processes count their own.
+  """Counts the pictures that could not be decoded, per worker process.
 
   Attributes:
-    files: index in the source -> what was wrong.
-    limit: with more than this many, `add` raises.
+    files: index in the source -> error message.
+    limit: with more broken pictures, `add` raises.
   """
 
   def __init__(self, limit: float, total: int):
@@ -41,21 +39,21 @@ class Broken:
   def add(
     self, i: int, message: str, others: Iterable[tuple[int, str]] = ()
   ) -> None:
-    """Notes and logs a picture, once.
+    """Counts and logs a broken picture, once.
 
     Args:
       i: its index in the source.
-      message: what is wrong with it.
-      others: further broken pictures, which are looked for only where there
-        are too many, so that one error names all.
+      message: error message.
+      others: further broken pictures. They are only iterated if there are too
+        many, so that one error names all.
 
     Raises:
-      DataError: too many by now.
+      DataError: there are too many.
     """
     if i in self.files:
       return
     self.files[i] = message
-    logging.warning('broken picture, another takes its place: %s', message)
+    logging.warning('broken picture, replaced by another: %s', message)
     if self.count > self.limit:
       self.files.update(others)
       named = [self.files[i] for i in sorted(self.files)][:_NAMED]
@@ -64,7 +62,7 @@ class Broken:
         '\n  '.join(
           [
             f'{self.count} of {self.total} pictures are broken, more than '
-            'config.data.broken_share allows. Mend or delete the files, or '
+            'config.data.broken_share allows. Repair or delete the files, or '
             'raise it:',
             *named,
             *([f'and {rest} more'] if rest else []),
@@ -75,14 +73,14 @@ class Broken:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-  """Some examples of a source, as they enter the pipeline.
+  """Some examples of a source, loaded and prepared.
 
   Attributes:
-    source: where they come from.
-    numbers: (n,) indices into the source, in order.
-    classes: number of classes a label may name; 0 = labels are not used.
-    prepare: (image, name) -> image, what is done once to a picture.
-    broken: where broken pictures are counted.
+    source: the source.
+    numbers: (n,) sorted indices into the source.
+    classes: number of classes; 0 = labels are not used.
+    prepare: (image, name) -> image, the deterministic part of the preparation.
+    broken: counter of broken pictures.
     cache: keep all prepared pictures in memory.
   """
 
@@ -101,12 +99,12 @@ class Split:
     return [self._fetch(rank) for rank in range(len(self))]
 
   def check_labels(self) -> None:
-    """Refuses labels without a class, where labels are known without decoding.
+    """Checks all labels, if they are known without decoding.
 
-    So all processes find them at the start, and not one of them later.
+    So every process fails at the start, instead of one of them later.
 
     Raises:
-      DataError: with the first such picture.
+      DataError: a label without a class.
     """
     if self.classes and self.source.labels is not None:
       labels = np.asarray(self.source.labels)[self.numbers]
@@ -115,18 +113,18 @@ class Split:
         self._check_label(self.source.name(int(i)), labels[bad][0])
 
   def warm(self) -> None:
-    """Loads one example, or all of them with `cache`, before threads do."""
+    """Loads one example, or all of them with `cache`, before threads start."""
     if len(self):
       self.load(0)
 
   def captions(self, count: int) -> Iterator[str]:
-    """Of at most `count` examples from all over the split, as stored."""
+    """The captions of at most `count` evenly spaced examples."""
     for rank in spaced(len(self), count):
       with contextlib.suppress(BrokenImage):
         yield self.source.caption_of(int(self.numbers[rank]))
 
   def empty_classes(self) -> list[str]:
-    """Names of classes without an example, where labels are known."""
+    """Names of classes without an example, if labels are known."""
     labels = self.source.labels
     if labels is None:
       return []
@@ -135,11 +133,11 @@ class Split:
     return [self.source.classes[label] for label in lost]
 
   def load(self, rank: int) -> Example:
-    """The rank-th example, or the next one that is whole.
+    """The example at a rank, or the next one that is not broken.
 
     Returns:
       {'image', 'label', 'caption', 'index', 'whole'}: `index` is that of the
-      picture delivered, `whole` is False where it stands in for a broken one.
+      returned picture; `whole` is False if it replaces a broken one.
 
     Raises:
       DataError: too many broken pictures, or a label without a class.
@@ -158,11 +156,11 @@ class Split:
     raise DataError(f'none of {len(self)} pictures can be decoded')
 
   def _others_broken(self):
-    """Indices and faults of the broken pictures that were not met yet."""
+    """Indices and error messages of broken pictures that are not counted yet."""
     start = time.monotonic()
     for i in map(int, self.numbers):
       if time.monotonic() - start > _SECONDS:
-        logging.warning('not all pictures were looked at: %d s', _SECONDS)
+        logging.warning('not all pictures were checked within %d s', _SECONDS)
         return
       if i not in self.broken.files:
         try:
@@ -170,7 +168,7 @@ class Split:
         except BrokenImage as error:
           yield i, str(error)
         except DataError:
-          pass  # another kind of fault, which is named when it is met
+          pass  # other faults are raised when the picture is loaded
 
   def _checked(self, example, i, whole):
     name = self.source.name(i)
@@ -198,17 +196,15 @@ def spaced(total: int, count: int) -> range:
 
 
 def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
-  """Cuts a source into training and held-out examples.
+  """Splits a source into training and held-out examples.
 
-  The name of an example decides alone: it is held out where its hash is below
-  the share. So an example stays in its split whatever is added to the source,
-  taken out of it or put into another order, and a larger share keeps all that
-  a smaller one holds out. Shares, of the whole and of every class, are only
-  met about.
+  An example is held out if the hash of its name is below the share. So it stays in
+  its split when others are added, removed or reordered, and a larger share holds
+  out a superset. The actual shares, overall and per class, vary.
 
   Args:
-    source: to be cut.
-    share: of all examples, in [0, 1), to hold out.
+    source: the source.
+    share: share of examples to hold out, in [0, 1).
 
   Returns:
     (training, held-out) sorted indices.
@@ -231,7 +227,7 @@ def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
 def _chance(name):
   """The hash of a name as a number in [0, 1).
 
-  Composed and decomposed accents are the same name: file systems differ there.
+  Normalizes Unicode: file systems store accents composed or decomposed.
   """
   text = unicodedata.normalize('NFC', name)
   digest = hashlib.blake2b(

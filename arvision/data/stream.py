@@ -1,18 +1,19 @@
-"""The order of examples, and iterators over batches that resume exactly.
+"""The order of examples, and iterators over batches with exact resume.
 
-Batch k of a stream is a function of (seed, k) alone, so the whole state of an
-iterator is k, whatever the number of threads, workers and processes. Where the
-batch size changed, the state says so.
+Batch k of a stream is a function of (seed, k) alone. So the state of an iterator is
+k, independent of threads, workers and processes, and the points at which the batch
+size changed.
 
-Differs: Grain's own `shuffle` and `repeat` work example by example and cost
-about 30 us each, more than a digit costs to prepare. Here Grain maps, slices
-and prefetches whole batches.
+Grain's `shuffle` and `repeat` work per example and cost about 30 us each, more than
+the preparation of a digit. Here Grain maps, slices and prefetches whole batches.
 """
 
+import abc
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import grain
 import numpy as np
@@ -20,6 +21,7 @@ from absl import flags as absl_flags
 
 from arvision.build import Checked
 from arvision.data.base import Batch
+from arvision.data.text import CAPTIONS, Text
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import FewOr0
 
@@ -30,7 +32,7 @@ class Order:
   def __init__(self, examples: int, seed: int):
     self.examples = examples
     self.seed = seed
-    # One batch touches few epochs; older orders are made again if asked for.
+    # Caches the permutations of the few epochs that recent batches touch.
     self._epochs: dict[int, np.ndarray] = {}
 
   def __call__(self, positions: np.ndarray) -> np.ndarray:
@@ -38,8 +40,8 @@ class Order:
     epochs, offsets = np.divmod(positions, self.examples)
     ranks = np.empty_like(offsets)
     for epoch in np.unique(epochs):
-      rows = epochs == epoch
-      ranks[rows] = self._permutation(int(epoch))[offsets[rows]]
+      here = epochs == epoch
+      ranks[here] = self._permutation(int(epoch))[offsets[here]]
     return ranks
 
   def _permutation(self, epoch):
@@ -47,7 +49,7 @@ class Order:
     if order is None:
       rng = np.random.default_rng((self.seed, epoch))
       order = rng.permutation(self.examples)
-      # A new dict, so that threads never see one that changes.
+      # A new dict: other threads may be reading the old one.
       near = {e: o for e, o in self._epochs.items() if abs(e - epoch) < 3}
       self._epochs = {**near, epoch: order}
     return order
@@ -58,35 +60,35 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class Reading(Checked):
-  """How batches are prepared ahead.
+  """How batches are prefetched.
 
   Attributes:
-    threads: batches prepared at the same time in a process; 0 prepares each
-      when it is asked for. Memory holds up to 2 x threads batches.
-    workers: processes that prepare batches, each with these threads; 0 works
-      in this process.
+    threads: batches prepared concurrently in a process; 0 for no prefetching. Up
+      to 2 x threads batches are in memory.
+    workers: processes that prepare batches, each with `threads` threads; 0 for
+      this process.
   """
 
   threads: FewOr0 = 2
   workers: FewOr0 = 0
 
   def start(self, batches: grain.MapDataset) -> grain.DatasetIterator:
-    """An iterator that runs these threads and workers."""
+    """Starts an iterator with these threads and workers."""
     ahead = 2 * self.threads
     options = grain.ReadOptions(self.threads, max(1, ahead))
     data = batches.to_iter_dataset(options)
     if self.workers:
-      # Grain reads a flag of absl, which a script or notebook does not parse.
+      # Grain reads an absl flag, which scripts and notebooks do not parse.
       absl_flags.FLAGS.mark_as_parsed()
       workers = grain.multiprocessing.MultiprocessingOptions(self.workers)
       data = data.mp_prefetch(workers)
     return iter(data)
 
 
-def rows_of_process(
+def part_of_process(
   batch_size: int, process_index: int, process_count: int
 ) -> slice:
-  """The rows of every global batch that a process makes.
+  """The part of every global batch that a process makes.
 
   Raises:
     ConfigError: the processes do not divide the batch.
@@ -103,11 +105,12 @@ def rows_of_process(
 def changes(
   state: Mapping[str, Any], batch_size: int
 ) -> tuple[tuple[int, int], ...]:
-  """The points (batches, examples before them) at which the size changed.
+  """Points (batches so far, examples so far) at which the batch size changed.
 
   Args:
-    state: of a `TrainIterator`.
-    batch_size: from now on; another than that of the state is a change here.
+    state: state of a `TrainIterator`.
+    batch_size: the new batch size; if it differs from that of the state, the
+      state's position is a further point.
   """
   points = tuple((int(k), int(n)) for k, n in state.get('changes', ()))
   first, examples = points[-1] if points else (0, 0)
@@ -115,17 +118,16 @@ def changes(
   if before == batch_size:
     return points
   now = k, examples + (k - first) * before
-  # A size that no batch was made with is forgotten.
+  # Drops a size that made no batch.
   return (*(p for p in points if p[0] < k), now) if k else ()
 
 
 class TrainIterator(grain.DatasetIterator):
-  """Batches of a stream, for the loop and for Grain's checkpoint handlers.
+  """Batches of a stream, with the state interface of Grain's checkpoint handlers.
 
-  The state is {'next_batch': k, 'changes': ...} with the facts that give k its
-  meaning. A state of another batch size is gone on from at the example where it
-  stood: none is left out and none comes twice. `changes` are the points
-  (batches, examples before them) at which the size changed.
+  The state is {'next_batch': k, 'changes': ..., **facts}, see `changes`. From a
+  state of another batch size it continues at the next example: none is skipped and
+  none repeats.
   """
 
   def __init__(
@@ -137,11 +139,11 @@ class TrainIterator(grain.DatasetIterator):
     """Starts at the first batch.
 
     Args:
-      make: shift -> batches, of which number k begins at the position
+      make: shift -> batches, where batch k starts at position
         k * batch_size + shift of the stream.
       reading: threads and workers.
-      facts: `batch_size`, and what else gives a position its meaning; a state
-        with other facts than these is refused.
+      facts: `batch_size`, and values that determine the order of examples; they
+        must equal those of a restored state.
     """
     super().__init__()
     self._make = make
@@ -159,7 +161,7 @@ class TrainIterator(grain.DatasetIterator):
     return batch
 
   def start_prefetch(self) -> None:
-    """Starts the threads or workers; the first `next` does it otherwise."""
+    """Starts threads and workers now instead of on the first `next`."""
     if self._running is None:
       first, examples = self._changes[-1] if self._changes else (0, 0)
       batches = self._make(examples - first * self._facts['batch_size'])
@@ -170,10 +172,10 @@ class TrainIterator(grain.DatasetIterator):
     return {'next_batch': self._next, 'changes': self._changes, **self._facts}
 
   def set_state(self, state: dict[str, Any]) -> None:
-    """Goes on as the iterator did that wrote the state.
+    """Continues from a state.
 
     Raises:
-      DataError: the state is of a stream with other examples in it.
+      DataError: the state belongs to another order of examples.
     """
     for key, value in self._facts.items():
       if key != 'batch_size' and state.get(key) != value:
@@ -187,7 +189,7 @@ class TrainIterator(grain.DatasetIterator):
     self._changes = changes(state, self._facts['batch_size'])
 
   def close(self) -> None:
-    """Ends threads and workers."""
+    """Stops threads and workers."""
     if self._running is not None:
       self._running.close()
       self._running = None
@@ -207,18 +209,18 @@ def train_stream(
 
   Args:
     examples: number of training examples.
-    batch_size: of all processes together.
-    seed: of the order and of the draws.
-    assemble: (ranks (b,), draws (b, draws) in [0, 1)) -> batch.
+    batch_size: global.
+    seed: seed of the order and of the uniform numbers.
+    assemble: (ranks (b,), uniform numbers (b, draws)) -> batch.
     draws: uniform numbers per example and visit.
     reading: threads and workers.
     process_index, process_count: this process among all.
 
   Raises:
-    ConfigError: processes do not divide the batch, or there are not enough
-      examples for one batch.
+    ConfigError: processes do not divide the batch, or there are fewer examples
+      than one batch needs.
   """
-  rows = rows_of_process(batch_size, process_index, process_count)
+  part = part_of_process(batch_size, process_index, process_count)
   if examples < batch_size:
     raise ConfigError(
       f'config.data.batch_size={batch_size}, but the training split has only '
@@ -229,8 +231,8 @@ def train_stream(
   def batches(shift):
     def batch(k, rng):
       first = k * batch_size + shift
-      ranks = order(np.arange(first, first + batch_size)[rows])
-      return assemble(ranks, rng.random((batch_size, draws))[rows])
+      ranks = order(np.arange(first, first + batch_size)[part])
+      return assemble(ranks, rng.random((batch_size, draws))[part])
 
     count = (sys.maxsize - max(shift, 0)) // batch_size - 1
     return grain.MapDataset.range(count).seed(seed).random_map(batch)
@@ -247,27 +249,110 @@ def one_pass(
   process_index: int = 0,
   process_count: int = 1,
 ) -> grain.DatasetIterator:
-  """Every example once, in order; the last batch is filled up.
+  """Every example once, in order; the last batch is padded.
 
   Args:
     examples: number of examples.
-    batch_size: of all processes together; every process gets equally many
-      batches.
-    assemble: (ranks (b,), weight (b,) float32) -> batch; rows of padding
-      repeat the last example with weight 0.
+    batch_size: global; every process gets the same number of batches.
+    assemble: (ranks (b,), weight (b,) float32) -> batch. Padding repeats the last
+      example with weight 0.
     reading: threads and workers.
     process_index, process_count: this process among all.
 
   Raises:
     ConfigError: processes do not divide the batch.
   """
-  rows = rows_of_process(batch_size, process_index, process_count)
+  part = part_of_process(batch_size, process_index, process_count)
 
   def batch(k):
-    positions = np.arange(k * batch_size, (k + 1) * batch_size)[rows]
+    positions = np.arange(k * batch_size, (k + 1) * batch_size)[part]
     weight = (positions < examples).astype(np.float32)
     return assemble(np.minimum(positions, examples - 1), weight)
 
   return reading.start(
     grain.MapDataset.range(-(-examples // batch_size)).map(batch)
   )
+
+
+class Batches(Checked, abc.ABC):
+  """Training batches and passes over two splits, see `base.Data`.
+
+  A split has a length and the methods `warm` and `captions`.
+
+  Attributes:
+    threads, workers: see `Reading`.
+    text: adds caption features to batches; None for none.
+    draws: uniform numbers per example and visit.
+  """
+
+  threads: int
+  workers: int
+  text: Text | None
+  draws: ClassVar[int]
+
+  @property
+  @abc.abstractmethod
+  def classes(self) -> tuple[str, ...]:
+    """Names of the classes."""
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.classes)
+
+  @property
+  @abc.abstractmethod
+  def _splits(self) -> tuple[Any, Any]:
+    """The training split and the held-out split."""
+
+  @abc.abstractmethod
+  def _train_batch(self, split, ranks: np.ndarray, draws: np.ndarray) -> Batch:
+    """Examples at ranks (b,), made with uniform numbers (b, draws)."""
+
+  @functools.cached_property
+  def _features(self) -> str:
+    """Checks the caption features; returns a summary of them."""
+    if self.text is None:
+      return ''
+    return self.text.check(*(s.captions(CAPTIONS) for s in self._splits))
+
+  def _prepare(self, split) -> Reading:
+    """Raises what can be raised before the first batch."""
+    _ = self._features
+    split.warm()
+    return Reading(self.threads, self.workers)
+
+  def train(
+    self,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+  ) -> TrainIterator:
+    """Endless shuffled batches.
+
+    Raises:
+      ConfigError: the batch size does not fit the processes or the split.
+      DataError: unusable data; some faults show in later batches only.
+    """
+    split = self._splits[0]
+    return train_stream(
+      examples=len(split),
+      batch_size=batch_size,
+      seed=seed,
+      assemble=functools.partial(self._train_batch, split),
+      draws=self.draws,
+      reading=self._prepare(split),
+      process_index=process_index,
+      process_count=process_count,
+    )
+
+  def _pass(self, split, assemble, batch_size, process_index, process_count):
+    """`one_pass` over a split; `assemble` takes the split first."""
+    return one_pass(
+      examples=len(split),
+      batch_size=batch_size,
+      assemble=functools.partial(assemble, split),
+      reading=self._prepare(split),
+      process_index=process_index,
+      process_count=process_count,
+    )

@@ -1,4 +1,4 @@
-"""Captions as rows of numbers: what a text encoder made of them, or words."""
+"""Caption features: stored outputs of a text encoder, or hashed words."""
 
 import abc
 import dataclasses
@@ -19,19 +19,19 @@ from arvision.data.base import Batch
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import Count, Width
 
-# Of the features of one caption: 120 x 2048 in float32 are 2**20 bytes.
+# Largest feature file; 120 x 2048 float32 are 2**20 bytes.
 _FEATURE_BYTES = 2**28
-# As many captions of a split are looked at before training.
+# Number of captions of a split that are checked before training.
 CAPTIONS = 1000
 
 
 class Text(Checked, abc.ABC):
-  """Features of captions, `length` rows of `channels` numbers at most.
+  """Features of captions: a sequence of vectors per caption.
 
   Attributes:
-    length: rows that a batch has for every caption. Shorter captions are
-      padded on the left, longer ones lose their end.
-    channels: numbers of a row.
+    length: vectors per caption in a batch. Shorter sequences are padded on the
+      left, longer ones are truncated at the end.
+    channels: width of the vectors.
   """
 
   length: Count
@@ -39,19 +39,19 @@ class Text(Checked, abc.ABC):
 
   @abc.abstractmethod
   def of_example(self, caption: str) -> np.ndarray | None:
-    """(n, channels) of an example of a source; None where it has none."""
+    """(n, channels) features of the caption of an example; None without any."""
 
   def check(self, train: Iterable[str], held_out: Iterable[str]) -> str:
-    """Refuses training examples without features.
+    """Checks before the first batch that captions have features.
 
-    Every process asks this before the first batch and gets the same answer.
-    Later nobody can: a process sees only its own rows of a batch.
+    All processes get the same answer. Later checks cannot: a process only sees its
+    own part of a batch.
 
     Args:
-      train, held_out: captions from all over the two splits.
+      train, held_out: some captions of the two splits.
 
     Returns:
-      what to say at the start of a run, '' for nothing.
+      a summary in one line, '' for none.
 
     Raises:
       DataError: none of the training captions has features.
@@ -61,49 +61,47 @@ class Text(Checked, abc.ABC):
 
   @abc.abstractmethod
   def of_caption(self, caption: str) -> np.ndarray:
-    """(n, channels) of a caption that somebody typed.
+    """(n, channels) features of a caption from the command line.
 
     Raises:
-      ConfigError: they can only be read from files.
+      ConfigError: no features are stored for it.
     """
 
   def batch(self, batch: Batch) -> Batch:
-    """A batch with the features of its captions.
+    """Adds the features of the captions to a batch.
 
     Args:
       batch: with `caption` (b,).
 
     Returns:
       the batch with `text` (b, length, channels) float32, `text_valid`
-      (b, length) bool, and `weight` (b,) that is 0 where there are none.
+      (b, length) bool, and `weight` (b,) float32, 0 for captions without features.
 
     Raises:
       DataError: features that cannot be read.
     """
-    rows = [self.of_example(str(caption)) for caption in batch['caption']]
-    found = np.array([row is not None for row in rows], np.float32)
+    features = [self.of_example(str(caption)) for caption in batch['caption']]
+    found = np.array([f is not None for f in features], np.float32)
     weight = batch.get('weight', np.float32(1)) * found
-    return {**batch, **self.pack(rows), 'weight': weight}
+    return {**batch, **self.pack(features), 'weight': weight}
 
-  def pack(self, rows: Sequence[np.ndarray | None]) -> Batch:
-    """`text` and `text_valid` of captions (n, channels) each, or of nothing."""
-    text = np.zeros((len(rows), self.length, self.channels), np.float32)
-    valid = np.zeros((len(rows), self.length), bool)
-    for i, row in enumerate(rows):
-      if row is not None and len(row):
-        count = min(len(row), self.length)
-        text[i, -count:] = row[:count]
+  def pack(self, features: Sequence[np.ndarray | None]) -> Batch:
+    """Pads features (n, channels), or None, to `text` and `text_valid`."""
+    text = np.zeros((len(features), self.length, self.channels), np.float32)
+    valid = np.zeros((len(features), self.length), bool)
+    for i, vectors in enumerate(features):
+      if vectors is not None and len(vectors):
+        count = min(len(vectors), self.length)
+        text[i, -count:] = vectors[:count]
         valid[i, -count:] = True
     return {'text': text, 'text_valid': valid}
 
 
 @dataclasses.dataclass(frozen=True)
 class HashedWords(Text):
-  """A vector of random numbers for every word, fixed by its letters.
+  """A fixed random vector for every word, as a bag of words.
 
-  Needs no language model: words that are often seen in training get a meaning
-  there, in the order-blind way of a bag of words. For trials and for captions
-  of few words.
+  Needs no language model. For trials and for short captions.
   """
 
   length: Count
@@ -127,15 +125,15 @@ def _word(word, channels):
 
 @dataclasses.dataclass(frozen=True)
 class Stored(Text):
-  """What a text encoder made of every caption, one file for each.
+  """Stored outputs of a text encoder, one file per caption.
 
-  LlamaGen was trained on features of flan-t5-xl, 2048 numbers for each of at
-  most 120 tokens.
+  LlamaGen uses flan-t5-xl: at most 120 tokens of width 2048.
 
   Attributes:
-    path: folder of files (n, channels) or (1, n, channels) of any float type,
-      without padding. `file_name` says what the file of a caption is called.
-      Examples without a file get no weight.
+    path: folder of .npy files with (n, channels) or (1, n, channels) of any float
+      dtype, without padding, named by `file_name`. Examples without a file have
+      weight 0.
+    length, channels: see `Text`.
   """
 
   path: str
@@ -151,7 +149,7 @@ class Stored(Text):
     if found is None:
       raise ConfigError(
         f"--captions='{caption}': config.data.text has no features of it; "
-        'compute them and give them by --features=FILE.npy'
+        'compute them and pass them with --features=FILE.npy'
       )
     return found
 
@@ -189,11 +187,10 @@ _HOW = (
 
 
 def file_name(caption: str) -> str:
-  """What the features of a caption are called in the folder of `Stored`.
+  """The name of the feature file of a caption, for `Stored`.
 
   Args:
-    caption: as a batch has it; that of a text file is stripped of blanks at its
-      ends.
+    caption: as in a batch; captions from text files are stripped.
 
   Returns:
     the SHA-256 of its UTF-8 bytes in 64 hex digits, and '.npy'.
@@ -203,25 +200,25 @@ def file_name(caption: str) -> str:
 
 
 def read_features(path: str | os.PathLike, channels: int) -> np.ndarray:
-  """(n, channels) float32 of a .npy file, see `Stored`.
+  """Reads a .npy file as (n, channels) float32, see `Stored`.
 
   Raises:
     DataError: not such an array.
   """
   try:
     data = files.read(path, _FEATURE_BYTES)
-    rows = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-  except Exception as error:  # headers can hold any literal of Python
-    raise DataError(f'{path}: not an array of numpy ({error})') from error
-  shape = rows.shape
-  rows = rows[0] if rows.ndim == 3 and len(rows) == 1 else rows
-  floats = np.issubdtype(rows.dtype, np.floating)
-  if rows.ndim != 2 or rows.shape[1] != channels or not floats:
+    array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+  except Exception as error:  # a header can hold any Python literal
+    raise DataError(f'{path}: not a numpy array ({error})') from error
+  shape = array.shape
+  array = array[0] if array.ndim == 3 and len(array) == 1 else array
+  floats = np.issubdtype(array.dtype, np.floating)
+  if array.ndim != 2 or array.shape[1] != channels or not floats:
     raise DataError(
-      f'{path}: {rows.dtype} {shape}, wanted floats (tokens, {channels}); '
-      'config.data.text.channels says how wide features are'
+      f'{path}: {array.dtype} {shape}, wanted floats (tokens, {channels}); '
+      'config.data.text.channels is the width of the features'
     )
-  rows = rows.astype(np.float32)
-  if not np.isfinite(rows).all():
+  array = array.astype(np.float32)
+  if not np.isfinite(array).all():
     raise DataError(f'{path}: numbers that are not finite')
-  return rows
+  return array

@@ -1,4 +1,4 @@
-"""TFDS datasets in ArrayRecord form, read without TensorFlow."""
+"""TFDS datasets in ArrayRecord format, read without TensorFlow."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from arvision.data.base import BrokenImage, Example, Source, facts_of_files
 from arvision.data.decode import MAX_PIXELS, Pixels, check_max_pixels, decode
 from arvision.errors import ConfigError, DataError
 
-# Without a namespace, which may stand for code from elsewhere.
+# Without a namespace, which may refer to foreign code.
 _NAME = re.compile(r'\w+(/\w[\w+.-]*)?(:[\d.*]+)?', re.ASCII)
 _CLASS_KEYS = ('type', 'pythonClassName', 'python_class_name')
 _FEATURES = 'tensorflow_datasets.core.features.'
@@ -23,20 +23,21 @@ _FEATURES = 'tensorflow_datasets.core.features.'
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tfds(Source):
-  """Any TFDS builder with an image feature.
+  """A TFDS builder with an image feature.
 
-  The data must be prepared as ArrayRecord (`file_format='array_record'`):
-  TFRecord needs TensorFlow, which is not used here.
+  The data must be prepared as ArrayRecord (`file_format='array_record'`), because
+  TFRecord needs TensorFlow.
 
   Attributes:
-    builder: name of the builder, 'cifar10' or 'imagenet2012:5.1.0'.
+    builder: name of the builder, for example 'imagenet2012:5.1.0'.
     split: a TFDS split; slices such as 'train[:90%]' work.
-    held_out_split: likewise, or '' where the pipeline shall hold out.
-    data_dir: where prepared data lie; '' is TFDS's own folder.
-    download: True prepares data that are missing, which needs a network.
-    image, label, caption: names of features; '' where there is none. Without
-      a label there is one class, named after the builder.
-    max_pixels: an image with more counts as broken; nothing of it is decoded.
+    held_out_split: TFDS split of held-out examples; '' if the pipeline shall hold
+      out some of `split`.
+    data_dir: folder of the prepared data; '': TFDS's default.
+    download: prepare missing data, which needs a network.
+    image, label, caption: names of the features, '' for none. Without a label
+      there is one class, named after the builder.
+    max_pixels: a picture with more is broken; it is not decoded.
   """
 
   builder: str
@@ -54,7 +55,7 @@ class Tfds(Source):
 
   @functools.cached_property
   def _builder(self) -> Any:
-    # Imported here: the start of other runs shall not pay for it.
+    # Imported here, because it slows down the start.
     import tensorflow_datasets as tfds
     from etils import epath
 
@@ -63,8 +64,9 @@ class Tfds(Source):
         f"config.data.source.builder='{self.builder}': wanted the name of a "
         'TFDS dataset, name/config:version'
       )
-    with self._told():
-      _check_features(self.builder, epath.Path(self._folder(tfds)))
+    with self._reported():
+      folder = self.data_dir or tfds.core.constants.DATA_DIR
+      _check_features(self.builder, epath.Path(folder))
       return tfds.builder(
         self.builder,
         data_dir=self.data_dir or None,
@@ -76,18 +78,19 @@ class Tfds(Source):
   def _data(self) -> Any:
     import tensorflow_datasets as tfds
 
-    with self._told():
+    with self._reported():
       if self.download:
         self._builder.download_and_prepare()
       data = self._builder.as_data_source(split=self.split)
     features, image = data.dataset_info.features, self.image
     if image in features and isinstance(features[image], tfds.features.Image):
-      # Encoded pictures from everywhere are under the limits of `decode`.
+      # `decode` enforces the limits.
       data.decoders = {image: tfds.decode.SkipDecoding()}
     return data
 
   @contextlib.contextmanager
-  def _told(self):
+  def _reported(self):
+    """Turns errors of TFDS into DataError."""
     try:
       yield
     except (ConfigError, DataError):
@@ -99,13 +102,10 @@ class Tfds(Source):
         'builder, split and data_dir, or set download'
       ) from error
 
-  def _folder(self, tfds):
-    return self.data_dir or tfds.core.constants.DATA_DIR
-
   @functools.cached_property
   def _features(self):
     if self.download:
-      _ = self._data  # of some they are known once they are prepared
+      _ = self._data  # some builders know their features only when prepared
     features = self._builder.info.features
     for key in ('image', 'label', 'caption'):
       name = getattr(self, key)
@@ -132,7 +132,7 @@ class Tfds(Source):
 
   @functools.cached_property
   def _parts(self):
-    """(first index, split, first record there) of the slices in `split`."""
+    """(first index, split, first record in it) of every slice in `split`."""
     import tensorflow_datasets as tfds
 
     splits = self._data.dataset_info.splits
@@ -149,7 +149,7 @@ class Tfds(Source):
     return found
 
   def name(self, i: int) -> str:
-    # A slice calls its records what the whole split calls them.
+    # Names do not depend on slicing.
     index, split, begin = [p for p in self._parts if p[0] <= i][-1]
     return f'{self.builder}/{split}[{begin + i - index}]'
 
@@ -163,7 +163,7 @@ class Tfds(Source):
     return len(self._data)
 
   def __getitem__(self, i: int) -> Example:
-    _ = self._features  # complains of wrong names of features
+    _ = self._features  # checks the names of the features
     try:
       record = self._data[int(i)]
     except Exception as error:  # decoders of TFDS raise many kinds
@@ -193,12 +193,12 @@ class Tfds(Source):
 
 
 def _check_features(builder: str, folder: Any) -> None:
-  """Refuses prepared data whose features are not of TFDS itself.
+  """Checks that prepared data only have features of TFDS itself.
 
-  TFDS imports the module of every feature class that a features.json names.
+  TFDS would import the module of any feature class in a features.json.
 
   Raises:
-    DataError: such a file, or one that is not JSON.
+    DataError: foreign feature classes, or a file that is not JSON.
   """
   alike = lambda name: name.replace('_', '').lower()
   name = alike(re.split('[/:]', builder)[0])
@@ -218,7 +218,7 @@ def _check_file(file):
     if not name.startswith(_FEATURES):
       raise DataError(
         f"{file} names the feature class '{name[:80]}': wanted one of TFDS "
-        'itself; classes from elsewhere are not imported'
+        'itself; other classes are not imported'
       )
 
 

@@ -1,28 +1,28 @@
-"""Limits of what a TIFF file may ask a reader to do."""
+"""Checks TIFF files for tags that would take a reader too much time or memory."""
 
 import struct
 
 _PREFIXES = (b'II*\0', b'MM\0*', b'II\0*', b'MM*\0', b'II+\0', b'MM\0+')
 _BIG = (b'II+\0', b'MM\0+')
-# Of a number, by its type; 1 of those that are missing here.
+# Bytes per value of a tag type; 1 for the others.
 _BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _BYTES |= {16: 8, 17: 8, 18: 8}
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
-# Every number becomes a Python object, and every strip or tile a task.
+# Every value becomes a Python object, and every strip or tile a task.
 _MAX_NUMBERS = 2**16
 
 
 def check_tags(data: bytes, max_pixels: int) -> None:
-  """Looks at the first directory of a file before a reader does.
+  """Checks the first directory of a TIFF file.
 
   Args:
-    data: a file; one that is no TIFF passes.
-    max_pixels: of a tile.
+    data: the file; files of other formats pass.
+    max_pixels: largest number of pixels of a tile.
 
   Raises:
-    ValueError: tags that hold more than the file does, too many numbers in a
-      tag, or tiles of too many pixels.
-    struct.error: the directory is cut short.
+    ValueError: tags larger than the file, too many values in a tag, or tiles with
+      too many pixels.
+    struct.error: the directory is truncated.
   """
   if not data.startswith(_PREFIXES):
     return
@@ -40,7 +40,7 @@ def check_tags(data: bytes, max_pixels: int) -> None:
     if width > 1 and numbers > _MAX_NUMBERS:
       raise ValueError(f'tag {tag} holds {numbers} numbers')
     if tag in (_TILE_WIDTH, _TILE_LENGTH):
-      # Shorter numbers stand at the start of the field.
+      # Short values are at the start of the field.
       unused = 8 * ((8 if big else 4) - width)
       tile[tag] = value >> unused if order == '>' else value
   if total > len(data):

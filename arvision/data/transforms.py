@@ -1,8 +1,7 @@
-"""Pictures to arrays of one size: pure functions of numpy arrays.
+"""Resizing, cropping and flipping of numpy images.
 
-Pictures are (h, w, C) uint8 until `to_float`. Sizes are (height, width). What
-is random is chosen by numbers in [0, 1) that the caller draws, so a crop is a
-function of its arguments.
+Images are (h, w, C) uint8 until `to_float`. Sizes are (height, width). Random
+transforms take uniform numbers in [0, 1), so all functions are pure.
 """
 
 import math
@@ -19,13 +18,13 @@ FILTERS = {
   'bicubic': Image.Resampling.BICUBIC,
   'lanczos': Image.Resampling.LANCZOS,
 }
-# ADM's two steps: halve by area while twice too large, then bicubic.
+# ADM's filter: halve with a box filter while twice too large, then bicubic.
 ADM = 'adm'
 FILTER_NAMES = (*FILTERS, ADM)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-  """(h, w, 1 or 3) -> (h, w, channels); grey is ITU-R 601 luma."""
+  """(h, w, 1 or 3) -> (h, w, channels); RGB to gray by ITU-R 601 luma."""
   if image.shape[-1] == channels:
     return image
   if channels == 3:
@@ -34,13 +33,11 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
-  """(h, w, C) uint8 -> (*size, C) uint8.
-
-  Filters smooth when they shrink (Pillow's, unlike those of most frameworks).
+  """Resizes (h, w, C) uint8 to (*size, C) uint8, with antialiasing (Pillow).
 
   Args:
-    image: the picture.
-    size: wanted (height, width).
+    image: the image.
+    size: (height, width).
     filter: one of FILTER_NAMES.
   """
   if image.shape[:2] == tuple(size):
@@ -53,7 +50,7 @@ def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
 
 
 def _halve(image, size):
-  """EncoderDecoder a picture while it is at least twice as large as `size`."""
+  """Halves an image while it is at least twice as large as `size`."""
   while image.shape[0] >= 2 * size[0] and image.shape[1] >= 2 * size[1]:
     half = (image.shape[0] // 2, image.shape[1] // 2)
     image = resize(image, half, 'area')
@@ -61,7 +58,7 @@ def _halve(image, size):
 
 
 def fit(image: np.ndarray, size: Size) -> Size:
-  """The smallest size of the same shape that a crop of `size` fits in."""
+  """The smallest size with the aspect ratio of `image` that contains `size`."""
   height, width = image.shape[:2]
   scale = max(size[0] / height, size[1] / width)
   return (
@@ -71,10 +68,10 @@ def fit(image: np.ndarray, size: Size) -> Size:
 
 
 def rescale(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
-  """Scales a picture so that a crop of `size` just fits in.
+  """Scales an image so that a crop of `size` just fits.
 
-  'adm' rounds the new size after it has halved the picture, as ADM's code
-  does: the result may be a pixel or two longer than that of other filters.
+  As in ADM's code, 'adm' rounds the new size after halving: the result may be a
+  pixel or two longer than that of other filters.
 
   Args:
     image: (h, w, C) uint8.
@@ -90,10 +87,9 @@ def rescale(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
 
 
 def crop(image: np.ndarray, size: Size, y: float, x: float) -> np.ndarray:
-  """A crop of `size` at the share (y, x) of the way, each in [0, 1).
+  """A crop of `size` at a relative position (y, x) in [0, 1).
 
-  With y and x uniform every place is equally likely; (0.5, 0.5) is not used
-  for the centre, see `center`.
+  Uniform y and x make every position equally likely. For the center see `center`.
   """
   top = int(y * (image.shape[0] - size[0] + 1))
   left = int(x * (image.shape[1] - size[1] + 1))
@@ -101,22 +97,22 @@ def crop(image: np.ndarray, size: Size, y: float, x: float) -> np.ndarray:
 
 
 def center(image: np.ndarray, size: Size) -> np.ndarray:
-  """The crop of `size` in the middle, up and left by half a pixel if odd."""
+  """The center crop of `size`, rounded up and left."""
   top = (image.shape[0] - size[0]) // 2
   left = (image.shape[1] - size[1]) // 2
   return image[top : top + size[0], left : left + size[1]]
 
 
 def flip(image: np.ndarray) -> np.ndarray:
-  """Left and right exchanged."""
+  """Flips horizontally."""
   return image[:, ::-1]
 
 
 def five_crop(image: np.ndarray, size: Size) -> list[np.ndarray]:
-  """Centre, then the corners: top left, top right, bottom left and right.
+  """Center, top left, top right, bottom left, bottom right.
 
-  Differs: torchvision puts the centre last. Here the first view is always the
-  deterministic one that held-out examples get.
+  Differs: torchvision has the center last. Here the first view is the one of
+  held-out examples.
   """
   h, w = size
   height, width = image.shape[:2]
@@ -130,7 +126,7 @@ def five_crop(image: np.ndarray, size: Size) -> list[np.ndarray]:
 
 
 def ten_crop(image: np.ndarray, size: Size) -> list[np.ndarray]:
-  """`five_crop`, then the same five flipped."""
+  """`five_crop`, and the same five flipped."""
   crops = five_crop(image, size)
   return crops + [flip(view) for view in crops]
 
@@ -143,22 +139,22 @@ def adm_random_crop(
   min_frac: float = 0.8,
   max_frac: float = 1.0,
 ) -> np.ndarray:
-  """A random crop of a randomly scaled picture.
+  """A random crop of a randomly scaled image.
 
-  The picture is scaled so that the crop is between `min_frac` and `max_frac`
-  of what fits, in steps of one pixel of the short side, and cropped at random.
+  The image is scaled so that the short side of the crop is a random share of that
+  of the image, in steps of a pixel.
 
   Args:
     image: (h, w, C) uint8.
-    size: of the crop.
-    draws: three numbers in [0, 1): scale, y, x.
-    filter: one of FILTER_NAMES; ADM's own is 'adm'.
+    size: (height, width) of the crop.
+    draws: (3,) uniform numbers in [0, 1): scale, y, x.
+    filter: one of FILTER_NAMES.
     min_frac, max_frac: range of the share.
 
   Source: Dhariwal & Nichol 2021 (arXiv:2105.05233), the random crop of the
     released code.
-  Differs: crops need not be square. The scaled picture fits a frame of the
-    shape of the crop, where ADM scales the short side.
+  Differs: crops need not be square: the image is scaled to contain a frame with
+    the aspect ratio of the crop. ADM scales the short side.
   """
   side = min(size)
   low, high = math.ceil(side / max_frac), math.ceil(side / min_frac)
@@ -177,5 +173,5 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-  """float in [-1, 1] -> uint8, the inverse of `to_float`; clips."""
+  """float in [-1, 1] -> uint8, the inverse of `to_float`, clipped."""
   return np.rint(np.clip(image, -1, 1) * 127.5 + 127.5).astype(np.uint8)

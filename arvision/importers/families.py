@@ -1,10 +1,10 @@
-"""Which released network a weight file looks like, from its keys alone."""
+"""Recognizes the released network of a weight file by its keys."""
 
 import re
 from collections.abc import Iterable
 
-# Name, the config of its release, and patterns of keys: the first that has
-# keys for all of them. What a family has alone goes before what others share.
+# Name, config, and patterns that must all match some key ('!': none). The first
+# match counts, so specific patterns come before shared ones.
 _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ('NAR transformer', 'nar/imagenet256', (r'medusa_output\.',)),
   ('LlamaGen transformer', 'llamagen/t2i', (r'cls_embedding\.cap_proj\.',)),
@@ -34,7 +34,7 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ('VAR tokenizer', 'var/tokenizer', (r'quantize\.quant_resi\.',)),
   ('LlamaGen tokenizer', 'llamagen/tokenizer', (r'encoder\.conv_blocks\.',)),
   ('MaskGIT tokenizer', 'maskgit/tokenizer', (r'encoder\.mid\.0\.',)),
-  # One of codes has a table of them.
+  # A VQ tokenizer has the same keys and a codebook.
   (
     'KL autoencoder',
     'mar/tokenizer',
@@ -44,14 +44,13 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def looks_like(keys: Iterable[str]) -> str:
-  """A part of a sentence that names the network of a file.
+  """Names the network of a file, as part of a sentence.
 
   Args:
-    keys: of the arrays in the file.
+    keys: keys of the arrays in the file.
 
   Returns:
-    'a VAR tokenizer, which --config=var/tokenizer reads', or '' where nothing
-    is recognized.
+    'VAR tokenizer, which --config=var/tokenizer reads', or '' if unknown.
   """
   keys = [*keys]
   for name, config, patterns in _FAMILIES:

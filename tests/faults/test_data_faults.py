@@ -336,7 +336,7 @@ def test_latents_that_are_not_finite(tmp_path):
 def test_nothing_to_write(tmp_path):
   with pytest.raises(DataError, match='no training examples'):
     write_tokens(str(tmp_path / 'x'), SPEC, [token(0, held_out=True)], 1)
-  with pytest.raises(DataError, match="wants 'shape'"):
+  with pytest.raises(DataError, match="lacks 'shape'"):
     write_tokens(str(tmp_path / 'x'), {'classes': ['a']}, [token(0)], 1)
 
 

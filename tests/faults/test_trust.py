@@ -152,7 +152,7 @@ def test_types_in_lists_are_looked_at(tmp_path, trace):
   deep = []
   for _ in range(5000):
     deep = [deep]
-  with pytest.raises(ConfigError, match='without end'):
+  with pytest.raises(ConfigError, match='nested too deep'):
     trust.check({'sampler': deep}, 'a file')
 
 

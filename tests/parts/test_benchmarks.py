@@ -48,7 +48,7 @@ def test_best_row_is_of_the_better_dtype():
 
 def test_unknown_rows_are_refused():
   assert list(twins.chosen('var.f,xar')) == ['var.forward', 'xar.generate']
-  with pytest.raises(SystemExit, match='no row begins with'):
+  with pytest.raises(SystemExit, match='no row starts with'):
     twins.chosen('vra')
 
 

@@ -173,7 +173,7 @@ def test_the_name_of_features():
     (np.zeros((2, 3, 4), np.float32), r'\(2, 3, 4\), wanted'),
     (np.zeros((3, 4), np.int32), r'int32 \(3, 4\), wanted floats'),
     (np.full((3, 4), np.nan, np.float32), 'not finite'),
-    (np.array([{}], object), 'not an array of numpy'),
+    (np.array([{}], object), 'not a numpy array'),
   ],
 )
 def test_files_that_are_no_features(stored, array, text):
