@@ -20,7 +20,6 @@ from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
-from arvision.training.measure import InTraining
 from arvision.training.step_hooks import Hooks, Position
 from arvision.training.writers import Writer
 
@@ -49,6 +48,7 @@ def train(
   resume_from: str | None = None,
   change: bool = False,
   stop_at: int | None = None,
+  make_in_training: Callable,
   make_data: Callable = assemble.make_data,
   make_task: Callable = assemble.make_task,
 ) -> Result:
@@ -67,6 +67,8 @@ def train(
     change: whether batch size, learning rate and schedule may be others than
       those that the run had, see `differences.TUNABLE`.
     stop_at: stops, and saves, after this step of the run.
+    make_in_training: (config, placement, frozen weights) -> what measures
+      between steps, see `step_hooks.InTraining`.
     make_data: config -> data.
     make_task: (config, data, optimizer, frozen weights, steps) -> task.
 
@@ -98,7 +100,7 @@ def train(
   placement.check_batch(clock.batch_size, optimizer.accumulate)
   frozen = frozen_weights.load(config, going_on or workdir)
   frozen_weights.check_tokens(config, data, frozen)
-  in_training = InTraining(config, placement, frozen)
+  in_training = make_in_training(config, placement, frozen)
   for name, duration in in_training.every.items():
     every[f'evals.{name}'] = clock.steps(duration, f'evals.{name}.every')
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)

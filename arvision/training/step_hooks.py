@@ -5,7 +5,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -15,7 +15,6 @@ from arvision.training import hooks
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
 from arvision.training.lock import Lock
-from arvision.training.measure import InTraining
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
 
@@ -46,6 +45,21 @@ class Position:
     """Goes to where another `get_state` was."""
     self.batches.set_state(state['batches'])
     self.window.set_state(state['window'])
+
+
+class InTraining(Protocol):
+  """Figures that a run is measured by while it is trained.
+
+  Attributes:
+    every: name -> duration between two measurements.
+  """
+
+  every: Mapping[str, Mapping[str, float]]
+
+  def __call__(
+    self, name: str, state: TrainState, step: int
+  ) -> Mapping[str, float]:
+    """The figures of a name."""
 
 
 @dataclasses.dataclass

@@ -6,8 +6,8 @@ import pytest
 
 from arvision.commands.main import main
 from arvision.importers import files, table
+from arvision.runs.released import table_of
 from arvision.tasks import assemble
-from arvision.training.released import table_of
 from tests.configs import ALL
 
 # No more than a few steps: what they learn is of no interest here.

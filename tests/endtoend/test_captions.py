@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from arvision.commands.main import main
+from arvision.runs.prompts import of_captions
+from arvision.runs.trained import load_run
 from arvision.training import weights
-from arvision.training.prompts import of_captions
-from arvision.training.trained import load_run
 from tests.endtoend.conftest import SHORT
 
 

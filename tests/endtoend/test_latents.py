@@ -20,10 +20,10 @@ from arvision.feeds.base import all_slots, all_targets
 from arvision.layouts import grid
 from arvision.model import ARModel
 from arvision.random import Draw
+from arvision.runs.trained import load_run
 from arvision.structs import Cond, Tokens
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.training import frozen
-from arvision.training.trained import load_run
 from tests.configs import ALL
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from arvision.commands.common import load_config
 from arvision.errors import DataError
-from arvision.training.loop import train
-from arvision.training.trained import load_run
+from arvision.runs.train import train
+from arvision.runs.trained import load_run
 
 SIZES = ((90, 40), (33, 80), (64, 64), (20, 21))
 

@@ -17,13 +17,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from arvision import catalog
-from arvision.commands import main, runs
+from arvision.commands import main, run_flags
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.plan import topology
+from arvision.runs import memory
+from arvision.runs.trained import load_run, placed
 from arvision.tasks import assemble
-from arvision.training import evaluate, frozen, memory, start
-from arvision.training.trained import load_run, placed
+from arvision.training import evaluate, frozen, start
 from arvision.training.weights import Weights
 from tests.configs import ALL, TINY, TOKENIZERS, is_published, module
 from tests.laws.structure import structure, tiny_of
@@ -356,7 +357,7 @@ def prepare(patch, folder):
   )
   patch.chdir(folder)
   patch.setattr(catalog, 'find', known)
-  patch.setattr(runs, 'load_run', open_it)
+  patch.setattr(run_flags, 'load_run', open_it)
   patch.setattr(frozen, 'load', load)
   patch.setattr(start, 'first_state', lambda o, *_: (o.abstract, 0, 'shapes,'))
   patch.setattr(start, 'trace_step', trace)

@@ -8,10 +8,10 @@ import pytest
 from arvision.commands.common import load_config
 from arvision.errors import ConfigError
 from arvision.process.logits import LogitsFilter
+from arvision.runs.train import train
 from arvision.samplers.entity import EntityAR
 from arvision.samplers.refine import Refine
 from arvision.tasks import assemble
-from arvision.training.loop import train
 
 
 @pytest.mark.parametrize(

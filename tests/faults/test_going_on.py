@@ -193,7 +193,7 @@ def test_moved_pictures_are_told_by_their_number(tmp_path):
     pass
 
   def run(path, examples, **options):
-    from arvision.training.loop import train
+    from arvision.runs.train import train
 
     config = toys.config()
     config.data.source = {'path': path}

@@ -15,10 +15,10 @@ from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
+from arvision.runs.trained import load_run
 from arvision.tasks import assemble
 from arvision.training import differences, start, workdir
 from arvision.training.schedule import run_clock
-from arvision.training.trained import load_run
 from tests.configs import ALL
 from tests.parts import training_toys as toys
 

@@ -13,8 +13,9 @@ from arvision.commands.main import main
 from arvision.data.latents import CachedTokens
 from arvision.data.tfds import Tfds
 from arvision.errors import ConfigError, DataError
-from arvision.training import measure, workdir
-from arvision.training.trained import load_run
+from arvision.runs import measure
+from arvision.runs.trained import load_run
+from arvision.training import workdir
 from tests.configs import ALL
 from tests.parts import training_toys as toys
 
@@ -50,7 +51,7 @@ ATTACKS = {
     'builtins.exec',
     'commands.main.main',
     'arvision.commands.main.main',
-    'training.released.import_weights',
+    'runs.released.import_weights',
     'importers.files.write',
     'samplers.entity.dataclasses.make_dataclass',
     'samplers.entity.dataclass',

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.commands import runs as commands
+from arvision.commands import run_flags as commands
 from arvision.errors import ConfigError
 from arvision.parallel import host
 from tests.multidevice import processes
@@ -20,7 +20,8 @@ from tests.parts import training_toys as toys
 # Commands, one after another. What process 1 would write, it fails to.
 _COMMANDS = """
 import functools, json, os, sys
-from arvision.commands import eval, targets
+from arvision.commands import eval
+from arvision.runs import targets
 from arvision.commands.main import main
 from arvision.evals.classifier import Recipe
 if os.environ.get('JAX_PROCESS_ID', '0') != '0':
@@ -215,7 +216,7 @@ import jax, numpy as np
 from arvision.parallel.mesh import make_mesh
 from arvision.tasks import assemble
 from arvision.training.weights import Weights
-from arvision.training.trained import placed
+from arvision.runs.trained import placed
 from tests.configs import TINY
 from tests.multidevice.families import numbers
 jax.config.update('jax_default_matmul_precision', 'highest')

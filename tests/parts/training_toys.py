@@ -214,7 +214,7 @@ def config(steps: int = 12, **changes) -> ConfigDict:
 
 
 def run(config: ConfigDict, workdir: Any, **options):
-  from arvision.training.loop import train
+  from arvision.runs.train import train
 
   made = {'make_data': make_data, 'make_task': make_task}
   return train(config, workdir, **made, **options)

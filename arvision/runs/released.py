@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from arvision.build import build
 from arvision.errors import ConfigError, DataError
 from arvision.importers import families, files, table
+from arvision.runs.trained import TrainedRun
 from arvision.tasks import assemble
 from arvision.training import frozen, lock
 from arvision.training import workdir as workdirs
-from arvision.training.trained import TrainedRun
 
 
 def table_of(config: ConfigDict) -> table.Table:

@@ -27,13 +27,13 @@ from arvision.parallel.rules import Rules
 from arvision.process.editing import kept_tokens
 from arvision.random import Draw
 from arvision.ranges import Guidance, Natural, Seed, Share, Temperature
+from arvision.runs.memory import Rows
+from arvision.runs.prompts import Prompts, of_classes
 from arvision.samplers.base import Known
 from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.training import frozen, weights
 from arvision.training import workdir as workdirs
-from arvision.training.memory import Rows
-from arvision.training.prompts import Prompts, of_classes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
