@@ -53,13 +53,13 @@ def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
 
   Args:
     tokenizer: the config that the tokenizer was trained by.
-    workdir: where it was trained; `--config.tokenizer_workdir` changes it.
+    workdir: where it was trained; `--config.frozen.tokenizer` changes it.
   """
   config = new(tokenizer.seed)
   tokenizer = tokenizer.copy_and_resolve_references().unlock()
   config.data = tokenizer.data
   config.tokenizer = tokenizer.tokenizer
-  config.tokenizer_workdir = workdir
+  config.frozen = block(tokenizer=workdir)
   config.evals.generation = block(type='evals.generation.Generation')
   config.task = block(type='tasks.autoregressive.Autoregressive', draws=40)
   return config

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -26,7 +25,7 @@ from arvision.model import sample
 from arvision.parallel.host import Placement
 from arvision.random import Draw
 from arvision.tasks import assemble
-from arvision.training import schedule, start
+from arvision.training import frozen, schedule, start
 
 KINDS = ('train', 'sample')
 # Of an epoch, for durations. No shape depends on it.
@@ -106,9 +105,13 @@ class Programs:
     )
     self.batch_size = clock.batch_size
     self._task: Any = assemble.make_task(
-      config, data, optimizer.make(clock), self._frozen(), clock.total
+      config,
+      data,
+      optimizer.make(clock),
+      frozen.shapes(config, self._shape),
+      clock.total,
     )
-    self._frozen_shapes = self._whole({**self._frozen(), **self._task.frozen})
+    self._frozen_shapes = self._whole(self._task.frozen)
     self._pieces = optimizer.accumulate
     origin = start.StateInit(self._task, placement, config.seed)
     self._state = origin.abstract
@@ -173,21 +176,6 @@ class Programs:
         self._spread(inputs),
         self._spread(index),
       )
-
-  def _frozen(self):
-    """Shapes of what a run keeps in `frozen/`."""
-    config = self._config
-    if assemble.is_generator(config):
-      tokenizer = assemble.make_tokenizer(config)
-      return {'tokenizer': self._variables(tokenizer)}
-    if 'teacher' in config.task:
-      return {'teacher': self._variables(build(config.task.teacher, 'teacher'))}
-    return {}
-
-  def _variables(self, tokenizer):
-    image = jax.ShapeDtypeStruct((1, *self._shape), jnp.float32)
-    found = jax.eval_shape(tokenizer.init, jax.random.key(0), image)
-    return {'params': nn.unbox(found['params'])}
 
   def _batch(self, size):
     image = jax.ShapeDtypeStruct((size, *self._shape), jnp.float32)

@@ -76,8 +76,8 @@ def _check(run, images, batch_size):
   if run.model is not None:
     raise ConfigError(
       'the run is a generator, whose latents are scaled already; give the '
-      'workdir of its tokenizer, config.tokenizer_workdir='
-      f"'{run.config.get('tokenizer_workdir', '')}'"
+      'workdir of its tokenizer, config.frozen.tokenizer='
+      f"'{run.config.get('frozen', {}).get('tokenizer', '')}'"
     )
   if run.tokenizer.spec.size:
     raise ConfigError(

@@ -42,7 +42,7 @@ def import_weights(
   """Makes a folder the run of a config with released weights.
 
   Args:
-    config: whole; a generator's `tokenizer_workdir` holds its tokenizer.
+    config: whole; `frozen.tokenizer` of a generator holds its tokenizer.
     source: weight file.
     workdir: a folder without a run.
     which: place in the file, see `files.find_weights`.

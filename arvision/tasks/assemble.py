@@ -25,7 +25,6 @@ from arvision.tasks.base import Task
 _SETTINGS: dict[str, Any] = {
   'seed': Seed,
   'ema': tuple[Below1, ...],
-  'tokenizer_workdir': str,
   'pictures.count': Few,
   'checkpoint.keep': Few,
   'checkpoint.best': str,
@@ -42,7 +41,7 @@ _SETTINGS: dict[str, Any] = {
 
 _BLOCKS = (
   *('tokenizer', 'task', 'layout', 'feed', 'backbone', 'head', 'condition'),
-  *('sampler', 'release', 'rules'),
+  *('sampler', 'release', 'rules', 'frozen'),
 )
 
 
@@ -55,6 +54,8 @@ def check_settings(config: Any) -> None:
   for name in _BLOCKS:
     if name in config:
       check(config[name], Mapping, f'config.{name}')
+  for name, folder in config.get('frozen', {}).items():
+    check(folder, str, f'config.frozen.{name}')
   for key, kind in _SETTINGS.items():
     value = config
     for name in key.split('.'):
@@ -365,7 +366,7 @@ def make_task(
     config: whole config.
     data: gives the image shape and the number of classes.
     tx: optimizer; None where no step will be taken.
-    frozen: weights that no step changes, see `TrainState.frozen`.
+    frozen: weights that no step changes, see `Task`.
     steps: of the whole run.
 
   Raises:

@@ -73,7 +73,6 @@ class Hooks:
       evaluator -> steps; 0 = never.
     names: of the metrics that a step packs into one array.
     rates: name -> schedule, logged beside the metrics.
-    frozen: weights on devices that are not in the state.
     position: in the data and in the log.
     lock: of the folder that all is written to.
     writer, checkpoints, held_out: where things go and come from.
@@ -85,7 +84,6 @@ class Hooks:
   every: Mapping[str, int]
   names: list[str]
   rates: Mapping[str, Callable]
-  frozen: Any
   position: Position
   lock: Lock
   writer: Writer
@@ -138,17 +136,16 @@ class Hooks:
         self._log(step)
       if due != ['log']:
         self.watch.state(state, step, self.checkpoints.latest)
-      full = state.replace(frozen=self.frozen)
       figures: dict[str, float] = {}
       if 'evals' in due:
-        figures = self.held_out.evaluate(full)
+        figures = self.held_out.evaluate(state)
         if figures:
           self.writer.scalars(step, figures, _brief(figures))
       for key in due:
         if key.startswith('evals.'):
-          found = self.in_training(key.removeprefix('evals.'), full, step)
+          found = self.in_training(key.removeprefix('evals.'), state, step)
           self.writer.scalars(step, found, _brief(found))
-      if 'pictures' in due and (rows := self.held_out.pictures(full, batch)):
+      if 'pictures' in due and (rows := self.held_out.pictures(state, batch)):
         # Named by what was made: 'reconstructions' under 'originals'.
         self.writer.picture(list(rows)[-1], rows, step)
       if 'checkpoint' in due or self.checkpoints.improves(figures):

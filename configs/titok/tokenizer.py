@@ -6,7 +6,7 @@ the second trains the way from these codes to pixels, all else at rest:
 
     arvision train --config=configs/titok/tokenizer.py:L-32_warmup \\
       --workdir=runs/titok-l32-warmup \\
-      --config.task.teacher_workdir=runs/maskgit-tokenizer
+      --config.frozen.teacher=runs/maskgit-tokenizer
     arvision train --config=configs/titok/tokenizer.py:L-32 \\
       --workdir=runs/titok-l32 --init_from=runs/titok-l32-warmup \\
       --config.task.perceptual_weights=FILE

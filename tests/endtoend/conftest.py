@@ -35,7 +35,7 @@ def digits_runs(tmp_path_factory):
       'train',
       '--config=var/digits',
       f'--workdir={folder}/var',
-      f'--config.tokenizer_workdir={folder}/tok',
+      f'--config.frozen.tokenizer={folder}/tok',
       '--config.backbone.depth=2',
       *SHORT,
     ]

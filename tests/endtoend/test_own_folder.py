@@ -57,7 +57,7 @@ def test_it_trains_and_samples(pictures, tmp_path, capsys):
   said = ''.join(capsys.readouterr())
   assert re.search(rf'  usage( \d\.\d\d){{{scales}}}  ', said)
   config = configured('folder', pictures)
-  config.tokenizer_workdir = str(tmp_path / 'tokenizer')
+  config.frozen.tokenizer = str(tmp_path / 'tokenizer')
   config.condition.classes = None
   train(config.lock(), tmp_path / 'var')
   stored = json.loads((tmp_path / 'var' / 'config.json').read_text())

@@ -42,7 +42,7 @@ def test_out_and_in_again_is_the_same_run(digits_runs, tmp_path, suffix):
       '--config=var/digits',
       f'--source={var}',
       f'--workdir={tmp_path}/var',
-      f'--config.tokenizer_workdir={tmp_path}/tok',
+      f'--config.frozen.tokenizer={tmp_path}/tok',
       '--config.backbone.depth=2',
     ]
   )
@@ -144,7 +144,7 @@ def test_errors_are_told(digits_runs, tmp_path, capsys):
   main(['export', f'--workdir={digits_runs}/tok', f'--output={file}'])
   into = f'--workdir={tmp_path}/new'
   config, source = '--config=var/digits', f'--source={file}'
-  tokenizer = f'--config.tokenizer_workdir={digits_runs}/tok'
+  tokenizer = f'--config.frozen.tokenizer={digits_runs}/tok'
   text = fails('import', config, source, into, tokenizer)
   assert 'none of the keys of this network' in text
   assert 'looks like a VAR tokenizer, which --config=var/tokenizer' in text

@@ -17,6 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from arvision import catalog
+from arvision.build import value
 from arvision.commands import main, run_flags
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
@@ -332,11 +333,9 @@ def prepare(patch, folder):
     return file
 
   def load(config, workdir, *_):
-    name = 'teacher' if 'teacher' in config.get('task', {}) else 'tokenizer'
-    if name == 'tokenizer' and not assemble.is_generator(config):
-      return {}
     with assemble.fitting():
-      return {name: {'params': _zeros(_frozen(config, name))}}
+      size = (*config.data.size, value(config.data, 'channels'))
+      return _zeros(frozen.shapes(config, size))
 
   def reached(*args):
     raise Reached
@@ -375,13 +374,6 @@ _find_spec = importlib.util.find_spec
 
 def _without_libtpu(name, package=None):
   return None if name == 'libtpu' else _find_spec(name, package)
-
-
-def _frozen(config, name):
-  block = config.task.teacher if name == 'teacher' else config.tokenizer
-  part = assemble.build(block, name)
-  image = np.zeros((1, *config.data.size, config.data.channels), np.float32)
-  return nn.unbox(jax.eval_shape(part.init, jax.random.key(0), image)['params'])
 
 
 def run(argv, folder):

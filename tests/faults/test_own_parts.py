@@ -211,7 +211,7 @@ def test_optimizers_that_keep_less_than_all_parameters(tx):
   assert kinds(state) == kinds(origin.abstract)
   batch = next(toys.Data().train(16, 0))
   batch = {key: batch[key] for key in ('image', 'label')}
-  after, metrics = jax.jit(task.step)(state, batch)
+  after, metrics = jax.jit(task.step)(state, {}, batch)
   assert kinds(after.opt_state) == kinds(state.opt_state)
   moved = jax.tree.map(
     lambda a, b: bool((a != b).any()), after.params, state.params

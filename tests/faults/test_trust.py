@@ -192,7 +192,7 @@ def test_training_from_such_a_run_builds_nothing_of_it(tmp_path, trace, option):
 def test_such_a_tokenizer_builds_nothing(tmp_path, trace, capsys, key):
   folder = stored(tmp_path / 'run', key, 'evil.Part', 'var/digits_tokenizer')
   argv = ['train', '--config=var/digits', f'--workdir={tmp_path}/new']
-  assert main([*argv, f'--config.tokenizer_workdir={folder}']) == 2
+  assert main([*argv, f'--config.frozen.tokenizer={folder}']) == 2
   assert 'evil.Part' in capsys.readouterr().err
   assert main([*argv[:2], f'--workdir={folder}']) == 2  # as its own workdir
   assert not trace.exists()

@@ -92,7 +92,7 @@ def folder(tmp_path_factory):
   """A run of one process, `one`; and `two` of two and then of one."""
   folder = tmp_path_factory.mktemp('hosts')
   tokenizer = train(folder / 'tok', '--config=var/digits_tokenizer', steps=2)
-  var = (*VAR, f'--config.tokenizer_workdir={folder}/tok')
+  var = (*VAR, f'--config.frozen.tokenizer={folder}/tok')
   one, two = train(folder / 'one', *var), train(folder / 'two', *var)
   run = functools.partial(processes.run, flags=processes.QUICK)
   run(program(tokenizer, one, *use(folder / 'one', 'alone')), 1, devices=8)
@@ -390,7 +390,7 @@ def test_devices_draw_what_one_draws_of_more_families(name, tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_and_saves_both(folder, tmp_path):
-  var = (*VAR, f'--config.tokenizer_workdir={folder}/tok')
+  var = (*VAR, f'--config.frozen.tokenizer={folder}/tok')
   argv = train(tmp_path / 'var', *var, steps=5000)
   started = processes.start(program(argv), 2, 4, processes.QUICK)
   path = tmp_path / 'var' / 'log.jsonl'

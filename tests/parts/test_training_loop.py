@@ -213,7 +213,7 @@ def test_a_held_out_split_without_any_weight_has_no_figures():
     ),
   )
   placement = host.Placement(make_mesh({'data': 1}, jax.devices()[:1]))
-  held_out = HeldOut(task, passes, placement, 16, 2)
+  held_out = HeldOut(task, {}, passes, placement, 16, 2)
   assert held_out.evaluate(task.init(jax.random.key(0))) == {}
 
 
