@@ -79,8 +79,7 @@ class Falling(Noise):
 class CleanPast(Noise):
   """Every entity is noisy and sees a clean past (teacher forcing).
 
-  The layout is `sequence.two_stream` of another one, whose clean copies have
-  level 0; samplers have the other one.
+  The layout is a `sequence.two_stream`, whose clean copies have level 0.
   """
 
   def level(self, draw, layout):

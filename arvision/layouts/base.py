@@ -23,22 +23,30 @@ def take(array: np.ndarray, index: Any) -> Any:
 class Step(NamedTuple):
   """One AR step: the slots that enter and the tokens that are predicted.
 
-  `s`, `index`, `tokens` and `readout` are numpy when the step is unrolled and
-  traced inside a scanned run; their shapes are static in both.
+  The arrays and `s` are numpy when the step is unrolled and traced inside a
+  scanned run; their shapes are static in both.
 
   Attributes:
     s: entity index, 0 .. steps - 1.
     index: (e,) int32 slots that enter the backbone.
+    shown: (e,) int32 slots that later steps see: `index`, or the clean copies
+      of these slots in a layout of two streams.
     tokens: (t,) int32 tokens predicted, -1 for padding.
     readout: (t, r) int32 row of `index` each branch is read from, -1 absent.
-    extent: static; the step sees slots [0, extent) only.
+    extent: static; the step sees rows [0, extent) of a cache only.
   """
 
   s: Any
   index: Any
+  shown: Any
   tokens: Any
   readout: Any
   extent: int
+
+  @property
+  def clean(self) -> 'Step':
+    """The same step with the slots that later steps see."""
+    return self._replace(index=self.shown)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,14 +55,15 @@ class Run:
 
   Attributes:
     first: entity of the first step.
-    index: (count, e) slots of every step.
+    index, shown: (count, e) slots of every step.
     tokens: (count, t) tokens predicted by every step.
     readout: (count, t, r) row of `index` each branch is read from.
-    extent: slots [0, extent) are all that the run sees.
+    extent: rows [0, extent) of a cache are all that the run sees.
   """
 
   first: int
   index: np.ndarray
+  shown: np.ndarray
   tokens: np.ndarray
   readout: np.ndarray
   extent: int
@@ -65,8 +74,10 @@ class Run:
 
   def step(self, i: Any, xp: Any = np) -> Step:
     """The i-th step of the run; pass `jax.numpy` where i is traced."""
-    rows = (xp.asarray(a)[i] for a in (self.index, self.tokens, self.readout))
-    return Step(self.first + i, *rows, self.extent)
+    arrays = self.index, self.shown, self.tokens, self.readout
+    return Step(
+      self.first + i, *(xp.asarray(a)[i] for a in arrays), self.extent
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +88,8 @@ class Layout:
     prefix: the first slots are filled by `Condition.prefix`; they count in n.
     entity: (n,) int32 AR step of a slot; prefix slots before the first step
       have negative entities and enter with step 0.
-    stream: (n,) int32, 0 clean, 1 noisy.
+    stream: (n,) int32, 0 clean, 1 noisy. With a noisy stream every clean slot
+      has a copy in it, in the same order, and tokens are read from the copies.
     token: (n,) int32 raster index of the token a slot carries or stands for,
       -1 none.
     coords: (n, axes) float32; NaN = no position.
@@ -129,6 +141,26 @@ class Layout:
     """(t,) the step at which every token is sampled."""
     return np.where(self.readout >= 0, self.entity[self.readout], -1).max(1)
 
+  @property
+  def two_streams(self) -> bool:
+    return bool(self.stream.any())
+
+  @functools.cached_property
+  def clean(self) -> np.ndarray:
+    """(m,) int32 slots of the clean stream: one for every row of a cache."""
+    return np.flatnonzero(self.stream == 0).astype(np.int32)
+
+  @functools.cached_property
+  def row(self) -> np.ndarray:
+    """(n,) int32 row of a cache that a slot is written to.
+
+    A noisy slot is written where its clean copy will be.
+    """
+    noisy = self.stream > 0
+    return (
+      np.where(noisy, np.cumsum(noisy), np.cumsum(~noisy)).astype(np.int32) - 1
+    )
+
   @functools.cached_property
   def group(self) -> np.ndarray:
     """(n,) int32 the entity of a slot, counted on in the second stream."""
@@ -158,39 +190,41 @@ class Layout:
     """Entities grouped into runs of equal shape, in order."""
     runs: list[list] = []
     for s in range(self.steps):
-      index, tokens, readout = self._step(s)
+      index, shown, tokens, readout = self._step(s)
       shape = (len(index), len(tokens))
       start = bool((self.entity[index] < 0).any()) or s == 0 < self.prefix
       last = runs[-1] if runs else None
       room = self.longest is None or not last or len(last[2]) < self.longest
       if last and last[0] == shape and not (last[3] or start) and room:
-        last[2].append((index, tokens, readout))
+        last[2].append((index, shown, tokens, readout))
       else:
-        runs.append([shape, s, [(index, tokens, readout)], start])
-    return tuple(_as_run(first, rows) for _, first, rows, _ in runs)
+        runs.append([shape, s, [(index, shown, tokens, readout)], start])
+    return tuple(self._as_run(first, rows) for _, first, rows, _ in runs)
 
   def _step(self, s: int):
-    here = self.entity == s if s else self.entity <= 0
-    index = np.flatnonzero(here).astype(np.int32)
+    looking = np.flatnonzero(self.stream == self.stream.max())
+    entity = self.entity[looking]
+    row = np.flatnonzero(entity == s if s else entity <= 0)
     tokens = np.flatnonzero(self.entity_of_token == s).astype(np.int32)
     readout = self.readout[tokens]
     if self.pad_to and s:
-      first = min(index[0], self.slots - self.pad_to)
-      index = np.arange(first, first + self.pad_to, dtype=np.int32)
+      first = min(row[0], len(self.clean) - self.pad_to)
+      row = np.arange(first, first + self.pad_to)
       more = ((0, self.pad_to - len(tokens)),)
       tokens = np.pad(tokens, more, constant_values=NO_TOKEN)
       readout = np.pad(readout, (*more, (0, 0)), constant_values=-1)
-    row_of = np.full(self.slots + 1, -1, np.int32)
-    row_of[index] = np.arange(len(index))
-    return index, tokens, row_of[readout]
+    index = looking[row].astype(np.int32)
+    among = np.full(self.slots + 1, -1, np.int32)
+    among[index] = np.arange(len(index))
+    return index, self.clean[row], tokens, among[readout]
+
+  def _as_run(self, first, steps):
+    index, shown, tokens, readout = (np.stack(column) for column in zip(*steps))
+    extent = int(self.row[index].max()) + 1
+    return Run(first, index, shown, tokens, readout, extent)
 
   def __repr__(self) -> str:
     return (
       f'Layout({self.slots} slots, {self.tokens} tokens, {self.steps} steps, '
       f'prefix {self.prefix}, grids {self.grids})'
     )
-
-
-def _as_run(first, rows):
-  index, tokens, readout = (np.stack(column) for column in zip(*rows))
-  return Run(first, index, tokens, readout, extent=int(index.max()) + 1)

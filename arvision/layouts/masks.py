@@ -240,12 +240,18 @@ def step(
   Args:
     layout: static.
     index: (e,) slots of the step, traced or not.
-    extent: static; keys are the slots [0, extent).
+    extent: static; keys are the rows [0, extent) of the cache, see `Layout.row`.
     xp: numpy, or jax.numpy where `index` is traced.
     valid: True or (b, extent) bool, keys that are not padding.
 
   Returns:
     (e, extent) bool, or (b, e, extent) where `valid` is given.
   """
-  keys = rows(layout, layout.index[:extent], xp, valid)
-  return attend(query(rows(layout, index, xp)), key(keys), layout.window)
+
+  def view(slots, valid=True):
+    # Rows of the cache that hold the step itself are of the stream of the step.
+    r = rows(layout, slots, xp, valid)
+    return r._replace(index=xp.asarray(layout.row)[slots], stream=0 * r.stream)
+
+  keys = view(layout.clean[:extent], valid)
+  return attend(query(view(index)), key(keys), layout.window)

@@ -72,7 +72,8 @@ def _check_moved(config, name, before, kept, copy):
 def _trained(config, name):
   """The variables of the run that `config.frozen` has a name for."""
   key, source = f'config.frozen.{name}', config.frozen[name]
-  kind = 'tokenizer' if name == 'tokenizer' else 'run'
+  own = {'tokenizer': config.tokenizer, **config.task}.get(name)
+  kind = 'run' if own is None else 'tokenizer'
   if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
     raise ConfigError(
       f"{key}='{source}' holds no {kind}. Train it first "
@@ -94,7 +95,6 @@ def _trained(config, name):
       differ += differences.other_weights(there, here, block)
   else:
     block = 'tokenizer' if name == 'tokenizer' else f'task.{name}'
-    own = config.tokenizer if name == 'tokenizer' else config.task.get(name)
     differ = differences.other_weights(
       theirs.tokenizer, own or ConfigDict(), block
     )

@@ -61,6 +61,7 @@ def _warmup():
 
 def _legacy():
   config = _warmup().unlock()
+  del config.frozen
   var.recipe(config, l2=1.0)
   config.task.restart_after = 0
   config.task.fixed = parts.WARMED_UP

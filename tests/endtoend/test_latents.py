@@ -199,7 +199,7 @@ def test_every_visit_draws_anew(run, task):
 def generator(workdir, **tokenizer):
   config = ALL['mar/digits_tokenizer']()
   with config.unlocked():
-    config.frozen.tokenizer = str(workdir)
+    config.frozen = {'tokenizer': str(workdir)}
     config.tokenizer.update(tokenizer)
   return config
 
