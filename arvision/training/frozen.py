@@ -72,7 +72,8 @@ def _check_moved(config, name, before, kept, copy):
 def _trained(config, name):
   """The variables of the run that `config.frozen` has a name for."""
   key, source = f'config.frozen.{name}', config.frozen[name]
-  own = {'tokenizer': config.tokenizer, **config.task}.get(name)
+  block = 'tokenizer' if name == 'tokenizer' else f'task.{name}'
+  own = _at(config, block)
   kind = 'run' if own is None else 'tokenizer'
   if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
     raise ConfigError(
@@ -83,21 +84,20 @@ def _trained(config, name):
   theirs = workdirs.load_config(source, allow=None)
   workdirs.check_blocks(theirs, source)
   generator = 'backbone' in theirs
-  if generator and name == 'tokenizer':
+  if generator and own is not None:
     raise ConfigError(
       f"{key}='{source}' holds a generator; wanted the folder of its tokenizer, "
       f"'{theirs.get('frozen', {}).get('tokenizer')}' when it was trained"
     )
-  differ = []
-  if generator:
+  if own is not None:
+    differ = differences.other_weights(theirs.tokenizer, own, block)
+  elif not generator:
+    raise ConfigError(f"{key}='{source}' holds a tokenizer; wanted a generator")
+  else:
+    differ = []
     for block in _GENERATOR:
       there, here = (c.get(block, ConfigDict()) for c in (theirs, config))
       differ += differences.other_weights(there, here, block)
-  else:
-    block = 'tokenizer' if name == 'tokenizer' else f'task.{name}'
-    differ = differences.other_weights(
-      theirs.tokenizer, own or ConfigDict(), block
-    )
   if differ:
     raise ConfigError(
       f"the {kind} in '{source}' ({key}) is not the one of this config:\n"
@@ -105,6 +105,13 @@ def _trained(config, name):
     )
   params = weights.load_params(source, allow=None)[1]
   return {'params': params if generator else params['tokenizer']}
+
+
+def _at(config, key):
+  """The block at a key with dots, None where there is none."""
+  for name in key.split('.'):
+    config = None if config is None else config.get(name)
+  return config
 
 
 def shapes(
