@@ -140,8 +140,16 @@ def adamw(
   b2: float = 0.95,
   clip: float = 2.0,
   exempt: tuple[str, ...] = (),
+  without: tuple[str, ...] = (),
 ) -> ConfigDict:
-  """AdamW with decay on matrices only."""
+  """AdamW with decay on matrices only.
+
+  Args:
+    exempt: see `training.optim.DecayRule`.
+    without: see `training.optim.Trained`.
+    learning_rate, schedule, weight_decay, b2, clip: see
+      `training.optim.Optimizer`.
+  """
   return block(
     type='training.optim.Optimizer',
     kind='adamw',
@@ -151,6 +159,7 @@ def adamw(
     eps=1e-8,
     weight_decay=weight_decay,
     decay=block(type='training.optim.DecayRule', min_ndim=2, exempt=exempt),
+    trained=block(type='training.optim.Trained', without=without),
     clip=clip,
     accumulate=1,
     schedule=schedule,

@@ -1,7 +1,9 @@
 """The programs of a config, of shapes alone: a train step, and sampling.
 
-They are those that `arvision train` and `arvision sample` run; no parameter and
-no batch is ever made.
+The train step is that of `arvision train`. Sampling draws tokens and decodes them
+in one program, as pictures in the course of training; `arvision sample` runs the
+same two in turn, as many at once as memory holds. No parameter and no batch is
+ever made.
 """
 
 import contextlib
@@ -21,7 +23,7 @@ from ml_collections import ConfigDict
 
 from arvision.build import build, value
 from arvision.errors import ConfigError
-from arvision.model import sample
+from arvision.model import sample_images
 from arvision.parallel.host import Placement
 from arvision.random import Draw
 from arvision.tasks import assemble
@@ -164,8 +166,10 @@ class Programs:
     def draw(params, variables, inputs, index):
       codec = tokenizer.bind(variables)
       keys = Draw.create(self._config.seed, index)
-      tokens = sample(task.model, params, task.sampler, inputs, keys, codec)
-      return codec.decode(tokens), tokens.values
+      images, tokens = sample_images(
+        task.model, params, task.sampler, inputs, keys, codec
+      )
+      return images, tokens.values
 
     inputs = _shapes(task.model.condition.blank(batch))
     index = jax.ShapeDtypeStruct((batch,), jnp.int32)

@@ -353,6 +353,12 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
     refuse('head', model.head, 'a head that samples, or samplers.refine.Refine')
 
 
+def _trained(config):
+  """What the optimizer trains; None for all parameters."""
+  selected = getattr(part(config, 'optim'), 'trained', None)
+  return selected or None
+
+
 def make_task(
   config: Any,
   data: Data,
@@ -381,6 +387,7 @@ def make_task(
     'ema': tuple(config.ema),
     'ema_warmup': config.get('ema_warmup', False),
     'accumulate': value(config.optim, 'accumulate'),
+    'trained': _trained(config),
     'seed': config.seed,
     'frozen': frozen or {},
   }

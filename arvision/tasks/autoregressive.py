@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.metrics import Metric
-from arvision.model import ARModel, sample
+from arvision.model import ARModel, sample_images
 from arvision.random import Draw
 from arvision.ranges import FewOr0, Natural
 from arvision.structs import Tokens
@@ -144,5 +144,7 @@ class Autoregressive(GradientTask):
       inputs = {k: x[rows % len(x)] for k, x in some.items()}
     tokenizer = self.sampler.tokenizer(self.tokenizer)
     codec = tokenizer.bind(frozen['tokenizer'])
-    tokens = sample(self.model, params, self.sampler, inputs, draw, codec)
-    return {'samples': codec.decode(tokens)}
+    images, _ = sample_images(
+      self.model, params, self.sampler, inputs, draw, codec
+    )
+    return {'samples': images}

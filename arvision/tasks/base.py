@@ -74,6 +74,18 @@ class Task(Protocol):
     """name -> (k, H, W, C) float32 in [-1, 1], a row of the workdir's PNG."""
 
 
+class Selection(Protocol):
+  """Some of the parameters of a task."""
+
+  def still(self, params: Any) -> Any:
+    """The same parameters; what is not selected has no gradient."""
+
+  def wrap(
+    self, tx: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """An optimizer of the selected parameters; the others stay."""
+
+
 @flax.struct.dataclass
 class Objective:
   """What a step minimises, of some examples, and what it measures beside.
@@ -115,6 +127,8 @@ class GradientTask(abc.ABC):
     accumulate: pieces that a step is cut into.
     seed: of every draw.
     frozen: see `Task`.
+    trained: which parameters are trained, see `training.optim.Trained`; None:
+      all of them.
   """
 
   tx: optax.GradientTransformation
@@ -124,6 +138,7 @@ class GradientTask(abc.ABC):
   accumulate: Count = 1
   seed: Seed = 0
   frozen: Frozen = dataclasses.field(default_factory=dict)
+  trained: Selection | None = None
 
   binds: ClassVar[tuple[str, ...]] = ()
 
@@ -183,12 +198,18 @@ class GradientTask(abc.ABC):
 
   # ---------------------------------------------------------------- the step
 
+  @property
+  def _optimizer(self):
+    if self.trained is None:
+      return self.optimizer
+    return self.trained.wrap(self.optimizer)
+
   def init(self, key: jax.Array) -> TrainState:
     params = self.fresh(key)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      opt_state=self.optimizer.init(params),
+      opt_state=self._optimizer.init(params),
       ema=start_ema(self.averaged(params), self.ema),
       extra=self.extra(),
     )
@@ -204,6 +225,8 @@ class GradientTask(abc.ABC):
     size = jax.tree.leaves(rows)[0].shape[0]
 
     def objective(params, part):
+      if self.trained is not None:
+        params = self.trained.still(params)
       draw = self.draw(state, part['row'])
       return self.objective(params, state, frozen, part, draw)
 
@@ -213,7 +236,7 @@ class GradientTask(abc.ABC):
       {**rows, 'row': jnp.arange(size)},
       self.accumulate,
     )
-    updates, opt_state = self.optimizer.update(
+    updates, opt_state = self._optimizer.update(
       gradient, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)

@@ -58,8 +58,6 @@ class TrainTokenizer(GradientTask):
       multiplied by the ratio of the gradients at the decoder's last layer,
       clipped to these limits.
     restart_after: steps without use until a code is restarted; 0 is never.
-    fixed: parts of the tokenizer that are not trained, as their parameters are
-      called; exempt them from weight decay too.
     frozen: {'perceptual': weights}, read from the files where not given.
 
   Raises:
@@ -77,7 +75,6 @@ class TrainTokenizer(GradientTask):
   adversarial_start: Natural = 0
   adaptive_limits: tuple[AtLeast0, AtLeast0] | None = None
   restart_after: Natural = 0
-  fixed: tuple[str, ...] = ()
 
   def __post_init__(self):
     if not self.perceptual or 'perceptual' in self.frozen:
@@ -181,8 +178,6 @@ class TrainTokenizer(GradientTask):
 
   def _reconstruct(self, params, image, draw):
     """The image, and the whole `Reconstruction` beside it."""
-    still = {k: jax.lax.stop_gradient(params[k]) for k in self.fixed}
-    params = {**params, **still}
     out: Reconstruction = self.tokenizer.apply(
       {'params': params},
       image,
