@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from arvision.errors import ConfigError
 from arvision.metrics import Metric
 from arvision.model import ARModel, sample_images
 from arvision.random import Draw
@@ -81,8 +82,19 @@ class Autoregressive(GradientTask):
     return self.codec(frozen).visit(stored, draw)
 
   def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-    """What the condition reads of a batch."""
-    return {key: batch[key] for key in self.model.condition.blank(1)}
+    """What the condition reads of a batch.
+
+    Raises:
+      ConfigError: the data does not bring it.
+    """
+    keys = self.model.condition.blank(1)
+    for key in keys:
+      if key not in batch:
+        raise ConfigError(
+          f"config.condition reads '{key}', and the data brings "
+          f'{", ".join(sorted(batch))}; change config.condition or config.data'
+        )
+    return {key: batch[key] for key in keys}
 
   def rows(self, state: TrainState, frozen: Frozen, batch: Batch) -> Batch:
     rows = {'stored': self.stored(frozen, batch), 'inputs': self.inputs(batch)}
@@ -139,7 +151,7 @@ class Autoregressive(GradientTask):
     rows = jnp.arange(self.draws)
     draw = Draw.create(self.seed + _SAMPLE_SEED, rows)
     inputs = {'label': rows % max(self.classes, 1)}
-    if 'label' not in self.model.condition.blank(1):
+    if not {*self.model.condition.blank(1)} <= {*inputs}:
       some = self.inputs(batch)
       inputs = {k: x[rows % len(x)] for k, x in some.items()}
     tokenizer = self.sampler.tokenizer(self.tokenizer)
