@@ -89,7 +89,7 @@ class Slots:
     values: (b, n) int32 or (b, n, c) float.
     index: (n,) int32 the place of every slot in the layout. Without a cache the
       slots see one another, and those of the prefix come first.
-    extent: static; no slot of the layout at or after it is visible.
+    extent: static; rows of a cache at or after it are not visible.
     level: (b, s) float32 noise level, 0 = data, 1 = noise, of every entity of
       the layout, those of a second stream behind those of the first; (b, 1)
       where all slots have the same.

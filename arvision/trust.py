@@ -47,11 +47,9 @@ _ROOMS = {
 }
 
 
-# For runs from before a part was renamed or moved.
-_LOST = (
-  'this version of arvision has no such part; use the version that made the run, '
-  'or train or import it again'
-)
+# Advice for runs from before a part was renamed or moved.
+OLDER = 'use the version that made the run, or train or import it again'
+_LOST = f'this version of arvision has no such part; {OLDER}'
 
 
 def packages(allow: str | Iterable[str]) -> tuple[str, ...]:

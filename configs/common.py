@@ -53,13 +53,13 @@ def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
 
   Args:
     tokenizer: the config that the tokenizer was trained by.
-    workdir: where it was trained; `--config.tokenizer_workdir` changes it.
+    workdir: where it was trained; `--config.frozen.tokenizer` changes it.
   """
   config = new(tokenizer.seed)
   tokenizer = tokenizer.copy_and_resolve_references().unlock()
   config.data = tokenizer.data
   config.tokenizer = tokenizer.tokenizer
-  config.tokenizer_workdir = workdir
+  config.frozen = block(tokenizer=workdir)
   config.evals.generation = block(type='evals.generation.Generation')
   config.task = block(type='tasks.autoregressive.Autoregressive', draws=40)
   return config
@@ -140,8 +140,16 @@ def adamw(
   b2: float = 0.95,
   clip: float = 2.0,
   exempt: tuple[str, ...] = (),
+  without: tuple[str, ...] = (),
 ) -> ConfigDict:
-  """AdamW with decay on matrices only."""
+  """AdamW with decay on matrices only.
+
+  Args:
+    exempt: see `training.optim.DecayRule`.
+    without: see `training.optim.Trained`.
+    learning_rate, schedule, weight_decay, b2, clip: see
+      `training.optim.Optimizer`.
+  """
   return block(
     type='training.optim.Optimizer',
     kind='adamw',
@@ -151,6 +159,7 @@ def adamw(
     eps=1e-8,
     weight_decay=weight_decay,
     decay=block(type='training.optim.DecayRule', min_ndim=2, exempt=exempt),
+    trained=block(type='training.optim.Trained', without=without),
     clip=clip,
     accumulate=1,
     schedule=schedule,

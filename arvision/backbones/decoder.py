@@ -153,11 +153,11 @@ class Decoder(nn.Module):
     return ((self.depth, self.width, self.heads),)
 
   def empty_cache(self, batch: int, layout: Layout) -> tuple[Caches, ...]:
-    """A cache for every layer of every stack, with a row per slot."""
+    """A cache for every layer of every stack, with a row per clean slot."""
 
     def empty(width, heads):
       head = width // heads
-      return Cache.empty(batch, heads, layout.slots, head, self.dtype)
+      return Cache.empty(batch, heads, len(layout.clean), head, self.dtype)
 
     return tuple(
       tuple(empty(w, h) for _ in range(d)) for d, w, h in self.stacks
@@ -267,7 +267,7 @@ class Decoder(nn.Module):
       mask=mask,
       modulation=modulation,
       rotation=self._rotation(layout, index, self.width // self.heads),
-      start=None if cache is None else index[0],
+      start=None if cache is None else take(layout.row, index[:1])[0],
       extent=extent,
       train=train,
     )

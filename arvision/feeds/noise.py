@@ -79,8 +79,7 @@ class Falling(Noise):
 class CleanPast(Noise):
   """Noisy entities that attend to a clean past (teacher forcing).
 
-  The training layout is `sequence.two_stream` of the sampling layout. Clean copies
-  have level 0.
+  The layout is a `sequence.two_stream`, whose clean copies have level 0.
   """
 
   def level(self, draw, layout):

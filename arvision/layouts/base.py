@@ -23,23 +23,31 @@ def take(array: np.ndarray, index: Any) -> Any:
 class Step(NamedTuple):
   """One AR step: the slots that enter and the tokens that are predicted.
 
-  `s`, `index`, `tokens` and `readout` are numpy in an unrolled step and traced in
-  a scanned run. Their shapes are static in both.
+  The arrays and `s` are numpy when the step is unrolled and traced inside a
+  scanned run; their shapes are static in both.
 
   Attributes:
     s: entity index, 0 .. steps - 1.
     index: (e,) int32 slots that enter the backbone.
+    shown: (e,) int32 slots that later steps attend to: `index`, or the clean
+      copies of these slots in a layout of two streams.
     tokens: (t,) int32 predicted tokens, -1 for padding.
     readout: (t, r) int32 position in `index` that predicts a token, per branch;
       -1 absent.
-    extent: static; slots [0, extent) are visible.
+    extent: static; rows [0, extent) of a cache are visible.
   """
 
   s: Any
   index: Any
+  shown: Any
   tokens: Any
   readout: Any
   extent: int
+
+  @property
+  def clean(self) -> 'Step':
+    """The same step with the slots that later steps see."""
+    return self._replace(index=self.shown)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,12 +56,14 @@ class Run:
 
   Attributes:
     first: entity of the first step.
-    index, tokens, readout: those of every `Step`, with a leading axis `count`.
-    extent: slots [0, extent) are visible.
+    index, shown, tokens, readout: those of every `Step`, with a leading axis
+      `count`.
+    extent: rows [0, extent) of a cache are visible.
   """
 
   first: int
   index: np.ndarray
+  shown: np.ndarray
   tokens: np.ndarray
   readout: np.ndarray
   extent: int
@@ -64,8 +74,10 @@ class Run:
 
   def step(self, i: Any, xp: Any = np) -> Step:
     """The i-th step of the run; pass `jax.numpy` if i is traced."""
-    arrays = (xp.asarray(a)[i] for a in (self.index, self.tokens, self.readout))
-    return Step(self.first + i, *arrays, self.extent)
+    arrays = self.index, self.shown, self.tokens, self.readout
+    return Step(
+      self.first + i, *(xp.asarray(a)[i] for a in arrays), self.extent
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +88,8 @@ class Layout:
     prefix: number of leading slots that the condition fills; they count in n.
     entity: (n,) int32 AR step of a slot. Prefix slots may have negative entities;
       they enter with step 0.
-    stream: (n,) int32, 0 clean, 1 noisy.
+    stream: (n,) int32, 0 clean, 1 noisy. If there is a noisy stream, it has a copy
+      of every clean slot, in the same order, and tokens are read from the copies.
     token: (n,) int32 raster index of the token that a slot carries, -1 none.
     coords: (n, axes) float32; NaN = no position.
     readout: (t, r) int32 slot that predicts a token, per branch; -1 absent.
@@ -127,6 +140,26 @@ class Layout:
     """(t,) the step at which every token is sampled."""
     return np.where(self.readout >= 0, self.entity[self.readout], -1).max(1)
 
+  @property
+  def two_streams(self) -> bool:
+    return bool(self.stream.any())
+
+  @functools.cached_property
+  def clean(self) -> np.ndarray:
+    """(m,) int32 slots of the clean stream: one for every row of a cache."""
+    return np.flatnonzero(self.stream == 0).astype(np.int32)
+
+  @functools.cached_property
+  def row(self) -> np.ndarray:
+    """(n,) int32 row of a cache that a slot is written to.
+
+    A noisy slot is written where its clean copy will be.
+    """
+    noisy = self.stream > 0
+    return (
+      np.where(noisy, np.cumsum(noisy), np.cumsum(~noisy)).astype(np.int32) - 1
+    )
+
   @functools.cached_property
   def group(self) -> np.ndarray:
     """(n,) int32: entity of a clean slot, `steps` + entity of a noisy one."""
@@ -156,41 +189,43 @@ class Layout:
     """Consecutive entities of equal shapes, grouped into runs."""
     runs: list[list] = []
     for s in range(self.steps):
-      index, tokens, readout = self._step(s)
+      index, shown, tokens, readout = self._step(s)
       shape = (len(index), len(tokens))
       start = bool((self.entity[index] < 0).any()) or s == 0 < self.prefix
       last = runs[-1] if runs else None
       room = self.longest is None or not last or len(last[2]) < self.longest
       if last and last[0] == shape and not (last[3] or start) and room:
-        last[2].append((index, tokens, readout))
+        last[2].append((index, shown, tokens, readout))
       else:
-        runs.append([shape, s, [(index, tokens, readout)], start])
-    return tuple(_as_run(first, steps) for _, first, steps, _ in runs)
+        runs.append([shape, s, [(index, shown, tokens, readout)], start])
+    return tuple(self._as_run(first, steps) for _, first, steps, _ in runs)
 
   def _step(self, s: int):
-    here = self.entity == s if s else self.entity <= 0
-    index = np.flatnonzero(here).astype(np.int32)
+    looking = np.flatnonzero(self.stream == self.stream.max())
+    entity = self.entity[looking]
+    row = np.flatnonzero(entity == s if s else entity <= 0)
     tokens = np.flatnonzero(self.entity_of_token == s).astype(np.int32)
     readout = self.readout[tokens]
     if self.pad_to and s:
-      first = min(index[0], self.slots - self.pad_to)
-      index = np.arange(first, first + self.pad_to, dtype=np.int32)
+      first = min(row[0], len(self.clean) - self.pad_to)
+      row = np.arange(first, first + self.pad_to)
       more = ((0, self.pad_to - len(tokens)),)
       tokens = np.pad(tokens, more, constant_values=NO_TOKEN)
       readout = np.pad(readout, (*more, (0, 0)), constant_values=-1)
+    index = looking[row].astype(np.int32)
     number = np.full(
       self.slots + 1, -1, np.int32
     )  # the last one for readout -1
     number[index] = np.arange(len(index))
-    return index, tokens, number[readout]
+    return index, self.clean[row], tokens, number[readout]
+
+  def _as_run(self, first, steps):
+    index, shown, tokens, readout = (np.stack(arrays) for arrays in zip(*steps))
+    extent = int(self.row[index].max()) + 1
+    return Run(first, index, shown, tokens, readout, extent)
 
   def __repr__(self) -> str:
     return (
       f'Layout({self.slots} slots, {self.tokens} tokens, {self.steps} steps, '
       f'prefix {self.prefix}, grids {self.grids})'
     )
-
-
-def _as_run(first, steps):
-  index, tokens, readout = (np.stack(arrays) for arrays in zip(*steps))
-  return Run(first, index, tokens, readout, extent=int(index.max()) + 1)

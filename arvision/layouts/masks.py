@@ -238,12 +238,20 @@ def step(
   Args:
     layout: static.
     index: (e,) slots of the step.
-    extent: static; keys are the slots [0, extent).
+    extent: static; keys are the rows [0, extent) of the cache, see `Layout.row`.
     xp: numpy, or jax.numpy if `index` is traced.
     valid: True or (b, extent) bool, False = padding.
 
   Returns:
     (e, extent) bool, or (b, e, extent) where `valid` is given.
   """
-  keys = slot_info(layout, layout.index[:extent], xp, valid)
-  return attend(query(slot_info(layout, index, xp)), key(keys), layout.window)
+
+  def view(slots, valid=True):
+    # Rows of the cache that hold the step itself are of the stream of the step.
+    info = slot_info(layout, slots, xp, valid)
+    return info._replace(
+      index=xp.asarray(layout.row)[slots], stream=0 * info.stream
+    )
+
+  keys = view(layout.clean[:extent], valid)
+  return attend(query(view(index)), key(keys), layout.window)

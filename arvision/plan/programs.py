@@ -1,7 +1,8 @@
 """Traces and compiles the programs of a config from shapes alone.
 
-The train step and the sampling program are the ones that `arvision train` and
-`arvision sample` run. No parameter and no batch is allocated.
+The train step is that of `arvision train`. Sampling draws tokens and decodes them
+in one program, like the pictures of a training run; `arvision sample` runs the two
+one after the other. No parameter and no batch is allocated.
 """
 
 import contextlib
@@ -15,18 +16,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from arvision.build import build, value
 from arvision.errors import ConfigError
-from arvision.model import sample
+from arvision.model import sample_images
 from arvision.parallel.host import Placement
 from arvision.random import Draw
 from arvision.tasks import assemble
-from arvision.training import schedule, start
+from arvision.training import frozen, schedule, start
 
 KINDS = ('train', 'sample')
 # Examples of an epoch, for durations. No shape depends on it.
@@ -107,9 +107,13 @@ class Programs:
     )
     self.batch_size = clock.batch_size
     self._task: Any = assemble.make_task(
-      config, data, optimizer.make(clock), self._frozen(), clock.total
+      config,
+      data,
+      optimizer.make(clock),
+      frozen.shapes(config, self._shape),
+      clock.total,
     )
-    self._frozen_shapes = self._whole({**self._frozen(), **self._task.frozen})
+    self._frozen_shapes = self._whole(self._task.frozen)
     self._pieces = optimizer.accumulate
     self._state = start.StateInit(self._task, placement, config.seed).abstract
     leaves = jax.tree.leaves(self._state.params)
@@ -158,36 +162,25 @@ class Programs:
     task = self._task
     tokenizer = task.sampler.tokenizer(task.tokenizer)
 
-    def sample_images(params, variables, inputs, index):
+    def images_and_tokens(params, variables, inputs, index):
       codec = tokenizer.bind(variables)
       keys = Draw.create(self._config.seed, index)
-      tokens = sample(task.model, params, task.sampler, inputs, keys, codec)
-      return codec.decode(tokens), tokens.values
+      images, tokens = sample_images(
+        task.model, params, task.sampler, inputs, keys, codec
+      )
+      return images, tokens.values
 
     inputs = _shapes(task.model.condition.blank(batch))
     index = jax.ShapeDtypeStruct((batch,), jnp.int32)
     with self._placement.scope():
-      return jax.jit(sample_images, out_shardings=self._placement.batch).trace(
+      return jax.jit(
+        images_and_tokens, out_shardings=self._placement.batch
+      ).trace(
         self._state.params,
         self._frozen_shapes['tokenizer'],
         self._sharded(inputs),
         self._sharded(index),
       )
-
-  def _frozen(self):
-    """Shapes of the frozen variables of a run."""
-    config = self._config
-    if assemble.is_generator(config):
-      tokenizer = assemble.make_tokenizer(config)
-      return {'tokenizer': self._variables(tokenizer)}
-    if 'teacher' in config.task:
-      return {'teacher': self._variables(build(config.task.teacher, 'teacher'))}
-    return {}
-
-  def _variables(self, tokenizer):
-    image = jax.ShapeDtypeStruct((1, *self._shape), jnp.float32)
-    found = jax.eval_shape(tokenizer.init, jax.random.key(0), image)
-    return {'params': nn.unbox(found['params'])}
 
   def _batch(self, size):
     image = jax.ShapeDtypeStruct((size, *self._shape), jnp.float32)

@@ -45,7 +45,7 @@ def kept_tokens(keep: np.ndarray, grids: Grids, whole: int = 3) -> np.ndarray:
     )
   patch = keep.shape[1] // height
   finest = keep.reshape(-1, height, patch, width, patch).all((2, 4))
-  some = keep.any((1, 2))
+  some = np.asarray(keep.any((1, 2)))
   out = []
   for h, w in grids:
     rows, columns = (

@@ -15,6 +15,7 @@ from arvision.ranges import AtLeast0, Natural
 from arvision.structs import Reconstruction, Template
 from arvision.tasks.base import (
   Batch,
+  Frozen,
   GradientTask,
   Metrics,
   Objective,
@@ -57,8 +58,6 @@ class TrainTokenizer(GradientTask):
       multiplied by the ratio of the gradients at the decoder's last layer,
       clipped to these limits.
     restart_after: steps without use until a code is restarted; 0 is never.
-    fixed: parts of the tokenizer that are not trained, as their parameters are
-      called; exempt them from weight decay too.
     frozen: {'perceptual': weights}, read from the files where not given.
 
   Raises:
@@ -76,7 +75,6 @@ class TrainTokenizer(GradientTask):
   adversarial_start: Natural = 0
   adaptive_limits: tuple[AtLeast0, AtLeast0] | None = None
   restart_after: Natural = 0
-  fixed: tuple[str, ...] = ()
 
   def __post_init__(self):
     if not self.perceptual or 'perceptual' in self.frozen:
@@ -129,11 +127,16 @@ class TrainTokenizer(GradientTask):
       f'gradient_norm/{k}': optax.tree.norm(g) for k, g in gradient.items()
     }
 
-  def rows(self, state: TrainState, batch: Batch) -> Batch:
+  def rows(self, state: TrainState, frozen: Frozen, batch: Batch) -> Batch:
     return {'image': batch['image']}
 
   def objective(
-    self, params: Any, state: TrainState, rows: Batch, draw: Draw
+    self,
+    params: Any,
+    state: TrainState,
+    frozen: Frozen,
+    rows: Batch,
+    draw: Draw,
   ) -> Objective:
     image = rows['image']
     # The ways back from the image and from what is paid for it are kept: the
@@ -145,7 +148,7 @@ class TrainTokenizer(GradientTask):
     )
 
     def paid(x):
-      terms = self._distances(state, image, x)
+      terms = self._distances(frozen, image, x)
       return sum(t.scale * jnp.sum(t.loss) for t in terms.values()), terms
 
     _, to_image, terms = jax.vjp(paid, out.image, has_aux=True)
@@ -175,8 +178,6 @@ class TrainTokenizer(GradientTask):
 
   def _reconstruct(self, params, image, draw):
     """The image, and the whole `Reconstruction` beside it."""
-    still = {k: jax.lax.stop_gradient(params[k]) for k in self.fixed}
-    params = {**params, **still}
     out: Reconstruction = self.tokenizer.apply(
       {'params': params},
       image,
@@ -186,14 +187,14 @@ class TrainTokenizer(GradientTask):
     )
     return out.image, out
 
-  def _distances(self, state, image, other):
+  def _distances(self, frozen, image, other):
     """name -> term, a (b,) distance that the reconstruction is paid by."""
     terms = {
       'l1': Term(losses.l1(image, other), scale=self.l1),
       'l2': Term(losses.l2(image, other), scale=self.l2),
     }
-    if 'perceptual' in state.frozen:
-      distance = perceptual.lpips(state.frozen['perceptual'], image, other)
+    if 'perceptual' in frozen:
+      distance = perceptual.lpips(frozen['perceptual'], image, other)
       terms['lpips'] = Term(distance, scale=self.perceptual)
     return terms
 
@@ -313,20 +314,20 @@ class TrainTokenizer(GradientTask):
     return codec.decode(codec.encode(image))
 
   def evaluate(
-    self, state: TrainState, params: Any, batch: Batch
+    self, params: Any, frozen: Frozen, batch: Batch
   ) -> dict[str, Metric]:
     image, weight = batch['image'], batch.get('weight', 1.0)
     other = self._decoded(params, image)
-    terms = self._distances(state, image, other)
+    terms = self._distances(frozen, image, other)
     terms = {k: t.replace(weight=weight) for k, t in terms.items()}
     psnr = Mean.of(losses.psnr(image, other), weight)
     return Objective(terms, metrics={'psnr': psnr}).measured
 
-  def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+  def check(self, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
     """What the tokenizer will see."""
     return {'images': batch['image']}
 
-  def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
+  def pictures(self, params: Any, frozen: Frozen, batch: Batch) -> dict:
     image = batch['image']
     return {
       'originals': image,

@@ -61,11 +61,12 @@ def _warmup():
 
 def _legacy():
   config = _warmup().unlock()
+  del config.frozen
   var.recipe(config, l2=1.0)
   config.task.restart_after = 0
-  config.task.fixed = parts.WARMED_UP
   config.optim.learning_rate = 1e-3
-  config.optim.decay.exempt = parts.WARMED_UP
+  config.optim.decay.exempt = ()
+  config.optim.trained.without = parts.WARMED_UP
   config.train.duration = common.block(epochs=16)
   return common.locked(config)
 

@@ -91,11 +91,10 @@ def titok_warmup(config: ConfigDict, teacher: ConfigDict, workdir: str) -> None:
   Args:
     config: to fill.
     teacher: the tokenizer block whose codes are predicted.
-    workdir: where it was trained; `--config.task.teacher_workdir` changes it.
+    workdir: where it was trained; `--config.frozen.teacher` changes it.
   """
-  config.task = block(
-    type='tasks.proxy.TrainProxy', teacher=teacher, teacher_workdir=workdir
-  )
+  config.task = block(type='tasks.proxy.TrainProxy', teacher=teacher)
+  config.frozen = block(teacher=workdir)
 
 
 def uvit(

@@ -125,8 +125,6 @@ def xar(
     solver=block(type='process.flow.EulerMaruyama', lowest=0.04),
   )
   if context == 'clean':
-    # Two copies of every token in training, one in sampling.
-    config.sampler.layout = config.layout
     config.layout = block(
       type='layouts.sequence.two_stream',
       layout=config.layout.copy_and_resolve_references(),

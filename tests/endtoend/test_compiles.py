@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.training.trained import load_run
+from arvision.runs.trained import load_run
 
 
 class Compiles:

@@ -20,10 +20,10 @@ from arvision.feeds.base import all_slots, all_targets
 from arvision.layouts import grid
 from arvision.model import ARModel
 from arvision.random import Draw
+from arvision.runs.trained import load_run
 from arvision.structs import Cond, Tokens
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.training import frozen
-from arvision.training.trained import load_run
 from tests.configs import ALL
 
 
@@ -160,7 +160,7 @@ def test_cached_moments_train_as_images_do(run, task, cached):
   np.testing.assert_array_equal(moments['index'], images['index'])
   shared = {'label': jnp.asarray(images['label'])}
   fresh = jax.jit(task.init)(jax.random.key(0))
-  fresh = fresh.replace(frozen={'tokenizer': run.variables})
+  frozen = {'tokenizer': run.variables}
   step = jax.jit(task.step)
   ends = []
   for batch in (
@@ -169,7 +169,7 @@ def test_cached_moments_train_as_images_do(run, task, cached):
   ):
     state, losses = nn.unbox(fresh), []
     for _ in range(3):
-      state, metrics = step(state, {**shared, **batch})
+      state, metrics = step(state, frozen, {**shared, **batch})
       losses.append(float(metrics['loss']))
     ends.append((losses, state.params))
   # Two compiled programs may round differently.
@@ -199,7 +199,7 @@ def test_every_visit_draws_anew(run, task):
 def generator(workdir, **tokenizer):
   config = ALL['mar/digits_tokenizer']()
   with config.unlocked():
-    config.tokenizer_workdir = str(workdir)
+    config.frozen = {'tokenizer': str(workdir)}
     config.tokenizer.update(tokenizer)
   return config
 

@@ -33,7 +33,7 @@ def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
       'train',
       '--config=titok/digits_tokenizer:legacy_warmup',
       f'--workdir={first}',
-      f'--config.task.teacher_workdir={teacher}',
+      f'--config.frozen.teacher={teacher}',
       *SMALL,
       *SHORT,
     ]
@@ -57,10 +57,10 @@ def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
   assert changed(before, after) == {'dec', 'pixel_dec', 'pixel_codebook'}
   capsys.readouterr()
   # Without its teacher the first stage says what is missing.
-  flags = [f'--workdir={tmp_path}/third', '--config.task.teacher_workdir=no']
+  flags = [f'--workdir={tmp_path}/third', '--config.frozen.teacher=no']
   assert (
     main(['train', '--config=titok/digits_tokenizer:legacy_warmup', *flags])
     == 2
   )
   said = capsys.readouterr().err
-  assert "config.task.teacher_workdir='no' holds no tokenizer" in said
+  assert "config.frozen.teacher='no' holds no tokenizer" in said

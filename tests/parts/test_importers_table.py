@@ -9,8 +9,8 @@ from arvision.errors import DataError
 from arvision.importers import llamagen, table, var
 from arvision.layers.position import rotations
 from arvision.layouts import masks
+from arvision.runs.released import table_of
 from arvision.tasks import assemble
-from arvision.training.released import table_of
 from tests.configs import ALL, module
 
 

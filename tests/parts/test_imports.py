@@ -42,15 +42,17 @@ ALLOWED = {
   'tasks': (*_BEFORE_TASKS, 'data'),
   'evals': (*_BEFORE_TASKS, 'data', 'tasks'),
   'importers': ('data', 'structs', 'process'),
-  'training': (
+  'training': (*_BEFORE_TASKS, 'data', 'tasks', 'trust'),
+  'runs': (
     *_BEFORE_TASKS,
     'data',
     'tasks',
     'evals',
     'importers',
+    'training',
     'trust',
   ),
-  'plan': (*_BEFORE_TASKS, 'tasks', 'training'),
+  'plan': (*_BEFORE_TASKS, 'tasks', 'training', 'runs'),
   'commands': (
     'catalog',
     *_BEFORE_TASKS,
@@ -60,6 +62,7 @@ ALLOWED = {
     'evals',
     'importers',
     'training',
+    'runs',
     'trust',
   ),
   '__init__': (),

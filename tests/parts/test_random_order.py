@@ -20,10 +20,10 @@ from arvision.process import diffusion
 from arvision.process.counts import ConstantSteps, Falling
 from arvision.process.logits import LogitsFilter
 from arvision.random import Draw, Picked
+from arvision.runs.released import table_of
 from arvision.samplers.random_order import RandomOrder
 from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
-from arvision.training.released import table_of
 from tests.configs import TINY
 
 BATCH = 3

@@ -143,8 +143,8 @@ def test_two_steps_with_a_discriminator():
   fresh = nn.unbox(jax.jit(task.init)(jax.random.key(0)))
   step = jax.jit(task.step)
   batch = {'image': np.concatenate([IMAGE, IMAGE[:1]])}
-  state, before = step(fresh, batch)
-  again, after = step(state, batch)
+  state, before = step(fresh, {}, batch)
+  again, after = step(state, {}, batch)
   average = fresh.params['tokenizer']
   for decay, now in ((1 / 10, state), (2 / 11, again)):  # of 0.999
     average = jax.tree.map(

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import tqdm
 
-from arvision.commands import targets
 from arvision.evals.generation import SampleBatch
 from arvision.parallel import host
+from arvision.runs import targets
 from arvision.training import pictures
 from arvision.training.writers import clock_text
 

@@ -27,13 +27,13 @@ from arvision.parallel.rules import Rules
 from arvision.process.editing import kept_tokens
 from arvision.random import Draw
 from arvision.ranges import Guidance, Natural, Seed, Share, Temperature
+from arvision.runs.memory import Rows
+from arvision.runs.prompts import Prompts, of_classes
 from arvision.samplers.base import Known
 from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.training import frozen, weights
 from arvision.training import workdir as workdirs
-from arvision.training.memory import Rows
-from arvision.training.prompts import Prompts, of_classes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,9 +74,7 @@ class TrainedRun:
   def prompts(self) -> Prompts | None:
     """What stands for a class number; None where the number itself does."""
     inputs = {} if self.model is None else self.model.condition.blank(1)
-    if not inputs or 'label' in inputs:
-      return None
-    return of_classes(self.data)
+    return None if {*inputs} <= {'label'} else of_classes(self.data, [*inputs])
 
   @functools.cached_property
   def _encode(self):
@@ -164,11 +162,15 @@ class TrainedRun:
     check(seed, Seed, 'seed')
     if self.model is None:
       raise ConfigError('a tokenizer draws nothing by itself')
-    return SampleFn(
-      self,
-      self._drawing(self.sampler(**sampling), seed, at_once),
-      prompts or self.prompts,
-    )
+    prompts = prompts or self.prompts
+    for key in self.model.condition.blank(1):
+      if prompts and key not in prompts.inputs:
+        raise ConfigError(
+          f"config.condition reads '{key}', and the prompts have "
+          + ', '.join(prompts.inputs)
+        )
+    draw = self._drawing(self.sampler(**sampling), seed, at_once)
+    return SampleFn(self, draw, prompts)
 
   def edit_fn(
     self, *args: Any, **sampling: Any
