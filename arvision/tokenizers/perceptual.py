@@ -4,8 +4,6 @@ The weights are the user's: those of torchvision's VGG-16 and the five linear
 layers of LPIPS, in one file or two (.safetensors, .npz, .pth).
 """
 
-import json
-import math
 import pathlib
 import re
 from typing import Any
@@ -13,8 +11,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
+import safetensors.numpy
 
 from arvision.errors import ConfigError
 from arvision.kernels.cpu.winograd import convolve
@@ -140,7 +138,10 @@ def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
       return dict(arrays)
   if path.suffix == '.safetensors':
-    return _safetensors(path)
+    try:
+      return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+      raise ConfigError(f'{path} is no safetensors file: {error}') from error
   try:
     import torch
   except ImportError as error:
@@ -150,34 +151,3 @@ def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     ) from error
   state = torch.load(path, map_location='cpu', weights_only=True)
   return {k: v.float().numpy() for k, v in state.items()}
-
-
-_DTYPES = {
-  'F64': np.float64,
-  'F32': np.float32,
-  'F16': np.float16,
-  'BF16': ml_dtypes.bfloat16,
-}
-
-
-def _safetensors(path):
-  """Source: the safetensors format: header length, JSON header, bytes."""
-  data = path.read_bytes()
-  start = 8 + int.from_bytes(data[:8], 'little')
-  try:
-    header = json.loads(data[8:start])
-  except ValueError as error:
-    raise ConfigError(f'{path} is no safetensors file: {error}') from error
-  header.pop('__metadata__', None)
-  tensors = {}
-  for name, entry in header.items():
-    if entry['dtype'] not in _DTYPES:
-      continue
-    array = np.frombuffer(
-      data,
-      _DTYPES[entry['dtype']],
-      count=math.prod(entry['shape']),
-      offset=start + entry['data_offsets'][0],
-    )
-    tensors[name] = array.reshape(entry['shape'])
-  return tensors
