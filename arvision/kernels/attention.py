@@ -6,7 +6,7 @@
     cudnn    GPU: fused, never holds the weights
 
 The choice is made while a program is traced, by the platform that it is traced
-for and by shapes; `config.backbone.attention.kernel` forces one.
+for and by shapes; `config.backbone.block.attention.kernel` forces one.
 """
 
 import functools
@@ -99,7 +99,7 @@ def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
   """The kernel for a call of `attention`, said once in the log."""
   if kernel not in KERNELS:
     raise ValueError(
-      f"config.backbone.attention.kernel='{kernel}': wanted one of "
+      f"config.backbone.block.attention.kernel='{kernel}': wanted one of "
       f'{", ".join(KERNELS)}'
     )
   if drop is not None or not isinstance(mask, AttentionMask):
@@ -117,7 +117,7 @@ def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
     name = kernel
     if why := refused.get(name):
       raise ValueError(
-        f"config.backbone.attention.kernel='{name}': {why}; "
+        f"config.backbone.block.attention.kernel='{name}': {why}; "
         "set it to 'auto' or 'dense'"
       )
   _say(f'attention of {q.shape[2]} rows, heads of {q.shape[3]}: {name}')

@@ -75,7 +75,7 @@ def count(jaxpr: Any) -> Flops:
 def name(path: str) -> str:
   """The module of an equation's path.
 
-  'jvp(ARModel.losses)/backbone/backbone._layers/stack/layers/block/mlp/fc1' ->
+  'jvp(ARModel.losses)/backbone/stack/layers/block/mlp/fc1' ->
   'backbone/stack/block/mlp/fc1'.
   """
   found: list[str] = []
