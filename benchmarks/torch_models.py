@@ -219,7 +219,7 @@ class VAR(nn.Module):
       ModulatedBlock(
         d,
         Attention(d, heads, ('q', 'v', 'out'), cosine=True),
-        GELU(d, backbone.mlp.hidden),
+        GELU(d, backbone.block.mlp.hidden),
         nn.LayerNorm(d, eps=1e-6, elementwise_affine=False),
         backbone.drop_path * i / max(depth - 1, 1),
       )
@@ -333,7 +333,7 @@ class LlamaGen(nn.Module):
     self.blocks = nn.ModuleList(
       PlainBlock(
         Attention(d, self.heads, dropout=rate),
-        GLU(d, backbone.mlp.hidden, False, F.silu, rate),
+        GLU(d, backbone.block.mlp.hidden, False, F.silu, rate),
         lambda: nn.RMSNorm(d, eps=1e-5),
       )
       for _ in range(backbone.depth)
@@ -422,7 +422,7 @@ class XAR(nn.Module):
         ModulatedBlock(
           d,
           Attention(d, self.heads, ('q', 'k', 'v', 'out')),
-          GLU(d, backbone.mlp.hidden, True, F.gelu),
+          GLU(d, backbone.block.mlp.hidden, True, F.gelu),
           nn.RMSNorm(d, eps=1e-6, elementwise_affine=False),
         )
         for _ in range(depth)
@@ -435,7 +435,7 @@ class XAR(nn.Module):
     count = height * width
     self.first_slot = nn.Parameter(0.02 * torch.randn(count, d))
     self.second_slot = nn.Parameter(0.02 * torch.randn(count, d))
-    self.first, self.second = half(backbone.depth), half(backbone.second_depth)
+    self.first, self.second = half(backbone.depth), half(backbone.body.depth)
     self.first_norm, self.second_norm = norm(), norm()
     self.between = nn.Linear(d, d)
     self.head = nn.Linear(d, self.channels)
@@ -552,7 +552,7 @@ class MAR(nn.Module):
       return nn.ModuleList(
         PlainBlock(
           Attention(d, heads, ('q', 'k', 'v', 'out')),
-          GELU(d, backbone.mlp.hidden, tanh=False),
+          GELU(d, backbone.block.mlp.hidden, tanh=False),
           norm,
         )
         for _ in range(depth)
@@ -565,7 +565,7 @@ class MAR(nn.Module):
     self.label = nn.Embedding(self.classes + 1, d)
     self.first_slot, self.second_slot = table(slots), table(slots)
     self.last_slot, self.hole = table(self.tokens), table(1)
-    self.first, self.second = half(backbone.depth), half(backbone.second_depth)
+    self.first, self.second = half(backbone.depth), half(backbone.body.depth)
     self.first_norm, self.second_norm = norm(), norm()
     self.between = nn.Linear(d, d)
     self.head = TokenMLP(self.channels, head.width, head.depth, d)

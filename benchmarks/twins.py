@@ -146,8 +146,8 @@ def config_of(row: Row, dtype: str, quick: bool, depth: int | None) -> Any:
     config.update_from_flattened_dict(row.change)
   if depth:
     config.backbone.depth = depth
-    if 'second_depth' in config.backbone:
-      config.backbone.second_depth = depth
+    if 'depth' in config.backbone.get('body', {}):
+      config.backbone.body.depth = depth
   if (row.work, dtype, jax.default_backend()) == ('train', 'bfloat16', 'cpu'):
     config.backbone.unroll = config.backbone.depth
   return config

@@ -8,8 +8,14 @@ from ml_collections import ConfigDict
 
 
 def block(**fields) -> ConfigDict:
-  """A part: `type` and its fields."""
-  return ConfigDict(fields)
+  """A part: `type` and its fields.
+
+  Blocks inside are copied, so that one that stands in two places is two.
+  """
+  own = ConfigDict.copy_and_resolve_references
+  return ConfigDict(
+    {k: own(v) if isinstance(v, ConfigDict) else v for k, v in fields.items()}
+  )
 
 
 def size(arg: str, sizes: dict):

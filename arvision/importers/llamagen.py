@@ -43,7 +43,7 @@ class Transformer:
   name = 'LlamaGen transformer'
   wrapping = 'model'
   hints = (
-    (r'^layers\.\d+\.feed_forward', 'config.backbone.mlp.hidden'),
+    (r'^layers\.\d+\.feed_forward', 'config.backbone.block.mlp.hidden'),
     (r'^layers\.', 'config.backbone.depth, width and heads'),
     (r'^cls_embedding\.embedding_table', 'config.condition.classes'),
     (

@@ -43,8 +43,8 @@ class Transformer:
       *dense('backbone/input/linear', 'word_embed'),
       Row('backbone/position/slot', 'pos_1LC', Identity(before=1)),
       Row('backbone/position/entity', 'lvl_embed.weight'),
-      *dense('backbone/norm_adaln', 'head_nm.ada_lin.1'),
-      *dense('backbone/shared_adaln', 'shared_ada_lin.1'),
+      *dense('backbone/norm/adaln', 'head_nm.ada_lin.1'),
+      *dense('backbone/shared_adaln/linear', 'shared_ada_lin.1'),
       Row(f'{adaln}/offset', 'blocks.{i}.ada_gss', Identity(before=2)),
       *dense(f'{adaln}/linear', 'blocks.{i}.ada_lin.1'),
       Row(

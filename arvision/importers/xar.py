@@ -36,10 +36,10 @@ class Transformer:
   name = 'xAR transformer'
   wrapping = ''
   hints = (
-    (r'_blocks\.\d+\.mlp', 'config.backbone.mlp.hidden'),
+    (r'_blocks\.\d+\.mlp', 'config.backbone.block.mlp.hidden'),
     (
       r'^(encoder|decoder)_blocks\.',
-      'config.backbone.depth, second_depth, width and heads',
+      'config.backbone.depth, body.depth, width and heads',
     ),
     (r'^class_emb', 'config.condition.classes'),
     (r'pos_embed_learned', 'config.layout'),

@@ -42,7 +42,7 @@ CHANGEABLE = (
   'data.workers',
   'data.cache',
   'release',
-  'backbone.attention.kernel',
+  'backbone.block.attention.kernel',
 )
 
 # Keys that came later, and what runs did that were started before.

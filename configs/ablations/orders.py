@@ -49,9 +49,8 @@ def _token(config):
 
 def _diagonal(config):
   config.layout = block(type='layouts.grid.diagonals', height=4, width=4)
-  config.backbone.update(
-    type='backbones.branches.Branches', branches=2, depth=3
-  )
+  config.backbone.depth = 3
+  config.backbone.body = block(type='backbones.bodies.Branches', branches=2)
   config.head.branches = 2
 
 

@@ -45,17 +45,22 @@ def llamagen(
     type='layouts.grid.raster', height=grid[0], width=grid[1], longest=64
   )
   config.feed = block(type='feeds.shift.Shift')
+  norm = block(type='layers.norm.RMSNorm')
   config.backbone = block(
     type='backbones.decoder.Decoder',
     width=width,
     depth=depth,
     heads=heads,
     input=block(type='backbones.decoder.CodeInput', vocab_size=vocab_size),
-    attention=block(
-      type='layers.attention.Attention', kernel='auto', dropout=dropout
+    block=block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention', kernel='auto', dropout=dropout
+      ),
+      mlp=block(type='layers.blocks.SwiGLU', hidden=hidden, dropout=dropout),
+      norm=norm,
     ),
-    mlp=block(type='layers.blocks.SwiGLU', hidden=hidden, dropout=dropout),
-    norm=block(type='layers.norm.RMSNorm'),
+    last_norm=norm,
     rotary=block(type='layers.position.Rotary'),
     dropout=dropout,
     remat='none',

@@ -62,7 +62,7 @@ def maskgit(config: ConfigDict, *, temperature: float = 4.5, **sizes) -> None:
   )
   del config.release
   config.feed.update(schedule='cosine', lowest=0.5, unmasked_weight=0.0)
-  config.backbone.mlp.type = 'layers.blocks.GELU'
+  config.backbone.block.mlp.type = 'layers.blocks.GELU'
   config.head.type = 'heads.categorical.Transformed'
   config.head.width = config.backbone.width
   config.condition.drop = 0.0

@@ -129,22 +129,28 @@ def uvit(
     type='layouts.grid.whole', height=grid[0], width=grid[1]
   )
   config.feed = block(type='feeds.mask.RandomMask', schedule='arccos')
+  norm = block(type='layers.norm.AffineLayerNorm', epsilon=1e-5)
   config.backbone = block(
-    type='backbones.skips.Skips',
+    type='backbones.decoder.Decoder',
     width=width,
     depth=depth,
     heads=heads,
     input=block(
       type='backbones.decoder.CodeInput', vocab_size=vocab_size, extra=1
     ),
-    attention=block(
-      type='layers.attention.Attention',
-      kernel='auto',
-      biases=('out',),
-      dropout=dropout,
+    block=block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention',
+        kernel='auto',
+        biases=('out',),
+        dropout=dropout,
+      ),
+      mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
+      norm=norm,
     ),
-    mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
-    norm=block(type='layers.norm.AffineLayerNorm', epsilon=1e-5),
+    last_norm=norm,
+    body=block(type='backbones.bodies.Skips'),
     position=block(type='layers.position.Learned'),
     remat='none',
     unroll=1,
@@ -181,14 +187,10 @@ def bert(config: ConfigDict, *, dropout: float = 0.1, **sizes) -> None:
   """
   uvit(config, dropout=dropout, **sizes)
   norm = block(type='layers.norm.AffineLayerNorm', epsilon=1e-12)
-  config.backbone.type = 'backbones.decoder.Decoder'
-  config.backbone.update(
-    block=block(type='layers.blocks.PostNormBlock'),
-    norm=norm,
-    embedding_norm=norm,
-    last_norm=block(type='layers.norm.NoNorm'),
-    dropout=dropout,
-  )
-  config.backbone.attention.update(
+  del config.backbone.body
+  config.backbone.update(embedding_norm=norm, dropout=dropout)
+  config.backbone.last_norm = block(type='layers.norm.NoNorm')
+  config.backbone.block.update(type='layers.blocks.PostNormBlock', norm=norm)
+  config.backbone.block.attention.update(
     biases=('q', 'k', 'v', 'out'), weights_dropout=dropout
   )

@@ -111,10 +111,12 @@ def test_a_default_part_is_written_out_where_a_field_of_it_is_set():
     'min_ndim': 1,
     'exempt': (),
   }
-  made = overrides.override(config, ['backbone.block.adaln=none'])
-  assert made.backbone.block.to_dict() == {
-    'type': 'layers.blocks.Block',
-    'adaln': None,
+  config = ALL['llamagen/tiny:B']()
+  text = 'backbone.block.attention.logits.scale=0.5'
+  made = overrides.override(config, [text])
+  assert made.backbone.block.attention.logits.to_dict() == {
+    'type': 'layers.attention.Scaled',
+    'scale': 0.5,
   }
 
 

@@ -60,11 +60,11 @@ def config_of(case: Case) -> ConfigDict:
     head_heads=args['flow_head_heads'],
     dropout=0.0,
   )
-  config.backbone.mlp.hidden = first['hidden']
+  config.backbone.block.mlp.hidden = first['hidden']
   if second != first:
     mar_parts.second_half(config, **second)
     config.release.second_heads = second['heads']
-  config.head.mlp.hidden = args['head_swiglu_hidden']
+  config.head.block.mlp.hidden = args['head_swiglu_hidden']
   _set_sampler(config, case.generation)
   return config
 

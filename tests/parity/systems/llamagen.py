@@ -68,7 +68,8 @@ def config_of(
   )
   args.ignore('multiple_of', 'ffn_dim_multiplier')  # where the width is stated
   config.backbone.rotary.base = float(args.get('rope_base', 10000))
-  config.backbone.norm.epsilon = args.get('norm_eps', 1e-5)
+  backbone, epsilon = config.backbone, args.get('norm_eps', 1e-5)
+  backbone.block.norm.epsilon = backbone.last_norm.epsilon = epsilon
   return config
 
 

@@ -96,7 +96,8 @@ def set_masking(config: ConfigDict, args: Stated) -> None:
   """What MAR and TokenBridge state about masks and norms."""
   config.feed.lowest = args.get('mask_ratio_min', 0.7)
   # That of the first norm is fixed in the official code.
-  config.backbone.norm.epsilon = args.get('norm_eps', 1e-6)
+  backbone, epsilon = config.backbone, args.get('norm_eps', 1e-6)
+  backbone.block.norm.epsilon = backbone.last_norm.epsilon = epsilon
 
 
 def set_sampler(config: ConfigDict, run: Stated) -> None:

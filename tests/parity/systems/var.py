@@ -83,11 +83,12 @@ def set_blocks(config: ConfigDict, args: Stated) -> None:
   args.ignore('drop_rate', 'attn_drop_rate')
   args.ignore('flash_if_available', 'fused_if_available')
   width = args['embed_dim']
-  config.backbone.mlp.hidden = round(width * args['mlp_ratio'])
-  config.backbone.norm.epsilon = args['norm_eps']
+  backbone, epsilon = config.backbone, args['norm_eps']
+  backbone.block.mlp.hidden = round(width * args['mlp_ratio'])
+  backbone.block.norm.epsilon = backbone.last_norm.norm.epsilon = epsilon
   if not args['attn_l2_norm']:
     scale = 0.25 / (width // args['num_heads']) ** 0.5
-    config.backbone.attention.logits = common.block(
+    backbone.block.attention.logits = common.block(
       type='layers.attention.Scaled', scale=scale
     )
 
