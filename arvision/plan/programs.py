@@ -162,7 +162,7 @@ class Programs:
       codec = tokenizer.bind(variables)
       keys = Draw.create(self._config.seed, index)
       tokens = sample(task.model, params, task.sampler, inputs, keys, codec)
-      return codec.decode(tokens), tokens.values
+      return codec.decode(tokens, keys), tokens.values
 
     inputs = _shapes(task.model.condition.blank(batch))
     index = jax.ShapeDtypeStruct((batch,), jnp.int32)

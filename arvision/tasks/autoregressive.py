@@ -117,7 +117,8 @@ class Autoregressive(GradientTask):
   def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """What the model will see: images, and their tokens decoded again."""
     tokens = self.tokens(state.frozen, batch)
-    decoded = self.codec(state.frozen).decode(tokens)
+    draw = Draw.create(self.seed, jnp.arange(tokens.values.shape[0]))
+    decoded = self.codec(state.frozen).decode(tokens, draw)
     if 'image' not in batch:
       return {'decoded': decoded}
     return {'images': batch['image'], 'decoded': decoded}
@@ -135,4 +136,4 @@ class Autoregressive(GradientTask):
     tokenizer = self.sampler.tokenizer(self.tokenizer)
     codec = tokenizer.bind(state.frozen['tokenizer'])
     tokens = sample(self.model, params, self.sampler, inputs, draw, codec)
-    return {'samples': codec.decode(tokens)}
+    return {'samples': codec.decode(tokens, draw)}

@@ -94,7 +94,11 @@ class TrainedRun:
 
   @functools.cached_property
   def _decode(self):
-    return self._rows('decoding', lambda codec, t: codec.decode(Tokens(t)))
+    def decode(codec, rows):
+      values, index, seed = rows
+      return codec.decode(Tokens(values), Draw.create(seed[0], index))
+
+    return self._rows('decoding', decode)
 
   def _rows(self, name, function):
     """x (b, ...) -> function(codec, x), as many at once as memory holds."""
@@ -104,7 +108,7 @@ class TrainedRun:
       name,
       say=self.say,
     )
-    return lambda x: call(self.variables, np.asarray(x))
+    return lambda x: call(self.variables, jax.tree.map(np.asarray, x))
 
   def encode(self, image: Any) -> np.ndarray:
     """(b, H, W, C) in [-1, 1] -> (b, t) int32 or (b, t, c) float32."""
@@ -114,9 +118,18 @@ class TrainedRun:
     """(b, H, W, C) in [-1, 1] -> what `arvision encode` keeps of it."""
     return self._store(image)
 
-  def decode(self, values: Any) -> np.ndarray:
-    """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1]."""
-    return self._decode(values)
+  def decode(self, values: Any, index: Any = None, seed: int = 0) -> np.ndarray:
+    """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1].
+
+    Args:
+      values: of the tokens.
+      index: (b,) int32 numbers of the images; None for 0, 1, ... A decoder that
+        samples gives an image that depends on its number and on the seed.
+      seed: see `index`.
+    """
+    count = len(values)
+    index = np.arange(count, dtype=np.int32) if index is None else index
+    return self._decode((values, index, np.full(count, seed, np.uint32)))
 
   def sampler(
     self,
@@ -168,6 +181,7 @@ class TrainedRun:
       self,
       self._drawing(self.sampler(**sampling), seed, at_once),
       prompts or self.prompts,
+      seed=seed,
     )
 
   def edit_fn(
@@ -226,12 +240,14 @@ class SampleFn:
     tokens: draws the tokens.
     prompts: what stands for a class number; None where the number itself does.
     null: whether the number of classes may be a label, and stands for no class.
+    seed: of the samples.
   """
 
   run: TrainedRun
   tokens: Rows
   prompts: Prompts | None = None
   null: bool = False
+  seed: int = 0
 
   def __call__(
     self, labels: Any, index: Any = None, picture: Any = None
@@ -259,7 +275,7 @@ class SampleFn:
       )
     rows = (self._inputs(labels), index, picture)
     tokens = self.tokens(self._held, rows)
-    return self.run.as_drawn.decode(tokens), tokens
+    return self.run.as_drawn.decode(tokens, index, self.seed), tokens
 
   def fit(self, count: int) -> int:
     """How many of `count` images memory holds at once."""
