@@ -127,6 +127,24 @@ def autoencoder(
   }
 
 
+def lookup(vocab_size: int, channels: int, **fields) -> ConfigDict:
+  """The block of a quantiser with a table of codes."""
+  return block(
+    type='quantizers.lookup.Lookup',
+    vocab_size=vocab_size,
+    channels=channels,
+    commitment=0.25,
+    **fields,
+  )
+
+
+def unit_lookup(vocab_size: int, channels: int) -> ConfigDict:
+  """The same with codes of unit length."""
+  quantizer = lookup(vocab_size, channels)
+  quantizer.type = 'quantizers.lookup.UnitLookup'
+  return quantizer
+
+
 def cosine(final: float, **warmup) -> ConfigDict:
   """A linear warm-up, then a cosine.
 

@@ -62,7 +62,7 @@ def xar(
   if entity == 'scale':
     del config.tokenizer['grid']
     config.tokenizer.update(
-      type='tokenizers.kl.PyramidKL', scales=scales, kind='nearest'
+      type='tokenizers.pyramid.Pyramid', scales=scales, kind='nearest'
     )
   feed = f'feeds.noise.{CONTEXTS[context]}'
   config.feed = block(type=feed, levels='logit_normal')
