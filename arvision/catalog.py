@@ -102,7 +102,7 @@ def _near(name, most=6):
 
 
 def _words(text):
-  """The words of a path or a name like 'PyramidVQ', in lower case."""
+  """The words of a path or a name like 'UnitLookup', in lower case."""
   return {word.lower() for word in re.findall('[A-Z]?[a-z0-9]+|[A-Z]+', text)}
 
 

@@ -262,7 +262,7 @@ def sample_images(
 ) -> tuple[jax.Array, Tokens]:
   """Images (b, H, W, C) of a batch and their tokens, see `sample`."""
   tokens = sample(module, params, sampler, inputs, draw, codec)
-  return codec.decode(tokens), tokens
+  return codec.decode(tokens, draw), tokens
 
 
 def sample(

@@ -24,6 +24,7 @@ _PARTS = (
   'layouts',
   'layers',
   'process',
+  'quantizers',
   'tokenizers',
   'feeds',
   'backbones',

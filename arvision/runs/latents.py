@@ -37,8 +37,9 @@ def measure(
 
   @jax.jit
   def draw(variables, image, index):
-    posterior = run.tokenizer.bind(variables).posterior(image)
-    return posterior.sample(Draw.create(seed, index))
+    codec = run.tokenizer.bind(variables)
+    moments = codec.encode_moments(image)
+    return codec.quant.latent(moments, Draw.create(seed, index))
 
   count, total, squares = 0, 0.0, 0.0
   left = images or data.examples
@@ -81,13 +82,13 @@ def _check(run, images, batch_size):
     )
   if run.tokenizer.spec.size:
     raise ConfigError(
-      f'config.tokenizer.type={run.config.tokenizer.type} makes ids, which have '
-      'no scale; wanted a tokenizer of latents, tokenizers.kl.KL'
+      f'config.tokenizer ({run.config.tokenizer.type}) makes ids, which have no '
+      "scale; wanted config.tokenizer.quantizer.type='quantizers.kl.KL'"
     )
 
 
 def setting(found: dict[str, Any], shift: bool = False) -> dict[str, Any]:
-  """The fields of a tokenizer that make latents of standard deviation 1.
+  """The fields of a quantiser that make latents of standard deviation 1.
 
   Args:
     found: what `measure` returns.

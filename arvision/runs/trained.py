@@ -92,7 +92,11 @@ class TrainedRun:
 
   @functools.cached_property
   def _decode(self):
-    return self._rows('decoding', lambda codec, t: codec.decode(Tokens(t)))
+    def decode(codec, rows):
+      values, index, seed = rows
+      return codec.decode(Tokens(values), Draw.create(seed[0], index))
+
+    return self._rows('decoding', decode)
 
   def _rows(self, name, function):
     """x (b, ...) -> function(codec, x), as many at once as memory holds."""
@@ -102,7 +106,7 @@ class TrainedRun:
       name,
       say=self.say,
     )
-    return lambda x: call(self.variables, np.asarray(x))
+    return lambda x: call(self.variables, jax.tree.map(np.asarray, x))
 
   def encode(self, image: Any) -> np.ndarray:
     """(b, H, W, C) in [-1, 1] -> (b, t) int32 or (b, t, c) float32."""
@@ -112,9 +116,18 @@ class TrainedRun:
     """(b, H, W, C) in [-1, 1] -> what `arvision encode` keeps of it."""
     return self._store(image)
 
-  def decode(self, values: Any) -> np.ndarray:
-    """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1]."""
-    return self._decode(values)
+  def decode(self, values: Any, index: Any = None, seed: int = 0) -> np.ndarray:
+    """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1].
+
+    Args:
+      values: of the tokens.
+      index: (b,) int32 numbers of the images; None for 0, 1, ... A decoder that
+        samples gives an image that depends on its number and on the seed.
+      seed: see `index`.
+    """
+    count = len(values)
+    index = np.arange(count, dtype=np.int32) if index is None else index
+    return self._decode((values, index, np.full(count, seed, np.uint32)))
 
   def sampler(
     self,
@@ -170,7 +183,7 @@ class TrainedRun:
           + ', '.join(prompts.inputs)
         )
     draw = self._drawing(self.sampler(**sampling), seed, at_once)
-    return SampleFn(self, draw, prompts)
+    return SampleFn(self, draw, prompts, seed=seed)
 
   def edit_fn(
     self, *args: Any, **sampling: Any
@@ -228,12 +241,14 @@ class SampleFn:
     tokens: draws the tokens.
     prompts: what stands for a class number; None where the number itself does.
     null: whether the number of classes may be a label, and stands for no class.
+    seed: of the samples.
   """
 
   run: TrainedRun
   tokens: Rows
   prompts: Prompts | None = None
   null: bool = False
+  seed: int = 0
 
   def __call__(
     self, labels: Any, index: Any = None, picture: Any = None
@@ -261,7 +276,7 @@ class SampleFn:
       )
     rows = (self._inputs(labels), index, picture)
     tokens = self.tokens(self._held, rows)
-    return self.run.as_drawn.decode(tokens), tokens
+    return self.run.as_drawn.decode(tokens, index, self.seed), tokens
 
   def fit(self, count: int) -> int:
     """How many of `count` images memory holds at once."""

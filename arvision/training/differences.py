@@ -42,7 +42,7 @@ CHANGEABLE = (
   'data.workers',
   'data.cache',
   'release',
-  'backbone.attention.kernel',
+  'backbone.block.attention.kernel',
 )
 
 # Keys that came later, and what runs did that were started before.
@@ -131,7 +131,7 @@ def check_same(
 
 
 def _kind(config):
-  """'a generator (Scales, Categorical)', 'a tokenizer (VQ)', or ''."""
+  """'a generator (Scales, Categorical)', 'a tokenizer (Pyramid)', or ''."""
   if 'tokenizer' not in config:
     return ''
   names = ('layout', 'head') if 'backbone' in config else ('tokenizer',)

@@ -338,27 +338,27 @@ def test_halves_of_different_sizes_share_a_cache_of_two_shapes():
 
 
 def test_hidden_tokens_are_not_seen(masked):
-  """What is behind a hole changes nothing; what is shown changes all."""
-  hole = np.random.default_rng(2).random(masked.tokens.shape[:2]) < 0.5
-  hole[:, :2] = [True, False]  # one of each at least
+  """Masked tokens change no output; every unmasked one changes all."""
+  mask = np.random.default_rng(2).random(masked.tokens.shape[:2]) < 0.5
+  mask[:, :2] = [True, False]  # one of each at least
 
   @jit
   def read(params, tokens):
     codec = masked.codec(masked.frozen)
     bound = BoundModel(masked.model, {'params': params}, codec)
-    slots = bound.feed_slots(tokens, masked.layout.runs[0].step(0), hole)
+    slots = bound.feed_slots(tokens, masked.layout.runs[0].step(0), mask)
     cond = bound.condition(masked.inputs, jnp.zeros(BATCH, bool))
     return bound.read(slots, cond, None, masked.layout.readout)[0]
 
   base = read(masked.params, masked.tokens)
-  behind = read(masked.params, masked.others(hole))
+  behind = read(masked.params, masked.others(mask))
   np.testing.assert_array_equal(base, behind)
-  shown = read(masked.params, masked.others(~hole))
-  assert (np.abs(shown - base).max((2, 3)) > 1e-4).all()
+  unmasked = read(masked.params, masked.others(~mask))
+  assert (np.abs(unmasked - base).max((2, 3)) > 1e-4).all()
 
 
 def filled(masked, sampler, known=None):
-  """The tokens, what every step was shown, and what was masked then."""
+  """The tokens, and the input and the mask of every step."""
 
   @jit
   def run(params):
@@ -373,13 +373,13 @@ def filled(masked, sampler, known=None):
 def test_kept_tokens_never_change(masked):
   sampler = build(masked.config.sampler, 'sampler')
   layout = masked.layout
-  tokens, shown, hole = filled(masked, sampler)
-  states = [*shown, tokens.values]
-  assert hole[0].all()
-  for before, after, hidden in zip(states, states[1:], hole):
+  tokens, inputs, mask = filled(masked, sampler)
+  states = [*inputs, tokens.values]
+  assert mask[0].all()
+  for before, after, hidden in zip(states, states[1:], mask):
     np.testing.assert_array_equal(before[~hidden], after[~hidden])
   wanted = masked_counts(sampler.schedule, sampler.steps, layout.tokens)
-  for hidden, count in zip(hole[1:], wanted):
+  for hidden, count in zip(mask[1:], wanted):
     assert (hidden.sum(1) == count).all()
   if np.issubdtype(tokens.values.dtype, np.integer):
     assert (tokens.values >= 0).all()
@@ -398,11 +398,11 @@ def test_equally_sure_tokens_are_kept_as_scheduled(name):
   tokens = masked.some_tokens(3)
   known = np.zeros(tokens.shape, bool)
   known[1, ::3] = True
-  found, _, hole = filled(masked, sampler, Known(tokens, known))
+  found, _, mask = filled(masked, sampler, Known(tokens, known))
   for row, keep in enumerate(known):
     total = int((~keep).sum())
     wanted = [total, *masked_counts(sampler.schedule, 4, total)[:-1]]
-    assert hole[:, row].sum(1).tolist() == wanted
+    assert mask[:, row].sum(1).tolist() == wanted
   np.testing.assert_array_equal(found.values[known], tokens[known])
 
 
@@ -455,7 +455,7 @@ def test_sampling_depends_on_seed_and_example_alone(law):
 
 
 def test_known_tokens_stay(law):
-  """All of them: nothing is drawn. None: as without. Some: those stay."""
+  """All known: nothing is sampled. None: ordinary sampling. Some: they stay."""
   numbers = np.array([0, 1])
   drawn = law.draw(numbers)
   tokens = law.some_tokens(3)[:, : drawn.shape[1]]

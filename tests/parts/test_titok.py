@@ -86,13 +86,13 @@ def test_bert_is_that_of_torch():
   layers, weights = released(torch)
   rng = np.random.default_rng(0)
   ids = rng.integers(0, VOCAB, (3, LENGTH))
-  hole = rng.random((3, LENGTH)) < 0.5
+  mask = rng.random((3, LENGTH)) < 0.5
   label = np.array([0, 4, 2])
   null = np.array([False, False, True])
   with torch.no_grad():
     e = 'model.embeddings'
     own = np.where(null, CLASSES, label) + VOCAB + 1
-    rows = np.concatenate([own[:, None], np.where(hole, VOCAB, ids)], 1)
+    rows = np.concatenate([own[:, None], np.where(mask, VOCAB, ids)], 1)
     x = weights[f'{e}.word_embeddings.weight'][torch.as_tensor(rows)]
     x = x + weights[f'{e}.position_embeddings.weight']
     x = x + weights[f'{e}.token_type_embeddings.weight'][0]
@@ -111,7 +111,7 @@ def test_bert_is_that_of_torch():
   @jax.jit
   def logits(params):
     step = ours.layout.runs[0].step(0)
-    slots = bound.feed_slots(jnp.asarray(ids), step, hole)
+    slots = bound.feed_slots(jnp.asarray(ids), step, mask)
     cond = bound.condition({'label': label}, null)
     z, _ = bound.read(slots, cond, None, ours.layout.readout)
     return bound.field(z, bound.query(slots, ours.layout.readout))

@@ -78,7 +78,7 @@ def config_of(case: Case) -> ConfigDict:
   config = common.new()
   config.tokenizer = kl16(grid=(side, side), channels=channels, scale=1.0)
   if patch != 1:
-    config.tokenizer.update(type='tokenizers.kl.PatchedKL', patch=patch)
+    config.tokenizer.update(type='tokenizers.autoencoder.Patched', patch=patch)
   parts.mar(
     config,
     channels=channels * patch**2,
@@ -96,7 +96,8 @@ def set_masking(config: ConfigDict, args: Stated) -> None:
   """What MAR and TokenBridge state about masks and norms."""
   config.feed.lowest = args.get('mask_ratio_min', 0.7)
   # That of the first norm is fixed in the official code.
-  config.backbone.norm.epsilon = args.get('norm_eps', 1e-6)
+  backbone, epsilon = config.backbone, args.get('norm_eps', 1e-6)
+  backbone.block.norm.epsilon = backbone.last_norm.epsilon = epsilon
 
 
 def set_sampler(config: ConfigDict, run: Stated) -> None:
@@ -142,12 +143,12 @@ def codec_of(case: Case) -> Any:
 
 def tokens_of(case: Case, latent: np.ndarray) -> np.ndarray:
   """(b, c, h, w) -> (b, t, c)."""
-  return np.asarray(codec_of(case).scaled(rows(latent)))
+  return np.asarray(codec_of(case).to_tokens(nhwc(latent)).values)
 
 
 def latents(case: Case, values: Any) -> np.ndarray:
   """(b, t, c) -> (b, c, h, w)."""
-  return nchw(codec_of(case).latent(Tokens(values)))
+  return nchw(codec_of(case).to_latent(Tokens(values)))
 
 
 def draws(model, orders, hidden, times, noise) -> dict[str, np.ndarray]:
@@ -164,7 +165,7 @@ def draws(model, orders, hidden, times, noise) -> dict[str, np.ndarray]:
   mine = lambda x: np.moveaxis(
     x.reshape(repeats, batch, tokens, *x.shape[1:]), 0, 1
   )
-  # The uniform number that makes so many holes.
+  # The uniform number that makes so many masked tokens.
   ndtr = jax.scipy.special.ndtr
   share = max((hidden - 0.5) / tokens, feed.lowest)
   at, low, high = (
@@ -195,11 +196,11 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
       params
     )
 
-  def hole_of(model):
+  def mask_of(model):
     slots, _ = model.feed.train(Tokens(tokens), model.layout, None, drawn)
     return slots.masked[:, model.layout.prefix :]
 
-  yield 'mask', np.asarray(run(hole_of)).astype(np.float32)
+  yield 'mask', np.asarray(run(mask_of)).astype(np.float32)
   none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
 
   def z_of(model, null):
@@ -296,15 +297,15 @@ def _generation(case, name, run):
     bound = BoundModel(model, {'params': params}, codec_of(case))
     return sampler.run(bound, {'label': io['label']}, drawn, batch)
 
-  values, known, hole = generate(params)
+  values, known, mask = generate(params)
   left = np.array(sampler.counts(tokens)[1:])
   # The last step draws all that is left, and leaves none of it.
   yield f'{name}_mask_len', Part(left[:-1], np.s_[:-1])
-  masks = np.moveaxis(np.asarray(hole[1:]), 0, 1)
+  masks = np.moveaxis(np.asarray(mask[1:]), 0, 1)
   yield f'{name}_mask_next', Part(masks, np.s_[:, :-1])
   scales = [float(sampler.scale(n, tokens)) for n in left]
   yield f'{name}_cfg_iter', np.array(scales)
-  after = np.asarray(known[1]), ~np.asarray(hole[1])
+  after = np.asarray(known[1]), ~np.asarray(mask[1])
   yield f'{name}_first_iter_latents', after[0][after[1]]
   yield name, latents(case, values.values)
 

@@ -66,12 +66,12 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'inv_channel_order', np.argsort(model.head.order)
   shapes = assemble.model_shapes(model, lambda: codec, codec.spec.blank())
   params = imported(case, table.Transformer(span), shapes)
-  values = codec.quantize(mar.rows(io['latent']))
+  values = codec.quant.quantize(mar.rows(io['latent']))
   yield 'quant_idx', values
   yield 'quant_value', codec.embed(values)
 
   batch, inputs = len(io['label']), {'label': io['label']}
-  hole = io['mask'] > 0
+  mask = io['mask'] > 0
   none = np.zeros(batch, bool)
 
   def run(f):
@@ -79,15 +79,15 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
   def teacher_forced(model):
     step = model.layout.runs[0].step(0)
-    slots = model.feed.slots(values, step, model.layout, codec, hole)
+    slots = model.feed.slots(values, step, model.layout, codec, mask)
     z, query = model.hidden(slots, inputs, none)
     logits = model.head.field(z, query.replace(values=values))
     loss, _ = model.head.loss(z, values, None, query)
-    return z, logits, jnp.sum(hole * loss) / jnp.sum(hole)
+    return z, logits, jnp.sum(mask * loss) / jnp.sum(mask)
 
   z, logits, loss = run(teacher_forced)
   yield 'z', z[:, :, 0]
-  yield 'channel_logits', np.asarray(logits)[hole]
+  yield 'channel_logits', np.asarray(logits)[mask]
   yield 'loss', loss
 
   case.generation.greedy(temperature=0)
@@ -103,7 +103,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
   found = generate(params)
   yield 'gen_idx', found
-  yield 'gen', nchw(codec.latent(Tokens(found)))
+  yield 'gen', nchw(codec.to_latent(Tokens(found)))
 
 
 SYSTEMS = {

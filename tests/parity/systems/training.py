@@ -63,7 +63,7 @@ class Recipe(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class NoTokenizer:
-  """In the place of a tokenizer: binds the recorded input of a step."""
+  """Stands for a tokenizer: binds the recorded input of a step."""
 
   scales: tuple[int, ...] = ()
 
@@ -117,7 +117,7 @@ def cells(case: Case, i: int) -> Moment:
   return Moment(xar.rows(io['latent'][i]), draws=draws)
 
 
-def holes(case: Case, i: int) -> Moment:
+def mar_moment(case: Case, i: int) -> Moment:
   """The i-th step of MAR."""
   io = {k: x[i] for k, x in case.io.items() if k in INPUTS}
   _, model = mar.built(case)
@@ -283,7 +283,7 @@ def llamagen_steps(case: Case) -> Iterator[tuple[str, Any]]:
 
 
 def mar_steps(case: Case) -> Iterator[tuple[str, Any]]:
-  return train(case, mar, moment=holes, exempt=mar_parts.NO_DECAY)
+  return train(case, mar, moment=mar_moment, exempt=mar_parts.NO_DECAY)
 
 
 def xar_steps(case: Case) -> Iterator[tuple[str, Any]]:

@@ -32,9 +32,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
   @jax.jit
   def logits(values, null):
-    hole = values == vocab
+    mask = values == vocab
     step = model.layout.runs[0].step(0)
-    slots = bound.feed_slots(jnp.where(hole, 0, values), step, hole)
+    slots = bound.feed_slots(jnp.where(mask, 0, values), step, mask)
     cond = bound.condition(inputs, null)
     z, _ = bound.read(slots, cond, None, model.layout.readout)
     return bound.field(z, bound.query(slots, model.layout.readout))
@@ -46,13 +46,13 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   sampler = build(config.sampler, 'sampler')
   draw = Draw.create(0, jnp.arange(batch))
   generate = jax.jit(lambda: sampler.run(bound, inputs, draw, batch))
-  tokens, shown, hole = generate()
+  tokens, ids, mask = generate()
   yield 'gen_idx', tokens.values
   # The official network is called twice where it is guided.
   scale, decay = run['guidance_scale'], run['guidance_decay']
-  shown = np.where(hole, vocab, shown)
+  ids = np.where(mask, vocab, ids)
   calls = []
-  for i, row in enumerate(shown):
+  for i, row in enumerate(ids):
     once = decay != 'power-cosine' and (
       not scale or decay == 'linear' and not i
     )
