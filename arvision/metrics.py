@@ -4,8 +4,6 @@ Adding the leaves of these structures merges the parts of a global batch
 (accumulation steps, devices, batches of a pass), without a mean of means.
 """
 
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -26,13 +24,13 @@ class Mean:
   weight: Array | float
 
   @classmethod
-  def of(cls, values: Any, weight: Any = 1.0) -> 'Mean':
+  def of(cls, values: Array, weight: Array | float = 1.0) -> 'Mean':
     """The mean of all values; `weight` broadcasts to their shape."""
     values = jnp.asarray(values, jnp.float32)
     weight = jnp.broadcast_to(jnp.asarray(weight, jnp.float32), values.shape)
     return cls(jnp.sum(weight * values), jnp.sum(weight))
 
-  def scaled(self, scale: Any) -> 'Mean':
+  def scaled(self, scale: Array | float) -> 'Mean':
     """`scale` times the mean."""
     return Mean(scale * self.total, self.weight)
 
@@ -76,9 +74,9 @@ class Term:
   """
 
   loss: Array
-  weight: Any = 1.0
-  denominator: Any = None
-  scale: Any = 1.0
+  weight: Array | float = 1.0
+  denominator: Array | None = None
+  scale: Array | float = 1.0
 
   @property
   def mean(self) -> Mean:

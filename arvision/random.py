@@ -4,7 +4,6 @@ Vocabulary: b batch, t tokens, v vocabulary.
 """
 
 import zlib
-from typing import Any
 
 import flax.struct
 import jax
@@ -29,7 +28,7 @@ class Draw:
   """
 
   keys: jax.Array
-  progress: Any = None
+  progress: Array | float | None = None
 
   @classmethod
   def create(cls, seed: int | Array, index: Array, step: int | Array = 0):
@@ -88,8 +87,8 @@ class Replay:
     size: batch size of the recording.
   """
 
-  arrays: dict[str, Any]
-  progress: Any = None
+  arrays: dict[str, Array | tuple[Array, ...]]
+  progress: Array | float | None = None
   size: int = flax.struct.field(pytree_node=False, default=1)
 
   @property
@@ -142,7 +141,7 @@ class Picked:
     tokens: static; number of tokens of an example.
   """
 
-  draw: Any
+  draw: Draw | Replay
   position: Array
   tokens: int = flax.struct.field(pytree_node=False)
 

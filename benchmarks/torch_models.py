@@ -1,9 +1,9 @@
 """The models of `benchmarks.twins` in plain PyTorch, from its public layers.
 
 Sizes come from a config of arvision, so both sides have the same shapes and the
-same number of parameters. Written as one would for PyTorch: fused attention
-(`scaled_dot_product_attention`), a cache that is written in place and read up to
-the slot at hand, Python loops over steps and layers.
+same number of parameters. The code is idiomatic PyTorch: fused attention
+(`scaled_dot_product_attention`), a cache that is written in place and sliced, and
+Python loops over steps and layers.
 """
 
 import math
@@ -19,7 +19,7 @@ def head_split(x, heads):
 
 
 class Cache:
-  """Keys and values of one layer, (b, h, n, k), filled from the front."""
+  """A key-value cache of one layer, (b, h, n, k), filled from the front."""
 
   def __init__(self, batch, heads, slots, head, like):
     shape = (batch, heads, slots, head)
@@ -28,7 +28,7 @@ class Cache:
     self.end = 0
 
   def extend(self, k, v, commit=True):
-    """All keys and values with the new ones behind them."""
+    """Appends keys and values; returns all of them."""
     end = self.end + k.shape[2]
     self.k[:, :, self.end : end] = k
     self.v[:, :, self.end : end] = v
@@ -39,7 +39,7 @@ class Cache:
 
 
 class Attention(nn.Module):
-  """Self-attention; with a cache, over all that it holds."""
+  """Self-attention, with an optional cache."""
 
   def __init__(self, width, heads, biases=(), cosine=False, dropout=0.0):
     super().__init__()
@@ -82,7 +82,7 @@ def rotate(x, table):
 
 
 def rotations(height, width, head, base=10000.0):
-  """(2, height * width, head / 2): half of the pairs turn by rows."""
+  """2D RoPE table (2, height * width, head / 2): half of the pairs for y."""
   frequency = base ** (-torch.arange(0, head // 2, 2) / (head // 2))
   y = torch.arange(height).repeat_interleave(width)
   x = torch.arange(width).repeat(height)
@@ -117,7 +117,7 @@ class GLU(nn.Module):
 
 
 class PlainBlock(nn.Module):
-  """x + attention(norm x), x + mlp(norm x)."""
+  """Pre-norm block: x + attention(norm x), x + mlp(norm x)."""
 
   def __init__(self, attention, mlp, norm):
     super().__init__()
@@ -130,7 +130,7 @@ class PlainBlock(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-  """The same with adaLN: gates, scales and shifts from a vector."""
+  """A block with adaLN: gates, scales and shifts from a vector."""
 
   def __init__(self, width, attention, mlp, norm, drop_path=0.0):
     super().__init__()
@@ -166,13 +166,13 @@ class ModulatedBlock(nn.Module):
 
 
 def guided(x, scale):
-  """Of rows with and then rows without the condition, one half."""
+  """Guidance of a batch [cond; null]."""
   cond, null = x.chunk(2)
   return null + scale * (cond - null)
 
 
 def choose(logits, top_k=0, top_p=1.0):
-  """An id for every row of logits (b, n, v), filtered as samplers do."""
+  """Samples ids (b, n) from logits (b, n, v) with top-k and top-p."""
   if 0 < top_k < logits.shape[-1]:
     worst = logits.topk(top_k).values[..., -1:]
     logits = logits.masked_fill(logits < worst, -torch.inf)
@@ -186,7 +186,7 @@ def choose(logits, top_k=0, top_p=1.0):
 
 
 class VAR(nn.Module):
-  """Next scale, with the canvas of a residual tokenizer.
+  """VAR: next scale, with the canvas of a residual tokenizer.
 
   The canvas is float32, as are logits from the softmax on.
   """
@@ -318,7 +318,7 @@ class VAR(nn.Module):
 
 
 class LlamaGen(nn.Module):
-  """Next token in raster order behind one slot for the class."""
+  """LlamaGen: next token in raster order, after one slot for the class."""
 
   def __init__(self, config):
     super().__init__()
@@ -396,7 +396,7 @@ class LevelEmbedding(nn.Module):
 
 
 class XAR(nn.Module):
-  """Next cell: the transformer takes the noise out of it, looking at its past.
+  """xAR: next cell, denoised by the transformer.
 
   The state is float32.
   """
@@ -497,7 +497,7 @@ class XAR(nn.Module):
 
 
 class TokenMLP(nn.Module):
-  """MAR's head: residual blocks with adaLN over single tokens with noise."""
+  """MAR's head: residual MLP blocks with adaLN, on single noisy tokens."""
 
   def __init__(self, channels, width, depth, cond):
     super().__init__()
@@ -529,10 +529,10 @@ class TokenMLP(nn.Module):
 
 
 class MAR(nn.Module):
-  """Tokens in a random order, those of a step by diffusion.
+  """MAR: tokens in random order, those of a step sampled by diffusion.
 
-  The first half is given what is known alone, and diffusion draws no other
-  tokens than those of the step. The state is float32.
+  The encoder only gets known tokens. Diffusion only samples the tokens of the step.
+  The state is float32.
   """
 
   def __init__(self, config):
@@ -565,7 +565,7 @@ class MAR(nn.Module):
     self.input, self.input_norm = nn.Linear(self.channels, d), norm()
     self.label = nn.Embedding(self.classes + 1, d)
     self.first_slot, self.second_slot = table(slots), table(slots)
-    self.last_slot, self.hole = table(self.tokens), table(1)
+    self.last_slot, self.mask_token = table(self.tokens), table(1)
     self.first, self.second = half(backbone.depth), half(backbone.body.depth)
     self.first_norm, self.second_norm = norm(), norm()
     self.between = nn.Linear(d, d)
@@ -597,7 +597,7 @@ class MAR(nn.Module):
     for block in self.first:
       x = block(x)
     x = self.between(self.first_norm(x))
-    whole = self.hole.expand(2 * batch, len(self.second_slot), -1).clone()
+    whole = self.mask_token.expand(2 * batch, len(self.second_slot), -1).clone()
     whole[:, : self.prefix] = x[:, : self.prefix]
     example = torch.arange(2 * batch, device=x.device)[:, None]
     whole[example, place] = x[:, self.prefix :]
@@ -652,7 +652,7 @@ class MAR(nn.Module):
 
 
 class Training:
-  """AdamW with clipping, and a running average where the config has one."""
+  """AdamW with clipping, and EMA if the config has it."""
 
   def __init__(self, model, config, dtype):
     optim = config.optim

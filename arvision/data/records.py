@@ -11,7 +11,7 @@ run code.
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.serialization
@@ -179,7 +179,7 @@ def open_split(path: str, split: str, count: int):
   return source
 
 
-def fetch(source: Any, i: int, name: str) -> dict[str, Any]:
+def fetch(source: Sequence[bytes], i: int, name: str) -> dict[str, Any]:
   """Record i of an open split."""
   try:
     data = source[int(i)]

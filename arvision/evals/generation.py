@@ -15,12 +15,13 @@ from arvision.evals.frechet import Moments, frechet_distance
 from arvision.evals.protocol import Run, pad, size_name
 from arvision.parallel import host
 from arvision.ranges import Count, Many
+from arvision.structs import Array
 
 # Default images per call.
 _AT_ONCE = 100
 # labels (b,), index (b,) -> images (b, H, W, C) in [-1, 1], tokens (b, t) or
 # (b, t, c). `index` is the number of the sample, independent of batching.
-SampleFn = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
+SampleFn = Callable[[np.ndarray, np.ndarray], tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +188,9 @@ def feature_moments(classifier: Classifier, batches: Iterable) -> Moments:
   return moments
 
 
-def seen_tokens(encode: Callable[[Any], Any], batches: Iterable) -> set[bytes]:
+def seen_tokens(
+  encode: Callable[[Array], Array], batches: Iterable
+) -> set[bytes]:
   """Digests of the tokens of all images in a pass, see `host.own_pass`.
 
   Batches with `tokens` are not encoded.

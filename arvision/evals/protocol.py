@@ -17,7 +17,7 @@ from arvision.build import build, check
 from arvision.data.base import Data
 from arvision.data.pipeline import Images
 from arvision.errors import ConfigError
-from arvision.structs import TokenSpec
+from arvision.structs import Array, TokenSpec
 
 Metrics = dict[str, float]
 
@@ -46,10 +46,10 @@ class Run:
   data: Data
   name: str
   spec: TokenSpec
-  encode: Callable[[Any], Any]
-  decode: Callable[[Any], Any]
+  encode: Callable[[Array], Array]
+  decode: Callable[[Array], Array]
   sample_fn: Callable[[int | None], Any] | None = None
-  encode_sampled: Callable[[Any], Any] | None = None
+  encode_sampled: Callable[[Array], Array] | None = None
   classes: int = 0
   classifier: Callable[[Any], Any] = lambda recipe: None
   say: Callable[[str], None] = lambda text: None
@@ -81,7 +81,7 @@ _DEFAULTS = {
 }
 
 
-def evaluators(config: Any) -> dict[str, Evaluator]:
+def evaluators(config: Mapping[str, Any]) -> dict[str, Evaluator]:
   """The evaluators of a config, by name.
 
   Raises:

@@ -11,6 +11,7 @@ The kernel is chosen at trace time, by platform and shapes.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -27,6 +28,7 @@ from arvision.kernels.cpu.attention import dense, dense_by_parts
 from arvision.layouts.masks import Pattern
 from arvision.parallel.constrain import constrain
 
+Dropout = Callable[[jax.Array], jax.Array]
 KERNELS = ('auto', 'dense', 'splash', 'cudnn')
 
 # 'auto' takes `dense` for fewer queries: their attention weights are small, and
@@ -44,7 +46,7 @@ class AttentionMask:
   """
 
   pattern: Pattern = flax.struct.field(pytree_node=False)
-  valid: Any = None
+  valid: jax.Array | None = None
 
   def dense(self) -> jax.Array:
     """The mask as a bool array, broadcastable to (b, h, n, n)."""
@@ -59,8 +61,8 @@ def attention(
   q: jax.Array,
   k: jax.Array,
   v: jax.Array,
-  mask: Any,
-  drop: Any = None,
+  mask: AttentionMask | jax.Array,
+  drop: Dropout | None = None,
   kernel: str = 'auto',
 ) -> jax.Array:
   """softmax(q kᵀ + mask) v with float32 softmax.
@@ -97,7 +99,12 @@ def attention(
   return dense_by_parts(q, k, v, seen, pattern)
 
 
-def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
+def choose(
+  q: jax.Array,
+  mask: AttentionMask | jax.Array,
+  drop: Dropout | None,
+  kernel: str,
+) -> str:
   """The kernel for a call of `attention`; logs it once."""
   if kernel not in KERNELS:
     raise ValueError(

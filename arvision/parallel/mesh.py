@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 from jax.experimental import mesh_utils
@@ -54,7 +53,7 @@ def mesh_shape(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
 
 
 def make_mesh(
-  sizes: Mapping[str, int], devices: Sequence[Any] | None = None
+  sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
   """A mesh with all of `AXES`, all of them `AxisType.Auto`.
 

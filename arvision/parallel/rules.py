@@ -58,7 +58,7 @@ class Rules:
             + suggest(axis, AXES)
           )
 
-  def table(self) -> tuple[tuple[str, Any], ...]:
+  def table(self) -> tuple[tuple[str, Axes], ...]:
     """The rules for `nn.logical_axis_rules`."""
     names = [f.name for f in dataclasses.fields(self) if f.name != 'small']
     return tuple((name, getattr(self, name)) for name in names)

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -141,7 +141,11 @@ def source_hash(
   return found.hexdigest()
 
 
-def plan(question: Question, devices: Any = None, again: bool = False) -> Plan:
+def plan(
+  question: Question,
+  devices: Sequence[jax.Device] | None = None,
+  again: bool = False,
+) -> Plan:
   """Plans a config on its mesh.
 
   Args:

@@ -120,7 +120,7 @@ class Programs:
     self.parameters = sum(x.size for x in leaves)
     self.state_bytes = sum(map(_bytes_per_device, jax.tree.leaves(self._state)))
 
-  def trace(self, kind: str, sample_batch: int = 0) -> Any:
+  def trace(self, kind: str, sample_batch: int = 0) -> jax.stages.Traced:
     """Traces a program, a `jax.stages.Traced`.
 
     Args:
@@ -235,7 +235,9 @@ class Compiled:
   seconds: float = 0.0
 
 
-def compile_program(traced: Any, placement: Placement) -> Compiled:
+def compile_program(
+  traced: jax.stages.Traced, placement: Placement
+) -> Compiled:
   """Compiles for the devices of a placement.
 
   The text comes from the compiler's dump, because JAX cannot always read back

@@ -5,13 +5,16 @@ import importlib.util
 import os
 import re
 from collections.abc import MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arvision.build import suggest
 from arvision.errors import ConfigError
 from arvision.plan.chips import CHIPS, Chip
+
+if TYPE_CHECKING:
+  import jax
 
 # Keeps the compiler from asking for a TPU machine, and from warning.
 _ENVIRONMENT = {
@@ -94,7 +97,7 @@ def prepare(
   jax.config.update('jax_platforms', 'cpu')
 
 
-def describe(topology: Topology) -> list[Any]:
+def describe(topology: Topology) -> 'list[jax.Device]':
   """The devices of a topology, for `parallel.mesh.make_mesh`.
 
   Raises:

@@ -8,7 +8,7 @@ Source: arXiv 2505.20297; Qinyu-Allen-Zhao/DiSA.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ class Falling(Checked):
 
 def inner(
   counts: Counts, make: Callable[[int], dict[str, np.ndarray]], query: Query
-) -> tuple[dict[str, jax.Array], Any]:
+) -> tuple[dict[str, jax.Array], int | jax.Array]:
   """The tables of the denoising loop at an AR step.
 
   For a traced AR step they are selected from the tables of all steps.

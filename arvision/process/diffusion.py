@@ -12,11 +12,12 @@ Source: arXiv 2102.09672; openai/guided-diffusion; LTH14/mar, diffusion/.
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from arvision.structs import Array
 
 TRAIN_STEPS = 1000
 
@@ -105,7 +106,7 @@ def sample_table(count: int, highest: int = TRAIN_STEPS - 1) -> Table:
   return Table(times, 1 - bar / np.append(1.0, bar[:-1]))
 
 
-def coefficients(table: Table, t: Any) -> dict[str, jax.Array]:
+def coefficients(table: Table, t: Array) -> dict[str, jax.Array]:
   """name -> (..., 1) float32 coefficients of steps t (...)."""
   return {
     name: jnp.asarray(x, jnp.float32)[t][..., None]
@@ -113,18 +114,20 @@ def coefficients(table: Table, t: Any) -> dict[str, jax.Array]:
   }
 
 
-def noised(at: dict[str, Any], x: jax.Array, noise: jax.Array) -> jax.Array:
+def noised(
+  at: dict[str, jax.Array], x: jax.Array, noise: jax.Array
+) -> jax.Array:
   """x_t (..., c) from x and noise (..., c); `at` are `coefficients` of the steps."""
   return at['data'] * x + at['noise'] * noise
 
 
-def posterior_mean(at: dict[str, Any], x: jax.Array, noisy: jax.Array):
+def posterior_mean(at: dict[str, jax.Array], x: jax.Array, noisy: jax.Array):
   """(..., c) mean of x_(t - 1) given x and x_t (..., c)."""
   return at['mean_of_data'] * x + at['mean_of_noisy'] * noisy
 
 
 def predicted(
-  at: dict[str, Any], noise: jax.Array, share: jax.Array, noisy: jax.Array
+  at: dict[str, jax.Array], noise: jax.Array, share: jax.Array, noisy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Mean and log variance of x_(t - 1) under the network's prediction.
 
@@ -145,7 +148,7 @@ def predicted(
 
 
 def step_back(
-  at: dict[str, Any],
+  at: dict[str, jax.Array],
   prediction: tuple[jax.Array, jax.Array],
   noisy: jax.Array,
   noise: jax.Array | float,
@@ -163,7 +166,7 @@ def step_back(
 
 
 def bound(
-  at: dict[str, Any],
+  at: dict[str, jax.Array],
   prediction: tuple[jax.Array, jax.Array],
   x: jax.Array,
   noisy: jax.Array,

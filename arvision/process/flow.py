@@ -9,7 +9,7 @@ Source: arXiv 2210.02747 and arXiv 2209.03003 (flow matching, rectified flow).
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,12 @@ from arvision.build import Checked
 from arvision.process.counts import Counts, inner
 from arvision.random import Draw
 from arvision.ranges import Few, Share
-from arvision.structs import Query
+from arvision.structs import Array, Query
 
 LEVELS = ('logit_normal', 'uniform')
 
 
-def mix(x: Any, noise: Any, level: Any) -> jax.Array:
+def mix(x: Array, noise: Array, level: Array | float) -> jax.Array:
   """(..., c) float32: x at a noise level.
 
   Args:

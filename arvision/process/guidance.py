@@ -7,7 +7,7 @@ A scale of 1 is no guidance. Configs convert the formula of their paper: VAR's
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax.numpy as jnp
 
@@ -20,9 +20,10 @@ from arvision.ranges import (
   Positive,
   Share,
 )
+from arvision.structs import Array
 
 
-def guide(cond: Any, null: Any, scale: Any) -> Any:
+def guide(cond: Array, null: Array, scale: Array | float) -> Array:
   """null + scale * (cond - null)."""
   return null + scale * (cond - null)
 
@@ -34,7 +35,9 @@ class Schedule(Protocol):
   def active(self) -> bool:
     """False if the scale is always 1, so that no null pass is needed."""
 
-  def __call__(self, s: Any, steps: int, level: Any = None) -> Any:
+  def __call__(
+    self, s: Array | int, steps: int, level: Array | None = None
+  ) -> Array | float:
     """The scale at step s.
 
     Args:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from arvision.build import Checked
 from arvision.random import Draw
 from arvision.ranges import AtLeast0
+from arvision.structs import Array
 
 # Schedules of the masked share as a function of progress.
 SCHEDULES = ('arccos', 'cosine')
@@ -68,7 +69,7 @@ def least_sure(sure: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def truncated_normal(
-  uniform: Any, mean: float, std: float, low: float, high: float
+  uniform: Array, mean: float, std: float, low: float, high: float
 ) -> jax.Array:
   """(...) float32 truncated normal numbers in [low, high], from uniform ones."""
   ends = [jax.scipy.special.ndtr((x - mean) / std) for x in (low, high)]
@@ -80,7 +81,7 @@ class Policy(Protocol):
   """Samples ids and ranks them by confidence."""
 
   def __call__(
-    self, logits: jax.Array, draw: Draw, noise: Any
+    self, logits: jax.Array, draw: Draw, noise: Array | float | None
   ) -> tuple[jax.Array, jax.Array]:
     """Ids (b, t) int32 and their confidence (b, t) float32.
 
