@@ -8,12 +8,11 @@ same command resumes and ends with the same table. Writes docs/ablations/<study>
 and its plot; `--docs` names another folder.
 """
 
-import argparse
 import dataclasses
 import pathlib
 import shutil
 
-from training import Runs, parameters, where
+from training import Runs, parameters, parser, where
 
 from arvision.evals import chart
 
@@ -219,17 +218,9 @@ def _file(variant):
 
 
 def main() -> None:
-  flags = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  flags = parser(__doc__, 'runs/ablations', 'docs/ablations')
   flags.add_argument('--study', required=True, choices=list(STUDIES))
   flags.add_argument('--seeds', default='0,1', metavar='LIST')
-  flags.add_argument(
-    '--output', type=pathlib.Path, default=pathlib.Path('runs/ablations')
-  )
-  flags.add_argument(
-    '--docs', type=pathlib.Path, default=pathlib.Path('docs/ablations')
-  )
   args = flags.parse_args()
   try:
     seeds = list(dict.fromkeys(int(seed) for seed in args.seeds.split(',')))

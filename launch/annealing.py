@@ -9,11 +9,9 @@ family. Writes docs/annealing.md; `--docs` names another folder.
 Source: arXiv 2505.20297.
 """
 
-import argparse
 import dataclasses
-import pathlib
 
-from training import Runs, where
+from training import Runs, parser, where
 
 SAMPLES = 1000
 TOKENIZER = 'mar/digits_tokenizer'
@@ -70,14 +68,7 @@ sampling and decoding with batch 100.
 
 
 def main() -> None:
-  flags = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  flags.add_argument(
-    '--output', type=pathlib.Path, default=pathlib.Path('runs/families')
-  )
-  flags.add_argument('--docs', type=pathlib.Path, default=pathlib.Path('docs'))
-  args = flags.parse_args()
+  args = parser(__doc__, 'runs/families').parse_args()
   runs = Runs(args.output)
   runs.train(TOKENIZER)
   lines = []

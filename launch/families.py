@@ -9,14 +9,13 @@ docs/images/families; `--docs` names another folder. Keeps the lines of families
 are not in --output if they were made on the same kind of machine.
 """
 
-import argparse
 import dataclasses
 import importlib
 import pathlib
 import re
 import shutil
 
-from training import Runs, parameters, slug, where
+from training import Runs, parameters, parser, slug, where
 
 from arvision import catalog
 from arvision.evals import chart
@@ -168,13 +167,7 @@ tokens are codes; images/s are of sampling and decoding with batch 100.
 
 
 def main() -> None:
-  flags = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  flags.add_argument(
-    '--output', type=pathlib.Path, default=pathlib.Path('runs/families')
-  )
-  flags.add_argument('--docs', type=pathlib.Path, default=pathlib.Path('docs'))
+  flags = parser(__doc__, 'runs/families')
   flags.add_argument(
     '--only', default='', help='names of families with a comma between'
   )

@@ -1,5 +1,6 @@
 """Trains and evaluates the runs of the tables in docs, each once."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -99,6 +100,18 @@ class Runs:
         *flags,
       )
     return json.loads(file.read_text())['headline']
+
+
+def parser(
+  doc: str | None, output: str, docs: str = 'docs'
+) -> argparse.ArgumentParser:
+  """The flags --output, the folder of the runs, and --docs, that of the page."""
+  flags = argparse.ArgumentParser(
+    description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  for name, default in (('--output', output), ('--docs', docs)):
+    flags.add_argument(name, type=pathlib.Path, default=pathlib.Path(default))
+  return flags
 
 
 def slug(config: str) -> str:
