@@ -110,10 +110,8 @@ def write_images(
   source: Source,
   path: str,
   shards: int = 16,
-  format: str = 'png',
-  quality: int = 95,
 ) -> dict[str, int]:
-  """Writes a source, and its held-out split if it has one, to shards.
+  """Writes a source, and its held-out split if it has one, as PNG to shards.
 
   Broken pictures are logged and left out.
 
@@ -121,8 +119,6 @@ def write_images(
     source: the source.
     path: a new or empty folder.
     shards: files per split.
-    format: 'png' (lossless) or 'jpeg'.
-    quality: JPEG quality, 1 to 95.
 
   Returns:
     split -> number of pictures written.
@@ -130,9 +126,6 @@ def write_images(
   Raises:
     DataError: `path` is not empty.
   """
-  if format not in ('png', 'jpeg'):
-    raise ValueError(f"format='{format}': wanted 'png' or 'jpeg'")
-
   names: dict[str, list[str]] = {'train': [], 'held_out': []}
 
   def all_records() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -145,12 +138,11 @@ def write_images(
         except BrokenImage as error:
           logging.warning('left out: %s', error)
           continue
-        data = encode(example['image'], format, quality)
         names[split].append(part.name(i))
         yield (
           split,
           {
-            'image': data,
+            'image': encode(example['image']),
             'label': int(example['label']),
             'caption': str(example['caption']),
           },

@@ -96,20 +96,20 @@ def hex_digest(facts: Iterable[str | bytes]) -> str:
 
 
 def facts_of_files(
-  files: Mapping[str, pathlib.Path], limit: int = 2**30
+  files: Mapping[str, pathlib.Path],
 ) -> Iterator[str | bytes]:
   """Facts about files for `hex_digest`, independent of their location.
 
+  Names and sizes, and the contents if the files have at most 1 GiB together.
+
   Args:
     files: name -> path, in order.
-    limit: contents are included if the files have at most this many bytes
-      together; otherwise only names and sizes are.
   """
   sizes = {
     name: path.stat().st_size if path.is_file() else -1
     for name, path in files.items()
   }
-  whole = sum(sizes.values()) <= limit
+  whole = sum(sizes.values()) <= 2**30
   for name, size in sizes.items():
     yield f'{name} {size}'
     if whole and size > 0:

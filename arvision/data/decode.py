@@ -217,13 +217,10 @@ def _grey(image, background):
   return np.where((values == clear)[..., None], np.uint8(background), grey)
 
 
-def encode(image: np.ndarray, format: str = 'png', quality: int = 95) -> bytes:
-  """(H, W, 1 or 3) uint8 -> PNG (exact) or JPEG bytes."""
-  if image.shape[-1] == 1:
-    image = image[..., 0]
+def encode(image: np.ndarray) -> bytes:
+  """(H, W, 1 or 3) uint8 -> PNG bytes."""
   buffer = io.BytesIO()
-  if format == 'png':
-    Image.fromarray(image).save(buffer, 'PNG')
-  else:
-    Image.fromarray(image).save(buffer, 'JPEG', quality=quality)
+  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
+    buffer, 'PNG'
+  )
   return buffer.getvalue()

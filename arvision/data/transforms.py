@@ -136,20 +136,17 @@ def adm_random_crop(
   size: Size,
   draws: np.ndarray,
   filter: str = ADM,
-  min_frac: float = 0.8,
-  max_frac: float = 1.0,
 ) -> np.ndarray:
   """A random crop of a randomly scaled image.
 
-  The image is scaled so that the short side of the crop is a random share of that
-  of the image, in steps of a pixel.
+  The image is scaled so that the short side of the crop is a random share, from 0.8
+  to 1, of that of the image, in steps of a pixel.
 
   Args:
     image: (h, w, C) uint8.
     size: (height, width) of the crop.
     draws: (3,) uniform numbers in [0, 1): scale, y, x.
     filter: one of FILTER_NAMES.
-    min_frac, max_frac: range of the share.
 
   Source: Dhariwal & Nichol 2021 (arXiv:2105.05233), the random crop of the
     released code.
@@ -157,8 +154,7 @@ def adm_random_crop(
     the aspect ratio of the crop. ADM scales the short side.
   """
   side = min(size)
-  low, high = math.ceil(side / max_frac), math.ceil(side / min_frac)
-  wanted = low + int(draws[0] * (high - low + 1))
+  wanted = side + int(draws[0] * (math.ceil(side / 0.8) - side + 1))
   frame = (
     max(size[0], round(size[0] * wanted / side)),
     max(size[1], round(size[1] * wanted / side)),

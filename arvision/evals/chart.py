@@ -26,10 +26,9 @@ def colours(count: int) -> list[str]:
 
 def line_chart(
   series: Mapping[str, Sequence[tuple[float, float]]],
-  x_label: str = 'step',
   size: tuple[int, int] = (400, 210),
 ) -> str:
-  """Curves over a common x axis.
+  """Curves over steps.
 
   The y axis is logarithmic if all values are positive and span more than two
   decades. Long curves are averaged down to 240 points.
@@ -37,7 +36,6 @@ def line_chart(
   Args:
     series: name -> (x, y) pairs. Pairs that are not finite or beyond 1e100 are
       left out.
-    x_label: label of the x axis.
     size: width and height in px.
 
   Returns:
@@ -59,7 +57,7 @@ def line_chart(
   parts += [_x_tick(t, x_axis, size) for t in x_axis.ticks(5)]
   parts.append(
     f'<text x="{size[0] - _RIGHT}" y="{size[1] - 4}" class="axis" '
-    f'text-anchor="end">{html.escape(x_label)}</text>'
+    'text-anchor="end">step</text>'
   )
   if logarithmic:
     parts.append(f'<text x="4" y="{size[1] - 4}" class="axis">log scale</text>')

@@ -25,18 +25,17 @@ def psnr(error: Array) -> jax.Array:
   return -10 * jnp.log10(jnp.maximum(error, _SMALLEST_ERROR))
 
 
-def window_size(shape: tuple[int, ...], wanted: int = 11) -> int:
+def window_size(shape: tuple[int, ...]) -> int:
   """Side of the SSIM window for images (H, W, ...): odd, and it fits inside."""
   side = min(shape[0], shape[1])
-  return min(wanted, side if side % 2 else side - 1)
+  return min(11, side if side % 2 else side - 1)
 
 
-def ssim(
-  a: jax.Array, b: jax.Array, window: int = 11, sigma: float = 1.5
-) -> jax.Array:
+def ssim(a: jax.Array, b: jax.Array, window: int = 11) -> jax.Array:
   """Structural similarity, (b,) float32, 1 for equal images.
 
-  With a Gaussian window, without padding, averaged over positions and channels.
+  With a Gaussian window (σ = 1.5 px), without padding, averaged over positions and
+  channels.
 
   Source: Wang et al., "Image quality assessment: from error visibility to
     structural similarity", 2004, equation 13, K1 = 0.01, K2 = 0.03, L = 1.
@@ -47,10 +46,8 @@ def ssim(
     a: (b, H, W, C) in [-1, 1].
     b: the same shape.
     window: odd side of the window in pixels, at most min(H, W).
-    sigma: of the Gaussian, in pixels.
   """
-  rows = _blur_matrix(a.shape[1], window, sigma)
-  columns = _blur_matrix(a.shape[2], window, sigma)
+  rows, columns = (_blur_matrix(side, window) for side in a.shape[1:3])
 
   def blur(x):
     # HIGHEST: the variances below are small differences of these means.
@@ -69,12 +66,12 @@ def ssim(
   return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
-def _blur_matrix(size, window, sigma):
+def _blur_matrix(size, window):
   """(size - window + 1, size) Gaussian filter without padding."""
   if window > size or window % 2 == 0:
     raise ValueError(f'window {window} for {size} px: wanted odd and <= {size}')
   at = np.arange(window) - window // 2
-  weights = np.exp(-0.5 * (at / sigma) ** 2)
+  weights = np.exp(-0.5 * (at / 1.5) ** 2)
   weights /= weights.sum()
   matrix = np.zeros((size - window + 1, size), np.float32)
   for i, row in enumerate(matrix):

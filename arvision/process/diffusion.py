@@ -22,13 +22,11 @@ from arvision.structs import Array
 TRAIN_STEPS = 1000
 
 
-def cosine_betas(
-  steps: int = TRAIN_STEPS, largest: float = 0.999
-) -> np.ndarray:
-  """(steps,) float64 cosine schedule: alpha_bar ∝ cos²((t + 0.008) / 1.008 π / 2)."""
-  t = np.arange(steps + 1, dtype=np.float64) / steps
+def cosine_betas() -> np.ndarray:
+  """(TRAIN_STEPS,) float64: alpha_bar ∝ cos²((t + 0.008) / 1.008 π / 2)."""
+  t = np.arange(TRAIN_STEPS + 1, dtype=np.float64) / TRAIN_STEPS
   bar = np.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
-  return np.minimum(1 - bar[1:] / bar[:-1], largest)
+  return np.minimum(1 - bar[1:] / bar[:-1], 0.999)
 
 
 def spaced(count: int, steps: int = TRAIN_STEPS) -> np.ndarray:

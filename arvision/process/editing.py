@@ -12,15 +12,15 @@ import numpy as np
 from arvision.layers.resize import matrix
 
 Grids = tuple[tuple[int, int], ...]
+_WHOLE = 3
 
 
-def kept_tokens(keep: np.ndarray, grids: Grids, whole: int = 3) -> np.ndarray:
+def kept_tokens(keep: np.ndarray, grids: Grids) -> np.ndarray:
   """Tokens to keep, given the pixels to keep.
 
   On the last grid a token is kept if all its pixels are. On a smaller grid it is
   kept if the bilinearly resized mask of the last grid exceeds 1/2. Grids of at
-  most `whole` tokens describe the image as a whole and are kept, unless no pixel
-  is.
+  most 3 tokens describe the image as a whole and are kept, unless no pixel is.
 
   Source: FoundationVision/VAR, demo_zero_shot_edit.ipynb, where the mask is given
     on the last grid.
@@ -28,7 +28,6 @@ def kept_tokens(keep: np.ndarray, grids: Grids, whole: int = 3) -> np.ndarray:
   Args:
     keep: (b, H, W) bool.
     grids: (height, width) of every scale, small to large.
-    whole: largest number of tokens of a grid that is always kept.
 
   Returns:
     (b, t) bool.
@@ -53,7 +52,7 @@ def kept_tokens(keep: np.ndarray, grids: Grids, whole: int = 3) -> np.ndarray:
     )
     share = np.einsum('hy,byx,wx->bhw', rows, np.float32(finest), columns)
     here = share.reshape(len(keep), -1) > 0.5
-    out.append(here | (some[:, None] & (h * w <= whole)))
+    out.append(here | (some[:, None] & (h * w <= _WHOLE)))
   # Exact on the last grid, however small it is.
   out[-1] = finest.reshape(len(keep), -1)
   return np.concatenate(out, 1)
