@@ -17,14 +17,14 @@ Array = jax.Array | np.ndarray
 class Draw:
   """The random stream of the library, with one key per example.
 
-  Every draw has a name that starts with its part ('feed/noise'). So draws of one
-  step are independent, and recorded ones can be replayed by name. A key depends on
-  (seed, step, global example index) only, not on the batch.
+  Every draw has a name that starts with its part ('feed/noise'). So draws of
+  one step are independent, and recorded ones can be replayed by name. A key
+  depends on (seed, step, global example index) only, not on the batch.
 
   Attributes:
     keys: (b,) typed PRNG keys.
-    progress: share of the run that is over, in [0, 1], for draws that depend on it;
-      None outside of training.
+    progress: share of the run that is over, in [0, 1], for draws that depend on
+      it; None outside of training.
   """
 
   keys: jax.Array

@@ -4,8 +4,8 @@
     dropout: Below1 = 0.0
     std: AtLeast0 | None = None
 
-`build` checks every field of a config against its annotation. An `int` must not be a
-bool, a `float` must fit into float32, and text must not contain NUL. Other
+`build` checks every field of a config against its annotation. An `int` must not
+be a bool, a `float` must fit into float32, and text must not contain NUL. Other
 annotations, and arrays, are not checked.
 """
 
@@ -205,8 +205,8 @@ def _fits(value, kind) -> bool:
     return callable(value)
   if collections.abc.Mapping in (kind, origin):
     return isinstance(value, collections.abc.Mapping) or hasattr(value, 'items')
-  # A class or Protocol wants a part. A plain value is not a part, nor is a template
-  # of a Flax module, whose annotation is `Callable`.
+  # A class or Protocol wants a part. A plain value is not a part, nor is a
+  # template of a Flax module, whose annotation is `Callable`.
   no_part = plain or isinstance(value, functools.partial)
   return not (no_part and isinstance(kind, type)) or _is(value, kind)
 

@@ -1,9 +1,10 @@
 """Checks the types that stored configs name, before anything is imported.
 
-The stored config of a run, or of encoded tokens, names parts by import path, and the
-folder may come from anybody. So a type must be a part of arvision in a package that
-its key allows, or a class of a package that the user trusts. Nothing else is
-imported. Configs from the command line are the user's own and are not checked.
+The stored config of a run, or of encoded tokens, names parts by import path,
+and the folder may come from anybody. So a type must be a part of arvision in a
+package that its key allows, or a class of a package that the user trusts.
+Nothing else is imported. Configs from the command line are the user's own and
+are not checked.
 """
 
 import dataclasses
@@ -54,7 +55,7 @@ _LOST = f'this version of arvision has no such part; {OLDER}'
 
 
 def packages(allow: str | Iterable[str]) -> tuple[str, ...]:
-  """Parses --allow: 'mylab,other' or a list of such texts -> ('mylab', 'other').
+  """Parses --allow: 'mylab,other' or a list of such -> ('mylab', 'other').
 
   Raises:
     ConfigError: not an import path, or one of the standard library.

@@ -80,7 +80,7 @@ def spent(run: Callable[[], Any]) -> Spent:
 def interleaved(
   runs: dict[str, Callable[[], Any]], repeats: int, warm: tuple[str, ...] = ()
 ) -> dict[str, tuple[Spent, list[Spent]]]:
-  """Times several calls in turns, so that noise of the machine affects all alike.
+  """Times several calls in turns, so that noise affects all alike.
 
   Args:
     runs: name -> call.

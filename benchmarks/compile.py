@@ -3,13 +3,14 @@
     python -m benchmarks.compile
     python -m benchmarks.compile --json=out.json
 
-Every row is a separate process, cold with an empty compilation cache and warm with
-the cache of the cold process:
+Every row is a separate process, cold with an empty compilation cache and warm
+with the cache of the cold process:
 
     step      tracing and compiling the train step of a config
     process   the first training of `launch/quickstart.sh`, from the start of the
-              process to its end after one step: imports, data, the first pictures,
-              the step and a checkpoint. The first step itself is earlier.
+              process to its end after one step: imports, data, the first
+              pictures, the step and a checkpoint. The first step itself is
+              earlier.
 
 The cache and the run are in a temporary folder.
 """

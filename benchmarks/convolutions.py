@@ -11,11 +11,11 @@ tokenizers that train on a CPU. Rows:
     input     the gradient of its input
     kernel    the gradient of its kernel
 
-Ours is `kernels.cpu.winograd.convolve`, XLA's `jax.lax.conv_general_dilated`, and
-PyTorch's `conv2d` over channels-last arrays. The three are timed in turns. `xla` and
-`torch` are their best seconds over ours. GFLOP/s are the multiplications of the
-direct convolution over our seconds: Winograd's multiplies 2.25 times less, so they
-may exceed the matmul peak of the same run.
+Ours is `kernels.cpu.winograd.convolve`, XLA's `jax.lax.conv_general_dilated`,
+and PyTorch's `conv2d` over channels-last arrays. The three are timed in turns.
+`xla` and `torch` are their best seconds over ours. GFLOP/s are the
+multiplications of the direct convolution over our seconds: Winograd's
+multiplies 2.25 times less, so they may exceed the matmul peak of the same run.
 """
 
 import functools

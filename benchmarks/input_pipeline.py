@@ -11,9 +11,9 @@ Writes a folder of JPEGs of about 500 x 375 px. Rows:
               shuffling and batches
     tokens    `data.latents.CachedTokens`, 256 codes each, ten views
 
-`share` is images/s over those of `decoder`; the two are timed in turns. `cpu ms` is
-CPU time of this process per image, which other load hardly changes. The files are
-in the page cache: the disk is not measured.
+`share` is images/s over those of `decoder`; the two are timed in turns. `cpu
+ms` is CPU time of this process per image, which other load hardly changes. The
+files are in the page cache: the disk is not measured.
 """
 
 import concurrent.futures

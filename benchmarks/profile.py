@@ -3,8 +3,8 @@
     python -m benchmarks.profile xar.generate --threads=2
     python -m benchmarks.profile var.train --dtype=bfloat16 --batch=2 --top=30
 
-Traces one run of the compiled program after a warm-up. The first rows are kinds of
-work, the others the operations that take longest:
+Traces one run of the compiled program after a warm-up. The first rows are kinds
+of work, the others the operations that take longest:
 
     products    matrix products and convolutions, with the operations fused to them
     copies      copies and transposes of arrays
@@ -14,8 +14,9 @@ work, the others the operations that take longest:
     sums        reductions and scans: softmax, norms
     rest        all else, mostly fused elementwise operations
 
-`seconds` are summed over threads that run operations of their own. Threads that help
-with one operation are not counted, so the sum may be less than cores x wall.
+`seconds` are summed over threads that run operations of their own. Threads that
+help with one operation are not counted, so the sum may be less than cores x
+wall.
 """
 
 import collections

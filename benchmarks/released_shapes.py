@@ -3,9 +3,9 @@
     python -m benchmarks.released_shapes --folder=/tmp/released
     python -m benchmarks.released_shapes --folder=/tmp/released --only=var
 
-Writes random weights with the official keys and shapes, and runs the commands of the
-README on them, one process each. The cost depends on the shapes alone; the pictures
-are noise. The peak is the largest resident memory of a process.
+Writes random weights with the official keys and shapes, and runs the commands
+of the README on them, one process each. The cost depends on the shapes alone;
+the pictures are noise. The peak is the largest resident memory of a process.
 """
 
 import argparse

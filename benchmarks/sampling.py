@@ -4,11 +4,11 @@
     python -m benchmarks.sampling --only=digits --repeats=10
     python -m benchmarks.sampling --json=out.json
 
-Two models with random weights, in the compute dtype of their configs: the digits
-VAR, and VAR-d16 at 256 px with batch 1 and 8. Every row is one compiled program. Its
-time is the best of the repeats; compilation is reported separately. Every row has a
-matmul peak of the same dtype and run: on a shared machine, throughput means little
-without it.
+Two models with random weights, in the compute dtype of their configs: the
+digits VAR, and VAR-d16 at 256 px with batch 1 and 8. Every row is one compiled
+program. Its time is the best of the repeats; compilation is reported
+separately. Every row has a matmul peak of the same dtype and run: on a shared
+machine, throughput means little without it.
 """
 
 import functools

@@ -2,8 +2,8 @@
 
 Sizes come from a config of arvision, so both sides have the same shapes and the
 same number of parameters. The code is idiomatic PyTorch: fused attention
-(`scaled_dot_product_attention`), a cache that is written in place and sliced, and
-Python loops over steps and layers.
+(`scaled_dot_product_attention`), a cache that is written in place and sliced,
+and Python loops over steps and layers.
 """
 
 import math
@@ -531,8 +531,8 @@ class TokenMLP(nn.Module):
 class MAR(nn.Module):
   """MAR: tokens in random order, those of a step sampled by diffusion.
 
-  The encoder only gets known tokens. Diffusion only samples the tokens of the step.
-  The state is float32.
+  The encoder only gets known tokens. Diffusion only samples the tokens of the
+  step. The state is float32.
   """
 
   def __init__(self, config):

@@ -5,8 +5,8 @@
     python -m benchmarks.twins --json=out.json
 
 Needs torch (`pip install -e '.[dev,torch]'`). Sizes are those of the published
-configs, weights are random. The two sides are timed in turns; the ratio is of the
-best times. Rows:
+configs, weights are random. The two sides are timed in turns; the ratio is of
+the best times. Rows:
 
     var.forward        logits of all 680 slots of VAR-d16, teacher forced, with
                        the canvas that its inputs come from
@@ -19,23 +19,24 @@ best times. Rows:
     mar.generate       256 latents of MAR-B in 64 steps of 25 diffusion steps each
     xar.generate       4 cells of xAR-B, 25 denoising steps each, with a cache
 
-Ours is one compiled program per row. PyTorch runs eagerly: it has weights in the
-dtype of the row, trains with float32 weights under autocast, attends with
+Ours is one compiled program per row. PyTorch runs eagerly: it has weights in
+the dtype of the row, trains with float32 weights under autocast, attends with
 `scaled_dot_product_attention` and loops over steps and layers in Python. In
-bfloat16 rows our weights are float32 and cast inside the program, and our logits
-are float32, PyTorch's bfloat16. A CPU without bfloat16 instructions (`avx2`,
-`avx512f`) multiplies float32 faster, in PyTorch by far; ours does so in bfloat16
-rows too, see `kernels.cpu.product`. On a CPU our bfloat16 train steps unroll the
-layers (`config.backbone.unroll`): in a loop, the CPU compiler rounds all saved
-activations again in every iteration.
+bfloat16 rows our weights are float32 and cast inside the program, and our
+logits are float32, PyTorch's bfloat16. A CPU without bfloat16 instructions
+(`avx2`, `avx512f`) multiplies float32 faster, in PyTorch by far; ours does so
+in bfloat16 rows too, see `kernels.cpu.product`. On a CPU our bfloat16 train
+steps unroll the layers (`config.backbone.unroll`): in a loop, the CPU compiler
+rounds all saved activations again in every iteration.
 
-`work` is the work of PyTorch's side in GFLOP. The shares are work / seconds over the
-matmul peak of the same dtype and run. `more` is our work over theirs: on a CPU it is
-smaller in convolutions (`kernels.cpu.winograd`) and with masks that hide keys
-(`kernels.cpu.attention`). `params` is the ratio of the numbers of parameters. `best`
-rows are of the dtype that our side is faster in; their ratio is to PyTorch's faster
-dtype, and `plain` to its float32. `cpu` is the ratio of CPU times: with --threads=1
-it is robust to other load; with more threads it includes PyTorch's busy waiting.
+`work` is the work of PyTorch's side in GFLOP. The shares are work / seconds
+over the matmul peak of the same dtype and run. `more` is our work over theirs:
+on a CPU it is smaller in convolutions (`kernels.cpu.winograd`) and with masks
+that hide keys (`kernels.cpu.attention`). `params` is the ratio of the numbers
+of parameters. `best` rows are of the dtype that our side is faster in; their
+ratio is to PyTorch's faster dtype, and `plain` to its float32. `cpu` is the
+ratio of CPU times: with --threads=1 it is robust to other load; with more
+threads it includes PyTorch's busy waiting.
 """
 
 import dataclasses

@@ -3,9 +3,9 @@
     python launch/ablations.py --study=orders
     python launch/ablations.py --study=entities --seeds=0,1,2
 
-Trains every variant once per seed, over one tokenizer. After an interruption, the
-same command resumes and ends with the same table. Writes docs/ablations/<study>.md
-and its plot; `--docs` names another folder.
+Trains every variant once per seed, over one tokenizer. After an interruption,
+the same command resumes and ends with the same table. Writes
+docs/ablations/<study>.md and its plot; `--docs` names another folder.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class Study:
     tokenizer: config of the common tokenizer.
     variants: name in the table -> config.
     flags: flags of `arvision train` for all variants.
-    scale: config key of the guidance scale, to choose the best of `SCALES`; '': do
-      not choose.
+    scale: config key of the guidance scale, to choose the best of `SCALES`; '':
+      do not choose.
   """
 
   title: str

@@ -2,9 +2,9 @@
 
     python launch/annealing.py
 
-Trains the generators of `launch/families.py` where needed, and samples from each
-with a constant number of denoising steps and with the published schedule of its
-family. Writes docs/annealing.md; `--docs` names another folder.
+Trains the generators of `launch/families.py` where needed, and samples from
+each with a constant number of denoising steps and with the published schedule
+of its family. Writes docs/annealing.md; `--docs` names another folder.
 
 Source: arXiv 2505.20297.
 """

@@ -3,10 +3,10 @@
     python launch/families.py
     python launch/families.py --only=VAR,RAR --output=runs/families
 
-Families share tokenizers. After an interruption, the same command resumes and ends
-with the same table. Writes docs/families.md, with grids and curves in
-docs/images/families; `--docs` names another folder. Keeps the lines of families that
-are not in --output if they were made on the same kind of machine.
+Families share tokenizers. After an interruption, the same command resumes and
+ends with the same table. Writes docs/families.md, with grids and curves in
+docs/images/families; `--docs` names another folder. Keeps the lines of families
+that are not in --output if they were made on the same kind of machine.
 """
 
 import dataclasses
@@ -49,8 +49,8 @@ LEGACY = (
 def found() -> tuple[Family, ...]:
   """The generators of digits of every paper.
 
-  A config module may list variants in `FAMILIES` (name in the table -> variant).
-  Without it the module is one family with the name of its paper.
+  A config module may list variants in `FAMILIES` (name in the table ->
+  variant). Without it the module is one family with the name of its paper.
   """
   names, papers = {}, catalog.papers()
   for entry in catalog.entries():
@@ -79,7 +79,7 @@ FAMILIES = found()
 
 
 def train(runs: Runs, family: Family) -> None:
-  """Trains the tokenizers and the generator of a family; samples and evaluates."""
+  """Trains the tokenizers and generator of a family; samples, evaluates."""
   for before, config in zip((None, *family.tokenizers), family.tokenizers):
     flags = []
     if config.endswith('_warmup'):

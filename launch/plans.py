@@ -4,10 +4,11 @@
     python launch/plans.py --only=VAR-d30 --limit=1
     python launch/plans.py --limit=0
 
-Nothing runs on a TPU, see `arvision plan --help`; a large model takes minutes to
-compile. Plans are cached, so an interrupted command resumes. The table in
-docs/parallelism.md is rewritten after every plan. Lines of plans that are no longer
-cached, because the source has changed, stay. `--limit=0` only rewrites the table.
+Nothing runs on a TPU, see `arvision plan --help`; a large model takes minutes
+to compile. Plans are cached, so an interrupted command resumes. The table in
+docs/parallelism.md is rewritten after every plan. Lines of plans that are no
+longer cached, because the source has changed, stay. `--limit=0` only rewrites
+the table.
 """
 
 import argparse
@@ -67,14 +68,14 @@ class Case:
 
 
 # 8 shards of the parameters in all slices: they stay wide enough to be gathered
-# without padding, and the traffic along `data`, the gradient of a shard, does not
-# grow with the number of chips.
+# without padding, and the traffic along `data`, the gradient of a shard, does
+# not grow with the number of chips.
 BLOCK = ('mesh.fsdp=8',)
-# Two chips share the heads of an image: 768 images are no multiple of 512, and some
-# models have few tokens per chip for the weights that it reads.
+# Two chips share the heads of an image: 768 images are no multiple of 512, and
+# some models have few tokens per chip for the weights that it reads.
 PAIRS = (*BLOCK, 'mesh.tensor=2')
-# LlamaGen-3B has 256 images for 256 and 512 chips. Eight chips share the heads, and
-# each gathers and reads an eighth of the weights.
+# LlamaGen-3B has 256 images for 256 and 512 chips. Eight chips share the heads,
+# and each gathers and reads an eighth of the weights.
 EIGHTS = (*BLOCK, 'mesh.tensor=8')
 MODELS = {
   'VAR-d30': ('configs/var/imagenet256.py:d30', False),

@@ -105,7 +105,7 @@ class Runs:
 def parser(
   doc: str | None, output: str, docs: str = 'docs'
 ) -> argparse.ArgumentParser:
-  """The flags --output, the folder of the runs, and --docs, that of the page."""
+  """The flags --output (folder of runs) and --docs (folder of pages)."""
   flags = argparse.ArgumentParser(
     description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -31,7 +31,8 @@ class ArrayRecordImages(Source):
 
   Attributes:
     path: the folder.
-    split: 'train' or 'held_out'; the latter is the held-out split of the former.
+    split: 'train' or 'held_out'; the latter is the held-out split of the
+      former.
     max_pixels: a picture with more is broken; it is not decoded.
   """
 

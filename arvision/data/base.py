@@ -1,4 +1,4 @@
-"""The interfaces of data: `Source` of examples, `Data` as loop and evals see it."""
+"""The interfaces of data: `Source` and `Data`."""
 
 import abc
 import hashlib
@@ -19,7 +19,7 @@ class BrokenImage(DataError):
 
 
 class Source(abc.ABC):
-  """Random access to pictures as they are stored, without resizing or shuffling.
+  """Random access to stored pictures, without resizing or shuffling.
 
   It must be picklable: worker processes of Grain get a copy.
   """
@@ -68,7 +68,7 @@ class Source(abc.ABC):
     return self[i]['caption']
 
   def digest(self) -> str:
-    """Hash of all pictures, names and labels in hex, the same on every machine."""
+    """Hash of all pictures, names and labels, the same on every machine."""
     return hex_digest(self.facts())
 
   def facts(self) -> Iterator[str | bytes]:
@@ -126,8 +126,8 @@ class Data(Protocol):
   `text_valid` and `weight` too, see `text.Text.batch`. Passes (`held_out`,
   `train_pass`) add `weight` (b,) float32, 0 for padding of the last batch.
 
-  Batch sizes are global. Process p of P gets examples [p b / P, (p + 1) b / P) of
-  every global batch, so global batches do not depend on P.
+  Batch sizes are global. Process p of P gets examples [p b / P, (p + 1) b / P)
+  of every global batch, so global batches do not depend on P.
   """
 
   @property
@@ -155,7 +155,7 @@ class Data(Protocol):
 
   @property
   def digest(self) -> str:
-    """Hash of all examples and their split in hex, the same on every machine."""
+    """Hash of all examples and their split, the same on every machine."""
 
   @property
   def broken(self) -> Any:

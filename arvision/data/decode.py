@@ -27,7 +27,8 @@ MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
 Pixels = Annotated[int, Range(1, MOST_PIXELS)]
 # Bytes of a file besides its pixels: metadata, thumbnails, more pictures.
 _MORE_BYTES = 2**26
-# Scans of a progressive JPEG; each costs as much as a picture, and 10 are usual.
+# Scans of a progressive JPEG; each costs as much as a picture, and 10 are
+# usual.
 _SCANS = 16
 # PPM with a short header and binary pixels; Pillow reads others byte by byte.
 _PPM = re.compile(rb'P(4\s+\d+|[56]\s+\d+\s+\d+)\s+\d+\s')
@@ -61,8 +62,8 @@ def decode(
   """Decodes the first picture of a file in one of FORMATS.
 
   Gray pictures stay gray, 16-bit gray keeps its upper byte (see `_grey`), other
-  modes become RGB. Transparent pictures are composited over `background`. The EXIF
-  orientation is applied.
+  modes become RGB. Transparent pictures are composited over `background`. The
+  EXIF orientation is applied.
 
   Args:
     file: path of a regular file, or the encoded bytes.
@@ -197,8 +198,8 @@ def _array(image, background):
 def _grey(image, background):
   """Converts gray of more than 8 bits to its upper 8 bits.
 
-  32-bit and signed integers have no standard white. They are taken as 8-bit values
-  if none exceeds 255, and as 16-bit values if none exceeds 65535.
+  32-bit and signed integers have no standard white. They are taken as 8-bit
+  values if none exceeds 255, and as 16-bit values if none exceeds 65535.
   """
   values = np.asarray(image)
   (bits, inverted), high = image.info['scale'], values.max()

@@ -23,18 +23,18 @@ _MISSING = '\U0010fffe'
 class Emoji(Checked, Source):
   """All single-character emoji of a font.
 
-  The caption is the Unicode name in lower case. Characters without a name in this
-  Python's Unicode tables are left out, so their number depends on both. Flags,
-  keycaps and skin tones have several characters and are left out too.
+  The caption is the Unicode name in lower case. Characters without a name in
+  this Python's Unicode tables are left out, so their number depends on both.
+  Flags, keycaps and skin tones have several characters and are left out too.
 
   Attributes:
     font: path of the font, for example NotoColorEmoji.ttf.
     size: side of the square images in pixels.
     background: RGB behind the glyph, 0 to 255.
-    classes_by: 'group' (faces, animals, food, ...) or 'block' (of Unicode). Only
-      classes with an image exist, sorted by name.
-    bitmap_size: size at which the font is opened. A bitmap font has only one (109
-      for Noto); images are scaled from it.
+    classes_by: 'group' (faces, animals, food, ...) or 'block' (of Unicode).
+      Only classes with an image exist, sorted by name.
+    bitmap_size: size at which the font is opened. A bitmap font has only one
+      (109 for Noto); images are scaled from it.
   """
 
   font: str

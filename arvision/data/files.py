@@ -11,7 +11,8 @@ from typing import BinaryIO
 def shown(name: str | os.PathLike) -> str:
   """A file name as one printable line, for logs, hashes and JSON.
 
-  Bytes that are not UTF-8 and control characters are escaped (`\\udcff`, `\\n`).
+  Bytes that are not UTF-8 and control characters are escaped (`\\udcff`,
+  `\\n`).
   """
   text = os.fspath(name)
   if text.isprintable():
@@ -43,7 +44,8 @@ def read(path: str | os.PathLike, limit: int) -> bytes:
   """The bytes of a regular file.
 
   Raises:
-    OSError: it cannot be read, is not a regular file, or is larger than `limit`.
+    OSError: it cannot be read, is not a regular file, or is larger than
+      `limit`.
   """
   with open_regular(path) as file:
     size = os.fstat(file.fileno()).st_size

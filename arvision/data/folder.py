@@ -26,17 +26,17 @@ class Folder(Source):
   """A folder with one sub-folder per class, or a flat folder of images.
 
   Classes are the sorted names of the sub-folders, which may be nested. A flat
-  folder is one class, named after it. Names that start with a dot are skipped. The
-  caption of an image is in a text file with the same stem; without one it is the
-  name of the class. Bytes of names that are not UTF-8 are escaped.
+  folder is one class, named after it. Names that start with a dot are skipped.
+  The caption of an image is in a text file with the same stem; without one it
+  is the name of the class. Bytes of names that are not UTF-8 are escaped.
 
-  Links are followed, but every image counts once: links to images that are listed
-  already are skipped and logged.
+  Links are followed, but every image counts once: links to images that are
+  listed already are skipped and logged.
 
   Attributes:
     path: the folder.
-    held_out_path: a second folder with the same classes (ImageNet's `val`), or ''
-      if the pipeline shall hold out some of `path`.
+    held_out_path: a second folder with the same classes (ImageNet's `val`), or
+      '' if the pipeline shall hold out some of `path`.
     extensions: suffixes of image files, lower case, with the dot.
     background: RGB behind transparent pictures, 0 to 255.
     only: classes to keep; () keeps all.

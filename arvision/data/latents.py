@@ -41,8 +41,8 @@ def write_tokens(
     split -> number of examples.
 
   Raises:
-    DataError: `path` is not empty, tokens with different shapes or not finite, a
-      label without a class, or no training examples.
+    DataError: `path` is not empty, tokens with different shapes or not finite,
+      a label without a class, or no training examples.
   """
   for key in ('classes', 'shape'):
     if key not in spec:
@@ -199,7 +199,7 @@ class CachedTokens(stream.Batches):
 
   @functools.cached_property
   def digest(self) -> str:
-    """Hash of all examples and their split in hex, the same on every machine."""
+    """Hash of all examples and their split, the same on every machine."""
     files = sorted(pathlib.Path(self.path).glob('*.array_record'))
     return hex_digest(facts_of_files({path.name: path for path in files}))
 

@@ -24,8 +24,8 @@ class Images(stream.Batches):
     size: (H, W) of the images.
     channels: 1 or 3; pictures are converted.
     batch_size: global batch size of training.
-    resize, filter, crop, flip: see `preparation.Preparation`. Held-out images are
-      resized in the same way, center-cropped and never flipped.
+    resize, filter, crop, flip: see `preparation.Preparation`. Held-out images
+      are resized in the same way, center-cropped and never flipped.
     held_out_share: share of examples to hold out if the source has no held-out
       split; 0 for none. See `split.hold_out`.
     conditional: False puts all examples into one class.
@@ -122,7 +122,7 @@ class Images(stream.Batches):
 
   @functools.cached_property
   def digest(self) -> str:
-    """Hash of all examples and their split in hex, the same on every machine."""
+    """Hash of all examples and their split, the same on every machine."""
     own = self.source.held_out
     held_out = self.held_out_share if own is None else own.digest()
     return hex_digest([self.source.digest(), str(held_out)])
@@ -184,8 +184,8 @@ class Images(stream.Batches):
     Args:
       batch_size: global; the last batch is padded with weight 0.
       process_index, process_count: this process among all.
-      views: '' yields `image` (b, H, W, C), center-cropped; 'center', 'flip' and
-        'ten_crop' yield (b, views, H, W, C) with 1, 2 and 10 views.
+      views: '' yields `image` (b, H, W, C), center-cropped; 'center', 'flip'
+        and 'ten_crop' yield (b, views, H, W, C) with 1, 2 and 10 views.
     """
     split = self._splits[0]
     if self._preparation.scales_at_random:

@@ -4,8 +4,8 @@
     <folder>/train-00000-of-00004.array_record
     <folder>/held_out-00000-of-00001.array_record
 
-A record is a msgpack map (Flax's, which supports numpy arrays). Reading it cannot
-run code.
+A record is a msgpack map (Flax's, which supports numpy arrays). Reading it
+cannot run code.
 """
 
 import contextlib
@@ -23,8 +23,9 @@ from arvision.data import partial
 from arvision.errors import DataError
 
 SPEC = 'spec.json'
-# One record per group, so that a random read costs one record. Uncompressed: PNG,
-# JPEG and codes do not get smaller, and decompression costs more than reading.
+# One record per group, so that a random read costs one record. Uncompressed:
+# PNG, JPEG and codes do not get smaller, and decompression costs more than
+# reading.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
 
 

@@ -156,7 +156,7 @@ class Split:
     raise DataError(f'none of {len(self)} pictures can be decoded')
 
   def _others_broken(self):
-    """Indices and error messages of broken pictures that are not counted yet."""
+    """(index, error message) of broken pictures that are not counted yet."""
     start = time.monotonic()
     for i in map(int, self.numbers):
       if time.monotonic() - start > _SECONDS:
@@ -198,9 +198,9 @@ def spaced(total: int, count: int) -> range:
 def hold_out(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
   """Splits a source into training and held-out examples.
 
-  An example is held out if the hash of its name is below the share. So it stays in
-  its split when others are added, removed or reordered, and a larger share holds
-  out a superset. The actual shares, overall and per class, vary.
+  An example is held out if the hash of its name is below the share. So it stays
+  in its split when others are added, removed or reordered, and a larger share
+  holds out a superset. The actual shares, overall and per class, vary.
 
   Args:
     source: the source.

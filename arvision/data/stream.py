@@ -1,11 +1,12 @@
 """The order of examples, and iterators over batches with exact resume.
 
-Batch k of a stream is a function of (seed, k) alone. So the state of an iterator is
-k, independent of threads, workers and processes, and the points at which the batch
-size changed.
+Batch k of a stream is a function of (seed, k) alone. So the state of an
+iterator is k, independent of threads, workers and processes, and the points at
+which the batch size changed.
 
-Grain's `shuffle` and `repeat` work per example and cost about 30 us each, more than
-the preparation of a digit. Here Grain maps, slices and prefetches whole batches.
+Grain's `shuffle` and `repeat` work per example and cost about 30 us each, more
+than the preparation of a digit. Here Grain maps, slices and prefetches whole
+batches.
 """
 
 import abc
@@ -63,8 +64,8 @@ class Reading(Checked):
   """How batches are prefetched.
 
   Attributes:
-    threads: batches prepared concurrently in a process; 0 for no prefetching. Up
-      to 2 x threads batches are in memory.
+    threads: batches prepared concurrently in a process; 0 for no prefetching.
+      Up to 2 x threads batches are in memory.
     workers: processes that prepare batches, each with `threads` threads; 0 for
       this process.
   """
@@ -123,11 +124,11 @@ def changes(
 
 
 class TrainIterator(grain.DatasetIterator):
-  """Batches of a stream, with the state interface of Grain's checkpoint handlers.
+  """Batches of a stream, with the state interface of Grain's checkpoints.
 
   The state is {'next_batch': k, 'changes': ..., **facts}, see `changes`. From a
-  state of another batch size it continues at the next example: none is skipped and
-  none repeats.
+  state of another batch size it continues at the next example: none is skipped
+  and none repeats.
   """
 
   def __init__(
@@ -254,8 +255,8 @@ def one_pass(
   Args:
     examples: number of examples.
     batch_size: global; every process gets the same number of batches.
-    assemble: (ranks (b,), weight (b,) float32) -> batch. Padding repeats the last
-      example with weight 0.
+    assemble: (ranks (b,), weight (b,) float32) -> batch. Padding repeats the
+      last example with weight 0.
     reading: threads and workers.
     process_index, process_count: this process among all.
 

@@ -44,8 +44,8 @@ class Text(Checked, abc.ABC):
   def check(self, train: Iterable[str], held_out: Iterable[str]) -> str:
     """Checks before the first batch that captions have features.
 
-    All processes get the same answer. Later checks cannot: a process only sees its
-    own part of a batch.
+    All processes get the same answer. Later checks cannot: a process only sees
+    its own part of a batch.
 
     Args:
       train, held_out: some captions of the two splits.
@@ -75,7 +75,8 @@ class Text(Checked, abc.ABC):
 
     Returns:
       the batch with `text` (b, length, channels) float32, `text_valid`
-      (b, length) bool, and `weight` (b,) float32, 0 for captions without features.
+      (b, length) bool, and `weight` (b,) float32, 0 for captions without
+      features.
 
     Raises:
       DataError: features that cannot be read.
@@ -130,9 +131,9 @@ class Stored(Text):
   LlamaGen uses flan-t5-xl: at most 120 tokens of width 2048.
 
   Attributes:
-    path: folder of .npy files with (n, channels) or (1, n, channels) of any float
-      dtype, without padding, named by `file_name`. Examples without a file have
-      weight 0.
+    path: folder of .npy files with (n, channels) or (1, n, channels) of any
+      float dtype, without padding, named by `file_name`. Examples without a
+      file have weight 0.
     length, channels: see `Text`.
   """
 

@@ -25,14 +25,14 @@ _FEATURES = 'tensorflow_datasets.core.features.'
 class Tfds(Source):
   """A TFDS builder with an image feature.
 
-  The data must be prepared as ArrayRecord (`file_format='array_record'`), because
-  TFRecord needs TensorFlow.
+  The data must be prepared as ArrayRecord (`file_format='array_record'`),
+  because TFRecord needs TensorFlow.
 
   Attributes:
     builder: name of the builder, for example 'imagenet2012:5.1.0'.
     split: a TFDS split; slices such as 'train[:90%]' work.
-    held_out_split: TFDS split of held-out examples; '' if the pipeline shall hold
-      out some of `split`.
+    held_out_split: TFDS split of held-out examples; '' if the pipeline shall
+      hold out some of `split`.
     data_dir: folder of the prepared data; '': TFDS's default.
     download: prepare missing data, which needs a network.
     image, label, caption: names of the features, '' for none. Without a label

@@ -1,4 +1,4 @@
-"""Checks TIFF files for tags that would take a reader too much time or memory."""
+"""Checks TIFF files for tags that take too much time or memory."""
 
 import struct
 
@@ -20,8 +20,8 @@ def check_tags(data: bytes, max_pixels: int) -> None:
     max_pixels: largest number of pixels of a tile.
 
   Raises:
-    ValueError: tags larger than the file, too many values in a tag, or tiles with
-      too many pixels.
+    ValueError: tags larger than the file, too many values in a tag, or tiles
+      with too many pixels.
     struct.error: the directory is truncated.
   """
   if not data.startswith(_PREFIXES):

@@ -89,7 +89,8 @@ def rescale(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
 def crop(image: np.ndarray, size: Size, y: float, x: float) -> np.ndarray:
   """A crop of `size` at a relative position (y, x) in [0, 1).
 
-  Uniform y and x make every position equally likely. For the center see `center`.
+  Uniform y and x make every position equally likely. For the center see
+  `center`.
   """
   top = int(y * (image.shape[0] - size[0] + 1))
   left = int(x * (image.shape[1] - size[1] + 1))
@@ -139,8 +140,8 @@ def adm_random_crop(
 ) -> np.ndarray:
   """A random crop of a randomly scaled image.
 
-  The image is scaled so that the short side of the crop is a random share, from 0.8
-  to 1, of that of the image, in steps of a pixel.
+  The image is scaled so that the short side of the crop is a random share, from
+  0.8 to 1, of that of the image, in steps of a pixel.
 
   Args:
     image: (h, w, C) uint8.

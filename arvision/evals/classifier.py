@@ -1,8 +1,8 @@
 """A small classifier that provides the features of the Fréchet distance.
 
-It is trained once on the training split of the generator's data, and cached. Its
-held-out accuracy is reported with every figure: features of a poor classifier
-give poor figures.
+It is trained once on the training split of the generator's data, and cached.
+Its held-out accuracy is reported with every figure: features of a poor
+classifier give poor figures.
 """
 
 import dataclasses
@@ -31,7 +31,8 @@ class Network(nn.Module):
   Attributes:
     classes: number of outputs.
     width: channels of the stem; every convolution doubles them, up to 128.
-    features: width of the last hidden layer, whose activations are the features.
+    features: width of the last hidden layer, whose activations are the
+      features.
     max_side: larger images are resized to this many pixels first.
   """
 
@@ -42,7 +43,7 @@ class Network(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array, train: bool = False):
-    """(b, H, W, C) in [-1, 1] -> features (b, features), logits (b, classes)."""
+    """(b, H, W, C) in [-1, 1] -> (b, features) and logits (b, classes)."""
     norm = functools.partial(
       nn.BatchNorm, use_running_average=not train, momentum=0.9
     )
@@ -152,7 +153,8 @@ class Recipe:
     images = min(self.images, self.max_epochs * data.examples)
     steps = max(1, images // batch_size)
     network = self.network(data.num_classes)
-    # The default generator takes XLA as long to compile for a CPU as the network.
+    # The default generator takes XLA as long to compile for a CPU as the
+    # network.
     key = jax.random.key(self.seed, impl='rbg')
     state = _start(self, network, steps, data.shape, key)
     batches = iter(data.train(batch_size, seed=self.seed))

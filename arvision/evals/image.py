@@ -21,7 +21,7 @@ def squared_error(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def psnr(error: Array) -> jax.Array:
-  """Peak signal-to-noise ratio in dB, at most 100, of squared errors on [0, 1]."""
+  """Peak signal-to-noise ratio in dB, at most 100; errors are on [0, 1]."""
   return -10 * jnp.log10(jnp.maximum(error, _SMALLEST_ERROR))
 
 
@@ -34,8 +34,8 @@ def window_size(shape: tuple[int, ...]) -> int:
 def ssim(a: jax.Array, b: jax.Array, window: int = 11) -> jax.Array:
   """Structural similarity, (b,) float32, 1 for equal images.
 
-  With a Gaussian window (σ = 1.5 px), without padding, averaged over positions and
-  channels.
+  With a Gaussian window (σ = 1.5 px), without padding, averaged over positions
+  and channels.
 
   Source: Wang et al., "Image quality assessment: from error visibility to
     structural similarity", 2004, equation 13, K1 = 0.01, K2 = 0.03, L = 1.

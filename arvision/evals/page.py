@@ -1,4 +1,4 @@
-"""Builds a report as one self-contained HTML file, without scripts and links."""
+"""Builds a report as a self-contained HTML file, without scripts."""
 
 import base64
 import html

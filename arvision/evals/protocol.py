@@ -35,11 +35,11 @@ class Run:
     decode: tokens -> images.
     sample_fn: images per call, or None -> a `generation.SampleFn`; None for a
       run that cannot sample.
-    encode_sampled: images -> codes of the kind that `sample_fn` returns; None for
-      continuous tokens.
+    encode_sampled: images -> codes of the kind that `sample_fn` returns; None
+      for continuous tokens.
     classes: number of classes of the condition; 0 for an unconditional model.
-    classifier: recipe -> a trained classifier of the data; None for data with one
-      class.
+    classifier: recipe -> a trained classifier of the data; None for data with
+      one class.
     say: called with lines about the progress.
   """
 
@@ -127,8 +127,8 @@ def dataset_name(source: Mapping | str) -> str:
   """A short name of a data source, not unique.
 
   Args:
-    source: the block `config.data.source`, or its type as text. A source of files
-      is named after the last part of its path, others after their class.
+    source: the block `config.data.source`, or its type as text. A source of
+      files is named after the last part of its path, others after their class.
 
   Returns:
     lower-case letters of any script, digits and '-'.
@@ -158,8 +158,8 @@ def headline(metrics: Mapping[str, float]) -> dict[str, Any]:
   """Metrics without their protocols, for tables and summaries.
 
   Args:
-    metrics: `<figure>/<protocol>` -> value, or `<figure>/<protocol>/<scale>` for
-      figures of every scale of a tokenizer.
+    metrics: `<figure>/<protocol>` -> value, or `<figure>/<protocol>/<scale>`
+      for figures of every scale of a tokenizer.
 
   Returns:
     figure -> value, or figure -> {scale: value}. If a figure has several

@@ -40,7 +40,8 @@ class Reconstruction:
         scale, and in `all` scales.
       `codebook_reach/.../<scale>`: largest usage possible with that many
         held-out tokens.
-      `codebook_perplexity/.../<scale>`: exp of the entropy of the codes: 1 for a
+      `codebook_perplexity/.../<scale>`: exp of the entropy of the codes: 1 for
+      a
         collapsed scale, the vocabulary size for uniform codes.
       Codebook figures are for tokenizers with codes only.
 

@@ -98,7 +98,7 @@ def step_slots(values: Array, step: Step, **fields) -> Slots:
 
 
 def all_targets(values: Array, **fields) -> Targets:
-  """Targets (b, t, ...) with weight 1; `fields` are further ones of `Targets`."""
+  """Targets (b, t, ...) with weight 1 and further fields of `Targets`."""
   return Targets(values, jnp.ones((1, values.shape[1]), jnp.float32), **fields)
 
 

@@ -81,18 +81,18 @@ class RandomMask(Masked):
 class Dropped(Checked, Masked):
   """Masks most tokens, which do not enter the encoder (MAR).
 
-  The masked share has a normal distribution truncated to [lowest, 1], one sample
-  per `group` of examples. The masked tokens are random in every example. The loss
-  is over masked tokens.
+  The masked share has a normal distribution truncated to [lowest, 1], one
+  sample per `group` of examples. The masked tokens are random in every example.
+  The loss is over masked tokens.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
   Attributes:
-    lowest: smallest masked share. It bounds the number of unmasked slots, so that
-      shapes are static.
+    lowest: smallest masked share. It bounds the number of unmasked slots, so
+      that shapes are static.
     mean, std: of the normal distribution.
-    group: consecutive examples with the same share; the official value is 64, the
-      batch of one GPU.
+    group: consecutive examples with the same share; the official value is 64,
+      the batch of one GPU.
   """
 
   lowest: Below1 = 0.7

@@ -1,4 +1,4 @@
-"""Next-scale prediction: the input of a scale is the previous one, resampled."""
+"""Next-scale prediction from the previous scale, resampled."""
 
 import dataclasses
 
@@ -65,10 +65,10 @@ class Resample(TokenState):
 
 @dataclasses.dataclass(frozen=True)
 class UpAndDown(Resample):
-  """The previous scale, upsampled to the largest grid, then downsampled (FlowAR).
+  """The previous scale, up to the largest grid, then downsampled (FlowAR).
 
-  The loss of an image is the sum over its tokens, divided by the number of tokens
-  of the last scale. This is FlowAR's weighting of scales by area.
+  The loss of an image is the sum over its tokens, divided by the number of
+  tokens of the last scale. This is FlowAR's weighting of scales by area.
 
   Source: arXiv 2412.15205; OliverRensu/FlowAR.
 
@@ -167,7 +167,7 @@ class RandomScales(Resample):
     return chosen
 
   def _chosen_slots(self, chosen, layout):
-    """(budget,) slots of the chosen scales in order, and which are no padding."""
+    """(budget,) slots of the chosen scales in order, and which are real."""
     area = np.array([h * w for h, w in layout.grids])
     start = np.cumsum(area) - area
     ends = jnp.cumsum(area * chosen)

@@ -32,9 +32,9 @@ class Permuted(Shift):
   """Next-token prediction in a random order per example (RAR).
 
   Token i of the layout is the i-th token of the example's order.
-  `Slots.position` and `Slots.target_position` state the positions on the grid. The
-  probability of a random order falls from 1 to 0 during training; otherwise, and
-  outside of training, the order is raster.
+  `Slots.position` and `Slots.target_position` state the positions on the grid.
+  The probability of a random order falls from 1 to 0 during training;
+  otherwise, and outside of training, the order is raster.
 
   Source: arXiv 2411.00776.
 

@@ -1,6 +1,7 @@
 """Reads .safetensors files, tensor by tensor.
 
-Source: the format of huggingface/safetensors, README.md: the length of the header
+Source: the format of huggingface/safetensors, README.md: the length of the
+  header
 in eight bytes, a JSON header, and the bytes of the tensors without gaps.
 """
 
@@ -20,7 +21,8 @@ from arvision.importers.tensors import (
   Unreadable,
 )
 
-# Longest header: some 25,000 tensors. Parsed JSON takes up to 25 times its length.
+# Longest header: some 25,000 tensors. Parsed JSON takes up to 25 times its
+# length.
 _LONGEST = 2 * 2**20
 _DTYPES = {
   'F64': np.float64,

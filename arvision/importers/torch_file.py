@@ -1,4 +1,4 @@
-"""Reads and writes files of `torch.save`, without torch and without running code.
+"""Reads and writes files of `torch.save` without torch or running code.
 
 Such a file is a pickle beside the bytes of its tensors. `read` returns lazy
 tensors, whose bytes are read on use. It never calls a function that the pickle

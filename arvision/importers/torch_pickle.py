@@ -2,9 +2,9 @@
 
 A pickle is a program: it names functions and calls them. Here a name is only a
 token. `REDUCE` looks it up in a table of builders, which make plain containers
-and lazy tensors, and refuses any other name. A pickle can only fill dicts, lists
-and sets that were made here. Every object is charged to a budget before it is
-made, so that a small file cannot take much memory or time.
+and lazy tensors, and refuses any other name. A pickle can only fill dicts,
+lists and sets that were made here. Every object is charged to a budget before
+it is made, so that a small file cannot take much memory or time.
 
 Source: the opcodes of CPython, Lib/pickletools.py: those of protocol 2 that
 torch.load(weights_only=True) reads, and their equivalents in protocols 3 to 5.

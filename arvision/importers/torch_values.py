@@ -163,7 +163,7 @@ def plain_key(key: Any, spend: Callable[[int], None]) -> Any:
 
 
 def measure(value: Any) -> None:
-  """Raises ValueError if a value is nested deeper than `DEPTH`; cycles are not."""
+  """Raises ValueError for nesting deeper than `DEPTH`; cycles do not count."""
   seen: set[int] = set()
   level = [value]
   for _ in range(DEPTH):

@@ -1,7 +1,7 @@
 """Reads the entries of torch's zip files and checks their CRCs.
 
-The file is not trusted: entries must not overlap, lie outside of the file, share
-a name or decompress to much more than the file.
+The file is not trusted: entries must not overlap, lie outside of the file,
+share a name or decompress to much more than the file.
 """
 
 import os
@@ -63,7 +63,7 @@ class Archive:
       raise ValueError('an entry ends after the entries')
 
   def _list(self, whole) -> tuple[int, int, int]:
-    """The central directory: its offset, its bytes and its number of entries."""
+    """Offset, size and number of entries of the central directory."""
     tail_start = max(0, self._size - _END.size - 2**16)
     tail = whole.read(tail_start, self._size)
     at = tail.rfind(b'PK\5\6')

@@ -159,8 +159,8 @@ def _is_alone():
 class _Blocks(splash_attention.splash_attention_mask.Mask):
   """A pattern, padded to `length`, for splash attention.
 
-  Padding is attended to by nobody. It attends to what the last real slot attends
-  to, so that every query has a key.
+  Padding is attended to by nobody. It attends to what the last real slot
+  attends to, so that every query has a key.
   """
 
   def __init__(self, pattern: Pattern, length: int):
@@ -223,8 +223,8 @@ def block_size(
 ) -> tuple[int, int]:
   """Chooses the block size of splash attention.
 
-  The cost grows with the square of the padded length, plus an overhead for small
-  blocks. The overhead is a rule of thumb, not a measurement.
+  The cost grows with the square of the padded length, plus an overhead for
+  small blocks. The overhead is a rule of thumb, not a measurement.
 
   Args:
     length: number of queries.

@@ -86,10 +86,11 @@ class Layout:
 
   Attributes:
     prefix: number of leading slots that the condition fills; they count in n.
-    entity: (n,) int32 AR step of a slot. Prefix slots may have negative entities;
-      they enter with step 0.
-    stream: (n,) int32, 0 clean, 1 noisy. If there is a noisy stream, it has a copy
-      of every clean slot, in the same order, and tokens are read from the copies.
+    entity: (n,) int32 AR step of a slot. Prefix slots may have negative
+      entities; they enter with step 0.
+    stream: (n,) int32, 0 clean, 1 noisy. If there is a noisy stream, it has a
+      copy of every clean slot, in the same order, and tokens are read from the
+      copies.
     token: (n,) int32 raster index of the token that a slot carries, -1 none.
     coords: (n, axes) float32; NaN = no position.
     readout: (t, r) int32 slot that predicts a token, per branch; -1 absent.
@@ -98,10 +99,10 @@ class Layout:
       Negative entities always stay visible.
     longest: most entities of a scanned run. Shorter runs attend to fewer empty
       slots of the cache, but compile more programs.
-    pad_to: pads every step after the first to this many slots and tokens, so that
-      entities of different sizes share a scanned run. Tokens are padded with -1,
-      slots with neighbouring slots: later ones are neither visible nor read,
-      earlier ones are recomputed.
+    pad_to: pads every step after the first to this many slots and tokens, so
+      that entities of different sizes share a scanned run. Tokens are padded
+      with -1, slots with neighbouring slots: later ones are neither visible nor
+      read, earlier ones are recomputed.
   """
 
   prefix: Natural

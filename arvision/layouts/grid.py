@@ -1,9 +1,9 @@
 """Layouts of one token grid: next token, diagonals, cells, subsamples.
 
-In `raster`, `permuted` and `diagonals` a slot carries a past token and predicts a
-later one: n is the prefix plus all tokens but the last. In `cells`, `subsample`
-and `whole` every token has a slot of its own, which carries it in a noisy or
-masked form.
+In `raster`, `permuted` and `diagonals` a slot carries a past token and predicts
+a later one: n is the prefix plus all tokens but the last. In `cells`,
+`subsample` and `whole` every token has a slot of its own, which carries it in a
+noisy or masked form.
 """
 
 import functools

@@ -35,8 +35,8 @@ def attend(q: SlotInfo, k: SlotInfo, window: int | None = None) -> Any:
 
   Args:
     q, k: slots, (..., n, 1) and (..., 1, m).
-    window: number of past entities that stay visible (0 none, None all). Negative
-      entities (a caption) always stay visible.
+    window: number of past entities that stay visible (0 none, None all).
+      Negative entities (a caption) always stay visible.
 
   Returns:
     (..., n, m) bool.
@@ -125,8 +125,8 @@ class Pattern:
   def ends(self) -> np.ndarray | None:
     """(n,) int32: query i attends to exactly the keys before ends[i].
 
-    None if the mask has another form. Most layouts have this one: slots in order
-    of entities, one stream, no window.
+    None if the mask has another form. Most layouts have this one: slots in
+    order of entities, one stream, no window.
     """
     ordered = bool((np.diff(self.entity) >= 0).all())
     if not ordered or self.stream.any() or self.window is not None:
@@ -238,7 +238,8 @@ def step(
   Args:
     layout: static.
     index: (e,) slots of the step.
-    extent: static; keys are the rows [0, extent) of the cache, see `Layout.row`.
+    extent: static; keys are the rows [0, extent) of the cache, see
+      `Layout.row`.
     xp: numpy, or jax.numpy if `index` is traced.
     valid: True or (b, extent) bool, False = padding.
 

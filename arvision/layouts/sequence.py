@@ -11,8 +11,9 @@ from arvision.layouts.base import Layout
 def two_stream(layout: Layout, noisy_first: bool = False) -> Layout:
   """A clean and a noisy copy of every slot (ACDiT, BD3LM).
 
-  Noisy slots attend to the clean slots of past entities and to their own entity.
-  Clean slots attend to clean slots only. Noisy slots predict the tokens.
+  Noisy slots attend to the clean slots of past entities and to their own
+  entity. Clean slots attend to clean slots only. Noisy slots predict the
+  tokens.
 
   Args:
     layout: a layout without prefix slots, with one slot per token.

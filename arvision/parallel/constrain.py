@@ -37,10 +37,10 @@ def constrain(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
 
 
 def gather_rows(x: jax.Array, rows: jax.Array | np.ndarray) -> jax.Array:
-  """Gathers x[:, rows]: (b, s, ...) -> (b, n, ...), for example levels to slots.
+  """Gathers x[:, rows]: (b, s, ...) -> (b, n, ...), such as levels to slots.
 
-  The result is not sharded along n. With a padded sharding the gradient of x was
-  wrong by 8 % (jax 0.10.2, eight CPU devices, FlowAR's 30 slots over 4).
+  The result is not sharded along n. With a padded sharding the gradient of x
+  was wrong by 8 % (jax 0.10.2, eight CPU devices, FlowAR's 30 slots over 4).
 
   Args:
     x: (b, s, ...).

@@ -57,8 +57,8 @@ def make_mesh(
 ) -> Mesh:
   """A mesh with all of `AXES`, all of them `AxisType.Auto`.
 
-  Neighbours along the last axes are neighbours on the hardware. The axis `slice`
-  runs over TPU slices, which communicate over the data-center network.
+  Neighbours along the last axes are neighbours on the hardware. The axis
+  `slice` runs over TPU slices, which communicate over the data-center network.
 
   Args:
     sizes: see `mesh_shape`.

@@ -51,7 +51,7 @@ class Flops:
 
 
 def count(jaxpr: Any) -> Flops:
-  """The FLOPs of a closed jaxpr, `jax.make_jaxpr(f)(...)`, without dead code."""
+  """The FLOPs of a jaxpr, `jax.make_jaxpr(f)(...)`, without dead code."""
   outputs = [True] * len(jaxpr.jaxpr.outvars)
   used, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, outputs)
   layers: dict[str, Count] = {}

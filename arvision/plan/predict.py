@@ -3,8 +3,8 @@
     step = max(FLOPs / (0.75 peak), bytes / HBM bandwidth)
            + 0.5 collective bytes / interconnect
 
-for one device. It assumes that large matrix products reach three quarters of the
-peak, that memory traffic overlaps with compute, and that half of the
+for one device. It assumes that large matrix products reach three quarters of
+the peak, that memory traffic overlaps with compute, and that half of the
 communication does. None of these was measured on a TPU.
 """
 

@@ -1,8 +1,8 @@
 """Traces and compiles the programs of a config from shapes alone.
 
-The train step is that of `arvision train`. Sampling draws tokens and decodes them
-in one program, like the pictures of a training run; `arvision sample` runs the two
-one after the other. No parameter and no batch is allocated.
+The train step is that of `arvision train`. Sampling draws tokens and decodes
+them in one program, like the pictures of a training run; `arvision sample` runs
+the two one after the other. No parameter and no batch is allocated.
 """
 
 import contextlib

@@ -41,7 +41,8 @@ def spaced(count: int, steps: int = TRAIN_STEPS) -> np.ndarray:
       'config.head.counts, or config.head.highest'
     )
   stride = (steps - 1) / (count - 1) if count > 1 else 1.0
-  # A cumulative sum, as in the official code: products round halves differently.
+  # A cumulative sum, as in the official code: products round halves
+  # differently.
   times = np.cumsum([0.0, *[stride] * (count - 1)])
   return np.round(times).astype(np.int32)
 
@@ -115,7 +116,7 @@ def coefficients(table: Table, t: Array) -> dict[str, jax.Array]:
 def noised(
   at: dict[str, jax.Array], x: jax.Array, noise: jax.Array
 ) -> jax.Array:
-  """x_t (..., c) from x and noise (..., c); `at` are `coefficients` of the steps."""
+  """x_t (..., c) from x and noise (..., c); `at` are `coefficients`."""
   return at['data'] * x + at['noise'] * noise
 
 
@@ -132,8 +133,8 @@ def predicted(
   Args:
     at: `coefficients` of the steps.
     noise: (..., c) predicted noise.
-    share: (..., c) predicted position between the smallest variance (-1) and the
-      largest (1).
+    share: (..., c) predicted position between the smallest variance (-1) and
+      the largest (1).
     noisy: (..., c) x_t.
 
   Returns:
@@ -197,7 +198,7 @@ def bound(
 
 
 def _log_likelihood(x, mean, log_std):
-  """Log likelihood of the bin around x under a Gaussian; the end bins are open."""
+  """Log likelihood of the bin of x under a Gaussian; end bins are open."""
   inverse = jnp.exp(-log_std)
   upper = _normal_cdf(inverse * (x - mean + 1 / 255))
   lower = _normal_cdf(inverse * (x - mean - 1 / 255))

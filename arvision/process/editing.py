@@ -1,10 +1,10 @@
 """Editing: which tokens of an image to keep when a part of it is regenerated.
 
 A sampler inserts known tokens and samples the others from the model's
-conditionals. An AR sampler never attends to known tokens of later steps. A masked
-sampler attends to all of them, but samples the tokens of a step independently. So
-edits follow the product of these conditionals, not the distribution of the unknown
-tokens given all known ones.
+conditionals. An AR sampler never attends to known tokens of later steps. A
+masked sampler attends to all of them, but samples the tokens of a step
+independently. So edits follow the product of these conditionals, not the
+distribution of the unknown tokens given all known ones.
 """
 
 import numpy as np
@@ -18,12 +18,13 @@ _WHOLE = 3
 def kept_tokens(keep: np.ndarray, grids: Grids) -> np.ndarray:
   """Tokens to keep, given the pixels to keep.
 
-  On the last grid a token is kept if all its pixels are. On a smaller grid it is
-  kept if the bilinearly resized mask of the last grid exceeds 1/2. Grids of at
-  most 3 tokens describe the image as a whole and are kept, unless no pixel is.
+  On the last grid a token is kept if all its pixels are. On a smaller grid it
+  is kept if the bilinearly resized mask of the last grid exceeds 1/2. Grids of
+  at most 3 tokens describe the image as a whole and are kept, unless no pixel
+  is.
 
-  Source: FoundationVision/VAR, demo_zero_shot_edit.ipynb, where the mask is given
-    on the last grid.
+  Source: FoundationVision/VAR, demo_zero_shot_edit.ipynb, where the mask is
+    given on the last grid.
 
   Args:
     keep: (b, H, W) bool.

@@ -2,7 +2,8 @@
 
     x_level = (1 - level) x + level noise,    velocity = noise - x
 
-Level 0 is data and level 1 is noise; importers flip models that use the reverse.
+Level 0 is data and level 1 is noise; importers flip models that use the
+reverse.
 
 Source: arXiv 2210.02747 and arXiv 2209.03003 (flow matching, rectified flow).
 """
@@ -41,7 +42,8 @@ def draw_levels(
   """(b, *shape) levels in [0, 1).
 
   Args:
-    law: distribution: 'uniform' or 'logit_normal' (sigmoid of a standard normal).
+    law: distribution: 'uniform' or 'logit_normal' (sigmoid of a standard
+      normal).
     draw: random stream of the examples.
     name: name of the draw.
     shape: shape per example.
@@ -101,8 +103,8 @@ class Euler:
 class TwoSpeeds(Checked, Euler):
   """Euler's method with two step sizes, large above `knee` and small below.
 
-  Half of the steps go from level 1 to `knee`, the other half from `after` to 0. An
-  odd count takes one step less. Counts in `even` have equal steps, as in the
+  Half of the steps go from level 1 to `knee`, the other half from `after` to 0.
+  An odd count takes one step less. Counts in `even` have equal steps, as in the
   official sampler, which switches on the count.
 
   Source: OliverRensu/FlowAR, its Euler sampler.

@@ -21,8 +21,8 @@ class LogitsFilter(Checked):
   Attributes:
     temperature: divides the logits; 0 = argmax.
     top_k: drops ids with logits below the k-th best, keeps ties; 0 = off.
-    top_p: keeps the smallest set of best ids whose probability exceeds p; 1 or 0
-      = off.
+    top_p: keeps the smallest set of best ids whose probability exceeds p; 1 or
+      0 = off.
   """
 
   temperature: Temperature = 1.0
@@ -54,9 +54,9 @@ class LogitsFilter(Checked):
     return draw.categorical('head/choice', self.filter(logits))
 
 
-# Both filters keep the fewest best ids that satisfy a condition. A binary search
-# finds the threshold in 32 passes over the logits. On two CPU cores, sorting 4,096
-# logits takes six times as long; other devices were not measured.
+# Both filters keep the fewest best ids that satisfy a condition. A binary
+# search finds the threshold in 32 passes over the logits. On two CPU cores,
+# sorting 4,096 logits takes six times as long; other devices were not measured.
 
 
 def _rank(x):
@@ -77,8 +77,8 @@ def _best(enough, rank):
     fewer = enough(best) & jnp.any(best, axis=-1, keepdims=True)
     return jnp.where(fewer, more, found), jnp.where(fewer, best, kept)
 
-  # The loop carries the kept ids. A comparison with the threshold after the loop
-  # could use logits that XLA recomputes with another last bit.
+  # The loop carries the kept ids. A comparison with the threshold after the
+  # loop could use logits that XLA recomputes with another last bit.
   found = jnp.zeros((*rank.shape[:-1], 1), rank.dtype)
   return jax.lax.fori_loop(0, 32, decide, (found, rank >= 0))[1]
 

@@ -52,7 +52,7 @@ def masked_counts(schedule: str, steps: int, tokens: int) -> list[int]:
 
 
 def least_sure(sure: jax.Array, count: jax.Array) -> jax.Array:
-  """(b, t) bool: the `count` tokens of every example with the lowest confidence.
+  """(b, t) bool: the `count` tokens of an example with the lowest confidence.
 
   Among tokens of equal confidence, the last ones are selected.
 
@@ -71,7 +71,7 @@ def least_sure(sure: jax.Array, count: jax.Array) -> jax.Array:
 def truncated_normal(
   uniform: Array, mean: float, std: float, low: float, high: float
 ) -> jax.Array:
-  """(...) float32 truncated normal numbers in [low, high], from uniform ones."""
+  """(...) float32 truncated normal in [low, high], from uniform numbers."""
   ends = [jax.scipy.special.ndtr((x - mean) / std) for x in (low, high)]
   at = ends[0] + (ends[1] - ends[0]) * jnp.asarray(uniform)
   return jnp.clip(mean + std * jax.scipy.special.ndtri(at), low, high)

@@ -1,8 +1,8 @@
 """Dense attention, and a blocked version of it for a single CPU device.
 
-The blocked version processes a few heads at a time, so that their logits stay in
-the cache: otherwise they take twice as long. It also splits queries into bands,
-and leaves out the keys that a static mask hides from a whole band.
+The blocked version processes a few heads at a time, so that their logits stay
+in the cache: otherwise they take twice as long. It also splits queries into
+bands, and leaves out the keys that a static mask hides from a whole band.
 """
 
 import functools
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from arvision.kernels.cpu.product import product
 from arvision.layouts.masks import Pattern
 
-# Bytes of float32 logits. If all heads together have more than `_MANY`, a group of
-# heads gets at most `_CACHED`. Measured on two cores of an EPYC.
+# Bytes of float32 logits. If all heads together have more than `_MANY`, a group
+# of heads gets at most `_CACHED`. Measured on two cores of an EPYC.
 _MANY, _CACHED = 24 << 20, 6 << 20
 
 # Least queries of a band, and most bands: each band is compiled separately.
@@ -65,7 +65,7 @@ def _bands(q, k, pattern) -> _Bands:
 
 
 def _group(q, mask, bands) -> int | None:
-  """Heads of one example to process at a time; None: the whole batch at once."""
+  """Heads of an example to process at a time; None: the whole batch."""
   batch, heads = q.shape[:2]
   if mask.ndim < 4 or mask.shape[1] > 1:
     return None
@@ -94,7 +94,8 @@ def _by_groups(q, k, v, mask, bands, group) -> jax.Array:
   def cut(x):
     return x.reshape(-1, 1, group, *x.shape[2:])
 
-  # Saved attention weights would leave the cache: the backward pass recomputes them.
+  # Saved attention weights would leave the cache: the backward pass recomputes
+  # them.
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def some(inputs):
     i, *qkv = inputs

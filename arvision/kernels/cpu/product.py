@@ -33,20 +33,21 @@ def product(spec: str, a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
   return _einsum(spec, a, b.astype(dtype))
 
 
-# Without bfloat16 instructions, products of this many rows or more are faster if
-# bfloat16 operands are converted to float32 first: 9.8 ms instead of 12.5. With 8
-# rows the conversion costs more than it saves: 2.8 ms instead of 1.5.
+# Without bfloat16 instructions, products of this many rows or more are faster
+# if bfloat16 operands are converted to float32 first: 9.8 ms instead of 12.5.
+# With 8 rows the conversion costs more than it saves: 2.8 ms instead of 1.5.
 _MANY_ROWS = 128
 
 
 def _on_cpu(spec, a, b):
   """Multiplies in the faster dtype, measured with (rows, 1024) x (1024, 4096).
 
-  With avx512_bf16 (two cores of an EPYC) bfloat16 is faster for two rows or more.
-  One row takes 3 times as long in bfloat16 as in float32, and 2.3 times as long
-  as two rows in bfloat16. So one row is multiplied in float32 by float32 weights,
-  and is repeated to two rows for a bfloat16 cache. With avx2 alone float32 is
-  always faster: 4.7 times for one row, 1.5 to 1.7 times from 128 rows on.
+  With avx512_bf16 (two cores of an EPYC) bfloat16 is faster for two rows or
+  more. One row takes 3 times as long in bfloat16 as in float32, and 2.3 times
+  as long as two rows in bfloat16. So one row is multiplied in float32 by
+  float32 weights, and is repeated to two rows for a bfloat16 cache. With avx2
+  alone float32 is always faster: 4.7 times for one row, 1.5 to 1.7 times from
+  128 rows on.
   """
   inputs, out = spec.split('->')
   left, right = inputs.split(',')

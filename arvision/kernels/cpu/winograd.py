@@ -1,15 +1,15 @@
 """Convolutions on CPUs as matrix products: Winograd's F(2 x 2, 3 x 3).
 
 XLA's convolutions are much slower than its matrix products on a CPU, gradients
-most of all. For 4 images of 256 px with 160 channels, XLA takes 1.1 s for a 3 x 3
-convolution and 7.6 s for the gradient of its kernel; this module takes 0.6 s and
-0.8 s (`python -m benchmarks.convolutions`, table in docs/benchmarks.md). GPUs and
-TPUs use XLA's convolution.
+most of all. For 4 images of 256 px with 160 channels, XLA takes 1.1 s for a 3 x
+3 convolution and 7.6 s for the gradient of its kernel; this module takes 0.6 s
+and 0.8 s (`python -m benchmarks.convolutions`, table in docs/benchmarks.md).
+GPUs and TPUs use XLA's convolution.
 
-F(2 x 2, 3 x 3) computes 2 x 2 outputs from 4 x 4 inputs with 16 products instead
-of 36. Its transforms only add and halve, so float32 loses about as much precision
-as in the direct sum. bfloat16 operands are multiplied in float32 and rounded once,
-at the end.
+F(2 x 2, 3 x 3) computes 2 x 2 outputs from 4 x 4 inputs with 16 products
+instead of 36. Its transforms only add and halve, so float32 loses about as much
+precision as in the direct sum. bfloat16 operands are multiplied in float32 and
+rounded once, at the end.
 
 Source: Lavin and Gray, arXiv 1509.09308, section 4.1.
 """
@@ -27,15 +27,16 @@ from arvision.kernels.cpu.product import product
 
 _NUMBERS = ('NHWC', 'HWIO', 'NHWC')
 
-# With fewer channels the matrix products are too thin. A smaller grid gains less
-# than the half second that compilation takes.
+# With fewer channels the matrix products are too thin. A smaller grid gains
+# less than the half second that compilation takes.
 _CHANNELS, _SIDE = 32, 8
 
-# Values of the input or output that are processed at once, as a band of image rows,
-# so that the tiles stay in the cache. Up to twice as many are not split.
+# Values of the input or output that are processed at once, as a band of image
+# rows, so that the tiles stay in the cache. Up to twice as many are not split.
 _BLOCK = 2**20
 
-# The same for a kernel's gradient. Splitting costs time there, but bounds memory.
+# The same for a kernel's gradient. Splitting costs time there, but bounds
+# memory.
 _GRADIENT_BLOCK = 2**25
 
 
