@@ -1,8 +1,8 @@
-"""Tables from official keys to our parameters, and the way in both directions.
+"""Converts between official weights and our parameters, both ways.
 
-A row says which official tensor holds a parameter and how it lies there. A
-table of a family makes the rows for the parameters that a config has, so that
-one table serves all its sizes and variants.
+A `Row` maps one of our parameters to an official tensor and its layout there.
+The `Table` of a family makes the rows for the parameters of a config, so that
+one table serves all sizes and variants.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ Grids = tuple[tuple[int, int], ...]
 
 
 class Form(Protocol):
-  """How an official tensor lies, seen from our parameter."""
+  """The layout of an official tensor, relative to our parameter."""
 
   def shape(self, ours: Shape) -> Shape:
     """The official shape of a parameter of our shape."""
@@ -36,11 +36,12 @@ class Form(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """The same numbers in the same order, with axes of 1 around them.
+  """The same elements in the same order, with additional axes of length 1.
 
   Attributes:
-    before, after: number of axes of length 1 that the official tensor has.
-    flat: whether the rest is one axis there.
+    before, after: number of leading and trailing axes of length 1 in the
+      official tensor.
+    flat: whether its other axes are flattened.
   """
 
   before: int = 0
@@ -60,13 +61,13 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-  """(out, in) of torch -> (*in, *out).
+  """torch's (out, in) -> (*in, *out).
 
   Attributes:
-    inputs: how many of our axes are inputs; 0 for a bias, which is flat there.
-    chunks: number of the official chunk of outputs that each of ours is, along
-      our first output axis; () for the same order.
-    after: axes of length 1 that follow there (2 for a 1 x 1 convolution).
+    inputs: number of our input axes; 0 for a bias, which is flat in torch.
+    chunks: permutation of our first output axis: the official index of every
+      entry; () for the same order.
+    after: trailing axes of length 1 in torch (2 for a 1 x 1 convolution).
   """
 
   inputs: int = 1
@@ -93,7 +94,7 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-  """(out, in, height, width) of torch -> (height, width, in, out)."""
+  """torch's (out, in, height, width) -> (height, width, in, out)."""
 
   def shape(self, ours):
     return ours[3], ours[2], ours[0], ours[1]
@@ -107,7 +108,7 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-  """(1, channels, height, width) of torch -> (height, width, channels)."""
+  """torch's (1, channels, height, width) -> (height, width, channels)."""
 
   def shape(self, ours):
     return 1, ours[2], ours[0], ours[1]
@@ -121,20 +122,20 @@ class Map:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One of our parameters and the official tensor or tensors that hold it.
+  """Maps one of our parameters to official tensors.
 
   Attributes:
-    path: of the parameter, 'backbone/input/linear/kernel'.
-    key: official; '{i}' runs over the layers of a stacked parameter.
-    form: how it lies there.
-    start, total: where the parameter begins along the first axis of an official
-      tensor that holds others too, and how long that axis is; None where it
-      holds this one alone.
-    first: number of the first layer; None where the only layer has none.
-    parts: what '{part}' runs over in the key: tensors that, put together along
-      their first axis, hold the parameter.
-    last: key of a tensor that holds the last entry along the first axis, where
-      the others do without it; '' for none.
+    path: path of the parameter, 'backbone/input/linear/kernel'.
+    key: official key; '{i}' is the number of a layer of a stacked parameter.
+    form: layout of the official tensor.
+    start, total: offset of the parameter along the first axis of an official
+      tensor with several parameters, and the length of that axis; None if it
+      has no others.
+    first: number of the first layer; None if the only layer has no number.
+    parts: values of '{part}' in the key, for tensors to concatenate along their
+      first axis.
+    last: key of a separate tensor for the last entry along the first axis; ''
+      for none.
   """
 
   path: str
@@ -152,7 +153,7 @@ class Row:
     return [key for keys in self._keys(ours) for key in keys]
 
   def _keys(self, ours):
-    """Keys of every layer."""
+    """The keys of every layer."""
     layers: Iterable = ('',)
     if '{i}' in self.key and self.first is not None:
       layers = range(self.first, self.first + ours[0])
@@ -167,7 +168,7 @@ class Row:
     ]
 
   def official(self, ours: Shape) -> dict[str, Shape]:
-    """Official key -> shape, of the parameter's."""
+    """Shapes of the official tensors by key."""
     first, *rest = self.form.shape(self._layer(ours))
     first = (self.total or first) // len(self.parts)
     found = dict.fromkeys(self.keys(ours), (first, *rest))
@@ -181,7 +182,7 @@ class Row:
   def inward(self, weights: Mapping[str, Any], ours: Shape):
     """Our parameter, float32, from the official tensors."""
     p = np.empty(ours, np.float32)
-    # One tensor of the file at a time.
+    # Reads one tensor of the file at a time.
     layers = p if '{i}' in self.key else [p]
     for layer, keys in zip(layers, self._keys(ours)):
       stop = self.start + self.form.shape(self._layer(ours))[0]
@@ -193,7 +194,7 @@ class Row:
     return p
 
   def outward(self, p: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """(official key, this row's part of it) of our parameter."""
+    """(official key, this parameter's part of the tensor) pairs."""
     layers = p if '{i}' in self.key else [p]
     for keys, layer in zip(self._keys(p.shape), layers):
       cuts: Any = [-1] if self.last else len(keys)
@@ -201,12 +202,13 @@ class Row:
 
 
 class Table(Protocol):
-  """The weights of one released family.
+  """The weights of a released family.
 
   Attributes:
-    name: in words.
-    wrapping: under which key the release has them, '' for none.
-    hints: (pattern of official keys, config keys that explain a difference).
+    name: name in words.
+    wrapping: dotted path of dicts around the weights in the release, '' for
+      none.
+    hints: (pattern of official keys, config keys that may explain a mismatch).
   """
 
   name: str
@@ -214,37 +216,36 @@ class Table(Protocol):
   hints: tuple[tuple[str, str], ...]
 
   def rows(self, ours: Mapping[str, Shape]) -> list[Row]:
-    """A row for each of our parameters that the family has.
+    """The rows of our parameters that the family has.
 
     Args:
       ours: path -> shape.
     """
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
-    """What the official file holds besides: derived and counted things.
+    """The official buffers: tensors that are derived or count something.
 
     Args:
-      weights: the official weights without them.
-      grids: of the tokens, as in `TokenSpec`.
+      weights: the official weights without buffers.
+      grids: grids of the tokens, as in `TokenSpec`.
     """
 
   def derived(self, key: str) -> bool:
-    """Whether an official key is such a thing, to be ignored."""
+    """Whether an official key is a buffer, which is not imported."""
 
 
 def paths(shapes: Any) -> dict[str, Shape]:
-  """'a/b/c' -> shape, of a tree of arrays or shapes."""
+  """Shapes of a tree of arrays or shapes, by path 'a/b/c'."""
   flat = flax.traverse_util.flatten_dict(shapes, sep='/')
   return {path: tuple(leaf.shape) for path, leaf in flat.items()}
 
 
 def to_params(table: Table, weights: Weights, shapes: Any) -> Any:
-  """Official weights -> a tree of float32 arrays like `shapes`.
+  """Converts official weights to a tree of float32 arrays like `shapes`.
 
   Raises:
-    DataError: keys that are missing, left over or of another shape, all at
-      once, with the config keys that would explain them; or numbers that are
-      not finite.
+    DataError: missing or unexpected keys or wrong shapes, listed together with
+      config keys that may explain them; or numbers that are not finite.
   """
   ours = paths(shapes)
   rows = table.rows(ours)
@@ -253,7 +254,7 @@ def to_params(table: Table, weights: Weights, shapes: Any) -> Any:
   broken = []
   for row in rows:
     params[row.path] = p = row.inward(weights, ours[row.path])
-    # The sum of the numbers takes no memory; it may itself be too large.
+    # The sum takes no memory, but can overflow although all numbers are finite.
     with np.errstate(all='ignore'):
       finite = np.isfinite(p.sum()) or np.isfinite(p).all()
     if not finite:
@@ -264,12 +265,12 @@ def to_params(table: Table, weights: Weights, shapes: Any) -> Any:
 
 
 def to_weights(table: Table, params: Any, grids: Grids) -> Weights:
-  """A tree of parameters -> the official weights, buffers included.
+  """Converts a tree of parameters to official weights, buffers included.
 
   Args:
-    table: of the family.
-    params: arrays.
-    grids: of the tokens, as in `TokenSpec`.
+    table: table of the family.
+    params: tree of arrays.
+    grids: grids of the tokens, as in `TokenSpec`.
   """
   flat = flax.traverse_util.flatten_dict(params, sep='/')
   parts: dict[str, dict[int, np.ndarray]] = {}
@@ -286,7 +287,7 @@ def to_weights(table: Table, params: Any, grids: Grids) -> Weights:
 def check(
   table: Table, rows: list[Row], weights: Weights, ours: Mapping[str, Shape]
 ) -> None:
-  """Refuses weights that are not those of these parameters; see `to_params`."""
+  """Checks the keys and shapes of official weights; see `to_params`."""
   wanted = {
     key: shape
     for row in rows
@@ -327,7 +328,7 @@ def check(
 
 
 def _listed(what, keys, more: Callable[[str], str] = lambda key: ''):
-  """A line for all keys that differ in the number of a layer alone."""
+  """One line for all keys that only differ in the number of a layer."""
   groups: dict[tuple[str, str], list[int]] = {}
   for key in keys:
     number = re.search(r'\d+', key)
@@ -354,14 +355,14 @@ def dense(
   bias: bool = True,
   chunks: tuple[int, ...] = (),
 ) -> Iterator[Row]:
-  """Rows of a linear layer: kernel, and bias; see `Linear`."""
+  """Rows of the kernel and bias of a linear layer; see `Linear`."""
   yield Row(f'{path}/kernel', f'{key}.weight', Linear(inputs, chunks))
   if bias:
     yield Row(f'{path}/bias', f'{key}.bias', Linear(0, chunks))
 
 
 def norm(path: str, key: str) -> Iterator[Row]:
-  """Rows of a norm: scale and bias."""
+  """Rows of the scale and bias of a norm."""
   yield Row(f'{path}/scale', f'{key}.weight')
   yield Row(f'{path}/bias', f'{key}.bias')
 
@@ -369,7 +370,7 @@ def norm(path: str, key: str) -> Iterator[Row]:
 def in_thirds(
   ours: Mapping[str, Shape], attention: str, key: str
 ) -> Iterator[Row]:
-  """Rows of the biases of q, k, v, which one official vector holds."""
+  """Rows of the biases of q, k and v, which share one official vector."""
   for i, name in enumerate('qkv'):
     path = f'{attention}/{name}_bias'
     _, heads, head = ours.get(path, (0, 0, 0))
