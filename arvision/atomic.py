@@ -1,9 +1,16 @@
-"""Atomic writing of files."""
+"""Atomic writing of files and folders."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
+import re
+import shutil
 from collections.abc import Iterator
+
+# A file in the temporary folder, locked by its writer. The lock ends with the
+# process.
+_MARK = '.partial'
 
 
 @contextlib.contextmanager
@@ -24,3 +31,46 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     new.replace(path)
   finally:
     new.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A temporary folder beside `target`, removed unless `finish` renames it.
+
+  Also removes temporary folders that killed processes left there.
+
+  Args:
+    target: path of the final folder.
+
+  Yields:
+    path of the temporary folder.
+  """
+  target.parent.mkdir(parents=True, exist_ok=True)
+  _remove_abandoned(target.parent)
+  folder = target.with_name(f'.{target.name}.partial-{os.getpid()}')
+  folder.mkdir()
+  try:
+    with (folder / _MARK).open('x') as mark:
+      fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      yield folder
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def finish(folder: pathlib.Path, target: pathlib.Path) -> None:
+  """Renames a folder of `beside` to `target`, which may be an empty folder."""
+  (folder / _MARK).unlink()
+  folder.rename(target)
+
+
+def _remove_abandoned(parent):
+  """Removes temporary folders without a writer."""
+  for folder in parent.glob('.*.partial-*'):
+    if not re.fullmatch(r'\..+\.partial-[0-9]+', folder.name):
+      continue
+    try:
+      with (folder / _MARK).open() as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # locked by its writer, or not made by `beside`
+      continue

@@ -19,7 +19,7 @@ import grain
 import numpy as np
 from array_record.python import array_record_module
 
-from arvision.data import partial
+from arvision import atomic
 from arvision.errors import DataError
 
 SPEC = 'spec.json'
@@ -63,10 +63,10 @@ def new_folder(path: str) -> Iterator[pathlib.Path]:
     raise DataError(
       f'{target}: exists and is not empty; name another folder, or delete it'
     )
-  with partial.beside(target) as folder:
+  with atomic.beside(target) as folder:
     yield folder
     try:
-      partial.finish(folder, target)
+      atomic.finish(folder, target)
     except OSError as error:
       raise DataError(
         f'{target}: {error.strerror}; does another process write there?'

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 
 from arvision import atomic
-from arvision.data import partial
 from arvision.errors import ConfigError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -104,11 +103,11 @@ def whole_folder(
   """
   with contextlib.ExitStack() as stack:
     with writing(path, flag):
-      folder = stack.enter_context(partial.beside(path))
+      folder = stack.enter_context(atomic.beside(path))
     yield folder
     with writing(path, flag):
       shutil.rmtree(path, ignore_errors=True)
-      partial.finish(folder, path)
+      atomic.finish(folder, path)
 
 
 def write_text(path: pathlib.Path, text: str, flag: str = '--workdir') -> None:

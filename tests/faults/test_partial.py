@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from arvision.data import partial
+from arvision import atomic
 from arvision.data.records import new_folder
 from arvision.errors import DataError
 
 _FILL = """
 import pathlib, sys, time
-from arvision.data import partial
-with partial.beside(pathlib.Path(sys.argv[1])) as folder:
+from arvision import atomic
+with atomic.beside(pathlib.Path(sys.argv[1])) as folder:
   (folder / 'half').write_text('x')
   print(folder, flush=True)
   time.sleep(60)
@@ -46,8 +46,8 @@ def test_what_a_killed_process_left_is_removed(filling, tmp_path):
 
 def test_what_a_process_fills_is_left_alone(filling, tmp_path):
   process, left = filling
-  with partial.beside(tmp_path / 'other') as folder:
-    partial.finish(folder, tmp_path / 'other')
+  with atomic.beside(tmp_path / 'other') as folder:
+    atomic.finish(folder, tmp_path / 'other')
   assert (left / 'half').exists()
   process.send_signal(signal.SIGINT)
   process.wait()
@@ -60,8 +60,8 @@ def test_what_a_process_fills_is_left_alone(filling, tmp_path):
 def test_what_is_not_ours_is_left_alone(tmp_path, name):
   (tmp_path / name).mkdir()
   (tmp_path / name / 'mine').write_text('precious')
-  with partial.beside(tmp_path / 'x') as folder:
-    partial.finish(folder, tmp_path / 'x')
+  with atomic.beside(tmp_path / 'x') as folder:
+    atomic.finish(folder, tmp_path / 'x')
   assert (tmp_path / name / 'mine').read_text() == 'precious'
 
 
