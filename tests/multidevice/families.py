@@ -29,7 +29,7 @@ BATCH = 16
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """What a task is told of data, and batches of noise."""
+  """Stands for data: facts that a task reads, and batches of noise."""
 
   shape: tuple[int, int, int]
   num_classes: int
@@ -44,7 +44,7 @@ class Data:
 
 
 def numbers(shapes: Any) -> Any:
-  """Small numbers of these shapes; programs that draw them compile long."""
+  """Small numbers of these shapes, by numpy: random programs compile slowly."""
   rng = np.random.default_rng(0)
   leaves, structure = jax.tree.flatten(shapes)
   made = [rng.normal(0, 0.1, x.shape).astype(x.dtype) for x in leaves]

@@ -1,4 +1,4 @@
-"""Several processes on this machine, as if each were a host of its own."""
+"""Starts several processes on this machine, each as a separate host."""
 
 import os
 import pathlib

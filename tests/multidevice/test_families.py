@@ -67,7 +67,7 @@ def _same(found):
 
 
 def _matrices(found):
-  """Sizes of the matrices that the mesh cuts, of all layers and of one."""
+  """Sizes of the sharded matrices, of all layers together and of one."""
   cut = [
     shape
     for shape, part in zip(found['shapes'], found['parts'])
@@ -79,7 +79,7 @@ def _matrices(found):
 
 
 def _all_reduced(found):
-  """Whether slices alone are read, of all-reduced arrays like a parameter."""
+  """Whether all-reduced arrays of a parameter's size are only read in slices."""
   large = _matrices(found)
   return [
     (c['name'], dims, sliced)

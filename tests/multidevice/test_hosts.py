@@ -1,4 +1,4 @@
-"""Any number of processes trains, draws and measures the same."""
+"""Runs of one and of several processes train, sample and evaluate alike."""
 
 import functools
 import json

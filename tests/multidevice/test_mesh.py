@@ -85,7 +85,7 @@ class FakeMesh:
 
 @pytest.fixture
 def place(monkeypatch):
-  """The spec of an array, on a mesh that nobody here has."""
+  """The spec of an array on a fake mesh."""
   monkeypatch.setattr(
     'arvision.parallel.rules.NamedSharding', lambda mesh, spec: spec
   )
@@ -113,7 +113,7 @@ def test_the_nearest_mesh_divides_and_is_no_larger():
 
 
 class FakePlacement(Placement):
-  """A mesh of devices that belong to so many processes, in this order."""
+  """A mesh of fake devices with these process indices, in order."""
 
   def __init__(self, processes=1, order=None, **sizes):
     shape = {**dict.fromkeys(AXES, 1), **sizes}

@@ -104,7 +104,7 @@ class Moment:
 
 
 def codes(case: Case, i: int) -> Moment:
-  """The i-th step of methods that draw nothing."""
+  """The i-th step of methods without random draws."""
   io = case.io
   teacher = io['teacher_input'][i] if 'teacher_input' in io else None
   return Moment(io['idx'][i], teacher)
