@@ -121,7 +121,7 @@ def training(config: ConfigDict, batch: int, shapes: bool = False):
     shapes: return shapes instead of arrays, for compilation only.
 
   Returns:
-    the function (state, examples) -> (state, loss), and (state, examples).
+    the function (state, frozen, examples) -> (state, loss), and its arguments.
   """
   tokenizer = assemble.make_tokenizer(config)
   frozen = {'tokenizer': _tokenizer_shapes(config, tokenizer)}

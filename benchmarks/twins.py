@@ -160,16 +160,16 @@ def our_side(row: Row, config: Any, batch: int) -> Side:
   from benchmarks import ours
 
   if row.work == 'train':
-    function, (state, examples) = ours.training(config, batch)
-    work = common.flops(function, state, examples) / 1e9
+    function, (state, *rest) = ours.training(config, batch)
+    work = common.flops(function, state, *rest) / 1e9
     count = common.count(state.params)
-    lowered = jax.jit(function, donate_argnums=0).lower(state, examples)
+    lowered = jax.jit(function, donate_argnums=0).lower(state, *rest)
     program = compile_lowered(lowered)
     held = [state]
     del state
 
     def step():
-      held[0], loss = program(held[0], examples)
+      held[0], loss = program(held[0], *rest)
       return loss
 
     return Side(step, count, work, program.as_text)

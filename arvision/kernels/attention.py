@@ -84,9 +84,10 @@ def attention(
     ValueError: an unknown kernel, or one that cannot run here.
   """
   name = choose(q, mask, drop, kernel)
-  if name == 'splash':
-    return splash(q, k, v, mask, interpret=traced.on_cpu())
-  if name == 'cudnn':
+  if name != 'dense':
+    assert isinstance(mask, AttentionMask)  # see `choose`
+    if name == 'splash':
+      return splash(q, k, v, mask, interpret=traced.on_cpu())
     return fused(q, k, v, mask)
   # Queries stay sharded along the sequence; every device gets all keys.
   k, v = (

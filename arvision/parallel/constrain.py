@@ -1,5 +1,7 @@
 """Sharding constraints of activations, by logical axis names."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -36,7 +38,7 @@ def constrain(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
-def gather_rows(x: jax.Array, rows: jax.Array | np.ndarray) -> jax.Array:
+def gather_rows(x: jax.Array, rows: Any) -> jax.Array:
   """Gathers x[:, rows]: (b, s, ...) -> (b, n, ...), such as levels to slots.
 
   The result is not sharded along n. With a padded sharding the gradient of x
