@@ -253,6 +253,19 @@ class BoundModel:
     return self.module.apply(self.variables, *args, method=method)
 
 
+def sample_images(
+  module: ARModel,
+  params: Any,
+  sampler: Any,
+  inputs: dict,
+  draw: Draw,
+  codec: Any,
+) -> tuple[jax.Array, Tokens]:
+  """Images (b, H, W, C) of a batch and their tokens, see `sample`."""
+  tokens = sample(module, params, sampler, inputs, draw, codec)
+  return codec.decode(tokens, draw), tokens
+
+
 def sample(
   module: ARModel,
   params: Any,

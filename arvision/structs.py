@@ -89,7 +89,7 @@ class Slots:
     values: (b, n) int32 or (b, n, c) float.
     index: (n,) int32 the place of every slot in the layout. Without a cache the
       slots see one another, and those of the prefix come first.
-    extent: static; no slot of the layout at or after it is visible.
+    extent: static; rows of a cache at or after it are not visible.
     level: (b, s) float32 noise level, 0 = data, 1 = noise, of every entity of
       the layout, those of a second stream behind those of the first; (b, 1)
       where all slots have the same.
@@ -191,12 +191,14 @@ class Reconstruction:
   Attributes:
     image: (b, H, W, C) float32, the decoded image, not clipped.
     losses: name -> scalar of the quantiser's losses, already weighted.
-    codes: (b, t) int32 codes used, None for continuous tokenizers.
+    codes: (b, t) int32 codes used, None where a token is not one id.
     features: (b, ..., c) what was quantised, in the order of `codes`; dead codes
       restart from it.
+    metrics: name -> `metrics.Mean`.
   """
 
   image: Array
   losses: dict[str, Array]
   codes: Array | None = None
   features: Array | None = None
+  metrics: dict[str, Any] = flax.struct.field(default_factory=dict)

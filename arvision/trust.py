@@ -25,6 +25,7 @@ _PARTS = (
   'layouts',
   'layers',
   'process',
+  'quantizers',
   'tokenizers',
   'feeds',
   'backbones',
@@ -48,11 +49,9 @@ _ROOMS = {
 }
 
 
-# Runs of before a part was renamed or moved.
-_LOST = (
-  'this version of arvision has no such part; use the version that made the run, '
-  'or train or import it again'
-)
+# What helps with a run of before something was renamed or moved.
+OLDER = 'use the version that made the run, or train or import it again'
+_LOST = f'this version of arvision has no such part; {OLDER}'
 
 
 def packages(allow: str | Iterable[str]) -> tuple[str, ...]:

@@ -148,8 +148,8 @@ def training(config: ConfigDict, batch: int, shapes: bool = False):
   labels = jnp.arange(batch) % (config.condition.classes or 10)
   examples = {'tokens': tokens, 'label': labels}
 
-  def run(state, examples):
-    state, metrics = task.step(state, examples)
+  def run(state, frozen, examples):
+    state, metrics = task.step(state, frozen, examples)
     return state, metrics['loss']
 
-  return run, (state.replace(frozen=frozen), examples)
+  return run, (state, frozen, examples)

@@ -107,8 +107,8 @@ def make(config: str, file: str) -> None:
 
   from arvision.commands.common import load_config
   from arvision.importers import files, table
+  from arvision.runs.released import table_of
   from arvision.tasks import assemble
-  from arvision.training.released import table_of
 
   made = load_config(config)
   rng = np.random.default_rng(0)

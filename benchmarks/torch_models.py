@@ -197,7 +197,8 @@ class VAR(nn.Module):
     d, heads, depth = backbone.width, backbone.heads, backbone.depth
     scales = config.layout.scales
     self.scales = [(s, s) if isinstance(s, int) else tuple(s) for s in scales]
-    self.classes, self.channels = config.condition.classes, tokenizer.channels
+    self.classes = config.condition.classes
+    self.channels = tokenizer.quantizer.channels
     self.heads = heads
     self.sizes = [h * w for h, w in self.scales]
     tokens = sum(self.sizes)
@@ -724,7 +725,7 @@ class Decoder(nn.Module):
     z = tokenizer.encoder.z_channels
     kernel = tokenizer.get('quant_kernel', 3)
     layers = [
-      nn.Conv2d(tokenizer.channels, z, kernel, padding=kernel // 2),
+      nn.Conv2d(tokenizer.quantizer.channels, z, kernel, padding=kernel // 2),
       nn.Conv2d(z, width, 3, padding=1),
       ResBlock(width, width),
       GridAttention(width),

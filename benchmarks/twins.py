@@ -217,7 +217,7 @@ def their_side(row: Row, config: Any, batch: int, dtype: str) -> Side:
     factor = 2 ** (len(config.tokenizer.decoder.ch_mult) - 1)
     latent = torch.randn(
       batch,
-      config.tokenizer.channels,
+      config.tokenizer.quantizer.channels,
       height // factor,
       width // factor,
       device=device,

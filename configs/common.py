@@ -59,13 +59,13 @@ def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
 
   Args:
     tokenizer: the config that the tokenizer was trained by.
-    workdir: where it was trained; `--config.tokenizer_workdir` changes it.
+    workdir: where it was trained; `--config.frozen.tokenizer` changes it.
   """
   config = new(tokenizer.seed)
   tokenizer = tokenizer.copy_and_resolve_references().unlock()
   config.data = tokenizer.data
   config.tokenizer = tokenizer.tokenizer
-  config.tokenizer_workdir = workdir
+  config.frozen = block(tokenizer=workdir)
   config.evals.generation = block(type='evals.generation.Generation')
   config.task = block(type='tasks.autoregressive.Autoregressive', draws=40)
   return config
@@ -127,6 +127,24 @@ def autoencoder(
   }
 
 
+def lookup(vocab_size: int, channels: int, **fields) -> ConfigDict:
+  """The block of a quantiser with a table of codes."""
+  return block(
+    type='quantizers.lookup.Lookup',
+    vocab_size=vocab_size,
+    channels=channels,
+    commitment=0.25,
+    **fields,
+  )
+
+
+def unit_lookup(vocab_size: int, channels: int) -> ConfigDict:
+  """The same with codes of unit length."""
+  quantizer = lookup(vocab_size, channels)
+  quantizer.type = 'quantizers.lookup.UnitLookup'
+  return quantizer
+
+
 def cosine(final: float, **warmup) -> ConfigDict:
   """A linear warm-up, then a cosine.
 
@@ -146,8 +164,16 @@ def adamw(
   b2: float = 0.95,
   clip: float = 2.0,
   exempt: tuple[str, ...] = (),
+  without: tuple[str, ...] = (),
 ) -> ConfigDict:
-  """AdamW with decay on matrices only."""
+  """AdamW with decay on matrices only.
+
+  Args:
+    exempt: see `training.optim.DecayRule`.
+    without: see `training.optim.Trained`.
+    learning_rate, schedule, weight_decay, b2, clip: see
+      `training.optim.Optimizer`.
+  """
   return block(
     type='training.optim.Optimizer',
     kind='adamw',
@@ -157,6 +183,7 @@ def adamw(
     eps=1e-8,
     weight_decay=weight_decay,
     decay=block(type='training.optim.DecayRule', min_ndim=2, exempt=exempt),
+    trained=block(type='training.optim.Trained', without=without),
     clip=clip,
     accumulate=1,
     schedule=schedule,

@@ -129,7 +129,7 @@ def measure(runs: Runs, study: Study, seeds: list[int]) -> dict[str, Measured]:
   """Trains what is not there; variant -> what came out."""
   runs.train(study.tokenizer)
   flags = (
-    f'--config.tokenizer_workdir={runs.folder(study.tokenizer)}',
+    f'--config.frozen.tokenizer={runs.folder(study.tokenizer)}',
     *study.flags,
   )
   for seed in seeds:

@@ -83,7 +83,7 @@ def main() -> None:
   lines = []
   for case in CASES:
     tokenizer = runs.folder(TOKENIZER)
-    runs.train(case.generator, f'--config.tokenizer_workdir={tokenizer}')
+    runs.train(case.generator, f'--config.frozen.tokenizer={tokenizer}')
     for last in (case.first, case.last):
       found = figures(runs, case, last)
       speed = found['sampling_images_per_second']

@@ -33,7 +33,7 @@ run train --config="$FIRST" --workdir="$TOKENIZER" "$@"
 
 say "training $SECOND"
 run train --config="$SECOND" --workdir="$GENERATOR" \
-  --config.tokenizer_workdir="$TOKENIZER" "$@"
+  --config.frozen.tokenizer="$TOKENIZER" "$@"
 
 say 'sampling'
 run sample --workdir="$GENERATOR" --labels=all --number=10 \

@@ -69,7 +69,7 @@ def found() -> tuple[Family, ...]:
     paper = papers[name.split('/')[0]]['name']
     for title, variant in getattr(module, 'FAMILIES', {paper: ''}).items():
       config = module.get_config(variant) if variant else module.get_config()
-      tokenizers = (names[config.tokenizer_workdir],)
+      tokenizers = (names[config.frozen.tokenizer],)
       if tokenizers[0] == 'titok/digits_tokenizer:legacy':
         tokenizers = (*LEGACY, *tokenizers)
       generator = f'{name}:{variant}' if variant else name
@@ -85,12 +85,12 @@ def train(runs: Runs, family: Family) -> None:
   for before, config in zip((None, *family.tokenizers), family.tokenizers):
     flags = []
     if config.endswith('_warmup'):
-      flags = [f'--config.task.teacher_workdir={runs.folder(before)}']
+      flags = [f'--config.frozen.teacher={runs.folder(before)}']
     elif before:
       flags = [f'--init_from={runs.folder(before)}']
     runs.train(config, *flags)
   tokenizer = runs.folder(family.tokenizers[-1])
-  runs.train(family.generator, f'--config.tokenizer_workdir={tokenizer}')
+  runs.train(family.generator, f'--config.frozen.tokenizer={tokenizer}')
   runs.grid(family.generator)
   runs.evaluate(family.generator, SAMPLES)
 

@@ -146,10 +146,10 @@ class Decoder(nn.Module):
     return self.body.sizes(self.size)
 
   def empty_cache(self, batch: int, layout: Layout) -> tuple[Caches, ...]:
-    """A cache for every layer of every stack, with a row per slot."""
+    """A cache for every layer of every stack, with a row per clean slot."""
     return tuple(
       self.make_stack(size, parent=None).empty_cache(
-        batch, layout.slots, size.width
+        batch, len(layout.clean), size.width
       )
       for size in self._sizes
     )
@@ -224,7 +224,7 @@ class Decoder(nn.Module):
       memory=_memory(cond),
       index=index,
       layout=layout,
-      start=None if cache is None else index[0],
+      start=None if cache is None else take(layout.row, index[:1])[0],
       extent=extent,
       train=train,
     )

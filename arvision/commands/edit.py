@@ -7,21 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from arvision.commands import runs, targets
+from arvision.commands import run_flags
 from arvision.commands.sample import prompts_of, read_labels
 from arvision.data.decode import decode, decode_mask
 from arvision.data.files import shown
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import Batch, Few, FewOr0, number
-from arvision.training import measure, pictures
-from arvision.training.trained import TrainedRun
+from arvision.runs import measure, targets
+from arvision.runs.trained import TrainedRun
+from arvision.training import pictures
 
 MODES = ('inpaint', 'outpaint', 'class')
 
 
 def main(argv: list[str]) -> None:
   """`arvision edit`: writes <workdir>/edits/<name>/."""
-  flags, run = runs.open_run(parser(), argv)
+  flags, run = run_flags.open_run(parser(), argv)
   if run.model is None:
     raise ConfigError(
       f"--workdir='{flags.workdir}' holds a tokenizer; name the workdir of a "
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
   else:
     labels = np.zeros(len(own), np.int32)
   edit = run.edit_fn(
-    prompts=prompts, at_once=flags.batch_size, **runs.sampling(flags)
+    prompts=prompts, at_once=flags.batch_size, **run_flags.sampling(flags)
   )
   keeps = np.broadcast_to(keep, images.shape[:3])
   count = len(images)
@@ -62,14 +63,16 @@ def main(argv: list[str]) -> None:
     if flags.composite:
       edited = np.where(keeps[..., None], images, edited)
     rows[f'{flags.mode} {k + 1}'] = edited
-  print(f'{flags.number} edits of {count} pictures by {runs.weights_of(run)}')
+  print(
+    f'{flags.number} edits of {count} pictures by {run_flags.weights_of(run)}'
+  )
   write(rows, folder)
   print(folder / 'grid.png')
 
 
 def parser() -> argparse.ArgumentParser:
   """The flags of the command."""
-  flags = runs.parser('edit', __doc__)
+  flags = run_flags.parser('edit', __doc__)
   flags.add_argument(
     '--mode',
     choices=MODES,
@@ -133,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     help='of the folder under <workdir>/edits; default: <mode>_seed<seed>. What '
     'it held is replaced',
   )
-  runs.add_sampling(flags)
+  run_flags.add_sampling(flags)
   return flags
 
 

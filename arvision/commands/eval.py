@@ -1,46 +1,38 @@
 """Measures a tokenizer's reconstructions and a generator's samples."""
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 
-from arvision.build import suggest
-from arvision.commands import runs, targets
-from arvision.errors import ConfigError
+from arvision.commands import run_flags
 from arvision.evals import cache
 from arvision.evals.protocol import (
-  Evaluator,
   Metrics,
-  Run,
-  evaluators,
   headline,
-  possible,
 )
 from arvision.parallel import host
 from arvision.ranges import Batch, Many, number
-from arvision.training.measure import measured
+from arvision.runs import targets
+from arvision.runs.evaluate import evaluate
 
 
 def main(argv: list[str]) -> None:
   """`arvision eval`: writes <workdir>/eval.json and prints a table."""
-  flags, run = runs.open_run(parser(), argv, several=True)
+  flags, run = run_flags.open_run(parser(), argv, several=True)
   path = flags.output or pathlib.Path(flags.workdir) / 'eval.json'
   flag = '--output' if flags.output else '--workdir'
   targets.check_file(path, flag)
   if run.model is not None:
     targets.check_folder(cache.folder_of(flags.classifiers), '--classifiers')
-  host.say(f'measuring {runs.weights_of(run)}')
+  host.say(f'measuring {run_flags.weights_of(run)}')
   start = time.time()
   metrics = evaluate(
     run,
     which=flags.which.split(',') if flags.which else None,
-    sampling=runs.sampling(flags),
+    sampling=run_flags.sampling(flags),
     classifiers=flags.classifiers,
     samples=flags.samples,
     batch_size=flags.batch_size,
@@ -48,7 +40,7 @@ def main(argv: list[str]) -> None:
   record = {
     'step': int(run.step),
     'ema': run.ema,
-    'sampling': {**runs.sampling(flags), 'samples': flags.samples},
+    'sampling': {**run_flags.sampling(flags), 'samples': flags.samples},
     'headline': headline(metrics),
     'metrics': metrics,
     'seconds': time.time() - start,
@@ -61,7 +53,7 @@ def main(argv: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
   """The flags of the command."""
-  flags = runs.parser('eval', __doc__)
+  flags = run_flags.parser('eval', __doc__)
   flags.add_argument(
     '--which',
     default='',
@@ -94,66 +86,8 @@ def parser() -> argparse.ArgumentParser:
     help='where trained classifiers are kept; default: '
     '~/.cache/arvision/classifiers',
   )
-  runs.add_sampling(flags)
+  run_flags.add_sampling(flags)
   return flags
-
-
-def evaluate(
-  run: Any,
-  which: list[str] | None = None,
-  sampling: Mapping[str, Any] | None = None,
-  classifiers: pathlib.Path | None = None,
-  say: Callable[[str], None] = host.say,
-  **fields: Any,
-) -> Metrics:
-  """All figures of a run.
-
-  Args:
-    run: a trained tokenizer or generator, see `runs.open_run`.
-    which: names of `config.evals`; None for all that the run can do.
-    sampling: arguments of `run.sample_fn`.
-    classifiers: folder of the cache, None for the user's.
-    say: is told how it goes.
-    **fields: what is not None takes the place of a field of every evaluator
-      that has it (samples, batch_size).
-
-  Raises:
-    ConfigError: an unknown name, or samples of a run that does not sample.
-  """
-  given = measured(run, sampling, classifiers, say)
-  found = evaluators(run.config)
-  stated = {k: v for k, v in fields.items() if v is not None}
-  for name in found:
-    evaluator: Any = found[name]
-    own = {k: v for k, v in stated.items() if hasattr(evaluator, k)}
-    found[name] = dataclasses.replace(evaluator, **own)
-  metrics: Metrics = {}
-  for name in chosen(which, found, given):
-    metrics |= dict(found[name](given))
-  return metrics
-
-
-def chosen(
-  which: list[str] | None, found: Mapping[str, Evaluator], run: Run
-) -> list[str]:
-  """Names of the evaluators that measure, in the order of the config.
-
-  Raises:
-    ConfigError: unknown, or not possible.
-  """
-  for name in which or ():
-    if name not in found:
-      raise ConfigError(f"--which='{name}' is unknown.{suggest(name, found)}")
-  can = [name for name, evaluator in found.items() if possible(evaluator, run)]
-  for name in which or ():
-    if name not in can:
-      others = ','.join(can)
-      raise ConfigError(
-        f'--which={name} needs a run that trained a generator and samples; this '
-        '--workdir holds none: name the workdir of a generator, or take '
-        f'--which={others}'
-      )
-  return [name for name in can if not which or name in which]
 
 
 def table(metrics: Metrics) -> str:

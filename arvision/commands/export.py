@@ -2,13 +2,14 @@
 
 import argparse
 
-from arvision.commands import runs, targets
-from arvision.training.released import export_weights
+from arvision.commands import run_flags
+from arvision.runs import targets
+from arvision.runs.released import export_weights
 
 
 def main(argv: list[str]) -> None:
   """`arvision export`: writes --output."""
-  flags, run = runs.open_run(parser(), argv)
+  flags, run = run_flags.open_run(parser(), argv)
   targets.check_file(flags.output, '--output')
   with targets.writing(flags.output, '--output'):
     said = export_weights(run, flags.output)
@@ -17,7 +18,7 @@ def main(argv: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
   """The flags of the command."""
-  flags = runs.parser('export', __doc__)
+  flags = run_flags.parser('export', __doc__)
   flags.add_argument(
     '--output',
     required=True,

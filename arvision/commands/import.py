@@ -2,9 +2,10 @@
 
 import argparse
 
-from arvision.commands import common, targets
+from arvision.commands import common
+from arvision.runs import targets
+from arvision.runs.released import import_weights
 from arvision.tasks import assemble
-from arvision.training.released import import_weights
 
 
 def main(argv: list[str]) -> None:

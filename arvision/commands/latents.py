@@ -5,21 +5,15 @@ import json
 import pathlib
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from arvision.commands import runs, targets
-from arvision.errors import ConfigError
-from arvision.random import Draw
+from arvision.commands import run_flags
 from arvision.ranges import Batch, Natural, Seed, number
-from arvision.training import memory
-from arvision.training.measure import images_of
+from arvision.runs import memory, targets
+from arvision.runs.latents import measure, setting
 
 
 def main(argv: list[str]) -> None:
   """`arvision latents`: writes <workdir>/latents.json and prints it."""
-  flags, run = runs.open_run(parser(), argv)
+  flags, run = run_flags.open_run(parser(), argv)
   path = pathlib.Path(flags.workdir) / 'latents.json'
   targets.check_file(path)
   with memory.told(f'{flags.batch_size} images at once'):
@@ -32,7 +26,7 @@ def main(argv: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
   """The flags of the command."""
-  flags = runs.parser('latents', __doc__)
+  flags = run_flags.parser('latents', __doc__)
   flags.add_argument(
     '--images',
     type=number(Natural),
@@ -56,94 +50,6 @@ def parser() -> argparse.ArgumentParser:
   return flags
 
 
-def measure(
-  run: Any, images: int = 0, batch_size: int = 64, seed: int = 0
-) -> dict[str, Any]:
-  """Mean and standard deviation of latents as the decoder takes them.
-
-  A latent is drawn for every training image, as a visit of training does.
-
-  Args:
-    run: of the tokenizer.
-    images: how many; 0 for all.
-    batch_size: images per call.
-    seed: of the draws.
-
-  Returns:
-    'step', 'ema', 'images', 'mean', 'std', and the same of every channel in
-    'channel_mean' and 'channel_std'.
-
-  Raises:
-    ConfigError: the run is a generator or has a tokenizer of codes, numbers out
-      of their range, or images without variance.
-  """
-  _check(run, images, batch_size)
-  data, _ = images_of(run)
-
-  @jax.jit
-  def draw(variables, image, index):
-    posterior = run.tokenizer.bind(variables).posterior(image)
-    return posterior.sample(Draw.create(seed, index))
-
-  count, total, squares = 0, 0.0, 0.0
-  left = images or data.examples
-  for batch in data.train_pass(batch_size, views='center'):
-    index = jnp.asarray(batch['index'])
-    latent = draw(run.variables, batch['image'][:, 0], index)
-    kept = np.flatnonzero(batch['weight'] > 0)[:left]
-    rows = np.asarray(latent, np.float64)[kept].reshape(-1, latent.shape[-1])
-    total, squares = total + rows.sum(0), squares + (rows**2).sum(0)
-    count, left = count + len(kept), left - len(kept)
-    if not left:
-      break
-  places = count * np.prod(latent.shape[1:3])
-  mean, square = np.float64(total / places), squares / places
-  found = {
-    'step': int(run.step),
-    'ema': run.ema,
-    'images': count,
-    'mean': float(mean.mean()),
-    'std': float(np.sqrt(square.mean() - mean.mean() ** 2)),
-    'channel_mean': mean.tolist(),
-    'channel_std': np.sqrt(square - mean**2).tolist(),
-  }
-  if not found['std'] > 0:
-    raise ConfigError(f'the latents have no variance: {found}')
-  return found
-
-
-def _check(run, images, batch_size):
-  if images < 0 or batch_size < 1:
-    raise ConfigError(
-      f'--images={images} --batch_size={batch_size}: wanted 0 or more images, '
-      'and 1 or more per call'
-    )
-  if run.model is not None:
-    raise ConfigError(
-      'the run is a generator, whose latents are scaled already; give the '
-      'workdir of its tokenizer, config.tokenizer_workdir='
-      f"'{run.config.get('tokenizer_workdir', '')}'"
-    )
-  if run.tokenizer.spec.size:
-    raise ConfigError(
-      f'config.tokenizer.type={run.config.tokenizer.type} makes ids, which have '
-      'no scale; wanted a tokenizer of latents, tokenizers.kl.KL'
-    )
-
-
-def setting(found: dict[str, Any], shift: bool = False) -> dict[str, Any]:
-  """The fields of a tokenizer that make latents of standard deviation 1.
-
-  Args:
-    found: what `measure` returns.
-    shift: whether the channels' means are taken away before.
-  """
-  if not shift:
-    return {'scale': 1 / found['std']}
-  within = np.sqrt(np.mean(np.square(found['channel_std'])))
-  return {'scale': float(1 / within), 'shift': found['channel_mean']}
-
-
 def table(found: dict[str, Any]) -> str:
   """What is printed."""
   lines = [
@@ -153,8 +59,8 @@ def table(found: dict[str, Any]) -> str:
   channels = zip(found['channel_mean'], found['channel_std'])
   rows = [*enumerate(channels), ('all', (found['mean'], found['std']))]
   lines += [f'{i:<7}{mean:>10.4f}{std:>10.4f}' for i, (mean, std) in rows]
-  line = f'--config.tokenizer.scale={found["scale"]:.4g}'
+  line = f'--config.tokenizer.quantizer.scale={found["scale"]:.4g}'
   if 'shift' in found:
     means = ','.join(f'{x:.4g}' for x in found['shift'])
-    line += f" --config.tokenizer.shift='({means},)'"
+    line += f" --config.tokenizer.quantizer.shift='({means},)'"
   return '\n'.join([*lines, '', line])

@@ -37,10 +37,11 @@ _PLAIN: dict[str, dict[str, Field]] = {
   '': {
     'seed': Field(int),
     'ema': Field(tuple[float, ...]),
-    'tokenizer_workdir': Field(str),
+    'frozen': Field(Mapping),
     'rules': Field(Mapping),
     'release': Field(object),
   },
+  'frozen': {'tokenizer': Field(str), 'teacher': Field(str)},
   'train': {'duration': Field(_DURATION)},
   'log': _EVERY,
   'evals': _EVERY,

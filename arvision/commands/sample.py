@@ -11,14 +11,14 @@ import jax
 import numpy as np
 
 from arvision.build import build, suggest
-from arvision.commands import runs, samples, targets
+from arvision.commands import run_flags
 from arvision.errors import ConfigError
-from arvision.evals.generation import at_once, draw
+from arvision.evals.generation import at_once, sample_batches
 from arvision.parallel import host
 from arvision.ranges import Batch, Many, number
-from arvision.training import measure
-from arvision.training.prompts import Prompts, of_captions, of_files
-from arvision.training.trained import TrainedRun
+from arvision.runs import measure, samples, targets
+from arvision.runs.prompts import Prompts, of_captions, of_files
+from arvision.runs.trained import TrainedRun
 
 # Classes that are drawn where nobody said which.
 _SHOWN = 16
@@ -26,7 +26,7 @@ _SHOWN = 16
 
 def main(argv: list[str]) -> None:
   """`arvision sample`: writes <workdir>/samples/<name>/."""
-  flags, run = runs.open_run(parser(), argv, several=True)
+  flags, run = run_flags.open_run(parser(), argv, several=True)
   if run.model is None:
     raise ConfigError(
       f"--workdir='{flags.workdir}' holds a tokenizer, which draws nothing by "
@@ -43,15 +43,15 @@ def main(argv: list[str]) -> None:
   folder = pathlib.Path(flags.workdir) / 'samples' / name
   targets.check_folder(folder, size=flags.npz * _npz_size(run, len(labels)))
   sample = run.sample_fn(
-    prompts=prompts, at_once=flags.batch_size, **runs.sampling(flags)
+    prompts=prompts, at_once=flags.batch_size, **run_flags.sampling(flags)
   )
   size = at_once(sample, len(labels), flags.batch_size)
   kind = 'captions' if prompts else 'classes'
   host.say(
     f'drawing {len(labels):,} images of {len(chosen)} {kind}, {size} at once, '
-    f'with {runs.weights_of(run)}'
+    f'with {run_flags.weights_of(run)}'
   )
-  calls = samples.followed(draw(sample, labels, size), len(labels))
+  calls = samples.followed(sample_batches(sample, labels, size), len(labels))
   if jax.process_index() == 0:
     png = flags.png
     if png is None:
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
   """The flags of the command."""
-  flags = runs.parser('sample', __doc__)
+  flags = run_flags.parser('sample', __doc__)
   flags.add_argument(
     '--labels',
     default='',
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     help='a PNG of every image; default: yes, but not for more than '
     f'{samples.MANY:,} images with --npz',
   )
-  runs.add_sampling(flags)
+  run_flags.add_sampling(flags)
   return flags
 
 

@@ -2,10 +2,11 @@
 
 import argparse
 
-from arvision.commands import common, targets
+from arvision.commands import common
 from arvision.errors import ConfigError
 from arvision.parallel import host
 from arvision.ranges import Count, number
+from arvision.runs import targets
 
 
 def main(argv: list[str]) -> int:
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
   host.use_compilation_cache()
   host.initialize()
   # Imported late: it asks for devices, which must not happen before.
-  from arvision.training.loop import train
+  from arvision.runs.train import train
 
   with targets.filling(flags.workdir):
     result = train(

@@ -80,7 +80,10 @@ class Tokenizer:
   name = 'LlamaGen tokenizer'
   wrapping = 'model'
   hints = (
-    (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
+    (
+      r'^quantize\.embedding',
+      'config.tokenizer.quantizer: vocab_size and channels',
+    ),
     (
       r'conv_blocks',
       'config.tokenizer.encoder and decoder: ch_mult, res_blocks',
@@ -91,7 +94,7 @@ class Tokenizer:
   def rows(self, ours):
     levels = autoencoder.levels(ours)
     return [
-      Row('codebook', 'quantize.embedding.weight'),
+      Row('quant/codebook', 'quantize.embedding.weight'),
       *autoencoder.rows(ours, lambda name: autoencoder.llamagen(name, levels)),
     ]
 

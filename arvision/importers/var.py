@@ -32,7 +32,7 @@ class Transformer:
     (r'^class_emb', 'config.condition.classes'),
     (r'^head\.', 'config.head.vocab_size'),
     (r'^(pos_1LC|lvl_embed)', 'config.layout.scales'),
-    (r'^word_embed', 'config.tokenizer.channels'),
+    (r'^word_embed', 'config.tokenizer.quantizer.channels'),
   )
 
   def rows(self, ours):
@@ -98,7 +98,10 @@ class Tokenizer:
   name = 'VAR tokenizer'
   wrapping = ''
   hints = (
-    (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
+    (
+      r'^quantize\.embedding',
+      'config.tokenizer.quantizer: vocab_size and channels',
+    ),
     (r'^quantize\.quant_resi', 'config.tokenizer.phi_share'),
     (
       r'(down|up)\.\d',
@@ -118,7 +121,7 @@ class Tokenizer:
       return autoencoder.ldm(name)
 
     return [
-      Row('codebook', 'quantize.embedding.weight'),
+      Row('quant/codebook', 'quantize.embedding.weight'),
       *autoencoder.rows(ours, rename, fused_qkv=True),
     ]
 

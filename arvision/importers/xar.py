@@ -43,7 +43,7 @@ class Transformer:
     ),
     (r'^class_emb', 'config.condition.classes'),
     (r'pos_embed_learned', 'config.layout'),
-    (r'^(z_proj|pred)\.', 'config.tokenizer.channels'),
+    (r'^(z_proj|pred)\.', 'config.tokenizer.quantizer.channels'),
   )
 
   def rows(self, ours):

@@ -4,6 +4,7 @@ Source: arXiv 2406.07550; bytedance/1d-tokenizer, modeling/modules/blocks.py.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -80,7 +81,7 @@ class _ViT(nn.Module):
   def _block(self):
     """Template of a block."""
     part = functools.partial
-    std = {'std': self.std, 'out_std': self.std}
+    std: dict[str, Any] = {'std': self.std, 'out_std': self.std}
     return part(
       Block,
       attention=part(Attention, biases=('q', 'k', 'v', 'out'), **std),

@@ -163,6 +163,15 @@ class Sampler(Checked, abc.ABC):
     """What is static of an entity; those of one shape and plan are scanned."""
     del s, steps
 
+  def committed(
+    self, network: 'Network', state: Any, cache: Any, step: Step
+  ) -> Any:
+    """The cache with an entity whose tokens are known, for those to come."""
+    if cache is None or network.ends(step):
+      return cache
+    slots = network.model.feed_slots(state, step.clean)
+    return network.look(slots, step.readout, lambda level: 1.0, cache)[-1]
+
   def cached(self, layout: Layout) -> bool:
     """Whether it reads the layers one by one, against a cache."""
     return not self.fills or layout.steps > 1
@@ -206,13 +215,6 @@ class Filling(Sampler):
     """
     tokens, [seen] = self.loop(model, inputs, draw, batch, known)
     return tokens, *seen
-
-  def finished(self, network: 'Network', state: Any, cache: Any, step: Step):
-    """The cache with a filled entity, for those to come."""
-    if cache is None or network.ends(step):
-      return cache
-    slots = network.model.feed_slots(state, step)
-    return network.look(slots, step.readout, lambda level: 1.0, cache)[-1]
 
 
 def over_all(masked: jax.Array, step: Step, tokens: int) -> jax.Array:

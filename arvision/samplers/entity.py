@@ -21,7 +21,8 @@ class EntityAR(Sampler):
     model, steps = network.model, network.model.layout.steps
     slots = model.feed_slots(state, step)
     scale = lambda level: self.guidance(step.s, steps, level)
-    z, merge, cache = network.look(slots, step.readout, scale, cache)
+    again = model.layout.two_streams
+    z, merge, cache = network.look(slots, step.readout, scale, cache, not again)
     sampling = self.logits_filter
     if self.greedy_steps and int(step.s) in self.greedy_steps:
       sampling = dataclasses.replace(sampling, temperature=0.0)
@@ -29,4 +30,7 @@ class EntityAR(Sampler):
     tokens = model.draw(z, draw, merge, sampling, query)
     if known is not None:
       tokens = known.over(tokens, step.tokens)
-    return model.push(state, step, tokens), cache, None
+    state = model.push(state, step, tokens)
+    if again:
+      cache = self.committed(network, state, cache, step)
+    return state, cache, None

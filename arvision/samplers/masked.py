@@ -74,5 +74,5 @@ class Masked(Filling):
     numbers = jnp.arange(self.steps)
     values, given = jax.lax.scan(advance, start, (numbers, left))
     state = model.push(state, step, values)
-    cache = self.finished(network, state, cache, step)
+    cache = self.committed(network, state, cache, step)
     return state, cache, (given, given == _MASKED)

@@ -96,7 +96,7 @@ class RandomOrder(Filling):
       )
       seen.append(given)
     told = tuple(jnp.concatenate(part) for part in zip(*seen))
-    return state, self.finished(network, state, cache, step), told
+    return state, self.committed(network, state, cache, step), told
 
   def counts(self, tokens: int) -> list[int]:
     """How many of `tokens` are masked before every step, and at the end."""

@@ -59,14 +59,14 @@ class Refine(Sampler):
     shape = len(step.tokens), model.codec.spec.parts
     start = draw.normal('sampler/start', shape)
 
-    def look(state, cache, level, commit):
-      """The guided velocity of the entity, and the cache."""
+    def look(state, level):
+      """The guided velocity of the entity."""
       slots = model.feed_slots(state, step)
       slots = slots.replace(level=jnp.full((1, 1), level, jnp.float32))
       scale = lambda level: self.guidance(step.s, steps, level)
-      z, merge, cache = network.look(slots, step.readout, scale, cache, commit)
+      z, merge, _ = network.look(slots, step.readout, scale, cache, False)
       query = model.query(slots, step.readout)
-      return merge(model.field(z, query), level), cache
+      return merge(model.field(z, query), level)
 
     def at(x, level):
       """The entity at a level, its known tokens put in."""
@@ -79,7 +79,7 @@ class Refine(Sampler):
 
     def solve(x, now):
       i, level, to = now
-      velocity, _ = look(model.push(state, step, x), cache, level, False)
+      velocity = look(model.push(state, step, x), level)
       x = self.solver(x, velocity, level, to, draw.fold(i))
       return at(x, to), None
 
@@ -87,6 +87,4 @@ class Refine(Sampler):
     numbers = jnp.arange(plan), levels[:-1], levels[1:]
     x, _ = jax.lax.scan(solve, start, numbers)
     state = model.push(state, step, x)
-    if not network.ends(step):
-      cache = look(state, cache, 0.0, commit=True)[1]
-    return state, cache, None
+    return state, self.committed(network, state, cache, step), None

@@ -25,7 +25,6 @@ from arvision.tasks.base import Task
 _SETTINGS: dict[str, Any] = {
   'seed': Seed,
   'ema': tuple[Below1, ...],
-  'tokenizer_workdir': str,
   'pictures.count': Few,
   'checkpoint.keep': Few,
   'checkpoint.best': str,
@@ -42,7 +41,7 @@ _SETTINGS: dict[str, Any] = {
 
 _BLOCKS = (
   *('tokenizer', 'task', 'layout', 'feed', 'backbone', 'head', 'condition'),
-  *('sampler', 'release', 'rules'),
+  *('sampler', 'release', 'rules', 'frozen'),
 )
 
 
@@ -55,6 +54,8 @@ def check_settings(config: Any) -> None:
   for name in _BLOCKS:
     if name in config:
       check(config[name], Mapping, f'config.{name}')
+  for name, folder in config.get('frozen', {}).items():
+    check(folder, str, f'config.frozen.{name}')
   for key, kind in _SETTINGS.items():
     value = config
     for name in key.split('.'):
@@ -352,6 +353,12 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
     refuse('head', model.head, 'a head that samples, or samplers.refine.Refine')
 
 
+def _trained(config):
+  """What the optimizer trains; None for all parameters."""
+  selected = getattr(part(config, 'optim'), 'trained', None)
+  return selected or None
+
+
 def make_task(
   config: Any,
   data: Data,
@@ -365,7 +372,7 @@ def make_task(
     config: whole config.
     data: gives the image shape and the number of classes.
     tx: optimizer; None where no step will be taken.
-    frozen: weights that no step changes, see `TrainState.frozen`.
+    frozen: weights that no step changes, see `Task`.
     steps: of the whole run.
 
   Raises:
@@ -380,6 +387,7 @@ def make_task(
     'ema': tuple(config.ema),
     'ema_warmup': config.get('ema_warmup', False),
     'accumulate': value(config.optim, 'accumulate'),
+    'trained': _trained(config),
     'seed': config.seed,
     'frozen': frozen or {},
   }

@@ -6,12 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from arvision.errors import ConfigError
 from arvision.metrics import Metric
-from arvision.model import ARModel, sample
+from arvision.model import ARModel, sample_images
 from arvision.random import Draw
 from arvision.ranges import FewOr0, Natural
 from arvision.structs import Tokens
-from arvision.tasks.base import Batch, GradientTask, Objective, TrainState
+from arvision.tasks.base import (
+  Batch,
+  Frozen,
+  GradientTask,
+  Objective,
+  TrainState,
+)
 
 # Rows of draws that no training example has.
 _SAMPLE_SEED = 1_000_003
@@ -39,6 +46,8 @@ class Autoregressive(GradientTask):
   draws: FewOr0 = 32
   steps: Natural = 0
 
+  binds = ('tokenizer',)
+
   def fresh(self, key: jax.Array) -> Any:
     # The values of a codec change no parameter of the model, so a fresh one
     # serves, and shapes are known before any tokenizer is trained.
@@ -56,48 +65,61 @@ class Autoregressive(GradientTask):
       method='losses',
     )['params']
 
-  def codec(self, frozen: dict[str, Any]) -> Any:
+  def codec(self, frozen: Frozen) -> Any:
     """The tokenizer bound to its frozen variables."""
     return self.tokenizer.bind(frozen['tokenizer'])
 
-  def stored(self, frozen: dict[str, Any], batch: Batch) -> jax.Array:
+  def stored(self, frozen: Frozen, batch: Batch) -> jax.Array:
     """What the tokens of a batch are made of: as cached, or from its images."""
     if 'tokens' in batch:
       return batch['tokens']
     return self.codec(frozen).store(batch['image'])
 
-  def tokens(self, frozen: dict[str, Any], batch: Batch) -> Tokens:
+  def tokens(self, frozen: Frozen, batch: Batch) -> Tokens:
     """Tokens of a batch, the same at every call."""
     stored = self.stored(frozen, batch)
     draw = Draw.create(self.seed, jnp.arange(stored.shape[0]))
     return self.codec(frozen).visit(stored, draw)
 
   def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-    """What the condition reads of a batch."""
-    return {key: batch[key] for key in self.model.condition.blank(1)}
+    """What the condition reads of a batch.
 
-  def rows(self, state: TrainState, batch: Batch) -> Batch:
-    rows = {
-      'stored': self.stored(state.frozen, batch),
-      'inputs': self.inputs(batch),
-    }
+    Raises:
+      ConfigError: the data does not bring it.
+    """
+    keys = self.model.condition.blank(1)
+    for key in keys:
+      if key not in batch:
+        raise ConfigError(
+          f"config.condition reads '{key}', and the data brings "
+          f'{", ".join(sorted(batch))}; change config.condition or config.data'
+        )
+    return {key: batch[key] for key in keys}
+
+  def rows(self, state: TrainState, frozen: Frozen, batch: Batch) -> Batch:
+    rows = {'stored': self.stored(frozen, batch), 'inputs': self.inputs(batch)}
     return rows | {k: batch[k] for k in ('weight',) if k in batch}
 
   def objective(
-    self, params: Any, state: TrainState, rows: Batch, draw: Draw
+    self,
+    params: Any,
+    state: TrainState,
+    frozen: Frozen,
+    rows: Batch,
+    draw: Draw,
   ) -> Objective:
     draw = draw.replace(progress=state.step / max(self.steps, 1))
-    tokens = self.codec(state.frozen).visit(rows['stored'], draw)
+    tokens = self.codec(frozen).visit(rows['stored'], draw)
     dropout = {'dropout': draw.key('task/dropout')}
-    return self._losses(params, state, tokens, rows, draw, rngs=dropout)
+    return self._losses(params, frozen, tokens, rows, draw, rngs=dropout)
 
-  def _losses(self, params, state, tokens, rows, draw, **options):
+  def _losses(self, params, frozen, tokens, rows, draw, **options):
     found: Any = self.model.apply(
       {'params': params},
       tokens,
       rows['inputs'],
       draw,
-      self.codec(state.frozen),
+      self.codec(frozen),
       weight=rows.get('weight'),
       method='losses',
       **options,
@@ -106,33 +128,36 @@ class Autoregressive(GradientTask):
     return Objective(terms, metrics=metrics)
 
   def evaluate(
-    self, state: TrainState, params: Any, batch: Batch
+    self, params: Any, frozen: Frozen, batch: Batch
   ) -> dict[str, Metric]:
-    tokens = self.tokens(state.frozen, batch)
+    tokens = self.tokens(frozen, batch)
     draw = Draw.create(self.seed, jnp.arange(tokens.values.shape[0]))
     rows = {**batch, 'inputs': self.inputs(batch)}
-    found = self._losses(params, state, tokens, rows, draw, train=False)
+    found = self._losses(params, frozen, tokens, rows, draw, train=False)
     return found.measured
 
-  def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+  def check(self, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
     """What the model will see: images, and their tokens decoded again."""
-    tokens = self.tokens(state.frozen, batch)
-    decoded = self.codec(state.frozen).decode(tokens)
+    tokens = self.tokens(frozen, batch)
+    draw = Draw.create(self.seed, jnp.arange(tokens.values.shape[0]))
+    decoded = self.codec(frozen).decode(tokens, draw)
     if 'image' not in batch:
       return {'decoded': decoded}
     return {'images': batch['image'], 'decoded': decoded}
 
-  def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
+  def pictures(self, params: Any, frozen: Frozen, batch: Batch) -> dict:
     """Samples of the classes in turn, or of the captions of a batch."""
     if self.sampler is None:
       return {}
     rows = jnp.arange(self.draws)
     draw = Draw.create(self.seed + _SAMPLE_SEED, rows)
     inputs = {'label': rows % max(self.classes, 1)}
-    if 'label' not in self.model.condition.blank(1):
+    if not {*self.model.condition.blank(1)} <= {*inputs}:
       some = self.inputs(batch)
       inputs = {k: x[rows % len(x)] for k, x in some.items()}
     tokenizer = self.sampler.tokenizer(self.tokenizer)
-    codec = tokenizer.bind(state.frozen['tokenizer'])
-    tokens = sample(self.model, params, self.sampler, inputs, draw, codec)
-    return {'samples': codec.decode(tokens)}
+    codec = tokenizer.bind(frozen['tokenizer'])
+    images, _ = sample_images(
+      self.model, params, self.sampler, inputs, draw, codec
+    )
+    return {'samples': images}

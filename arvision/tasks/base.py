@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.struct
 import jax
@@ -17,6 +17,7 @@ from arvision.ranges import Below1, Count, Seed
 
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
+Frozen = dict[str, Any]
 
 
 @flax.struct.dataclass
@@ -29,8 +30,6 @@ class TrainState:
     opt_state: optax state(s), laid out as the task wants.
     ema: decay as text ('0.999') -> running average of `params`.
     extra: other arrays that steps change (usage counters, batch statistics).
-    frozen: weights that no step changes (a bound tokenizer, LPIPS). They are
-      kept in the workdir once, not in every checkpoint.
   """
 
   step: jax.Array
@@ -38,37 +37,53 @@ class TrainState:
   opt_state: Any
   ema: dict[str, Any]
   extra: dict[str, Any] = flax.struct.field(default_factory=dict)
-  frozen: dict[str, Any] = flax.struct.field(default_factory=dict)
 
 
 class Task(Protocol):
   """A thing to train. `init` and `step` are pure and run under jit.
 
   Attributes:
-    frozen: weights that no step changes; the loop puts them into the state.
+    binds: names of the runs whose weights it uses, keys of `config.frozen`.
+    frozen: name -> weights that no step changes: of these runs, and others
+      (LPIPS). Every method gets them as an argument, on devices.
   """
 
+  binds: tuple[str, ...]
   frozen: dict[str, Any]
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; parameters are boxed with their logical axes."""
 
-  def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+  def step(
+    self, state: TrainState, frozen: Frozen, batch: Batch
+  ) -> tuple[TrainState, Metrics]:
     """One optimizer step. Metrics are float32 scalars, means of the batch."""
 
   def evaluate(
-    self, state: TrainState, params: Any, batch: Batch
+    self, params: Any, frozen: Frozen, batch: Batch
   ) -> dict[str, Metric]:
     """Metrics of one held-out batch, 'loss' among them; merged with others.
 
     `batch['weight']` (b,) is 0 for examples that pad the last batch.
     """
 
-  def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+  def check(self, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
     """What the model sees of a batch, as `pictures` gives images."""
 
-  def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
+  def pictures(self, params: Any, frozen: Frozen, batch: Batch) -> dict:
     """name -> (k, H, W, C) float32 in [-1, 1], a row of the workdir's PNG."""
+
+
+class Selection(Protocol):
+  """Some of the parameters of a task."""
+
+  def still(self, params: Any) -> Any:
+    """The same parameters; what is not selected has no gradient."""
+
+  def wrap(
+    self, tx: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """An optimizer of the selected parameters; the others stay."""
 
 
 @flax.struct.dataclass
@@ -111,7 +126,9 @@ class GradientTask(abc.ABC):
     ema_warmup: whether they warm up, see `update_ema`.
     accumulate: pieces that a step is cut into.
     seed: of every draw.
-    frozen: name -> weights that no step changes.
+    frozen: see `Task`.
+    trained: which parameters are trained, see `training.optim.Trained`; None:
+      all of them.
   """
 
   tx: optax.GradientTransformation
@@ -120,7 +137,10 @@ class GradientTask(abc.ABC):
   ema_warmup: bool = False
   accumulate: Count = 1
   seed: Seed = 0
-  frozen: dict[str, Any] = dataclasses.field(default_factory=dict)
+  frozen: Frozen = dataclasses.field(default_factory=dict)
+  trained: Selection | None = None
+
+  binds: ClassVar[tuple[str, ...]] = ()
 
   # ------------------------------------------------- what a subclass states
 
@@ -130,20 +150,26 @@ class GradientTask(abc.ABC):
 
   @abc.abstractmethod
   def objective(
-    self, params: Any, state: TrainState, rows: Batch, draw: Draw
+    self,
+    params: Any,
+    state: TrainState,
+    frozen: Frozen,
+    rows: Batch,
+    draw: Draw,
   ) -> Objective:
     """What is minimised over some examples of a batch.
 
     Args:
       params: that it is differentiated by.
       state: before the step.
+      frozen: weights that no step changes.
       rows: see `rows`; 'row' (b,) is where each example is in the global batch.
       draw: keys of these examples.
     """
 
-  def rows(self, state: TrainState, batch: Batch) -> Batch:
+  def rows(self, state: TrainState, frozen: Frozen, batch: Batch) -> Batch:
     """Arrays of a batch that `objective` reads; their leading axis is cut."""
-    del state
+    del state, frozen
     return batch
 
   def extra(self) -> dict[str, jax.Array]:
@@ -172,12 +198,18 @@ class GradientTask(abc.ABC):
 
   # ---------------------------------------------------------------- the step
 
+  @property
+  def _optimizer(self):
+    if self.trained is None:
+      return self.optimizer
+    return self.trained.wrap(self.optimizer)
+
   def init(self, key: jax.Array) -> TrainState:
     params = self.fresh(key)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      opt_state=self.optimizer.init(params),
+      opt_state=self._optimizer.init(params),
       ema=start_ema(self.averaged(params), self.ema),
       extra=self.extra(),
     )
@@ -186,13 +218,17 @@ class GradientTask(abc.ABC):
     """The draws of some rows (b,) of a step's batch."""
     return Draw.create(self.seed, rows, state.step)
 
-  def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    rows = self.rows(state, batch)
+  def step(
+    self, state: TrainState, frozen: Frozen, batch: Batch
+  ) -> tuple[TrainState, Metrics]:
+    rows = self.rows(state, frozen, batch)
     size = jax.tree.leaves(rows)[0].shape[0]
 
     def objective(params, part):
+      if self.trained is not None:
+        params = self.trained.still(params)
       draw = self.draw(state, part['row'])
-      return self.objective(params, state, part, draw)
+      return self.objective(params, state, frozen, part, draw)
 
     gradient, metrics, aux = accumulate(
       objective,
@@ -200,7 +236,7 @@ class GradientTask(abc.ABC):
       {**rows, 'row': jnp.arange(size)},
       self.accumulate,
     )
-    updates, opt_state = self.optimizer.update(
+    updates, opt_state = self._optimizer.update(
       gradient, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)

@@ -11,7 +11,7 @@ import optax
 from arvision.metrics import Mean, Metric, Term
 from arvision.random import Draw
 from arvision.structs import Template
-from arvision.tasks.base import Batch, Objective, TrainState
+from arvision.tasks.base import Batch, Frozen, Objective, TrainState
 from arvision.tasks.tokenizer import TrainTokenizer
 
 
@@ -26,17 +26,17 @@ class TrainProxy(TrainTokenizer):
 
   Attributes:
     teacher: template of the tokenizer whose codes are predicted.
-    teacher_workdir: folder of the run that trained it.
     frozen: {'teacher': its variables}.
   """
 
   teacher: Template | None = None
-  teacher_workdir: str = ''
+
+  binds = ('teacher',)
 
   def _fresh(self, key, image):
     params = super()._fresh(key, image)
     theirs = self.frozen['teacher']['params']
-    taken = {'pixel_dec': theirs['dec'], 'pixel_codebook': theirs['codebook']}
+    taken = {'pixel_dec': theirs['dec'], 'pixel_quant': theirs['quant']}
 
     def put(own, value):
       boxed = isinstance(own, nn.meta.AxisMetadata)
@@ -48,27 +48,33 @@ class TrainProxy(TrainTokenizer):
     return params
 
   def objective(
-    self, params: Any, state: TrainState, rows: Batch, draw: Draw
+    self,
+    params: Any,
+    state: TrainState,
+    frozen: Frozen,
+    rows: Batch,
+    draw: Draw,
   ) -> Objective:
     image = rows['image']
     logits, out = self.tokenizer.apply(
       {'params': params['tokenizer']},
       image,
+      draw,
       train=True,
       rngs={'dropout': draw.key('task/dropout')},
       method='proxy',
     )
-    each, right = self._proxy(state, image, logits)
+    each, right = self._proxy(frozen, image, logits)
     terms = {k: Term(x) for k, x in out.losses.items()}
     return Objective(
       {'proxy': Term(each), **terms},
-      metrics={'proxy_accuracy': Mean.of(right)},
+      metrics={'proxy_accuracy': Mean.of(right), **out.metrics},
       aux=self._codes(state, rows, out),
     )
 
-  def _proxy(self, state, image, logits):
+  def _proxy(self, frozen, image, logits):
     """(b,) cross entropy in nats and share of right codes, means over places."""
-    codec: Any = self.teacher().bind(state.frozen['teacher'])
+    codec: Any = self.teacher().bind(frozen['teacher'])
     wanted = codec.encode(image).values
     flat = logits.reshape(*wanted.shape, -1)
     loss = optax.softmax_cross_entropy_with_integer_labels(flat, wanted)
@@ -76,15 +82,15 @@ class TrainProxy(TrainTokenizer):
     return jnp.mean(loss, -1), jnp.mean(right.astype(jnp.float32), -1)
 
   def evaluate(
-    self, state: TrainState, params: Any, batch: Batch
+    self, params: Any, frozen: Frozen, batch: Batch
   ) -> dict[str, Metric]:
     image, weight = batch['image'], batch.get('weight', 1.0)
     logits, _ = self.tokenizer.apply(
       {'params': params['tokenizer']}, image, method='proxy'
     )
-    each, right = self._proxy(state, image, logits)
+    each, right = self._proxy(frozen, image, logits)
     return {
-      **super().evaluate(state, params, batch),
+      **super().evaluate(params, frozen, batch),
       'loss': Mean.of(each, weight),
       'proxy_accuracy': Mean.of(right, weight),
     }

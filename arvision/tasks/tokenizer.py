@@ -10,22 +10,19 @@ from absl import logging
 
 from arvision.errors import ConfigError
 from arvision.metrics import Mean, Metric, Term
+from arvision.quantizers import lookup
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Natural
 from arvision.structs import Reconstruction
 from arvision.tasks.base import (
   Batch,
+  Frozen,
   GradientTask,
   Metrics,
   Objective,
   TrainState,
 )
-from arvision.tokenizers import (
-  adversarial,
-  losses,
-  perceptual,
-  quantizers,
-)
+from arvision.tokenizers import adversarial, losses, perceptual
 
 _USAGE_DECAY = 0.99
 
@@ -51,12 +48,11 @@ class TrainTokenizer(GradientTask):
     perceptual_weights: file or files for `tokenizers.perceptual.read`.
     adversary: the discriminator, None for none.
     restart_after: steps without use until a code is restarted; 0 is never.
-    fixed: parts of the tokenizer that are not trained, as their parameters are
-      called; exempt them from weight decay too.
     frozen: {'perceptual': weights}, read from the files where not given.
 
   Raises:
-    ConfigError: weights that cannot be read, images too small for LPIPS.
+    ConfigError: weights that cannot be read, images too small for LPIPS, codes
+      to be restarted where there is no table of them.
   """
 
   tokenizer: Any
@@ -66,9 +62,13 @@ class TrainTokenizer(GradientTask):
   perceptual_weights: str | tuple[str, ...] = ()
   adversary: adversarial.Adversary | None = None
   restart_after: Natural = 0
-  fixed: tuple[str, ...] = ()
 
   def __post_init__(self):
+    if self.restart_after and not self.tokenizer.codebook_path:
+      raise ConfigError(
+        f'config.task.restart_after={self.restart_after}: the quantiser has no '
+        'table of codes (config.tokenizer.quantizer); set it to 0'
+      )
     if not self.perceptual or 'perceptual' in self.frozen:
       return
     paths = self.perceptual_weights
@@ -114,11 +114,16 @@ class TrainTokenizer(GradientTask):
       f'gradient_norm/{k}': optax.tree.norm(g) for k, g in gradient.items()
     }
 
-  def rows(self, state: TrainState, batch: Batch) -> Batch:
+  def rows(self, state: TrainState, frozen: Frozen, batch: Batch) -> Batch:
     return {'image': batch['image']}
 
   def objective(
-    self, params: Any, state: TrainState, rows: Batch, draw: Draw
+    self,
+    params: Any,
+    state: TrainState,
+    frozen: Frozen,
+    rows: Batch,
+    draw: Draw,
   ) -> Objective:
     image = rows['image']
     # The ways back from the image and from what is paid for it are kept: the
@@ -130,14 +135,14 @@ class TrainTokenizer(GradientTask):
     )
 
     def paid(x):
-      terms = self._distances(state, image, x)
+      terms = self._distances(frozen, image, x)
       return sum(t.scale * jnp.sum(t.loss) for t in terms.values()), terms
 
     _, to_image, terms = jax.vjp(paid, out.image, has_aux=True)
     terms |= {k: Term(x) for k, x in out.losses.items()}
     found = Objective(
       terms,
-      metrics={'psnr': Mean.of(losses.psnr(image, out.image))},
+      metrics={'psnr': Mean.of(losses.psnr(image, out.image)), **out.metrics},
       aux=self._codes(state, rows, out),
     )
     if self.adversary is None:
@@ -161,8 +166,6 @@ class TrainTokenizer(GradientTask):
 
   def _reconstruct(self, params, image, draw):
     """The image, and the whole `Reconstruction` beside it."""
-    still = {k: jax.lax.stop_gradient(params[k]) for k in self.fixed}
-    params = {**params, **still}
     out: Reconstruction = self.tokenizer.apply(
       {'params': params},
       image,
@@ -172,14 +175,14 @@ class TrainTokenizer(GradientTask):
     )
     return out.image, out
 
-  def _distances(self, state, image, other):
+  def _distances(self, frozen, image, other):
     """name -> term, a (b,) distance that the reconstruction is paid by."""
     terms = {
       'l1': Term(losses.l1(image, other), scale=self.l1),
       'l2': Term(losses.l2(image, other), scale=self.l2),
     }
-    if 'perceptual' in state.frozen:
-      distance = perceptual.lpips(state.frozen['perceptual'], image, other)
+    if 'perceptual' in frozen:
+      distance = perceptual.lpips(frozen['perceptual'], image, other)
       terms['lpips'] = Term(distance, scale=self.perceptual)
     return terms
 
@@ -243,7 +246,7 @@ class TrainTokenizer(GradientTask):
     spec, start, rows = self.tokenizer.spec, 0, []
     for h, w in spec.grids:
       here = codes[:, start : start + h * w]
-      rows.append(quantizers.histogram(here, spec.size))
+      rows.append(lookup.histogram(here, spec.size))
       start += h * w
     return jnp.stack(rows)
 
@@ -274,8 +277,8 @@ class TrainTokenizer(GradientTask):
     idle = jnp.where(jnp.sum(counts, 0) > 0, 0, state.extra['idle'] + 1)
     metrics = {}
     for name, row in zip(self._scales, average):
-      metrics[f'usage/{name}'] = quantizers.usage(row)
-      metrics[f'perplexity/{name}'] = quantizers.perplexity(row)
+      metrics[f'usage/{name}'] = lookup.usage(row)
+      metrics[f'perplexity/{name}'] = lookup.perplexity(row)
     if 'fresh' in aux:
       dead = idle >= self.restart_after
       metrics['restarted'] = jnp.sum(dead).astype(jnp.float32)
@@ -299,23 +302,24 @@ class TrainTokenizer(GradientTask):
 
   def _decoded(self, params, image):
     codec = self.tokenizer.bind({'params': params['tokenizer']})
-    return codec.decode(codec.encode(image))
+    draw = Draw.create(self.seed, jnp.arange(image.shape[0]))
+    return codec.decode(codec.encode(image), draw)
 
   def evaluate(
-    self, state: TrainState, params: Any, batch: Batch
+    self, params: Any, frozen: Frozen, batch: Batch
   ) -> dict[str, Metric]:
     image, weight = batch['image'], batch.get('weight', 1.0)
     other = self._decoded(params, image)
-    terms = self._distances(state, image, other)
+    terms = self._distances(frozen, image, other)
     terms = {k: t.replace(weight=weight) for k, t in terms.items()}
     psnr = Mean.of(losses.psnr(image, other), weight)
     return Objective(terms, metrics={'psnr': psnr}).measured
 
-  def check(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+  def check(self, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
     """What the tokenizer will see."""
     return {'images': batch['image']}
 
-  def pictures(self, state: TrainState, params: Any, batch: Batch) -> dict:
+  def pictures(self, params: Any, frozen: Frozen, batch: Batch) -> dict:
     image = batch['image']
     return {
       'originals': image,

@@ -131,7 +131,7 @@ def check_same(
 
 
 def _kind(config):
-  """'a generator (Scales, Categorical)', 'a tokenizer (VQ)', or ''."""
+  """'a generator (Scales, Categorical)', 'a tokenizer (Pyramid)', or ''."""
   if 'tokenizer' not in config:
     return ''
   names = ('layout', 'head') if 'backbone' in config else ('tokenizer',)
@@ -157,7 +157,7 @@ def _is_moved(key, there, here):
   if not all(isinstance(path, str) and path for path in (there, here)):
     return False
   name = key.rpartition('.')[2]
-  return name in ('tokenizer_workdir', 'teacher_workdir') or (
+  return _within(key, ('frozen',)) or (
     _within(key, ('data',))
     and name in ('path', 'folder', 'data_dir', 'font', 'held_out_path')
   )

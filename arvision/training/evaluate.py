@@ -57,6 +57,7 @@ class HeldOut:
   def __init__(
     self,
     task: Task,
+    frozen: Any,
     data: Data,
     placement: Placement,
     batch_size: int,
@@ -66,12 +67,14 @@ class HeldOut:
 
     Args:
       task: what is trained.
+      frozen: weights on devices that no step changes.
       data: where the held-out split is.
       placement: of batches and results.
       batch_size: examples of a step of the pass, global.
       count: how many examples pictures are made of.
     """
     self._task = task
+    self._frozen = frozen
     self._data = data
     self._placement = placement
     self._batch_size = batch_size
@@ -94,7 +97,7 @@ class HeldOut:
     for batch in self._pass():
       on_device = self._placement.put_batch(batch)
       for name, params in versions(state).items():
-        found = self._evaluate(state, params, on_device)
+        found = self._evaluate(params, self._frozen, on_device)
         if name in totals:
           found = jax.tree.map(lambda a, b: a + b, totals[name], found)
         totals[name] = found
@@ -124,7 +127,9 @@ class HeldOut:
       raise ConfigError(f'{said}{why}, so there is no figure to go by')
     batch = self._placement.put_batch(next(iter(self._pass())))
     with self._placement.scope():
-      keys = jax.eval_shape(self._task.evaluate, state, state.params, batch)
+      keys = jax.eval_shape(
+        self._task.evaluate, state.params, self._frozen, batch
+      )
     names = [_figure(name, k) for name in versions(state) for k in keys]
     name = best.removeprefix('-')
     if name not in names:
@@ -141,11 +146,11 @@ class HeldOut:
       if self._data.held_out_examples:
         batch = next(iter(self._pass()))
       self._fixed = self._few(batch)
-    return self._pictures(state, shown(state), self._fixed)
+    return self._pictures(shown(state), self._frozen, self._fixed)
 
-  def check(self, state: TrainState, batch: Any) -> dict[str, np.ndarray]:
+  def check(self, batch: Any) -> dict[str, np.ndarray]:
     """What the model will see of a training batch on the host."""
-    return self._check(state, self._few(batch))
+    return self._check(self._frozen, self._few(batch))
 
   def _pass(self):
     return self._data.held_out(self._batch_size, *self._placement.share())

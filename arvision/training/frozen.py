@@ -1,4 +1,4 @@
-"""The weights that a run uses and does not train: its tokenizer or teacher."""
+"""The weights of other runs that a run uses and does not train."""
 
 import contextlib
 import hashlib
@@ -7,94 +7,160 @@ import pathlib
 import shutil
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from arvision.build import build, suggest
 from arvision.errors import ConfigError
 from arvision.parallel import host
+from arvision.tasks import assemble
 from arvision.training import differences, trees, weights
 from arvision.training import workdir as workdirs
 
+# Blocks that say which network a generator is.
+_GENERATOR = ('tokenizer', 'layout', 'condition', 'backbone', 'head')
+
 
 def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-  """The tokenizer of a generator, the teacher of a tokenizer that has one.
+  """The weights of the runs that `config.frozen` names.
 
   A run keeps a copy in `frozen/`, so that its codes go on to mean the same
-  when the tokenizer is trained further, moved or deleted.
+  when a tokenizer is trained further, moved or deleted.
 
   Args:
-    config: of the run; `tokenizer_workdir` or `task.teacher_workdir` is where
-      they were trained.
+    config: of the run; `frozen` has name -> folder.
     workdir: of the run.
 
   Returns:
-    {'tokenizer': variables}, {'teacher': variables} or {}, numpy arrays.
+    name -> {'params': ...}, numpy arrays: of the tokenizer of a tokenizer's run,
+    of the model of a generator's.
 
   Raises:
-    ConfigError: no tokenizer there, or one of another config. In a run whose
-      key names another folder than it did, one with other weights.
+    ConfigError: no run there, or one of another config. In a run whose key
+      names another folder than it did, one with other weights.
     DataError: no checkpoint of it can be read.
   """
-  if config.get('tokenizer_workdir'):
-    name, key, block = 'tokenizer', 'tokenizer_workdir', 'tokenizer'
-  elif config.get('task', {}).get('teacher_workdir'):
-    name, key, block = 'teacher', 'task.teacher_workdir', 'task.teacher'
-  else:
-    return {}
-  source = _at(config, key)
+  folders = config.get('frozen', {})
   copy = pathlib.Path(workdir) / workdirs.FROZEN
-  if not (workdirs.holds_run(workdir) and copy.is_dir()):
-    return {name: _trained(config, key, block)}
+  if not (folders and workdirs.holds_run(workdir) and copy.is_dir()):
+    return {name: _trained(config, name) for name in folders}
   kept = trees.load_tree(copy)
-  before = _at(workdirs.load_config(workdir, allow=None), key)
-  if source == before:
-    return kept
-  if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
-    host.say(f"config.{key}='{source}' is not there; the copy in {copy} serves")
-  elif fingerprint(_trained(config, key, block)) != fingerprint(kept[name]):
-    raise ConfigError(
-      f"config.{key}='{source}' holds other weights than {copy}, with which "
-      f"this run was trained. Set it back to '{before}' to go on with these, "
-      'or choose another --workdir'
-    )
+  before = workdirs.load_config(workdir, allow=None).get('frozen', {})
+  for name, source in folders.items():
+    if source != before.get(name):
+      _check_moved(config, name, before.get(name), kept.get(name), copy)
   return kept
 
 
-def _at(config, key):
-  """The value of a key with dots."""
-  for name in key.split('.'):
-    config = config[name]
-  return config
+def _check_moved(config, name, before, kept, copy):
+  """Refuses a folder with other weights than those that a run has kept."""
+  source = config.frozen[name]
+  if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
+    host.say(
+      f"config.frozen.{name}='{source}' is not there; the copy in {copy} serves"
+    )
+  elif fingerprint(_trained(config, name)) != fingerprint(kept):
+    raise ConfigError(
+      f"config.frozen.{name}='{source}' holds other weights than {copy}, with "
+      f"which this run was trained. Set it back to '{before}' to go on with "
+      'these, or choose another --workdir'
+    )
 
 
-def _trained(config, key, block):
-  """The variables of the tokenizer that a key names the folder of."""
-  source = _at(config, key)
+def _trained(config, name):
+  """The variables of the run that `config.frozen` has a name for."""
+  key, source = f'config.frozen.{name}', config.frozen[name]
+  block = 'tokenizer' if name == 'tokenizer' else f'task.{name}'
+  own = _at(config, block)
+  kind = 'run' if own is None else 'tokenizer'
   if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
     raise ConfigError(
-      f"config.{key}='{source}' holds no tokenizer. Train it "
-      f'first (arvision train --config=<its config> --workdir={source}), '
-      'bring released weights in (arvision import), or point this key at its '
-      'folder'
+      f"{key}='{source}' holds no {kind}. Train it first "
+      f'(arvision train --config=<its config> --workdir={source}), bring '
+      'released weights in (arvision import), or point this key at its folder'
     )
   theirs = workdirs.load_config(source, allow=None)
   workdirs.check_blocks(theirs, source)
-  if 'backbone' in theirs:
+  generator = 'backbone' in theirs
+  if generator and own is not None:
     raise ConfigError(
-      f"config.{key}='{source}' holds a generator; wanted the folder of its "
-      f"tokenizer, '{theirs.get('tokenizer_workdir')}' when it was trained"
+      f"{key}='{source}' holds a generator; wanted the folder of its tokenizer, "
+      f"'{theirs.get('frozen', {}).get('tokenizer')}' when it was trained"
     )
-  differ = differences.other_weights(
-    theirs.tokenizer, _at(config, block), block
-  )
+  if own is not None:
+    differ = differences.other_weights(theirs.tokenizer, own, block)
+  elif not generator:
+    raise ConfigError(f"{key}='{source}' holds a tokenizer; wanted a generator")
+  else:
+    differ = []
+    for block in _GENERATOR:
+      there, here = (c.get(block, ConfigDict()) for c in (theirs, config))
+      differ += differences.other_weights(there, here, block)
   if differ:
     raise ConfigError(
-      f"the tokenizer in '{source}' (config.{key}) is not the one "
-      'of this config:\n' + differences.shortened(differ)
+      f"the {kind} in '{source}' ({key}) is not the one of this config:\n"
+      + differences.shortened(differ)
     )
   params = weights.load_params(source, allow=None)[1]
-  return {'params': params['tokenizer']}
+  return {'params': params if generator else params['tokenizer']}
+
+
+def _at(config, key):
+  """The block at a key with dots, None where there is none."""
+  for name in key.split('.'):
+    config = None if config is None else config.get(name)
+  return config
+
+
+def shapes(
+  config: ConfigDict, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+  """Shapes and dtypes of what `load` returns; opens no folder.
+
+  Args:
+    config: of the run.
+    image_shape: (H, W, C).
+  """
+  image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+
+  def of(name):
+    if name == 'tokenizer':
+      tokenizer = assemble.make_tokenizer(config)
+    elif name in config.task:
+      tokenizer = build(config.task[name], f'task.{name}')
+    else:
+      return {'params': assemble.trained_shapes(config)}
+    found = jax.eval_shape(tokenizer.init, jax.random.key(0), image)
+    return {'params': nn.unbox(found['params'])}
+
+  return {name: of(name) for name in config.get('frozen', {})}
+
+
+def check_names(config: ConfigDict, binds: tuple[str, ...]) -> None:
+  """Refuses a `config.frozen` with other names than the task uses.
+
+  Args:
+    config: of the run.
+    binds: see `tasks.base.Task`.
+
+  Raises:
+    ConfigError: with the name.
+  """
+  names = config.get('frozen', {})
+  for name in names:
+    if name not in binds:
+      raise ConfigError(
+        f'config.frozen.{name}: {config.task.type} uses no such run.'
+        + suggest(name, binds)
+      )
+  for name in binds:
+    if not names.get(name):
+      raise ConfigError(
+        f'config.frozen.{name} is missing: the folder of the run whose weights '
+        f'{config.task.type} uses'
+      )
 
 
 def check_tokens(config: ConfigDict, data: Any, frozen: dict[str, Any]) -> None:
@@ -122,8 +188,8 @@ def check_tokens(config: ConfigDict, data: Any, frozen: dict[str, Any]) -> None:
   if differ:
     raise ConfigError(
       f"the tokens in config.data.path='{data.path}' were made by another "
-      f'tokenizer than that of config.tokenizer_workdir='
-      f"'{config.tokenizer_workdir}':\n"
+      'tokenizer than that of config.frozen.tokenizer='
+      f"'{config.frozen.tokenizer}':\n"
       + '\n'.join(differ)
       + '\nEncode the images anew (arvision encode), or name the tokenizer that '
       'made these tokens'
@@ -166,7 +232,7 @@ def claim(
     if not claimed:
       _clear(folder)
   host.barrier('folder')
-  tree = {k: frozen[k] for k in ('tokenizer', 'teacher') if k in frozen}
+  tree = {k: frozen[k] for k in config.get('frozen', {}) if k in frozen}
   try:
     if not claimed and imported is not None:
       trees.save_tree(folder / workdirs.IMPORTED, {'params': imported})

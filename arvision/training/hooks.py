@@ -57,7 +57,7 @@ class Watch:
 
     A state that diverged in its last step has a loss that is finite yet.
     """
-    bad = not_finite(state.replace(frozen={}))
+    bad = not_finite(state)
     if bad:
       self._stop(f'{bad} was not finite after step {step}', saved)
 

@@ -20,7 +20,6 @@ from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
-from arvision.training.measure import InTraining
 from arvision.training.step_hooks import Hooks, Position
 from arvision.training.writers import Writer
 
@@ -49,6 +48,7 @@ def train(
   resume_from: str | None = None,
   change: bool = False,
   stop_at: int | None = None,
+  make_in_training: Callable,
   make_data: Callable = assemble.make_data,
   make_task: Callable = assemble.make_task,
 ) -> Result:
@@ -67,6 +67,8 @@ def train(
     change: whether batch size, learning rate and schedule may be others than
       those that the run had, see `differences.TUNABLE`.
     stop_at: stops, and saves, after this step of the run.
+    make_in_training: (config, placement, frozen weights) -> what measures
+      between steps, see `step_hooks.InTraining`.
     make_data: config -> data.
     make_task: (config, data, optimizer, frozen weights, steps) -> task.
 
@@ -98,10 +100,11 @@ def train(
   placement.check_batch(clock.batch_size, optimizer.accumulate)
   frozen = frozen_weights.load(config, going_on or workdir)
   frozen_weights.check_tokens(config, data, frozen)
-  in_training = InTraining(config, placement, frozen)
+  in_training = make_in_training(config, placement, frozen)
   for name, duration in in_training.every.items():
     every[f'evals.{name}'] = clock.steps(duration, f'evals.{name}.every')
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
+  frozen_weights.check_names(config, task.binds)
   origin = start.StateInit(task, placement, config.seed)
   batches = data.train(clock.batch_size, config.seed, *placement.share())
 
@@ -134,12 +137,13 @@ def train(
     end = clock.total if stop_at is None else min(stop_at, clock.total)
     on_device = placement.put_whole(task.frozen)
     count = config.pictures.get('count', 32)
-    held_out = HeldOut(task, data, placement, clock.batch_size, count)
+    held_out = HeldOut(
+      task, on_device, data, placement, clock.batch_size, count
+    )
     if step < end:
       checkpoints.check_room(state)
       batch = next(batches)
-      full = state.replace(frozen=on_device)
-      held_out.check_best(best, full, every['evals'])
+      held_out.check_best(best, state, every['evals'])
       traced, names = start.trace_step(
         task, placement, state, on_device, placement.put_batch(batch)
       )
@@ -157,7 +161,7 @@ def train(
       return Result(step, clock.total)
 
     if step == 0:
-      writer.picture('first_batch', held_out.check(full, batch))
+      writer.picture('first_batch', held_out.check(batch))
     step_fn, text = start.compile_step(traced, placement)
     writer.say(text)
     between = Hooks(
@@ -166,7 +170,6 @@ def train(
       every=every,
       names=names,
       rates=optimizer.rates(clock),
-      frozen=on_device,
       position=position,
       lock=lock,
       writer=writer,
@@ -174,11 +177,12 @@ def train(
       held_out=held_out,
       in_training=in_training,
     )
-    return loop(step_fn, placement, between, batch, state, step, end)
+    return loop(step_fn, on_device, placement, between, batch, state, step, end)
 
 
 def loop(
   step_fn: Callable,
+  frozen: Any,
   placement: host.Placement,
   between: Hooks,
   batch: Any,
@@ -190,9 +194,9 @@ def loop(
 
   Args:
     step_fn: (state, frozen weights, batch) -> (state, metrics).
+    frozen: weights on devices that no step changes.
     placement: puts batches on devices.
-    between: what is done between steps; it holds the frozen weights and the
-      data iterator.
+    between: what is done between steps; it holds the data iterator.
     batch: the first one, on the host.
     state: on devices; it is used up.
     step: optimizer steps taken.
@@ -202,9 +206,7 @@ def loop(
   between.start(step)
   with hooks.Preemption() as preemption:
     while True:
-      state, metrics = step_fn(
-        state, between.frozen, placement.put_batch(batch)
-      )
+      state, metrics = step_fn(state, frozen, placement.put_batch(batch))
       step += 1
       # The device works on this step while the one before is looked at.
       if unread is not None:

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from arvision.build import Checked
+from arvision.build import Checked, suggest
 from arvision.errors import ConfigError
 from arvision.layers.param import FIXED
 from arvision.layers.stack import LAYERS
@@ -39,7 +40,7 @@ class DecayRule(Checked):
     return jax.tree_util.tree_map_with_path(self._decays, params)
 
   def _decays(self, path, leaf):
-    keys = [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
+    keys = _path(path)
     ndim = jnp.ndim(leaf) - (LAYERS in keys)
     if keys and (keys[-1] == 'bias' or keys[-1].endswith('_bias')):
       ndim = min(ndim, 1)
@@ -47,6 +48,94 @@ class DecayRule(Checked):
     if where.endswith(FIXED):
       return False
     return ndim >= self.min_ndim and not any(e in where for e in self.exempt)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained(Checked):
+  """Which parameters are trained.
+
+  A name stands for a parameter or for all parameters of a module: 'head',
+  'backbone/stack'. Names are of whole modules, from any depth.
+
+  Attributes:
+    only: names of what is trained; () for all.
+    without: names of what is not.
+    layers: (first, end) of stacked layers that are trained; None for all.
+  """
+
+  only: tuple[str, ...] = ()
+  without: tuple[str, ...] = ()
+  layers: tuple[Natural, Natural] | None = None
+
+  def __bool__(self) -> bool:
+    return self != Trained()
+
+  def mask(self, params: Any) -> Any:
+    """A tree like `params`: True, False, or (l, 1, ...) bool by layer.
+
+    Raises:
+      ConfigError: names that no parameter has, or layers that there are not.
+    """
+    paths = [_path(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for key in ('only', 'without'):
+      for name in getattr(self, key):
+        if not any(_within(path, name) for path in paths):
+          raise ConfigError(
+            f"config.optim.trained.{key}='{name}': no parameter has that name."
+            + suggest(name, {part for path in paths for part in path})
+          )
+    return jax.tree_util.tree_map_with_path(self._of, params)
+
+  def _of(self, path, leaf):
+    names = _path(path)
+    named = lambda some: any(_within(names, name) for name in some)
+    if named(self.without) or (self.only and not named(self.only)):
+      return False
+    if self.layers is None or LAYERS not in names:
+      return True
+    (first, end), count = self.layers, jnp.shape(leaf)[0]
+    if not first < end <= count:
+      raise ConfigError(
+        f'config.optim.trained.layers={self.layers}: wanted layers from 0 to '
+        f'{count}, at least one of them'
+      )
+    number = np.arange(count).reshape(-1, *[1] * (jnp.ndim(leaf) - 1))
+    return (first <= number) & (number < end)
+
+  def still(self, params: Any) -> Any:
+    """The same parameters; those that are not trained have no gradient."""
+
+    def one(mask, leaf):
+      if mask is True:
+        return leaf
+      fixed = jax.lax.stop_gradient(leaf)
+      return fixed if mask is False else jnp.where(mask, leaf, fixed)
+
+    return jax.tree.map(one, self.mask(params), params)
+
+  def wrap(
+    self, tx: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """An optimizer that leaves the others as they are, and has no state of them."""
+    some = lambda tree: jax.tree.map(
+      lambda mask: mask is not False, self.mask(tree)
+    )
+    masked = optax.masked(tx, some)
+
+    def update(updates, state, params=None):
+      updates, state = masked.update(updates, state, params)
+      zero = lambda mask, u: u if mask is True else jnp.where(mask, u, 0)
+      return jax.tree.map(zero, self.mask(updates), updates), state
+
+    return optax.GradientTransformation(masked.init, update)
+
+
+def _path(path):
+  return [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
+
+
+def _within(names, name):
+  return f'/{name}/' in f'/{"/".join(map(str, names))}/'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +153,7 @@ class Optimizer(Checked):
     weight_decay: in units of the learning rate.
     weight_decay_end: where it goes along half a cosine; None = constant.
     decay: which parameters decay.
+    trained: which parameters are trained at all; the task applies it.
     clip: largest global norm of the gradient; 0 = no clipping.
     accumulate: pieces that a batch is worked off in; the task does it.
     schedule: of the learning rate.
@@ -77,6 +167,7 @@ class Optimizer(Checked):
   weight_decay: AtLeast0 = 0.0
   weight_decay_end: AtLeast0 | None = None
   decay: DecayRule = DecayRule()
+  trained: Trained = Trained()
   clip: AtLeast0 = 0.0
   accumulate: Count = 1
   schedule: Constant = Constant()

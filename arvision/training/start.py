@@ -30,7 +30,7 @@ class StateInit:
   """Where a state comes from: the task's own `init`, or files.
 
   Attributes:
-    abstract: shapes, dtypes and shardings of the state, without `frozen`.
+    abstract: shapes, dtypes and shardings of the state.
   """
 
   def __init__(self, task: Task, placement: Placement, seed: int):
@@ -42,7 +42,7 @@ class StateInit:
     self._task = task
     self._key = jax.random.key(seed)
     with assemble.fitting():
-      boxed = jax.eval_shape(self._bare, self._key)
+      boxed = jax.eval_shape(task.init, self._key)
     self._shardings = placement.rules.shardings(placement.mesh, boxed)
     self.abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -50,14 +50,11 @@ class StateInit:
       self._shardings,
     )
 
-  def _bare(self, key):
-    return self._task.init(key).replace(frozen={})
-
   def fresh(self) -> TrainState:
     """A new state, made where it lies."""
 
     def init(key):
-      return nn.unbox(self._bare(key))
+      return nn.unbox(self._task.init(key))
 
     return jax.jit(init, out_shardings=self._shardings)(self._key)
 
@@ -232,11 +229,11 @@ def trace_step(
   names: list[str] = []
 
   def step(state, frozen, batch):
-    state, metrics = task.step(state.replace(frozen=frozen), batch)
+    state, metrics = task.step(state, frozen, batch)
     names[:] = sorted(metrics)
     # One array of all metrics: reading it is one transfer, not twenty.
     packed = jnp.stack([metrics[k].astype(jnp.float32) for k in names])
-    return state.replace(frozen={}), packed
+    return state, packed
 
   shardings = jax.tree.map(lambda x: x.sharding, state)
   out = (shardings, placement.whole)

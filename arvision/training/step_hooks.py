@@ -5,7 +5,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -15,7 +15,6 @@ from arvision.training import hooks
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
 from arvision.training.lock import Lock
-from arvision.training.measure import InTraining
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
 
@@ -48,6 +47,21 @@ class Position:
     self.window.set_state(state['window'])
 
 
+class InTraining(Protocol):
+  """Figures that a run is measured by while it is trained.
+
+  Attributes:
+    every: name -> duration between two measurements.
+  """
+
+  every: Mapping[str, Mapping[str, float]]
+
+  def __call__(
+    self, name: str, state: TrainState, step: int
+  ) -> Mapping[str, float]:
+    """The figures of a name."""
+
+
 @dataclasses.dataclass
 class Hooks:
   """Log, held-out figures, pictures and checkpoints of a run.
@@ -59,7 +73,6 @@ class Hooks:
       evaluator -> steps; 0 = never.
     names: of the metrics that a step packs into one array.
     rates: name -> schedule, logged beside the metrics.
-    frozen: weights on devices that are not in the state.
     position: in the data and in the log.
     lock: of the folder that all is written to.
     writer, checkpoints, held_out: where things go and come from.
@@ -71,7 +84,6 @@ class Hooks:
   every: Mapping[str, int]
   names: list[str]
   rates: Mapping[str, Callable]
-  frozen: Any
   position: Position
   lock: Lock
   writer: Writer
@@ -124,17 +136,16 @@ class Hooks:
         self._log(step)
       if due != ['log']:
         self.watch.state(state, step, self.checkpoints.latest)
-      full = state.replace(frozen=self.frozen)
       figures: dict[str, float] = {}
       if 'evals' in due:
-        figures = self.held_out.evaluate(full)
+        figures = self.held_out.evaluate(state)
         if figures:
           self.writer.scalars(step, figures, _brief(figures))
       for key in due:
         if key.startswith('evals.'):
-          found = self.in_training(key.removeprefix('evals.'), full, step)
+          found = self.in_training(key.removeprefix('evals.'), state, step)
           self.writer.scalars(step, found, _brief(found))
-      if 'pictures' in due and (rows := self.held_out.pictures(full, batch)):
+      if 'pictures' in due and (rows := self.held_out.pictures(state, batch)):
         # Named by what was made: 'reconstructions' under 'originals'.
         self.writer.picture(list(rows)[-1], rows, step)
       if 'checkpoint' in due or self.checkpoints.improves(figures):

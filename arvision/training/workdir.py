@@ -111,6 +111,11 @@ def check_blocks(config: ConfigDict, workdir: str | os.PathLike) -> None:
   Raises:
     ConfigError: with the file and the blocks.
   """
+  if 'tokenizer_workdir' in config:
+    raise ConfigError(
+      f'{pathlib.Path(workdir) / CONFIG} is of an older arvision: it has '
+      'tokenizer_workdir, where this one has frozen.tokenizer; ' + trust.OLDER
+    )
   wanted = [*_BLOCKS, *(_OF_GENERATORS if 'backbone' in config else ())]
   lost = [name for name in wanted if name not in config]
   if lost:

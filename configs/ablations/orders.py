@@ -28,7 +28,7 @@ def get_config(arg: str = 'token'):
   parts.llamagen(
     config,
     grid=(4, 4),
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     depth=4,
     width=96,
@@ -54,7 +54,7 @@ def _diagonal(config):
 
 
 def _scale(config):
-  config.tokenizer.type = 'tokenizers.pyramid.PyramidVQ'
+  config.tokenizer.type = 'tokenizers.pyramid.Pyramid'
   config.tokenizer.scales = _SCALES
   del config.tokenizer.grid
   config.layout = block(type='layouts.scales.scales', scales=_SCALES)

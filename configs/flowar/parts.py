@@ -10,7 +10,7 @@ SELF, CROSS = 'self', 'cross'
 
 def pyramid(tokenizer: ConfigDict, scales) -> None:
   """Turns the block of a KL tokenizer into that of its latent at all scales."""
-  tokenizer.type = 'tokenizers.kl.PyramidKL'
+  tokenizer.type = 'tokenizers.pyramid.Pyramid'
   tokenizer.scales = tuple(scales)
   tokenizer.kind = 'area'
   if 'grid' in tokenizer:

@@ -11,9 +11,8 @@ def vq(
 ) -> ConfigDict:
   """The block of LlamaGen's tokenizer; see `common.autoencoder`."""
   return block(
-    type='tokenizers.vq.VQ',
-    vocab_size=vocab_size,
-    channels=channels,
+    type='tokenizers.autoencoder.Autoencoder',
+    quantizer=common.unit_lookup(vocab_size, channels),
     grid=grid,
     **common.autoencoder(**convolutions),
   )

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from arvision.configs import common
 from arvision.configs.common import block
 from arvision.configs.titok import parts as titok_parts
 
@@ -28,15 +29,11 @@ def maskgit_vq(
     'groups': groups,
   }
   return block(
-    type='tokenizers.vq.VQ',
+    type='tokenizers.autoencoder.Autoencoder',
     grid=grid,
-    vocab_size=vocab_size,
-    channels=channels,
-    normalize=False,
+    quantizer=common.lookup(vocab_size, channels, entropy=entropy),
     quant_kernel=0,
     darkest=0.0,
-    commitment=0.25,
-    entropy=entropy,
     encoder=block(
       type='layers.maskgit_conv.Encoder', z_channels=channels, **shared
     ),

@@ -46,9 +46,7 @@ def _warmup():
   pixels = maskgit.get_config('few').tokenizer
   config = _new(
     parts.legacy_titok,
-    pixel_codes=pixels.vocab_size,
-    pixel_channels=pixels.channels,
-    pixel_decoder=pixels.decoder,
+    pixels=pixels,
   )
   var.recipe(config, l2=0.0)
   parts.titok_warmup(config, pixels, 'runs/maskgit/digits_tokenizer_few')
@@ -61,11 +59,12 @@ def _warmup():
 
 def _legacy():
   config = _warmup().unlock()
+  del config.frozen
   var.recipe(config, l2=1.0)
   config.task.restart_after = 0
-  config.task.fixed = parts.WARMED_UP
   config.optim.learning_rate = 1e-3
-  config.optim.decay.exempt = parts.WARMED_UP
+  config.optim.decay.exempt = ()
+  config.optim.trained.without = parts.WARMED_UP
   config.train.duration = common.block(epochs=16)
   return common.locked(config)
 

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from arvision.configs import common
 from arvision.configs.common import block
 
 # TiTok's transformers.
@@ -15,7 +16,7 @@ SIZES = {
 MASKED_OPTIM = {'weight_decay': 0.03, 'b2': 0.96}
 
 # What the second stage of a legacy TiTok does not train.
-WARMED_UP = ('enc', 'codebook')
+WARMED_UP = ('enc', 'quant')
 
 
 def titok(
@@ -42,20 +43,19 @@ def titok(
     normalize: codes on the unit sphere.
   """
 
+  lookup = common.unit_lookup if normalize else common.lookup
+
   def vit(type, size, **more):
     return block(
       type=f'layers.vit.{type}', patch=patch, length=length, **size, **more
     )
 
   return block(
-    type='tokenizers.vq.VQ',
+    type='tokenizers.autoencoder.Autoencoder',
     grid=(1, length),
-    vocab_size=vocab_size,
-    channels=channels,
-    normalize=normalize,
+    quantizer=lookup(vocab_size, channels),
     quant_kernel=0,
     darkest=0.0,
-    commitment=0.25,
     encoder=vit('Encoder', encoder, z_channels=channels),
     decoder=vit('Decoder', decoder, grid=grid, channels=image_channels),
   )
@@ -63,28 +63,25 @@ def titok(
 
 def legacy_titok(
   *,
-  pixel_codes: int,
-  pixel_channels: int,
-  pixel_decoder: ConfigDict,
+  pixels: ConfigDict,
   normalize: bool = True,
   **sizes,
 ) -> ConfigDict:
   """The tokenizer block of TiTok-L-32, B-64 and S-128.
 
   Args:
-    pixel_codes, pixel_channels: of the codebook of the second tokenizer.
-    pixel_decoder: block of its decoder.
+    pixels: block of the second tokenizer.
     normalize: codes on the unit sphere, as published.
     **sizes: of `titok`.
   """
   config = titok(normalize=normalize, **sizes)
-  config.type = 'tokenizers.titok.LegacyTiTok'
+  codes, channels = pixels.quantizer.vocab_size, pixels.quantizer.channels
+  config.type = 'tokenizers.legacy_titok.LegacyTiTok'
   config.encoder.type = 'layers.vit.LegacyEncoder'
   config.decoder.type = 'layers.vit.CodesDecoder'
-  config.decoder.codes = pixel_codes
-  config.pixel_codes = pixel_codes
-  config.pixel_channels = pixel_channels
-  config.pixel_decoder = pixel_decoder
+  config.decoder.codes = codes
+  config.pixel_quantizer = common.lookup(codes, channels, std=0.02)
+  config.pixel_decoder = pixels.decoder
   return config
 
 
@@ -94,11 +91,10 @@ def titok_warmup(config: ConfigDict, teacher: ConfigDict, workdir: str) -> None:
   Args:
     config: to fill.
     teacher: the tokenizer block whose codes are predicted.
-    workdir: where it was trained; `--config.task.teacher_workdir` changes it.
+    workdir: where it was trained; `--config.frozen.teacher` changes it.
   """
-  config.task = block(
-    type='tasks.proxy.TrainProxy', teacher=teacher, teacher_workdir=workdir
-  )
+  config.task = block(type='tasks.proxy.TrainProxy', teacher=teacher)
+  config.frozen = block(teacher=workdir)
 
 
 def uvit(

@@ -6,7 +6,7 @@ the second trains the way from these codes to pixels, all else at rest:
 
     arvision train --config=configs/titok/tokenizer.py:L-32_warmup \\
       --workdir=runs/titok-l32-warmup \\
-      --config.task.teacher_workdir=runs/maskgit-tokenizer
+      --config.frozen.teacher=runs/maskgit-tokenizer
     arvision train --config=configs/titok/tokenizer.py:L-32 \\
       --workdir=runs/titok-l32 --init_from=runs/titok-l32-warmup \\
       --config.task.perceptual_weights=FILE
@@ -65,9 +65,7 @@ def get_config(arg: str = 'L-32'):
     config.tokenizer = parts.legacy_titok(
       vocab_size=4096,
       channels=12,
-      pixel_codes=pixels.vocab_size,
-      pixel_channels=pixels.channels,
-      pixel_decoder=pixels.decoder,
+      pixels=pixels,
       **sizes,
     )
   if arg.endswith(WARMUP):
@@ -84,7 +82,6 @@ def get_config(arg: str = 'L-32'):
         weight=0.01 if arg in LEGACY else 0.1,
         start=20_000 if arg in LEGACY else 200_000,
       ),
-      fixed=parts.WARMED_UP if arg in LEGACY else (),
     )
   second = arg in LEGACY
   steps = 500_000 if second else 650_000 if arg in LATER else 1_000_000
@@ -95,7 +92,8 @@ def get_config(arg: str = 'L-32'):
     weight_decay=1e-4,
     b2=0.999 if second else 0.99,
     clip=1.0,
-    exempt=(*parts.WARMED_UP, 'pixel_') if arg not in LATER else (),
+    exempt=('pixel_',) if arg not in LATER else (),
+    without=parts.WARMED_UP if second else (),
   )
   config.ema = (0.999,)
   return common.locked(config)

@@ -22,9 +22,8 @@ def multi_scale_vq(
 ) -> ConfigDict:
   """The block of VAR's tokenizer; see `common.autoencoder` for its convolutions."""
   return block(
-    type='tokenizers.residual.MultiScaleVQ',
-    vocab_size=vocab_size,
-    channels=channels,
+    type='tokenizers.residual.ResidualPyramid',
+    quantizer=common.lookup(vocab_size, channels),
     scales=tuple(scales),
     **common.autoencoder(**convolutions),
   )

@@ -62,7 +62,7 @@ def xar(
   if entity == 'scale':
     del config.tokenizer['grid']
     config.tokenizer.update(
-      type='tokenizers.kl.PyramidKL', scales=scales, kind='nearest'
+      type='tokenizers.pyramid.Pyramid', scales=scales, kind='nearest'
     )
   feed = f'feeds.noise.{CONTEXTS[context]}'
   config.feed = block(type=feed, levels='logit_normal')
@@ -129,8 +129,6 @@ def xar(
     solver=block(type='process.flow.EulerMaruyama', lowest=0.04),
   )
   if context == 'clean':
-    # Two copies of every token in training, one in sampling.
-    config.sampler.layout = config.layout
     config.layout = block(
       type='layouts.sequence.two_stream',
       layout=config.layout.copy_and_resolve_references(),

@@ -6,8 +6,8 @@ import pytest
 
 from arvision.commands.main import main
 from arvision.importers import files, table
+from arvision.runs.released import table_of
 from arvision.tasks import assemble
-from arvision.training.released import table_of
 from tests.configs import ALL
 
 # No more than a few steps: what they learn is of no interest here.
@@ -35,7 +35,7 @@ def digits_runs(tmp_path_factory):
       'train',
       '--config=var/digits',
       f'--workdir={folder}/var',
-      f'--config.tokenizer_workdir={folder}/tok',
+      f'--config.frozen.tokenizer={folder}/tok',
       '--config.backbone.depth=2',
       *SHORT,
     ]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from arvision.commands.main import main
+from arvision.runs.prompts import of_captions
+from arvision.runs.trained import load_run
 from arvision.training import weights
-from arvision.training.prompts import of_captions
-from arvision.training.trained import load_run
 from tests.endtoend.conftest import SHORT
 
 
@@ -24,7 +24,7 @@ def workdir(tmp_path_factory, tokenizer):
       'train',
       '--config=llamagen/digits_t2i',
       f'--workdir={folder}/t2i',
-      f'--config.tokenizer_workdir={tokenizer}',
+      f'--config.frozen.tokenizer={tokenizer}',
       '--config.backbone.depth=1',
       '--config.optim.weight_decay=0.5',
       *SHORT,
@@ -96,7 +96,7 @@ def test_what_cannot_be_asked_for(workdir, tokenizer, tmp_path, capsys):
         'train',
         '--config=llamagen/digits_t2i',
         f'--workdir={tmp_path}/run',
-        f'--config.tokenizer_workdir={tokenizer}',
+        f'--config.frozen.tokenizer={tokenizer}',
         '--config.data.text.length=5',
       ]
     )

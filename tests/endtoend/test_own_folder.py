@@ -9,8 +9,8 @@ from PIL import Image
 
 from arvision.commands.common import load_config
 from arvision.errors import DataError
-from arvision.training.loop import train
-from arvision.training.trained import load_run
+from arvision.runs.train import train
+from arvision.runs.trained import load_run
 
 SIZES = ((90, 40), (33, 80), (64, 64), (20, 21))
 
@@ -57,7 +57,7 @@ def test_it_trains_and_samples(pictures, tmp_path, capsys):
   said = ''.join(capsys.readouterr())
   assert re.search(rf'  usage( \d\.\d\d){{{scales}}}  ', said)
   config = configured('folder', pictures)
-  config.tokenizer_workdir = str(tmp_path / 'tokenizer')
+  config.frozen.tokenizer = str(tmp_path / 'tokenizer')
   config.condition.classes = None
   train(config.lock(), tmp_path / 'var')
   stored = json.loads((tmp_path / 'var' / 'config.json').read_text())

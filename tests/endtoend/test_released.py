@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.commands import runs
+from arvision.commands import run_flags
 from arvision.commands.main import main
 from arvision.errors import ConfigError
 from arvision.importers import files
-from arvision.training import memory, weights
-from arvision.training.trained import load_run
+from arvision.runs import memory
+from arvision.runs.trained import load_run
+from arvision.training import weights
 from tests.endtoend.conftest import SHORT
 from tests.parity.case import CASES, Case
 
@@ -41,7 +42,7 @@ def test_out_and_in_again_is_the_same_run(digits_runs, tmp_path, suffix):
       '--config=var/digits',
       f'--source={var}',
       f'--workdir={tmp_path}/var',
-      f'--config.tokenizer_workdir={tmp_path}/tok',
+      f'--config.frozen.tokenizer={tmp_path}/tok',
       '--config.backbone.depth=2',
     ]
   )
@@ -61,7 +62,7 @@ def test_the_dtype_of_a_run_may_be_changed(digits_runs):
   config = run.config.copy_and_resolve_references()
   with config.unlocked():
     config.backbone.dtype = 'bfloat16'
-  half = runs.with_config(run, config, 'run')
+  half = run_flags.with_config(run, config, 'run')
   assert half.model.backbone.dtype == 'bfloat16'
   images, _ = half.sample_fn(seed=1)(np.arange(2), np.arange(2))
   exact, _ = run.sample_fn(seed=1)(np.arange(2), np.arange(2))
@@ -69,7 +70,7 @@ def test_the_dtype_of_a_run_may_be_changed(digits_runs):
   with config.unlocked():
     config.backbone.width = 8
   with pytest.raises(ConfigError, match='width: .* there, 8 here'):
-    runs.with_config(run, config, 'run')
+    run_flags.with_config(run, config, 'run')
 
 
 def test_calls_of_any_size_draw_the_same(digits_runs, monkeypatch):
@@ -96,8 +97,8 @@ def test_the_file_has_the_official_keys_and_shapes(tmp_path):
   args = case.args
   flags = [
     '--config=var/tokenizer',
-    f'--config.tokenizer.vocab_size={args["vocab_size"]}',
-    f'--config.tokenizer.channels={args["z_channels"]}',
+    f'--config.tokenizer.quantizer.vocab_size={args["vocab_size"]}',
+    f'--config.tokenizer.quantizer.channels={args["z_channels"]}',
     f'--config.tokenizer.scales={tuple(args["v_patch_nums"])}',
     f'--config.tokenizer.encoder.z_channels={args["z_channels"]}',
     '--config.data.size=(20, 20)',
@@ -143,7 +144,7 @@ def test_errors_are_told(digits_runs, tmp_path, capsys):
   main(['export', f'--workdir={digits_runs}/tok', f'--output={file}'])
   into = f'--workdir={tmp_path}/new'
   config, source = '--config=var/digits', f'--source={file}'
-  tokenizer = f'--config.tokenizer_workdir={digits_runs}/tok'
+  tokenizer = f'--config.frozen.tokenizer={digits_runs}/tok'
   text = fails('import', config, source, into, tokenizer)
   assert 'none of the keys of this network' in text
   assert 'looks like a VAR tokenizer, which --config=var/tokenizer' in text

@@ -47,7 +47,7 @@ def start(name, folder):
   ]
   if name == 'var':
     tokenizer = folder.parent / 'tokenizer-whole'
-    command.append(f'--config.tokenizer_workdir={tokenizer}')
+    command.append(f'--config.frozen.tokenizer={tokenizer}')
   return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 

@@ -33,7 +33,7 @@ def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
       'train',
       '--config=titok/digits_tokenizer:legacy_warmup',
       f'--workdir={first}',
-      f'--config.task.teacher_workdir={teacher}',
+      f'--config.frozen.teacher={teacher}',
       *SMALL,
       *SHORT,
     ]
@@ -41,7 +41,7 @@ def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
   # The way from codes to pixels is the teacher's, and waits for its stage.
   theirs = weights(teacher)
   before = weights(first)
-  for name, tree in (('pixel_dec', 'dec'), ('pixel_codebook', 'codebook')):
+  for name, tree in (('pixel_dec', 'dec'), ('pixel_quant', 'quant')):
     jax.tree.map(np.testing.assert_array_equal, before[name], theirs[tree])
   assert not main(
     [
@@ -54,13 +54,13 @@ def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
     ]
   )
   after = weights(second)
-  assert changed(before, after) == {'dec', 'pixel_dec', 'pixel_codebook'}
+  assert changed(before, after) == {'dec', 'pixel_dec', 'pixel_quant'}
   capsys.readouterr()
   # Without its teacher the first stage says what is missing.
-  flags = [f'--workdir={tmp_path}/third', '--config.task.teacher_workdir=no']
+  flags = [f'--workdir={tmp_path}/third', '--config.frozen.teacher=no']
   assert (
     main(['train', '--config=titok/digits_tokenizer:legacy_warmup', *flags])
     == 2
   )
   said = capsys.readouterr().err
-  assert "config.task.teacher_workdir='no' holds no tokenizer" in said
+  assert "config.frozen.teacher='no' holds no tokenizer" in said

@@ -17,13 +17,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from arvision import catalog
-from arvision.commands import main, runs
+from arvision.build import value
+from arvision.commands import main, run_flags
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.plan import topology
+from arvision.runs import memory
+from arvision.runs.trained import load_run, placed
 from arvision.tasks import assemble
-from arvision.training import evaluate, frozen, memory, start
-from arvision.training.trained import load_run, placed
+from arvision.training import evaluate, frozen, start
 from arvision.training.weights import Weights
 from tests.configs import ALL, TINY, TOKENIZERS, is_published, module
 from tests.laws.structure import structure, tiny_of
@@ -331,11 +333,9 @@ def prepare(patch, folder):
     return file
 
   def load(config, workdir, *_):
-    name = 'teacher' if 'teacher' in config.get('task', {}) else 'tokenizer'
-    if name == 'tokenizer' and not assemble.is_generator(config):
-      return {}
     with assemble.fitting():
-      return {name: {'params': _zeros(_frozen(config, name))}}
+      size = (*config.data.size, value(config.data, 'channels'))
+      return _zeros(frozen.shapes(config, size))
 
   def reached(*args):
     raise Reached
@@ -356,7 +356,7 @@ def prepare(patch, folder):
   )
   patch.chdir(folder)
   patch.setattr(catalog, 'find', known)
-  patch.setattr(runs, 'load_run', open_it)
+  patch.setattr(run_flags, 'load_run', open_it)
   patch.setattr(frozen, 'load', load)
   patch.setattr(start, 'first_state', lambda o, *_: (o.abstract, 0, 'shapes,'))
   patch.setattr(start, 'trace_step', trace)
@@ -374,13 +374,6 @@ _find_spec = importlib.util.find_spec
 
 def _without_libtpu(name, package=None):
   return None if name == 'libtpu' else _find_spec(name, package)
-
-
-def _frozen(config, name):
-  block = config.task.teacher if name == 'teacher' else config.tokenizer
-  part = assemble.build(block, name)
-  image = np.zeros((1, *config.data.size, config.data.channels), np.float32)
-  return nn.unbox(jax.eval_shape(part.init, jax.random.key(0), image)['params'])
 
 
 def run(argv, folder):

@@ -8,10 +8,10 @@ import pytest
 from arvision.commands.common import load_config
 from arvision.errors import ConfigError
 from arvision.process.logits import LogitsFilter
+from arvision.runs.train import train
 from arvision.samplers.entity import EntityAR
 from arvision.samplers.refine import Refine
 from arvision.tasks import assemble
-from arvision.training.loop import train
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_classes_that_are_left_to_the_data():
 
 
 def test_a_generator_without_a_trained_tokenizer(tmp_path):
-  config = load_config('var/digits', [f'tokenizer_workdir={tmp_path}/none'])
+  config = load_config('var/digits', [f'frozen.tokenizer={tmp_path}/none'])
   with pytest.raises(ConfigError, match='none'):
     train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
@@ -128,10 +128,9 @@ def test_a_task_that_does_not_sample_needs_no_sampler_and_no_condition():
   def run(key, batch):
     image = np.zeros((1, *data.shape), np.float32)
     frozen = {'tokenizer': task.tokenizer.init(key, image)}
-    state = nn.unbox(task.init(key)).replace(frozen=frozen)
-    state, metrics = task.step(state, batch)
-    pictures = task.pictures(state, state.params, batch)
-    return metrics, task.evaluate(state, state.params, batch), pictures
+    state, metrics = task.step(nn.unbox(task.init(key)), frozen, batch)
+    pictures = task.pictures(state.params, frozen, batch)
+    return metrics, task.evaluate(state.params, frozen, batch), pictures
 
   batch = {'image': np.zeros((4, *data.shape), np.float32)}
   metrics, held_out, pictures = jax.eval_shape(run, jax.random.key(0), batch)

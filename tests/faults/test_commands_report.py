@@ -8,9 +8,9 @@ import os
 import numpy as np
 import pytest
 
-from arvision.commands import report
 from arvision.commands.main import main
 from arvision.evals import chart
+from arvision.runs import report
 from arvision.training import pictures
 
 METRICS = {

@@ -13,19 +13,20 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from arvision.build import build
-from arvision.commands import encode, runs, sample, samples
-from arvision.commands import eval as evaluation
+from arvision.commands import run_flags, sample
 from arvision.commands.main import main
 from arvision.data.latents import CachedTokens
 from arvision.errors import ConfigError
 from arvision.evals.classifier import Recipe
-from arvision.evals.generation import Drawn
+from arvision.evals.generation import SampleBatch
 from arvision.evals.protocol import headline
+from arvision.runs import evaluate as evaluation
+from arvision.runs import measure, samples
 from arvision.structs import TokenSpec
-from arvision.training import measure
+from arvision.training.frozen import fingerprint
 
 QUICK = Recipe(batch_size=64, max_epochs=2, width=8, features=16)
-TOKENIZER = {'type': 'tokenizers.vq.VQ', 'vocab_size': 16}
+TOKENIZER = {'type': 'tokenizers.autoencoder.Autoencoder', 'grid': (4, 4)}
 
 
 def config(generator=True):
@@ -117,14 +118,14 @@ class Recalled:
 @pytest.fixture
 def generator(monkeypatch, tmp_path):
   toy = Toy(config())
-  monkeypatch.setattr(runs, 'load_run', lambda *_: toy)
+  monkeypatch.setattr(run_flags, 'load_run', lambda *_: toy)
   return toy
 
 
 @pytest.fixture
 def tokenizer(monkeypatch):
   toy = Toy(config(generator=False))
-  monkeypatch.setattr(runs, 'load_run', lambda *_: toy)
+  monkeypatch.setattr(run_flags, 'load_run', lambda *_: toy)
   return toy
 
 
@@ -180,7 +181,7 @@ def test_calls_are_as_large_as_what_is_asked_for(generator, tmp_path):
 
 def test_calls_are_at_most_what_memory_holds(monkeypatch, tmp_path, capsys):
   toy = Toy(config(), room=3)
-  monkeypatch.setattr(runs, 'load_run', lambda *_: toy)
+  monkeypatch.setattr(run_flags, 'load_run', lambda *_: toy)
   argv = ['sample', f'--workdir={tmp_path}', '--labels=2', '--number=8']
   assert main(argv) == 0
   assert toy.calls == [3, 3, 3]
@@ -203,7 +204,7 @@ def drawn(count, size=16, at_once=200):
     images = np.zeros((len(index), size, size, 3), np.float32)
     images += (index % 255 / 127.5 - 1)[:, None, None, None]
     tokens = index[:, None].astype(np.int32)
-    yield Drawn(images, tokens, (index % 10).astype(np.int32), 0.0)
+    yield SampleBatch(images, tokens, (index % 10).astype(np.int32), 0.0)
 
 
 def streamed(folder, count, png=False):
@@ -292,16 +293,16 @@ def test_the_compute_dtype_may_differ(monkeypatch):
     other.tokenizer.dtype = 'bfloat16'
     other.backbone.unroll = 2
   made = []
-  monkeypatch.setattr(runs.assemble, 'make_tokenizer', made.append)
-  monkeypatch.setattr(runs.assemble, 'make_model', made.append)
-  monkeypatch.setattr(runs.dataclasses, 'replace', lambda run, **kw: kw)
-  changed = runs.with_config(run, other, 'run')
+  monkeypatch.setattr(run_flags.assemble, 'make_tokenizer', made.append)
+  monkeypatch.setattr(run_flags.assemble, 'make_model', made.append)
+  monkeypatch.setattr(run_flags.dataclasses, 'replace', lambda run, **kw: kw)
+  changed = run_flags.with_config(run, other, 'run')
   assert changed['config'].backbone.dtype == 'float32'
   assert made == [changed['config']] * 2
   with other.unlocked():
     other.backbone.block.attention.heads = 4
   with pytest.raises(ConfigError) as error:
-    runs.with_config(run, other, 'run')
+    run_flags.with_config(run, other, 'run')
   assert 'attention.heads: 2 there, 4 here' in str(error.value)
   assert 'dtype' not in str(error.value)
 
@@ -495,7 +496,7 @@ def test_encode_writes_what_training_reads(tokenizer, tmp_path):
       np.testing.assert_array_equal(found[index][0], row)
       assert found[index][1] == label
   made_by = tokens.spec['tokenizer']
-  assert made_by['fingerprint'] == encode.fingerprint(tokenizer.variables)
+  assert made_by['fingerprint'] == fingerprint(tokenizer.variables)
   assert made_by['config'] == TOKENIZER
 
 
@@ -536,6 +537,6 @@ def test_encode_refuses_a_full_folder(tokenizer, tmp_path, capsys):
 def test_fingerprint_tells_weights_apart():
   a = {'x': np.ones(3, np.float32), 'y': np.zeros(2)}
   b = {'x': np.ones(3, np.float32), 'y': np.array([0, 1e-9])}
-  assert encode.fingerprint(a) == encode.fingerprint(dict(reversed(a.items())))
-  assert encode.fingerprint(a) != encode.fingerprint(b)
-  assert encode.fingerprint(a) != encode.fingerprint({'z': a['x'], 'y': a['y']})
+  assert fingerprint(a) == fingerprint(dict(reversed(a.items())))
+  assert fingerprint(a) != fingerprint(b)
+  assert fingerprint(a) != fingerprint({'z': a['x'], 'y': a['y']})

@@ -130,11 +130,11 @@ def test_resume_from_with_change(whole, tmp_path):
 
 
 def with_tokenizer(folder, **more):
-  tokenizer = {'type': 'tokenizers.vq.VQ', 'vocab_size': 16}
+  tokenizer = {'type': 'tokenizers.autoencoder.Autoencoder', 'grid': (4, 4)}
   return ConfigDict(
     {
       'tokenizer': tokenizer,
-      'tokenizer_workdir': str(folder),
+      'frozen': {'tokenizer': str(folder)},
       'data': {'type': 'data.pipeline.Images'},
       **more,
     }
@@ -165,7 +165,7 @@ def test_a_moved_tokenizer_of_the_same_weights_is_the_same(moved, tmp_path):
     'elsewhere', backbone={'type': 'backbones.decoder.Decoder'}
   )
   assert differences.check_same(new, moved) == {
-    'config.tokenizer_workdir': ('tok', 'elsewhere')
+    'config.frozen.tokenizer': ('tok', 'elsewhere')
   }
   kept = frozen.load(new, moved)
   assert kept['tokenizer']['params']['codes'].tolist() == [1, 1, 1]
@@ -193,7 +193,7 @@ def test_moved_pictures_are_told_by_their_number(tmp_path):
     pass
 
   def run(path, examples, **options):
-    from arvision.training.loop import train
+    from arvision.runs.train import train
 
     config = toys.config()
     config.data.source = {'path': path}

@@ -15,10 +15,10 @@ from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
+from arvision.runs.trained import load_run
 from arvision.tasks import assemble
 from arvision.training import differences, start, workdir
 from arvision.training.schedule import run_clock
-from arvision.training.trained import load_run
 from tests.configs import ALL
 from tests.parts import training_toys as toys
 
@@ -211,7 +211,7 @@ def test_optimizers_that_keep_less_than_all_parameters(tx):
   assert kinds(state) == kinds(origin.abstract)
   batch = next(toys.Data().train(16, 0))
   batch = {key: batch[key] for key in ('image', 'label')}
-  after, metrics = jax.jit(task.step)(state, batch)
+  after, metrics = jax.jit(task.step)(state, {}, batch)
   assert kinds(after.opt_state) == kinds(state.opt_state)
   moved = jax.tree.map(
     lambda a, b: bool((a != b).any()), after.params, state.params

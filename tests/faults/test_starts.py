@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from arvision.commands.main import main
 from arvision.errors import ConfigError, DataError
+from arvision.runs.trained import load_run
 from arvision.training import differences, frozen, workdir
-from arvision.training.trained import load_run
 from arvision.training.trees import save_tree
 from tests.faults.test_going_on import moved, with_tokenizer
 from tests.parts import training_toys as toys
@@ -61,7 +61,7 @@ def test_a_broken_first_batch_writes_nothing(tmp_path):
 
   make_data = lambda config: Broken()
   with pytest.raises(DataError, match='broken.png'):
-    from arvision.training.loop import train
+    from arvision.runs.train import train
 
     train(
       toys.config(),
@@ -165,7 +165,9 @@ def test_a_wrong_folder_says_what_it_holds(moved):
   with pytest.raises(ConfigError) as error:
     differences.check_same(new, moved)
   said = str(error.value)
-  assert 'holds a generator' in said and 'trains a tokenizer (VQ)' in said
+  assert (
+    'holds a generator' in said and 'trains a tokenizer (Autoencoder)' in said
+  )
   assert '\n' not in said
 
 

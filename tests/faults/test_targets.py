@@ -9,10 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from arvision.commands import eval as evaluation
-from arvision.commands import targets
 from arvision.commands.main import main
 from arvision.errors import ConfigError, DataError
+from arvision.evals import cache
+from arvision.runs import evaluate as evaluation
+from arvision.runs import targets
 from arvision.training import checkpoint, pictures, trees
 from arvision.training.writers import Writer
 from tests.faults.test_commands_runs import (  # noqa: F401  (fixtures)
@@ -131,7 +132,7 @@ def test_a_classifier_that_cannot_be_kept_serves_all_the_same(
 ):
   from tests.faults.test_commands_runs import QUICK
 
-  monkeypatch.setattr(evaluation.cache.np, 'savez', full)
+  monkeypatch.setattr(cache.np, 'savez', full)
   said = []
   metrics = evaluation.evaluate(
     generator,
@@ -148,7 +149,7 @@ def test_a_classifier_that_cannot_be_kept_serves_all_the_same(
 
 
 def test_eval_says_which_average_was_loaded(tokenizer, tmp_path, monkeypatch):  # noqa: F811
-  from arvision.commands import runs
+  from arvision.commands import run_flags
   from tests.faults.test_commands_runs import Toy
 
   config = tokenizer.config.copy_and_resolve_references()
@@ -156,7 +157,7 @@ def test_eval_says_which_average_was_loaded(tokenizer, tmp_path, monkeypatch):  
     config.ema = (0.5, 0.99)
   for ema in ('0.99', 'raw'):
     toy = Toy(config, ema=ema)
-    monkeypatch.setattr(runs, 'load_run', lambda *_, toy=toy: toy)
+    monkeypatch.setattr(run_flags, 'load_run', lambda *_, toy=toy: toy)
     assert main(['eval', f'--workdir={tmp_path}']) == 0
     assert json.loads((tmp_path / 'eval.json').read_text())['ema'] == ema
 
@@ -205,7 +206,7 @@ def test_a_board_that_cannot_be_written_ends_a_run(tmp_path):
 
 _FILLING = """
 import errno, os, threading
-from arvision.commands.targets import filling
+from arvision.runs.targets import filling
 
 def fill():
   raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

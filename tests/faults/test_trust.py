@@ -13,8 +13,9 @@ from arvision.commands.main import main
 from arvision.data.latents import CachedTokens
 from arvision.data.tfds import Tfds
 from arvision.errors import ConfigError, DataError
-from arvision.training import measure, workdir
-from arvision.training.trained import load_run
+from arvision.runs import measure
+from arvision.runs.trained import load_run
+from arvision.training import workdir
 from tests.configs import ALL
 from tests.parts import training_toys as toys
 
@@ -50,7 +51,7 @@ ATTACKS = {
     'builtins.exec',
     'commands.main.main',
     'arvision.commands.main.main',
-    'training.released.import_weights',
+    'runs.released.import_weights',
     'importers.files.write',
     'samplers.entity.dataclasses.make_dataclass',
     'samplers.entity.dataclass',
@@ -111,6 +112,9 @@ def stored(folder, key, path, name='var/digits'):
   [
     ('sampler.logits_filter', 'process.choice.Choice'),  # a module that is gone
     ('feed', 'feeds.mask.Mask'),
+    ('tokenizer', 'tokenizers.vq.VQ'),
+    ('tokenizer', 'tokenizers.pyramid.PyramidVQ'),
+    ('tokenizer', 'tokenizers.titok.LegacyTiTok'),
   ],
 )
 def test_a_run_of_another_version_is_refused_by_name(tmp_path, key, path):
@@ -191,7 +195,7 @@ def test_training_from_such_a_run_builds_nothing_of_it(tmp_path, trace, option):
 def test_such_a_tokenizer_builds_nothing(tmp_path, trace, capsys, key):
   folder = stored(tmp_path / 'run', key, 'evil.Part', 'var/digits_tokenizer')
   argv = ['train', '--config=var/digits', f'--workdir={tmp_path}/new']
-  assert main([*argv, f'--config.tokenizer_workdir={folder}']) == 2
+  assert main([*argv, f'--config.frozen.tokenizer={folder}']) == 2
   assert 'evil.Part' in capsys.readouterr().err
   assert main([*argv[:2], f'--workdir={folder}']) == 2  # as its own workdir
   assert not trace.exists()

@@ -21,8 +21,9 @@ from arvision.commands.sample import parse_labels, read_labels
 from arvision.errors import ConfigError
 from arvision.process.guidance import Constant
 from arvision.process.logits import LogitsFilter
+from arvision.runs import trained
 from arvision.tasks import assemble
-from arvision.training import schedule, trained
+from arvision.training import schedule
 from arvision.training.optim import Optimizer
 from tests.faults import lines
 

@@ -50,9 +50,9 @@ def small(name, grid):
   config = TINY[name]()
   with config.unlocked():
     if 'levels' in config.head:
-      config.tokenizer.levels = config.head.levels = LEVELS
+      config.tokenizer.quantizer.levels = config.head.levels = LEVELS
     else:
-      config.tokenizer.vocab_size = config.head.vocab_size = IDS
+      config.tokenizer.quantizer.vocab_size = config.head.vocab_size = IDS
     if 'scales' in config.layout:
       config.tokenizer.scales = config.layout.scales = grid
     else:

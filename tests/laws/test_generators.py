@@ -50,11 +50,6 @@ class Case:
     self.tokenizer = assemble.make_tokenizer(self.config)
     assemble.check_fit(self.config, self.model, self.tokenizer)
     self.layout, self.feed = self.model.layout, self.model.feed
-    # Where training has a second copy of every slot, sampling has not.
-    self.drawn, self.sampled = self.model, self.layout
-    if self.layout.stream.any():
-      self.sampled = build(self.config.sampler, 'sampler').layout
-      self.drawn = self.model.clone(layout=self.sampled)
     task = assemble.make_task(self.config, self.data)
     shapes = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)).params)
     self.params = scrambled(shapes)
@@ -146,7 +141,7 @@ class Case:
 
     @jit
     def decode(params, frozen, tokens):
-      bound = BoundModel(self.drawn, {'params': params}, self.codec(frozen))
+      bound = BoundModel(self.model, {'params': params}, self.codec(frozen))
       state, cache = bound.start(BATCH), bound.empty_cache(BATCH)
 
       def advance(carry, step):
@@ -154,14 +149,19 @@ class Case:
         after = bound.push(state, step, tokens[:, step.tokens])
         slots = bound.feed_slots(after if self.feed.sees_own else state, step)
         cond = bound.condition(self.inputs, jnp.zeros(BATCH, bool), slots)
-        z, cache = bound.read(slots, cond, cache, step.readout)
-        return (after, cache), (z, slots.values)
+        two = self.layout.two_streams
+        z, new = bound.read(slots, cond, cache, step.readout, commit=not two)
+        shown = slots
+        if two:
+          shown = bound.feed_slots(after, step.clean)
+          new = bound.read(shown, cond, cache, step.readout)[1]
+        return (after, new), (z, slots.values, shown.values)
 
       out, carry = [], (state, cache)
-      for run in self.sampled.runs:
+      for run in self.layout.runs:
         if run.count == 1:
-          carry, (z, values) = advance(carry, run.step(0))
-          out.append((z[None], values[None]))
+          carry, found = advance(carry, run.step(0))
+          out.append([x[None] for x in found])
         else:
           carry, rows = jax.lax.scan(
             lambda c, i, run=run: advance(c, run.step(i, jnp)),
@@ -175,11 +175,12 @@ class Case:
     shape = (self.layout.tokens, self.layout.branches, out[0][0].shape[-1])
     found = np.zeros((BATCH, *shape), np.float32)
     slots = {}
-    for run, (z, values) in zip(self.sampled.runs, out):
+    for run, (z, *values) in zip(self.layout.runs, out):
       for i in range(run.count):
         real = run.tokens[i] >= 0
         found[:, run.tokens[i][real]] = z[i][:, real]
-        slots.update(zip(run.index[i], np.asarray(values[i]).swapaxes(0, 1)))
+        for index, x in zip((run.index[i], run.shown[i]), values):
+          slots.update(zip(index, np.asarray(x[i]).swapaxes(0, 1)))
     return np.asarray(finished), found, slots
 
   @functools.cached_property
@@ -315,10 +316,9 @@ def test_feed_trains_on_what_it_samples_with(causal):
     )
   )(causal.frozen, causal.tokens)
   _, _, unrolled = causal.decoded
-  assert len(unrolled) == causal.sampled.slots
-  for first in range(0, causal.layout.slots, causal.sampled.slots):
-    for i, values in unrolled.items():
-      np.testing.assert_allclose(slots[:, first + i], values, atol=1e-4)
+  assert len(unrolled) == causal.layout.slots
+  for i, values in unrolled.items():
+    np.testing.assert_allclose(slots[:, i], values, atol=1e-4)
 
 
 def test_cached_decoding_equals_the_masked_pass(causal):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from arvision.commands import runs as commands
+from arvision.commands import run_flags as commands
 from arvision.errors import ConfigError
 from arvision.parallel import host
 from tests.multidevice import processes
@@ -20,7 +20,8 @@ from tests.parts import training_toys as toys
 # Commands, one after another. What process 1 would write, it fails to.
 _COMMANDS = """
 import functools, json, os, sys
-from arvision.commands import eval, targets
+from arvision.commands import eval
+from arvision.runs import targets
 from arvision.commands.main import main
 from arvision.evals.classifier import Recipe
 if os.environ.get('JAX_PROCESS_ID', '0') != '0':
@@ -91,7 +92,7 @@ def folder(tmp_path_factory):
   """A run of one process, `one`; and `two` of two and then of one."""
   folder = tmp_path_factory.mktemp('hosts')
   tokenizer = train(folder / 'tok', '--config=var/digits_tokenizer', steps=2)
-  var = (*VAR, f'--config.tokenizer_workdir={folder}/tok')
+  var = (*VAR, f'--config.frozen.tokenizer={folder}/tok')
   one, two = train(folder / 'one', *var), train(folder / 'two', *var)
   run = functools.partial(processes.run, flags=processes.QUICK)
   run(program(tokenizer, one, *use(folder / 'one', 'alone')), 1, devices=8)
@@ -215,7 +216,7 @@ import jax, numpy as np
 from arvision.parallel.mesh import make_mesh
 from arvision.tasks import assemble
 from arvision.training.weights import Weights
-from arvision.training.trained import placed
+from arvision.runs.trained import placed
 from tests.configs import TINY
 from tests.multidevice.families import numbers
 jax.config.update('jax_default_matmul_precision', 'highest')
@@ -389,7 +390,7 @@ def test_devices_draw_what_one_draws_of_more_families(name, tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_and_saves_both(folder, tmp_path):
-  var = (*VAR, f'--config.tokenizer_workdir={folder}/tok')
+  var = (*VAR, f'--config.frozen.tokenizer={folder}/tok')
   argv = train(tmp_path / 'var', *var, steps=5000)
   started = processes.start(program(argv), 2, 4, processes.QUICK)
   path = tmp_path / 'var' / 'log.jsonl'

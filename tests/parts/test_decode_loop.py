@@ -93,7 +93,9 @@ def test_padding_is_pushed_nowhere(feed):
   """Steps of different sizes share a scanned run, see `Layout.pad_to`."""
   layout = grid.raster(2, 3)
   state = feed.init(1, layout, Codec())
-  step = Step(0, np.arange(3), np.array([1, 4, -1]), np.zeros((3, 1), int), 3)
+  step = Step(
+    0, *[np.arange(3)] * 2, np.array([1, 4, -1]), np.zeros((3, 1), int), 3
+  )
   pushed = feed.push(state, step, jnp.ones((1, 3, 2)), layout, Codec())
   assert np.asarray(pushed)[0, :, 0].tolist() == [0, 1, 0, 0, 1, 0]
 
@@ -118,7 +120,9 @@ def test_feeds_of_scales_keep_ids_apart_from_the_canvas():
 
   feed, layout = residual.Residual(), grid.raster(1, 5)
   state = feed.init(1, layout, Pyramid())
-  step = Step(1, np.arange(2), np.array([1, 2]), np.zeros((2, 1), int), 3)
+  step = Step(
+    1, *[np.arange(2)] * 2, np.array([1, 2]), np.zeros((2, 1), int), 3
+  )
   state = feed.push(state, step, jnp.array([[3, 3]]), layout, Pyramid())
   assert feed.finish(state).values.tolist() == [[0, 3, 3, 0, 0]]
   assert (np.asarray(state['canvas']) == 3).all()

@@ -73,23 +73,28 @@ def test_every_token_is_read_in_the_step_that_samples_it(layout):
 
 
 def test_runs_sample_every_token_once_and_in_order(layout):
-  steps, tokens, index = [], [], []
+  steps, tokens, index, shown = [], [], [], []
   for run in layout.runs:
     for i in range(run.count):
       step = run.step(i)
       steps.append(step.s)
       real = step.tokens >= 0
       tokens += list(step.tokens[real])
-      index += [i for i in step.index if layout.entity[i] == max(step.s, 0)]
-      index += [i for i in step.index if layout.entity[i] < 0]
+      for kept, slots in ((index, step.index), (shown, step.shown)):
+        kept += [i for i in slots if layout.entity[i] == max(step.s, 0)]
+        kept += [i for i in slots if layout.entity[i] < 0]
       rows = layout.readout[step.tokens[real]]
       read = np.where(step.readout >= 0, step.index[step.readout], -1)
       np.testing.assert_array_equal(read[real], rows)
       assert (step.readout[~real] == -1).all()
-      assert max(step.index) < step.extent <= layout.slots
+      assert max(layout.row[step.index]) < step.extent <= len(layout.clean)
+      np.testing.assert_array_equal(
+        layout.row[step.index], layout.row[step.shown]
+      )
   assert steps == list(range(layout.steps))
   assert tokens == list(layout.order)
-  assert sorted(index) == list(layout.index)
+  assert sorted(shown) == list(layout.clean)
+  assert sorted({*index, *shown}) == list(layout.index)
 
 
 def test_padded_steps_share_a_run():
@@ -111,9 +116,14 @@ def test_step_masks_are_rows_of_the_dense_mask(layout):
     for i in range(run.count):
       step = run.step(i)
       rows = masks.step(layout, step.index, step.extent)
-      np.testing.assert_array_equal(rows, full[step.index, : step.extent])
+      # A noisy step lies where its clean copy will.
+      keys = layout.clean.copy()
+      keys[layout.row[step.index]] = step.index
+      np.testing.assert_array_equal(
+        rows, full[np.ix_(step.index, keys[: step.extent])]
+      )
       own = step.index[layout.entity[step.index] <= step.s]
-      assert not full[own, step.extent :].any()
+      assert not full[np.ix_(own, keys[step.extent :])].any()
 
 
 def test_every_slot_sees_itself(layout):
@@ -142,8 +152,8 @@ def test_window_keeps_a_caption():
 def test_padding_is_seen_by_itself_alone():
   layout = grid.raster(1, 6, prefix=3)
   valid = np.array([[False, True] + [True] * (layout.slots - 2)])
-  keys = masks.key(masks.rows(layout, layout.index, valid=valid))
-  queries = masks.query(masks.rows(layout, layout.index))
+  keys = masks.key(masks.slot_info(layout, layout.index, valid=valid))
+  queries = masks.query(masks.slot_info(layout, layout.index))
   mask = masks.attend(queries, keys)[0]
   assert mask[0, 0] and not mask[1:, 0].any()
 

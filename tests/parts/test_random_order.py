@@ -20,10 +20,10 @@ from arvision.process import diffusion
 from arvision.process.counts import ConstantSteps, Falling
 from arvision.process.logits import LogitsFilter
 from arvision.random import Draw, Picked
+from arvision.runs.released import table_of
 from arvision.samplers.random_order import RandomOrder
 from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
-from arvision.training.released import table_of
 from tests.configs import TINY
 
 BATCH = 3
@@ -84,7 +84,7 @@ def test_a_step_back_with_the_true_noise_follows_the_posterior():
   table = diffusion.train_table()
   rng = np.random.default_rng(0)
   x, noise = (rng.normal(size=(4, 2)).astype(np.float32) for _ in range(2))
-  at = diffusion.rows(table, np.array([10, 200, 500, 900]))
+  at = diffusion.coefficients(table, np.array([10, 200, 500, 900]))
   noisy = diffusion.noised(at, x, noise)
   mean, log_variance = diffusion.predicted(at, noise, -np.ones_like(x), noisy)
   np.testing.assert_allclose(

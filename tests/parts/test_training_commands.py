@@ -137,7 +137,7 @@ def test_a_missing_tokenizer_is_explained(tmp_path, capsys):
   run = tmp_path / 'run'
   nowhere = tmp_path / 'nowhere'
   argv = ['train', '--config=var/digits', f'--workdir={run}']
-  assert main.main([*argv, f'--config.tokenizer_workdir={nowhere}']) == 2
+  assert main.main([*argv, f'--config.frozen.tokenizer={nowhere}']) == 2
   assert 'Train it first' in capsys.readouterr().err
   assert not run.exists()
 

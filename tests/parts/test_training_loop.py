@@ -4,6 +4,7 @@ import json
 import re
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,7 @@ from arvision.parallel.mesh import make_mesh
 from arvision.tasks.base import Objective, accumulate
 from arvision.training.evaluate import HeldOut
 from arvision.training.hooks import Window
+from arvision.training.optim import Trained
 from arvision.training.start import compile_lowered
 from arvision.training.weights import load_params
 from tests.parts import training_toys as toys
@@ -213,7 +215,7 @@ def test_a_held_out_split_without_any_weight_has_no_figures():
     ),
   )
   placement = host.Placement(make_mesh({'data': 1}, jax.devices()[:1]))
-  held_out = HeldOut(task, passes, placement, 16, 2)
+  held_out = HeldOut(task, {}, passes, placement, 16, 2)
   assert held_out.evaluate(task.init(jax.random.key(0))) == {}
 
 
@@ -249,3 +251,15 @@ def test_what_layers_keep_in_bfloat16_is_not_converted_as_a_whole():
   main = text[text.index('\nENTRY') :]
   assert 'bf16[5,3,4]' in main
   assert not re.search(r'f32\[5,3,4\]\S* (convert|fusion)\(', main)
+
+
+def test_a_run_trains_what_its_optimizer_selects():
+  task = toys.Task(tx=optax.adam(0.1), trained=Trained(without=('hidden',)))
+  state = nn.unbox(task.init(jax.random.key(0)))
+  batch = next(toys.Data().train(16, 0))
+  batch = {key: batch[key] for key in ('image', 'label')}
+  after, metrics = jax.jit(task.step)(state, {}, batch)
+  for name, same in (('hidden', True), ('out', False)):
+    kernels = (s.params[name]['kernel'] for s in (state, after))
+    assert np.array_equal(*kernels) == same
+  assert metrics['gradient_norm'] > 0

@@ -8,7 +8,7 @@ import pytest
 from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 from arvision.parallel.mesh import make_mesh
-from arvision.training import memory
+from arvision.runs import memory
 
 WIDTH = 1000
 

@@ -224,3 +224,52 @@ def test_an_average_is_near_the_exact_one(averaged, decay, share):
   """The closer to 1 a decay is, the more its two rounded products cost."""
   _, ema, exact = averaged
   np.testing.assert_allclose(ema[decay]['moving'], exact[decay], rtol=share)
+
+
+def step_of(trained, params, clip=1.0):
+  """The parameters after a step, and the leaves that have moments."""
+  made = optim.Optimizer(0.1, weight_decay=0.1, clip=clip).make(CLOCK)
+  tx = trained.wrap(made)
+  state = tx.init(params)
+  wanted = lambda p: sum(jnp.sum((x - 3) ** 2) for x in jax.tree.leaves(p))
+  gradient = jax.grad(lambda p: wanted(trained.still(p)))(params)
+  updates, state = tx.update(gradient, state, params)
+  moments = optax.tree.get(state, 'mu')
+  paths = jax.tree_util.tree_leaves_with_path(moments)
+  text = lambda p: jax.tree_util.keystr(p, simple=True, separator='/')
+  after = optax.apply_updates(params, updates)
+  return after, {text(p) for p, _ in paths}, gradient
+
+
+def moved(before, after):
+  """Names of the arrays that differ."""
+  both = jax.tree.map(lambda a, b: np.asarray(a != b), before, after)
+  leaves = jax.tree_util.tree_leaves_with_path(both)
+  text = lambda p: jax.tree_util.keystr(p, simple=True, separator='/')
+  return {text(path): x for path, x in leaves if x.any()}
+
+
+def test_only_what_is_selected_is_trained():
+  params = Stacked().init(jax.random.key(0), jnp.ones((1, 4)))['params']
+  after, moments, gradient = step_of(optim.Trained(only=('layers',)), params)
+  assert {*moved(params, after)} == moments
+  assert {name.split('/')[0] for name in moments} == {'layers'}
+  assert not any(x.any() for x in jax.tree.leaves(gradient['first']))
+  without = optim.Trained(without=('block', 'first', 'norm'))
+  assert {*moved(params, step_of(without, params)[0])} == {'layers/q_bias'}
+  # A name is of a whole module: 'loc' is no part of 'block'.
+  with pytest.raises(ConfigError, match="without='loc': no parameter has that"):
+    step_of(optim.Trained(without=('loc',)), params)
+
+
+def test_some_of_the_stacked_layers_are_trained():
+  params = Stacked().init(jax.random.key(0), jnp.ones((1, 4)))['params']
+  trained = optim.Trained(only=('layers',), layers=(1, 2))
+  after, _, gradient = step_of(trained, params)
+  for x in moved(params, after).values():
+    assert x[1].any() and not x[[0, 2]].any()
+  # What stays counts in no norm: clipping sees the gradient of layer 1 alone.
+  only = [x[1:2] for x in jax.tree.leaves(gradient['layers'])]
+  np.testing.assert_allclose(optax.tree.norm(gradient), optax.tree.norm(only))
+  with pytest.raises(ConfigError, match='wanted layers from 0 to 3'):
+    step_of(optim.Trained(layers=(2, 4)), params)

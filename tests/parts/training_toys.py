@@ -118,11 +118,11 @@ class Task(GradientTask):
     cross = optax.softmax_cross_entropy_with_integer_labels
     return cross(logits, label), hit
 
-  def rows(self, state, batch):
+  def rows(self, state, frozen, batch):
     noise = waves(None, batch['image'].shape, shift=self.seed + state.step)
     return {'image': batch['image'] + 0.1 * noise, 'label': batch['label']}
 
-  def objective(self, params, state, rows, draw):
+  def objective(self, params, state, frozen, rows, draw):
     each, hit = self._loss(params, rows['image'], rows['label'])
     each = jnp.where(state.step == self.bad_step, jnp.nan, each)
     seen = jnp.zeros((CLASSES,), jnp.int32).at[rows['label']].add(1)
@@ -145,7 +145,7 @@ class Task(GradientTask):
     )
     return new.replace(**{self.bad_part: broken}), {}
 
-  def evaluate(self, state, params, batch):
+  def evaluate(self, params, frozen, batch):
     each, hit = self._loss(params, batch['image'], batch['label'])
     found = Objective(
       {'each': Term(each, batch['weight'])},
@@ -153,10 +153,10 @@ class Task(GradientTask):
     )
     return found.measured
 
-  def check(self, state, batch):
+  def check(self, frozen, batch):
     return {'images': batch['image'], 'decoded': -batch['image']}
 
-  def pictures(self, state, params, batch):
+  def pictures(self, params, frozen, batch):
     return {'negatives': -batch['image']}
 
 
@@ -214,7 +214,7 @@ def config(steps: int = 12, **changes) -> ConfigDict:
 
 
 def run(config: ConfigDict, workdir: Any, **options):
-  from arvision.training.loop import train
+  from arvision.runs.train import train
 
   made = {'make_data': make_data, 'make_task': make_task}
   return train(config, workdir, **made, **options)

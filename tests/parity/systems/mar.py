@@ -78,7 +78,7 @@ def config_of(case: Case) -> ConfigDict:
   config = common.new()
   config.tokenizer = kl16(grid=(side, side), channels=channels, scale=1.0)
   if patch != 1:
-    config.tokenizer.update(type='tokenizers.kl.PatchedKL', patch=patch)
+    config.tokenizer.update(type='tokenizers.autoencoder.Patched', patch=patch)
   parts.mar(
     config,
     channels=channels * patch**2,
@@ -143,12 +143,12 @@ def codec_of(case: Case) -> Any:
 
 def tokens_of(case: Case, latent: np.ndarray) -> np.ndarray:
   """(b, c, h, w) -> (b, t, c)."""
-  return np.asarray(codec_of(case).scaled(rows(latent)))
+  return np.asarray(codec_of(case).to_tokens(nhwc(latent)).values)
 
 
 def latents(case: Case, values: Any) -> np.ndarray:
   """(b, t, c) -> (b, c, h, w)."""
-  return nchw(codec_of(case).latent(Tokens(values)))
+  return nchw(codec_of(case).to_latent(Tokens(values)))
 
 
 def draws(model, orders, hidden, times, noise) -> dict[str, np.ndarray]:

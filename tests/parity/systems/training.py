@@ -82,9 +82,10 @@ class Recorded(Replay):
 class Replayed(Autoregressive):
   """The task, with the draws that lie beside the tokenizer's variables."""
 
-  def draw(self, state, rows):
-    recorded = state.frozen['draws']
-    return Recorded({'null': jnp.ones(len(rows)), **recorded}, size=len(rows))
+  def objective(self, params, state, frozen, rows, draw):
+    size = len(rows['row'])
+    draw = Recorded({'null': jnp.ones(size), **frozen['draws']}, size=size)
+    return super().objective(params, state, frozen, rows, draw)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +188,7 @@ def train(
     now = moment(case, i)
     frozen = {'tokenizer': {'rows': now.teacher}, 'draws': now.draws}
     batch = {'tokens': now.tokens, 'label': io['label'][i]}
-    state, metrics = step(state.replace(frozen=frozen), batch)
+    state, metrics = step(state, frozen, batch)
     losses.append(metrics['loss'])
     norms.append(metrics['gradient_norm'])
   yield 'loss', np.array(losses)

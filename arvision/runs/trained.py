@@ -27,13 +27,13 @@ from arvision.parallel.rules import Rules
 from arvision.process.editing import kept_tokens
 from arvision.random import Draw
 from arvision.ranges import Guidance, Natural, Seed, Share, Temperature
+from arvision.runs.memory import Rows
+from arvision.runs.prompts import Prompts, of_classes
 from arvision.samplers.base import Known
 from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.training import frozen, weights
 from arvision.training import workdir as workdirs
-from arvision.training.memory import Rows
-from arvision.training.prompts import Prompts, of_classes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,9 +74,7 @@ class TrainedRun:
   def prompts(self) -> Prompts | None:
     """What stands for a class number; None where the number itself does."""
     inputs = {} if self.model is None else self.model.condition.blank(1)
-    if not inputs or 'label' in inputs:
-      return None
-    return of_classes(self.data)
+    return None if {*inputs} <= {'label'} else of_classes(self.data, [*inputs])
 
   @functools.cached_property
   def _encode(self):
@@ -94,7 +92,11 @@ class TrainedRun:
 
   @functools.cached_property
   def _decode(self):
-    return self._rows('decoding', lambda codec, t: codec.decode(Tokens(t)))
+    def decode(codec, rows):
+      values, index, seed = rows
+      return codec.decode(Tokens(values), Draw.create(seed[0], index))
+
+    return self._rows('decoding', decode)
 
   def _rows(self, name, function):
     """x (b, ...) -> function(codec, x), as many at once as memory holds."""
@@ -104,7 +106,7 @@ class TrainedRun:
       name,
       say=self.say,
     )
-    return lambda x: call(self.variables, np.asarray(x))
+    return lambda x: call(self.variables, jax.tree.map(np.asarray, x))
 
   def encode(self, image: Any) -> np.ndarray:
     """(b, H, W, C) in [-1, 1] -> (b, t) int32 or (b, t, c) float32."""
@@ -114,9 +116,18 @@ class TrainedRun:
     """(b, H, W, C) in [-1, 1] -> what `arvision encode` keeps of it."""
     return self._store(image)
 
-  def decode(self, values: Any) -> np.ndarray:
-    """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1]."""
-    return self._decode(values)
+  def decode(self, values: Any, index: Any = None, seed: int = 0) -> np.ndarray:
+    """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1].
+
+    Args:
+      values: of the tokens.
+      index: (b,) int32 numbers of the images; None for 0, 1, ... A decoder that
+        samples gives an image that depends on its number and on the seed.
+      seed: see `index`.
+    """
+    count = len(values)
+    index = np.arange(count, dtype=np.int32) if index is None else index
+    return self._decode((values, index, np.full(count, seed, np.uint32)))
 
   def sampler(
     self,
@@ -164,11 +175,15 @@ class TrainedRun:
     check(seed, Seed, 'seed')
     if self.model is None:
       raise ConfigError('a tokenizer draws nothing by itself')
-    return SampleFn(
-      self,
-      self._drawing(self.sampler(**sampling), seed, at_once),
-      prompts or self.prompts,
-    )
+    prompts = prompts or self.prompts
+    for key in self.model.condition.blank(1):
+      if prompts and key not in prompts.inputs:
+        raise ConfigError(
+          f"config.condition reads '{key}', and the prompts have "
+          + ', '.join(prompts.inputs)
+        )
+    draw = self._drawing(self.sampler(**sampling), seed, at_once)
+    return SampleFn(self, draw, prompts, seed=seed)
 
   def edit_fn(
     self, *args: Any, **sampling: Any
@@ -226,12 +241,14 @@ class SampleFn:
     tokens: draws the tokens.
     prompts: what stands for a class number; None where the number itself does.
     null: whether the number of classes may be a label, and stands for no class.
+    seed: of the samples.
   """
 
   run: TrainedRun
   tokens: Rows
   prompts: Prompts | None = None
   null: bool = False
+  seed: int = 0
 
   def __call__(
     self, labels: Any, index: Any = None, picture: Any = None
@@ -259,7 +276,7 @@ class SampleFn:
       )
     rows = (self._inputs(labels), index, picture)
     tokens = self.tokens(self._held, rows)
-    return self.run.as_drawn.decode(tokens), tokens
+    return self.run.as_drawn.decode(tokens, index, self.seed), tokens
 
   def fit(self, count: int) -> int:
     """How many of `count` images memory holds at once."""

@@ -51,13 +51,17 @@ def of_files(text: Text, paths: Sequence[str]) -> Prompts:
   return Prompts(tuple(str(path) for path in paths), text.pack(rows))
 
 
-def of_classes(data: Data) -> Prompts:
-  """For every class the caption of its first example.
+def of_classes(data: Data, keys: Sequence[str]) -> Prompts:
+  """For every class what its first example brings.
 
   Examples are looked for among those held out, then in the training split.
 
+  Args:
+    data: of the run.
+    keys: of a batch, what the condition reads.
+
   Raises:
-    ConfigError: a class without a caption that has features.
+    ConfigError: a class without an example, for want of features of a caption.
   """
   found: dict[int, dict[str, Any]] = {}
   names = data.classes
@@ -66,12 +70,12 @@ def of_classes(data: Data) -> Prompts:
       continue
     for batch in images(_BATCH):
       for i in np.flatnonzero(batch['weight'] > 0):
-        example = {k: batch[k][i] for k in ('text', 'text_valid')}
+        example = {k: batch[k][i] for k in keys}
         found.setdefault(int(batch['label'][i]), example)
       if len(found) == len(names):
         inputs = {
           key: np.stack([found[c][key] for c in range(len(names))])
-          for key in ('text', 'text_valid')
+          for key in keys
         }
         return Prompts(tuple(names), inputs)
   lost = [name for c, name in enumerate(names) if c not in found]

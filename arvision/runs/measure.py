@@ -22,10 +22,10 @@ from arvision.evals.protocol import (
 )
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
+from arvision.runs.trained import TrainedRun, placed
 from arvision.tasks import assemble
 from arvision.tasks.base import TrainState
 from arvision.training.evaluate import shown
-from arvision.training.trained import TrainedRun, placed
 from arvision.training.weights import Weights
 
 # What of config.data changes no picture, and so no classifier.

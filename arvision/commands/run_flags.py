@@ -14,9 +14,9 @@ from arvision.errors import ConfigError
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.ranges import Guidance, Natural, Seed, Share, Temperature, number
+from arvision.runs.trained import TrainedRun, load_run
 from arvision.tasks import assemble
 from arvision.training import differences
-from arvision.training.trained import TrainedRun, load_run
 
 # Blocks that say what the weights are weights of.
 _MODEL = ('tokenizer', 'layout', 'feed', 'backbone', 'head', 'condition')

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from arvision.build import build
 from arvision.errors import ConfigError, DataError
 from arvision.importers import families, files, table
+from arvision.runs.trained import TrainedRun
 from arvision.tasks import assemble
 from arvision.training import frozen, lock
 from arvision.training import workdir as workdirs
-from arvision.training.trained import TrainedRun
 
 
 def table_of(config: ConfigDict) -> table.Table:
@@ -42,7 +42,7 @@ def import_weights(
   """Makes a folder the run of a config with released weights.
 
   Args:
-    config: whole; a generator's `tokenizer_workdir` holds its tokenizer.
+    config: whole; `frozen.tokenizer` of a generator holds its tokenizer.
     source: weight file.
     workdir: a folder without a run.
     which: place in the file, see `files.find_weights`.
