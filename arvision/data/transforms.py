@@ -53,7 +53,7 @@ def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
 
 
 def _halve(image, size):
-  """EncoderDecoder a picture while it is at least twice as large as `size`."""
+  """Halves a picture while it is at least twice as large as `size`."""
   while image.shape[0] >= 2 * size[0] and image.shape[1] >= 2 * size[1]:
     half = (image.shape[0] // 2, image.shape[1] // 2)
     image = resize(image, half, 'area')

@@ -1,4 +1,4 @@
-"""Conditions: what an image shall show, as prefix and modulation."""
+"""Conditions: class labels, captions and noise levels as vectors."""
 
 import functools
 from typing import ClassVar, Protocol
@@ -16,11 +16,11 @@ from arvision.structs import Cond, Slots, Template
 
 
 class Condition(Protocol):
-  """A Linen module: what an image shall show -> vectors for the backbone.
+  """A Linen module: labels, captions, ... -> vectors for the backbone.
 
   Attributes:
-    drop: share of training examples that get the null condition instead; of a
-      condition of several parts perhaps one for each.
+    drop: share of training examples that get the null condition instead; a
+      condition of several parts may have a share for each.
     reads_slots: whether it reads noise levels from the slots, so that samplers
       ask it again at every step.
   """
@@ -45,7 +45,7 @@ class Condition(Protocol):
 
 
 class NoCondition(nn.Module):
-  """What a model has whose config states no condition.
+  """The condition of a model whose config states none.
 
   Attributes:
     drop: see `ClassLabel`; there is nothing to drop.
@@ -66,7 +66,7 @@ class NoCondition(nn.Module):
 
 
 class ClassLabel(nn.Module):
-  """A class label, or nothing, as prefix vectors and as modulation.
+  """A class label, or null, as prefix vectors and as modulation.
 
   The table has one row per class and a last row for the null class. With
   `classes=0` it has the null row alone: an unconditional model.
@@ -107,7 +107,7 @@ class ClassLabel(nn.Module):
     Args:
       inputs: 'label' (b,) int32 in [0, classes); not read where classes = 0.
       slots: not read; other conditions take noise levels from it.
-      null: (b,) bool, True where the label is hidden.
+      null: (b,) bool, True where the label is dropped.
     """
     ids = jnp.full(null.shape, self.classes, jnp.int32)
     if self.classes:
@@ -136,7 +136,7 @@ class ClassLabel(nn.Module):
 
 
 class ClassAndLevel(nn.Module):
-  """A class label, or nothing, and the noise level of every entity.
+  """A class label, or null, and the noise level of every entity.
 
   The sum of both vectors is what adaLN reads, a row for every entity. The last
   row of the table of classes is that of null, see `ClassLabel`.
@@ -169,7 +169,7 @@ class ClassAndLevel(nn.Module):
     Args:
       inputs: 'label' (b,) int32 in [0, classes); not read where classes = 0.
       slots: their `level` (b or 1, s).
-      null: (b,) bool, True where the label is hidden.
+      null: (b,) bool, True where the label is dropped.
     """
     ids = jnp.full(null.shape, self.classes, jnp.int32)
     if self.classes:
@@ -181,10 +181,10 @@ class ClassAndLevel(nn.Module):
 
 
 class Caption(nn.Module):
-  """Features of a caption, or nothing, as prefix vectors.
+  """Features of a caption, or null, as prefix vectors.
 
-  fc2(gelu(fc1 x)), tanh form, without biases. In place of the features of a
-  null caption stand fixed random numbers; its padding stays that of the caption.
+  fc2(gelu(fc1 x)), tanh form, without biases. The null caption is a table of fixed
+  random numbers, with the padding of the caption that it replaces.
 
   Source: FoundationVision/LlamaGen, CaptionEmbedder.
 
@@ -217,7 +217,7 @@ class Caption(nn.Module):
       inputs: 'text' (b, length, channels) float32, padded on the left, and
         'text_valid' (b, length) bool, False where padded.
       slots: not read.
-      null: (b,) bool, True where the caption is hidden.
+      null: (b,) bool, True where the caption is dropped.
     """
     shape = (self.length, self.channels)
     init = normal(self.channels**-0.5)
