@@ -159,8 +159,8 @@ def make_model(config: Any) -> ARModel:
       'config.condition.classes=None: wanted a number; arvision train fills in '
       'the number of classes of the data'
     )
-  names = 'condition', 'backbone', 'head', 'layout', 'feed'
-  found = {name: part(config, name) for name in names if name in config}
+  names = ['backbone', 'head', 'layout', 'feed', *({'condition'} & {*config})]
+  found = {name: part(config, name) for name in names}
   return ARModel(**{'condition': NoCondition(), **found})
 
 
