@@ -60,7 +60,8 @@ class ARModel(nn.Module):
     batch = draw.batch
     null = jnp.zeros((batch,), bool)
     if train:
-      null = draw.uniform('condition/null') < self.condition.drop
+      drop = np.asarray(self.condition.drop, np.float32)
+      null = draw.uniform('condition/null', drop.shape) < drop
     slots, targets = self.feed.train(tokens, self.layout, codec, draw)
     z, query = self.hidden(slots, inputs, null, train, targets.readout)
     loss, metrics = self.head.loss(z, targets.values, draw, query)

@@ -168,14 +168,17 @@ class Cond:
     modulation: (b, 1, d) vector that adaLN reads, (b, n, d) with a row for every
       slot of the layout, or (b, s, d) with one for every entity.
     per: static; 'slot' or 'entity', what rows of `modulation` are of.
-    memory: (b, m, d) rows for cross attention.
+    memory: (b, m, d) what blocks with cross attention read.
+    per_token: (b, t, d) vectors that are added to the slots that predict the
+      tokens, in raster order.
     prefix_valid: (b, p) bool, False = padding of a short caption.
-    memory_valid: (b, m) bool.
+    memory_valid: (b, m) bool, False = padding.
   """
 
   prefix: Array | None = None
   modulation: Array | None = None
   memory: Array | None = None
+  per_token: Array | None = None
   prefix_valid: Array | None = None
   memory_valid: Array | None = None
   per: str = flax.struct.field(pytree_node=False, default='slot')

@@ -190,6 +190,22 @@ def adamw(
   )
 
 
+def digits(config: ConfigDict, epochs: int, **optim) -> ConfigDict:
+  """Ends a digits config of four layers: some minutes on a CPU.
+
+  Args:
+    config: to fill.
+    epochs: duration.
+    **optim: of `adamw`, where it is other.
+  """
+  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
+  config.data.batch_size = 64
+  config.train = block(duration=block(epochs=epochs))
+  config.optim = adamw(2e-3, cosine(0.05, epochs=5), **{'clip': 1.0, **optim})
+  config.ema = (0.99,)
+  return locked(config)
+
+
 # The sizes of the transformers of tiny configs.
 TINY = {'depth': 2, 'width': 32, 'heads': 2}
 

@@ -173,6 +173,8 @@ class Decoder(nn.Module):
       x = self._fill_prefix(x, cond.prefix, first, layout.prefix)
     if self.position is not None:
       x = x + self.position(width=self.width, name='position')(layout, slots)
+    if cond.per_token is not None:
+      x = x + _of_targets(cond.per_token, layout, slots)
     if self.embedding_norm is not None:
       x = self.embedding_norm(name='embedding_norm')(x)
     return x
@@ -226,6 +228,15 @@ class Decoder(nn.Module):
       extent=extent,
       train=train,
     )
+
+
+def _of_targets(per_token, layout, slots):
+  """To every slot the vector (b, t, d) of the token that it predicts, or 0."""
+  target = slots.target_position
+  if target is None:
+    target = take(layout.target_position, slots.index)[None]
+  own = jnp.take_along_axis(per_token, jnp.maximum(target, 0)[..., None], 1)
+  return jnp.where((target >= 0)[..., None], own, 0)
 
 
 def _memory(cond):

@@ -15,26 +15,26 @@ Guide = Callable[..., jax.Array]
 class Head(Protocol):
   """A Linen module; `field`, `loss` and `sample` have one signature each.
 
-  A head takes the tokens of an entity together with its query, and not one flat
-  token: FlowAR's head is a transformer over a scale.
+  A head takes all tokens of an entity at once: FlowAR's head is a transformer over
+  a scale.
 
   Attributes:
     draws: whether `sample` samples tokens of z. Where it does not, a sampler
       solves `field` through the whole network (`samplers.refine.Refine`).
-    adjustable: fields that a sampler's user may set otherwise, since no
-      parameter depends on them.
+    adjustable: fields that may be changed after training, since no parameter
+      depends on them.
   """
 
   draws: ClassVar[bool]
   adjustable: ClassVar[tuple[str, ...]]
 
   def field(self, z: jax.Array, query: Query) -> jax.Array:
-    """What the head says of tokens: logits, noise or velocity.
+    """Logits, noise or velocity of tokens.
 
     Args:
       z: (b, t, r, d) hidden vectors of the tokens, one per branch.
-      query: what else there is to know; heads with a loop of their own read
-        `query.values` at `query.level`.
+      query: of the tokens; heads with a loop of their own read `query.values` at
+        `query.level`.
 
     Returns:
       (b, t, ...) float32.

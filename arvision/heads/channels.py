@@ -131,7 +131,7 @@ class Channels(nn.Module):
     inputs = BlockInputs(
       mask=causal,
       modulation=modulation.astype(self.dtype),
-      # Heads are not told; without a key there is nothing to drop by.
+      # A head has no `train` argument; dropout needs a key.
       train=self.has_rng('dropout'),
     )
     h, _ = self.stack(x.astype(self.dtype), inputs)
@@ -189,7 +189,7 @@ class Channels(nn.Module):
       logits = guide(logits.reshape(rows, count, -1))
       ids = sampling(logits, draw.fold(i))
       both = jnp.concatenate([ids] * halves).reshape(-1, 1)
-      # The last channel needs no successor; what is looked up is not used.
+      # The lookup after the last channel is not used.
       table = jnp.asarray(self.tables)[jnp.minimum(i, self.channels - 2)]
       return (table[both], caches), ids
 

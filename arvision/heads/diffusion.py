@@ -21,9 +21,9 @@ class Diffusion(TokenMLP):
 
   Attributes:
     counts: diffusion steps at every step of the sampler.
-    highest: time that sampling starts from. As published it is the last, where
-      x is 20 000 times what the network says wrong of the noise; at 990 it is 71
-      times. That matters to small models.
+    highest: time that sampling starts from. As published it is the last, where an
+      error in the predicted noise is multiplied by 20,000; at 990 by 71, which
+      small models need.
     channels, width, depth, repeats, remat, unroll, dtype: see `TokenMLP`.
   """
 
@@ -31,7 +31,7 @@ class Diffusion(TokenMLP):
   highest: Natural = diffusion.TRAIN_STEPS - 1
 
   adjustable: ClassVar[tuple[str, ...]] = ('counts', 'highest')
-  # The noise, and where its variance lies.
+  # The noise, and its variance between two bounds.
   outputs = 2
 
   def field(self, z: jax.Array, query: Query) -> jax.Array:

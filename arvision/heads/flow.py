@@ -249,7 +249,7 @@ class TokenFlow(TokenMLP):
 
 
 def _solved(head, z, draw, guide, query):
-  """Tokens of a head with a velocity field; both halves look at the same x."""
+  """Tokens of a head with a velocity field; both halves see the same x."""
   noise = draw.normal('head/noise', (z.shape[1], head.channels))
   halves = len(z) // len(noise)
   pure, variables = head.unbind()

@@ -1,4 +1,4 @@
-"""A small MLP that is given every token by itself, with z as its condition."""
+"""A small MLP over single tokens, conditioned on z."""
 
 import functools
 from typing import ClassVar
@@ -58,8 +58,7 @@ class ResidualBlock(nn.Module):
 class TokenMLP(nn.Module):
   """Residual blocks with adaLN over noisy tokens, each by itself (MAR).
 
-  Heads that take the noise out of single tokens are made of it; they say what
-  its outputs are.
+  Base of the heads that denoise every token by itself.
 
   Source: arXiv 2406.11838; LTH14/mar, models/diffloss.py.
 
@@ -105,7 +104,7 @@ class TokenMLP(nn.Module):
     )
 
   def network(self, z: jax.Array, x: jax.Array, times: jax.Array) -> jax.Array:
-    """What the MLP says of tokens with noise.
+    """Outputs of the MLP for noisy tokens.
 
     Args:
       z: (b, t, 1, d).

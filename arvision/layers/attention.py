@@ -129,7 +129,7 @@ class Attention(nn.Module):
 
   Attributes:
     heads: number of heads; they divide the width.
-    logits: template of what is done to q and k before their product.
+    logits: template of the scaling or normalisation of q and k.
     biases: which of 'q', 'k', 'v', 'out' have a bias.
     std: standard deviation of the input projections; None: Xavier's.
     out_std: standard deviation of the output projection, likewise.
@@ -192,7 +192,7 @@ class Attention(nn.Module):
     drop = None
     if inputs.train and self.weights_dropout:
       drop = nn.Dropout(self.weights_dropout, deterministic=False)
-    # What is traced to make parameters is spread over no mesh and not run.
+    # Initialisation is traced without a mesh and never run.
     kernel = 'dense' if self.is_initializing() else self.kernel
     k, v = k.astype(q.dtype), v.astype(q.dtype)
     y = attention(q, k, v, inputs.mask, drop, kernel)
@@ -220,7 +220,7 @@ class CrossAttention(nn.Module):
 
   Attributes:
     heads: number of heads; they divide the width.
-    logits: template of what is done to q and k before their product.
+    logits: template of the scaling or normalisation of q and k.
     std: standard deviation of the kernels at the start; None: Xavier's.
     kernel: see `layers.attention.Attention`.
     dtype: compute dtype.

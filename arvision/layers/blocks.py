@@ -23,9 +23,9 @@ from arvision.structs import Template
 
 
 def _again(f):
-  """f, computed again in the backward pass from what it was given.
+  """f, recomputed in the backward pass.
 
-  Else five arrays of the size of an MLP's inside are kept of a gelu.
+  Otherwise a gelu keeps five arrays as wide as the inside of the MLP.
   """
   return jax.checkpoint(f, prevent_cse=False)
 
@@ -90,7 +90,7 @@ class SwiGLU(nn.Module):
     std, out_std: standard deviations of the inner and the outer kernels; None:
       Xavier's.
     dropout: rate on the output.
-    inner_dropout: rate on what the outer kernel is given.
+    inner_dropout: rate before the outer kernel.
     dtype: compute dtype.
   """
 
@@ -137,8 +137,7 @@ class SwiGLU(nn.Module):
 class GeGLU(SwiGLU):
   """w2(gelu(w1 x) * w3 x) with biases, the error function's gelu.
 
-  What timm's SwiGLU computes where a block hands it its own activation, as xAR
-  and FlowAR do.
+  timm's SwiGLU with the activation of xAR and FlowAR.
   """
 
   bias = True
@@ -148,7 +147,7 @@ class GeGLU(SwiGLU):
 
 
 def gated_init(std: float, gate: float, rest: float, gates: int):
-  """Normal numbers, columns of the gates and of the rest shrunk apart."""
+  """Normal initialiser with a factor for the gates and one for the rest."""
 
   def init(key, shape, dtype=jnp.float32):
     kernel = jax.random.normal(key, shape, dtype) * std

@@ -1,5 +1,6 @@
-"""Conditions: what an image shall show, as prefix and modulation."""
+"""Conditions: class labels, captions and noise levels as vectors."""
 
+import functools
 from typing import ClassVar, Protocol
 
 import flax.linen as nn
@@ -11,19 +12,20 @@ from arvision.layers.dense import Dense, Embed
 from arvision.layers.level import LevelEmbedding, as_time
 from arvision.layers.param import fixed, normal, param
 from arvision.ranges import AtLeast0, Count, Natural, Share, Width
-from arvision.structs import Cond, Slots
+from arvision.structs import Cond, Slots, Template
 
 
 class Condition(Protocol):
-  """A Linen module: what an image shall show -> vectors for the backbone.
+  """A Linen module: labels, captions, ... -> vectors for the backbone.
 
   Attributes:
-    drop: share of training examples that get the null condition instead.
+    drop: share of training examples that get the null condition instead; a
+      condition of several parts may have a share for each.
     reads_slots: whether it reads noise levels from the slots, so that samplers
       ask it again at every step.
   """
 
-  drop: float
+  drop: float | tuple[float, ...]
   reads_slots: ClassVar[bool]
 
   def blank(self, batch: int) -> dict:
@@ -32,11 +34,18 @@ class Condition(Protocol):
   def __call__(
     self, inputs: dict, slots: Slots | None = None, *, null: jax.Array
   ) -> Cond:
-    """The condition of a batch; `null` (b,) bool is True for no condition."""
+    """The condition of a batch.
+
+    Args:
+      inputs: arrays under the names of `blank`, and maybe others.
+      slots: for conditions that read noise levels.
+      null: (b,) bool, True for no condition; with several rates in `drop`
+        (b, parts) in training.
+    """
 
 
 class NoCondition(nn.Module):
-  """What a model has whose config states no condition.
+  """The condition of a model whose config states none.
 
   Attributes:
     drop: see `ClassLabel`; there is nothing to drop.
@@ -57,7 +66,7 @@ class NoCondition(nn.Module):
 
 
 class ClassLabel(nn.Module):
-  """A class label, or nothing, as prefix vectors and as modulation.
+  """A class label, or null, as prefix vectors and as modulation.
 
   The table has one row per class and a last row for the null class. With
   `classes=0` it has the null row alone: an unconditional model.
@@ -98,7 +107,7 @@ class ClassLabel(nn.Module):
     Args:
       inputs: 'label' (b,) int32 in [0, classes); not read where classes = 0.
       slots: not read; other conditions take noise levels from it.
-      null: (b,) bool, True where the label is hidden.
+      null: (b,) bool, True where the label is dropped.
     """
     ids = jnp.full(null.shape, self.classes, jnp.int32)
     if self.classes:
@@ -127,7 +136,7 @@ class ClassLabel(nn.Module):
 
 
 class ClassAndLevel(nn.Module):
-  """A class label, or nothing, and the noise level of every entity.
+  """A class label, or null, and the noise level of every entity.
 
   The sum of both vectors is what adaLN reads, a row for every entity. The last
   row of the table of classes is that of null, see `ClassLabel`.
@@ -160,7 +169,7 @@ class ClassAndLevel(nn.Module):
     Args:
       inputs: 'label' (b,) int32 in [0, classes); not read where classes = 0.
       slots: their `level` (b or 1, s).
-      null: (b,) bool, True where the label is hidden.
+      null: (b,) bool, True where the label is dropped.
     """
     ids = jnp.full(null.shape, self.classes, jnp.int32)
     if self.classes:
@@ -172,10 +181,10 @@ class ClassAndLevel(nn.Module):
 
 
 class Caption(nn.Module):
-  """Features of a caption, or nothing, as prefix vectors.
+  """Features of a caption, or null, as prefix vectors.
 
-  fc2(gelu(fc1 x)), tanh form, without biases. In place of the features of a
-  null caption stand fixed random numbers; its padding stays that of the caption.
+  fc2(gelu(fc1 x)), tanh form, without biases. The null caption is a table of fixed
+  random numbers, with the padding of the caption that it replaces.
 
   Source: FoundationVision/LlamaGen, CaptionEmbedder.
 
@@ -208,7 +217,7 @@ class Caption(nn.Module):
       inputs: 'text' (b, length, channels) float32, padded on the left, and
         'text_valid' (b, length) bool, False where padded.
       slots: not read.
-      null: (b,) bool, True where the caption is hidden.
+      null: (b,) bool, True where the caption is dropped.
     """
     shape = (self.length, self.channels)
     init = normal(self.channels**-0.5)
@@ -222,3 +231,99 @@ class Caption(nn.Module):
     x = jax.nn.gelu(linear('fc1', (None, 'mlp'))(x), approximate=True)
     x = linear('fc2', ('mlp', 'embed'))(x)
     return Cond(prefix=x, prefix_valid=inputs['text_valid'])
+
+
+class CaptionMemory(Caption):
+  """The same vectors for blocks with cross attention, padding left out."""
+
+  def __call__(self, inputs: dict, slots=None, *, null: jax.Array) -> Cond:
+    """See `Caption`."""
+    cond = super().__call__(inputs, slots, null=null)
+    return Cond(memory=cond.prefix, memory_valid=cond.prefix_valid)
+
+
+class Together(nn.Module):
+  """Several conditions as one.
+
+  Prefixes and memories follow one another, modulations and additions per token
+  are summed. Every part reads its own arrays; two parts may read the same one.
+
+  Attributes:
+    parts: name -> template of a condition.
+    rate: share of training examples that lose all parts at once; None: every part
+      is dropped by itself, at its own rate.
+  """
+
+  parts: dict[str, Template]
+  rate: Share | None = None
+
+  @property
+  def drop(self) -> float | tuple[float, ...]:
+    if self.rate is not None:
+      return self.rate
+    return tuple(part.drop for part in self._unbound)
+
+  @property
+  def reads_slots(self) -> bool:
+    return any(part.reads_slots for part in self._unbound)
+
+  @property
+  def _unbound(self):
+    return [part(parent=None) for part in self.parts.values()]
+
+  def blank(self, batch: int) -> dict:
+    found: dict = {}
+    for part in self._unbound:
+      found |= part.blank(batch)
+    return found
+
+  @nn.compact
+  def __call__(self, inputs: dict, slots=None, *, null: jax.Array) -> Cond:
+    """The condition of a batch; `null` is (b,) or (b, parts)."""
+    nulls = null if null.ndim == 2 else null[:, None]
+    nulls = jnp.broadcast_to(nulls, (len(null), len(self.parts)))
+    conds = [
+      part(name=name)(inputs, slots, null=nulls[:, i])
+      for i, (name, part) in enumerate(self.parts.items())
+    ]
+    return functools.reduce(together, conds)
+
+
+def together(a: Cond, b: Cond) -> Cond:
+  """Two conditions as one, see `Together`.
+
+  Raises:
+    ValueError: modulations with rows of different things.
+  """
+
+  def both(f, x, y):
+    return (y if x is None else x) if x is None or y is None else f(x, y)
+
+  def joined(name):
+    rows = [getattr(c, name) for c in (a, b)]
+    valid = [getattr(c, f'{name}_valid') for c in (a, b)]
+    if any(v is not None for v in valid):
+      valid = [
+        jnp.ones(r.shape[:2], bool) if v is None and r is not None else v
+        for r, v in zip(rows, valid)
+      ]
+    join = lambda x, y: jnp.concatenate([x, y], 1)
+    return {name: both(join, *rows), f'{name}_valid': both(join, *valid)}
+
+  many = {
+    c.per
+    for c in (a, b)
+    if c.modulation is not None and c.modulation.shape[1] > 1
+  }
+  if len(many) > 1:
+    raise ValueError(
+      'config.condition.parts: one modulates every slot and another every '
+      'entity; use conditions of one kind'
+    )
+  return Cond(
+    modulation=both(jnp.add, a.modulation, b.modulation),
+    per_token=both(jnp.add, a.per_token, b.per_token),
+    per=many.pop() if many else 'slot',
+    **joined('prefix'),
+    **joined('memory'),
+  )

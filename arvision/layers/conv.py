@@ -63,7 +63,7 @@ def conv(
 def norm(
   channels: int, groups: int, *, name: str, epsilon: float = 1e-6
 ) -> nn.GroupNorm:
-  """Group norm in float32, with fewer groups where the channels ask for it."""
+  """Group norm in float32; `groups` or the next smaller divisor of `channels`."""
   groups = next(g for g in range(groups, 0, -1) if channels % g == 0)
   return nn.GroupNorm(
     num_groups=groups,
@@ -132,7 +132,7 @@ class Attention(nn.Module):
 
 
 class Down(nn.Module):
-  """EncoderDecoder the grid; zeros are padded on the right and below only."""
+  """Halves the grid; zeros are padded on the right and below only."""
 
   dtype: Dtype = jnp.float32
 
@@ -286,7 +286,7 @@ def _parts(net):
 
 
 def _attending(net):
-  """Numbers of the levels whose blocks attend."""
+  """Indices of the levels with attention."""
   lowest = len(net.ch_mult) - 1
   if not net.attention:
     return ()

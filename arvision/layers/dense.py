@@ -1,4 +1,4 @@
-"""Linear maps and tables with logical axis names on every parameter."""
+"""Linear layers and embedding tables with logical axis names."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from arvision.kernels.cpu.product import product
 from arvision.layers.param import Init, normal, param, zeros
 from arvision.ranges import Count, Dtype, Width
 
-# Names what the remat policy 'dots' keeps.
+# Checkpoint name of what the remat policy 'dots' keeps.
 KEPT = 'dense'
 
 
@@ -61,8 +61,8 @@ class Dense(nn.Module):
 class Embed(nn.Module):
   """A table of vectors, looked up by id.
 
-  It is cut along its width alone: the number of rows is seldom one that a mesh
-  divides (1,000 classes and the null one).
+  It is sharded along its width alone, since few meshes divide the number of rows
+  (1,000 classes and the null class).
 
   Attributes:
     rows: number of ids.

@@ -25,8 +25,8 @@ def sinusoid(times: jax.Array, channels: int, longest: float = 1e4):
     longest: period of the last frequency, in units of 2 pi.
   """
   half = channels // 2
-  # Exponents are rounded to float32, as in the published models: times of up to
-  # 1000 turn the last digit of a frequency into the fifth of an angle.
+  # Exponents are rounded to float32, as in the published models. With times of up
+  # to 1000, an error in the last digit of a frequency shows in the fifth of an angle.
   numbers = np.arange(half, dtype=np.float32)
   exponent = -np.float32(np.log(longest)) * numbers / np.float32(half)
   frequency = np.exp(exponent.astype(np.float64))
@@ -35,7 +35,7 @@ def sinusoid(times: jax.Array, channels: int, longest: float = 1e4):
 
 
 def as_time(level: jax.Array) -> jax.Array:
-  """Level in [0, 1] -> whole thousandths, as xAR and FlowAR cut them."""
+  """Level in [0, 1] -> whole thousandths, rounded down (xAR, FlowAR)."""
   return jnp.floor(1000 * level.astype(jnp.float32))
 
 

@@ -12,8 +12,8 @@ from arvision.parallel.constrain import gather_rows
 from arvision.ranges import AtLeast0, Dtype, Positive
 from arvision.structs import Template
 
-_scale: Any = nn.with_logical_partitioning(nn.initializers.ones, ('norm',))
-_bias: Any = nn.with_logical_partitioning(nn.initializers.zeros, ('norm',))
+_scale: Any = nn.with_logical_partitioning(nn.initializers.ones, (None,))
+_bias: Any = nn.with_logical_partitioning(nn.initializers.zeros, (None,))
 
 
 class RMSNorm(nn.RMSNorm):

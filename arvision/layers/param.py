@@ -31,7 +31,7 @@ def param(
   return cast(jax.Array, module.param(name, boxed, shape))
 
 
-# Ends the names of numbers that come with a model and are not trained.
+# Suffix of the names of parameters that are never trained.
 FIXED = '_fixed'
 
 
@@ -42,18 +42,17 @@ def fixed(
   names: tuple[str | None, ...],
   shape: tuple[int, ...],
 ) -> jax.Array:
-  """Numbers that are stored with the parameters but never change.
+  """A parameter that is stored with the others but never trained.
 
-  No gradient reaches them, and no optimizer lets them decay. Their path ends
-  on '<name>_fixed'; see `param` for the arguments.
+  It gets no gradient and no weight decay. Its path ends in '<name>_fixed'; see
+  `param` for the arguments.
   """
   return jax.lax.stop_gradient(param(module, name + FIXED, init, names, shape))
 
 
 def normal(std: float | None) -> Init:
-  """Plain normal numbers of the given standard deviation; zeros for 0.
-
-  None stands for Xavier's uniform numbers, which the size of the kernel scales.
+  """Normal initialiser of a standard deviation; zeros for 0, Xavier's uniform
+  initialiser for None.
   """
   if std is None:
     return nn.initializers.xavier_uniform()

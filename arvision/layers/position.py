@@ -65,7 +65,7 @@ class PerToken(nn.Module):
 
 
 class Resized(nn.Module):
-  """One learned map of positions, averaged down to the grid of every scale.
+  """One learned grid of positions, area-resized to the grid of every scale.
 
   It starts as waves: sin(y w) in even channels, cos(x w) in odd ones, with
   w = 10000^(-2 i / d) of the i-th pair.
@@ -102,7 +102,7 @@ def _waves(key, shape, dtype=jnp.float32):
 
 
 class Aimed(nn.Module):
-  """A vector for the place a slot carries and one for the place it predicts.
+  """Vectors of the position that a slot carries and of the one it predicts.
 
   Rows are counted over the prefix, then over the grid in raster order, so that
   an order of prediction permutes them (RAR's pos_embed and
@@ -147,10 +147,10 @@ class Aimed(nn.Module):
 def rotations(coords: Any, dim: int, base: float) -> Any:
   """Rotary table of slots with coordinates on several axes.
 
-  The dim / 2 frequencies are dealt to the axes in equal parts, the first axis
-  first; axis a rotates pair i by coords[a] * base^(-2i / (dim / axes)). Slots
-  without a position (NaN) get cos = sin = 0, which zeroes q and k: that is
-  what LlamaGen's released weights were trained with, not the identity.
+  The dim / 2 frequencies are split among the axes in equal parts, in order: axis a
+  rotates pair i by coords[a] * base^(-2i / (dim / axes)). Slots without a position
+  (NaN) get cos = sin = 0, which zeroes q and k; LlamaGen's released weights were
+  trained with that, not with the identity.
 
   Args:
     coords: (n, axes) float32, numpy or JAX; so is the table.

@@ -25,7 +25,7 @@ REMAT = {
 
 
 class _Scanned(nn.Module):
-  """One layer in the form that `nn.scan` wants."""
+  """A layer with the signature of `nn.scan`."""
 
   block: Template
   keep: bool = False
@@ -50,10 +50,11 @@ class Stack(nn.Module):
     block: template of a block.
     depth: number of layers.
     drop_path: largest rate; grows linearly from 0 over the layers.
-    remat: 'none', 'dots' (keep what `Dense` layers give) or 'full' (keep nothing).
+    remat: 'none', 'dots' (keep outputs of `Dense` layers) or 'full' (keep nothing).
     unroll: layers in one round of the scan. More compile longer; on a CPU a
       short stack, and any in bfloat16, trains faster with all of them, since a
       scan copies what the backward pass needs.
+    keep: whether the outputs of all layers are returned.
   """
 
   block: Template
@@ -67,9 +68,9 @@ class Stack(nn.Module):
   def __call__(self, x, rest: BlockInputs, caches=None, skips=None):
     """x (b, n, d) -> (x, caches), see `Caches`.
 
-    With `skips` (layers, b, n, d) every layer is given a linear map of x and its
-    row of them. With `keep` what every layer gave (layers, b, n, d) comes back
-    in the place of caches.
+    With `skips` (layers, b, n, d), layer i maps the concatenation of x and skips[i]
+    back to the width first. With `keep` the outputs of all layers (layers, b, n, d)
+    are returned instead of caches.
     """
     x = constrain(x, RESIDUAL)
     unstacked = isinstance(self._params(), Layers)
@@ -166,7 +167,9 @@ def _scan_layers(layer, x, params, caches):
 
 @flax.struct.dataclass
 class Layers:
-  """The parameters of a stack in both forms; unused ones cost nothing.
+  """The parameters of a stack, stacked and layer by layer.
+
+  Under jit the form that is not used costs nothing.
 
   Attributes:
     stacked: leading axis = layers.
@@ -193,8 +196,8 @@ def _unstacked(value):
 def unstack(params: Any) -> Any:
   """Parameters with every stack cut into layers, see `Layers`.
 
-  Done once, outside a decoding loop: a loop that slices stacked weights copies
-  all of them at every step. `Stack` decodes with either form.
+  This is done once, before a decoding loop: a loop that slices stacked weights
+  copies all of them at every step. `Stack` decodes with either form.
   """
   if not isinstance(params, dict):
     return params

@@ -24,7 +24,7 @@ from arvision.ranges import AtLeast0, Count, Dtype, Few, Side, Width
 
 
 class _ViT(nn.Module):
-  """What both halves have: positions, blocks, and norms around them.
+  """Common base of encoder and decoder: positions, blocks and norms.
 
   Attributes:
     width: d.
@@ -134,7 +134,7 @@ class Encoder(_ViT):
     return out(self._arranged(x))[:, None]
 
   def _arranged(self, x):
-    """Rows (b, length, d) as the last linear map is given them."""
+    """Inputs (b, length, d) of the last linear map."""
     return x
 
 
@@ -166,7 +166,7 @@ class Decoder(_ViT):
     return self._pixels(self._places(z, train), train)
 
   def _places(self, z, train):
-    """(b, h, w, d) what the blocks say of every patch."""
+    """(b, h, w, d) outputs of the blocks for every patch."""
     latents = self._linear(self.width, (None, 'embed'), 'embed')(z[:, 0])
     empty = self._table('mask', 1)[None]
     count = self.grid[0] * self.grid[1]

@@ -35,11 +35,9 @@ class Rules:
   kv: Axes = None
   mlp: Axes = 'tensor'
   vocab: Axes = 'tensor'
-  norm: Axes = None
   layers: Axes = None
   conv_in: Axes = None
   conv_out: Axes = 'fsdp'
-  batch: Axes = BATCH_AXES
   act_batch: Axes = BATCH_AXES
   act_length: Axes = 'sequence'
   act_embed: Axes = None

@@ -159,15 +159,9 @@ def make_model(config: Any) -> ARModel:
       'config.condition.classes=None: wanted a number; arvision train fills in '
       'the number of classes of the data'
     )
-  return ARModel(
-    condition=(
-      part(config, 'condition') if 'condition' in config else NoCondition()
-    ),
-    backbone=part(config, 'backbone'),
-    head=part(config, 'head'),
-    layout=part(config, 'layout'),
-    feed=part(config, 'feed'),
-  )
+  names = ['backbone', 'head', 'layout', 'feed', *({'condition'} & {*config})]
+  found = {name: part(config, name) for name in names}
+  return ARModel(**{'condition': NoCondition(), **found})
 
 
 def trained_shapes(config: Any, boxed: bool = False) -> Any:

@@ -13,7 +13,7 @@ from arvision.metrics import Mean, Metric, Term
 from arvision.quantizers import lookup
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Natural
-from arvision.structs import Reconstruction, Template
+from arvision.structs import Reconstruction
 from arvision.tasks.base import (
   Batch,
   Frozen,
@@ -46,13 +46,7 @@ class TrainTokenizer(GradientTask):
     l2: weight of the mean squared difference.
     perceptual: weight of LPIPS; without weight files it is off.
     perceptual_weights: file or files for `tokenizers.perceptual.read`.
-    discriminator: template of one, None for none.
-    discriminator_tx: its optimizer; None: the same recipe as `tx`.
-    adversarial: weight of the discriminator's opinion.
-    adversarial_start: step at which both networks start to feel it.
-    adaptive_limits: None for a fixed weight; (low, high): the weight is
-      multiplied by the ratio of the gradients at the decoder's last layer,
-      clipped to these limits.
+    adversary: the discriminator, None for none.
     restart_after: steps without use until a code is restarted; 0 is never.
     frozen: {'perceptual': weights}, read from the files where not given.
 
@@ -66,11 +60,7 @@ class TrainTokenizer(GradientTask):
   l2: AtLeast0 = 1.0
   perceptual: AtLeast0 = 0.0
   perceptual_weights: str | tuple[str, ...] = ()
-  discriminator: Template | None = None
-  discriminator_tx: optax.GradientTransformation | None = None
-  adversarial: AtLeast0 = 0.5
-  adversarial_start: Natural = 0
-  adaptive_limits: tuple[AtLeast0, AtLeast0] | None = None
+  adversary: adversarial.Adversary | None = None
   restart_after: Natural = 0
 
   def __post_init__(self):
@@ -102,9 +92,9 @@ class TrainTokenizer(GradientTask):
   def fresh(self, key: jax.Array) -> Any:
     image = jnp.zeros((1, *self.image_shape), jnp.float32)
     params = {'tokenizer': self._fresh(key, image)}
-    if self.discriminator is not None:
+    if self.adversary is not None:
       other = jax.random.fold_in(key, 1)
-      net = self.discriminator()
+      net = self.adversary.net()
       params['discriminator'] = net.init(other, image)['params']
     return params
 
@@ -114,12 +104,7 @@ class TrainTokenizer(GradientTask):
 
   @property
   def optimizer(self) -> optax.GradientTransformation:
-    return each(
-      {
-        'tokenizer': self.tx,
-        'discriminator': self.discriminator_tx or self.tx,
-      }
-    )
+    return each({'tokenizer': self.tx, 'discriminator': self.tx})
 
   def averaged(self, params: Any) -> Any:
     return {'tokenizer': params['tokenizer']}
@@ -160,7 +145,7 @@ class TrainTokenizer(GradientTask):
       metrics={'psnr': Mean.of(losses.psnr(image, out.image)), **out.metrics},
       aux=self._codes(state, rows, out),
     )
-    if self.discriminator is None:
+    if self.adversary is None:
       return found
 
     def last_layer(gradient):
@@ -169,6 +154,7 @@ class TrainTokenizer(GradientTask):
       return _get(to_params(gradient)[0], self.tokenizer.last_layer_path)
 
     return self._judged(
+      self.adversary,
       found,
       params['discriminator'],
       state.step,
@@ -200,10 +186,13 @@ class TrainTokenizer(GradientTask):
       terms['lpips'] = Term(distance, scale=self.perceptual)
     return terms
 
-  def _judged(self, found, params, step, image, other, paid, last_layer):
+  def _judged(
+    self, adversary, found, params, step, image, other, paid, last_layer
+  ):
     """The objective with the discriminator's opinion, and its hinge loss.
 
     Args:
+      adversary: says how.
       found: the objective without them.
       params: of the discriminator.
       step: of the run.
@@ -212,8 +201,8 @@ class TrainTokenizer(GradientTask):
       paid: gradient of the reconstruction loss at the last layer.
       last_layer: gradient at the image -> gradient at the last layer.
     """
-    net = self.discriminator()
-    on = (step >= self.adversarial_start).astype(jnp.float32)
+    net = adversary.net()
+    on = (step >= adversary.start).astype(jnp.float32)
 
     def opinion(x):
       judge = {'params': jax.lax.stop_gradient(params)}
@@ -221,10 +210,10 @@ class TrainTokenizer(GradientTask):
       return jnp.sum(each), each
 
     _, to_image, fake = jax.vjp(opinion, other, has_aux=True)
-    weight = on * self.adversarial
-    if self.adaptive_limits is not None:
+    weight = on * adversary.weight
+    if adversary.limits is not None:
       gradient = last_layer(to_image(jnp.float32(1))[0])
-      weight *= adversarial.balance(paid, gradient, self.adaptive_limits)
+      weight *= adversarial.balance(paid, gradient, adversary.limits)
     logits = (
       net.apply({'params': params}, x)
       for x in (image, jax.lax.stop_gradient(other))

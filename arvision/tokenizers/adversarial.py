@@ -1,5 +1,7 @@
 """The patch discriminator and its losses."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ from jax.nn.initializers import normal, zeros
 from arvision.errors import ConfigError
 from arvision.layers import conv
 from arvision.layers.param import param
-from arvision.ranges import Dtype, Few, Positive, Width
+from arvision.ranges import AtLeast0, Dtype, Few, Natural, Positive, Width
+from arvision.structs import Template
 
 
 class PatchDiscriminator(nn.Module):
@@ -68,7 +71,7 @@ class PatchDiscriminator(nn.Module):
   def _check(self, image):
     if self.norm not in ('group', 'batch'):
       raise ConfigError(
-        f"config.task.discriminator.norm='{self.norm}': wanted 'group' or "
+        f"config.task.adversary.net.norm='{self.norm}': wanted 'group' or "
         "'batch'"
       )
     smallest = 3 * 2**self.layers  # two unpadded rows go in the last layers
@@ -76,7 +79,7 @@ class PatchDiscriminator(nn.Module):
       raise ConfigError(
         f'the discriminator with {self.layers} layers needs images of at least '
         f'{smallest} px, got {image.shape[1:3]}; lower '
-        'config.task.discriminator.layers'
+        'config.task.adversary.net.layers'
       )
 
 
@@ -133,3 +136,21 @@ def balance(
   other = jnp.linalg.norm(adversarial.reshape(-1))
   weight = jnp.clip(length / (other + 1e-4), *limits)
   return jax.lax.stop_gradient(weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+  """A discriminator, and how much its opinion counts.
+
+  Attributes:
+    net: template of the discriminator.
+    weight: of its opinion.
+    start: step at which both networks start to feel it.
+    limits: None for a fixed weight; (low, high): the weight is multiplied by the
+      ratio of the gradients at the decoder's last layer, clipped to these limits.
+  """
+
+  net: Template = PatchDiscriminator
+  weight: AtLeast0 = 0.5
+  start: Natural = 0
+  limits: tuple[AtLeast0, AtLeast0] | None = None

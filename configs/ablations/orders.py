@@ -14,7 +14,7 @@ the last is that of its second branch. `launch/ablations.py` compares them.
 
 from arvision.configs import common
 from arvision.configs.common import block
-from arvision.configs.llamagen import digits, digits_tokenizer, parts
+from arvision.configs.llamagen import digits_tokenizer, parts
 
 _SCALES = (1, 2, 3, 4)
 _STEPS = 8
@@ -39,8 +39,7 @@ def get_config(arg: str = 'token'):
   )
   del config.release
   change(config)
-  digits.recipe(config)
-  return common.locked(config)
+  return common.digits(config, epochs=50)
 
 
 def _token(config):

@@ -19,7 +19,7 @@ Source: arXiv 2502.20313, at a size for 8 × 8 px.
 
 from arvision.configs import common
 from arvision.configs.flexvar import digits_tokenizer, parts
-from arvision.configs.var import digits as var
+from arvision.configs.var import parts as var_parts
 
 
 def get_config(arg: str = ''):
@@ -47,5 +47,4 @@ def get_config(arg: str = ''):
     drop_path=0.1,
   )
   config.feed.thin = ()
-  var.recipe(config)
-  return common.locked(config)
+  return common.digits(config, epochs=30, clip=2.0, exempt=var_parts.NO_DECAY)

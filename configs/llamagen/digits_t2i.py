@@ -15,7 +15,7 @@ Source: arXiv 2406.06525, at a size for 8 × 8 px.
 """
 
 from arvision.configs import common
-from arvision.configs.llamagen import digits, digits_tokenizer, parts
+from arvision.configs.llamagen import digits_tokenizer, parts
 
 FAMILIES = {'LlamaGen, captions': ''}
 
@@ -42,5 +42,4 @@ def get_config(arg: str = ''):
     guidance=2.0,
     top_k=0,
   )
-  digits.recipe(config)
-  return common.locked(config)
+  return common.digits(config, epochs=50)

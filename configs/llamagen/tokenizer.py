@@ -31,11 +31,11 @@ def get_config(arg: str = ''):
     l2=1.0,
     perceptual=1.0,
     perceptual_weights='',
-    discriminator=common.block(
-      type='tokenizers.adversarial.PatchDiscriminator'
+    adversary=common.block(
+      type='tokenizers.adversarial.Adversary',
+      weight=0.5,
+      start=20_000,
     ),
-    adversarial=0.5,
-    adversarial_start=20_000,
   )
   config.train = common.block(duration=common.block(epochs=40))
   config.optim = common.adamw(

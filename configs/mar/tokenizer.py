@@ -87,12 +87,15 @@ def get_config(arg: str = ''):
     l2=0.0,
     perceptual=float(VALUES),
     perceptual_weights='',
-    discriminator=common.block(
-      type='tokenizers.adversarial.PatchDiscriminator', norm='batch'
+    adversary=common.block(
+      type='tokenizers.adversarial.Adversary',
+      net=common.block(
+        type='tokenizers.adversarial.PatchDiscriminator', norm='batch'
+      ),
+      weight=0.5,
+      start=50_001,
+      limits=(0.0, 1e4),
     ),
-    adversarial=0.5,
-    adversarial_start=50_001,
-    adaptive_limits=(0.0, 1e4),
   )
   config.train = common.block(duration=common.block(epochs=50))
   config.optim = common.adamw(

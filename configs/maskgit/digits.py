@@ -16,7 +16,7 @@ and samples guided.
 
 from arvision.configs import common
 from arvision.configs.maskgit import digits_tokenizer, parts
-from arvision.configs.titok import digits as titok
+from arvision.configs.titok.parts import MASKED_OPTIM
 
 
 def get_config(arg: str = ''):
@@ -39,5 +39,4 @@ def get_config(arg: str = ''):
   )
   config.condition.drop = 0.1
   config.sampler.guidance.scale = 1.5
-  titok.recipe(config)
-  return common.locked(config)
+  return common.digits(config, epochs=60, **MASKED_OPTIM)

@@ -35,10 +35,7 @@ def get_config(arg: str = ''):
     l2=1.0,
     perceptual=0.1,
     perceptual_weights='',
-    discriminator=common.block(
-      type='tokenizers.adversarial.PatchDiscriminator'
-    ),
-    adversarial=0.1,
+    adversary=common.block(type='tokenizers.adversarial.Adversary', weight=0.1),
   )
   config.train = common.block(duration=common.block(steps=1_000_000))
   config.optim = common.adamw(

@@ -32,13 +32,4 @@ def get_config(arg: str = ''):
     dropout=0.2,
     guidance=2.0,
   )
-  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
-  config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=30))
-  config.optim = common.adamw(
-    2e-3,
-    common.cosine(0.05, epochs=5),
-    clip=1.0,
-  )
-  config.ema = (0.99,)
-  return common.locked(config)
+  return common.digits(config, epochs=30)

@@ -32,14 +32,4 @@ def get_config(arg: str = ''):
     guidance=4.0,
     power=1.0,
   )
-  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
-  config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=25))
-  config.optim = common.adamw(
-    2e-3,
-    common.cosine(0.05, epochs=5),
-    clip=1.0,
-    exempt=parts.NO_DECAY,
-  )
-  config.ema = (0.99,)
-  return common.locked(config)
+  return common.digits(config, epochs=25, exempt=parts.NO_DECAY)

@@ -40,20 +40,4 @@ def get_config(arg: str = ''):
     guidance=common.block(type='process.guidance.Linear', end=2.0, over=4),
     dropout=0.1,
   )
-  recipe(config)
-  return common.locked(config)
-
-
-def recipe(config):
-  """How masked generators of the digits are trained."""
-  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
-  config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=60))
-  config.optim = common.adamw(
-    2e-3,
-    common.cosine(0.05, epochs=5),
-    weight_decay=0.03,
-    b2=0.96,
-    clip=1.0,
-  )
-  config.ema = (0.99,)
+  return common.digits(config, epochs=60, **parts.MASKED_OPTIM)

@@ -12,6 +12,9 @@ SIZES = {
   'large': dict(width=1024, depth=24, heads=16),
 }
 
+# Of the generators that fill masked codes.
+MASKED_OPTIM = {'weight_decay': 0.03, 'b2': 0.96}
+
 # What the second stage of a legacy TiTok does not train.
 WARMED_UP = ('enc', 'quant')
 

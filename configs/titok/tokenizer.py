@@ -77,11 +77,11 @@ def get_config(arg: str = 'L-32'):
       l2=1.0,
       perceptual=0.1 if arg in LEGACY else 1.1,
       perceptual_weights='',
-      discriminator=common.block(
-        type='tokenizers.adversarial.PatchDiscriminator'
+      adversary=common.block(
+        type='tokenizers.adversarial.Adversary',
+        weight=0.01 if arg in LEGACY else 0.1,
+        start=20_000 if arg in LEGACY else 200_000,
       ),
-      adversarial=0.01 if arg in LEGACY else 0.1,
-      adversarial_start=20_000 if arg in LEGACY else 200_000,
     )
   second = arg in LEGACY
   steps = 500_000 if second else 650_000 if arg in LATER else 1_000_000

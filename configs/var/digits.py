@@ -31,18 +31,4 @@ def get_config(arg: str = ''):
     drop_path=0.1,
     guidance=1.0,
   )
-  recipe(config)
-  return common.locked(config)
-
-
-def recipe(config):
-  """How next-scale models of the digits are trained."""
-  config.backbone.unroll = 4  # all layers, see layers.stack.Stack
-  config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=30))
-  config.optim = common.adamw(
-    2e-3,
-    common.cosine(0.05, epochs=5),
-    exempt=parts.NO_DECAY,
-  )
-  config.ema = (0.99,)
+  return common.digits(config, epochs=30, clip=2.0, exempt=parts.NO_DECAY)

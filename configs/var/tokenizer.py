@@ -46,12 +46,12 @@ def get_config(arg: str = '256'):
     l2=1.0,
     perceptual=1.0,
     perceptual_weights='',
-    discriminator=common.block(
-      type='tokenizers.adversarial.PatchDiscriminator'
+    adversary=common.block(
+      type='tokenizers.adversarial.Adversary',
+      weight=0.4,
+      start=50 * STEPS_PER_EPOCH,
+      limits=(0.015, 1e4),
     ),
-    adversarial=0.4,
-    adversarial_start=50 * STEPS_PER_EPOCH,
-    adaptive_limits=(0.015, 1e4),
     restart_after=1000,
   )
   config.train = common.block(duration=common.block(epochs=250))

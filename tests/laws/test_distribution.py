@@ -21,8 +21,9 @@ from arvision.structs import Tokens
 from tests.configs import TINY
 from tests.laws.test_generators import Case, jit
 
-SAMPLES, IDS = 100_000, 4
+SAMPLES, IDS, LEVELS = 100_000, 4, 2
 FILTERED = LogitsFilter(temperature=0.8, top_k=3)
+NUCLEUS = LogitsFilter(temperature=1.2, top_p=0.8)
 # name -> (config, sides of its grids, what of the sampler is other).
 CASES = {
   'raster': ('llamagen/tiny:B', (2, 2), {}),
@@ -31,9 +32,16 @@ CASES = {
     (2, 2),
     {'guidance': Constant(1.7), 'logits_filter': FILTERED},
   ),
+  'raster, nucleus': (
+    'llamagen/tiny:B',
+    (2, 2),
+    {'logits_filter': NUCLEUS},
+  ),
+  'raster with targets': ('rar/tiny', (2, 2), {}),
   'diagonals': ('nar/tiny', (2, 2), {}),
   'scales': ('var/tiny:d16', ((1, 1), (1, 3)), {}),
   'masked, at once': ('maskgit/tiny', (2, 2), {'steps': 1}),
+  'channel by channel': ('tokenbridge/tiny', (1, 2), {'steps': 1}),
 }
 
 
@@ -41,7 +49,10 @@ def small(name, grid):
   """A tiny config with few outcomes and one class."""
   config = TINY[name]()
   with config.unlocked():
-    config.tokenizer.quantizer.vocab_size = config.head.vocab_size = IDS
+    if 'levels' in config.head:
+      config.tokenizer.quantizer.levels = config.head.levels = LEVELS
+    else:
+      config.tokenizer.quantizer.vocab_size = config.head.vocab_size = IDS
     if 'scales' in config.layout:
       config.tokenizer.scales = config.layout.scales = grid
     else:
@@ -57,7 +68,7 @@ def small(name, grid):
 
 
 class Enumerated:
-  """A model, all of its outcomes (o, t), and what a sampler states of them."""
+  """A model, all of its outcomes (o, t) or (o, t, parts), and their chances."""
 
   def __init__(self, name):
     config, grid, changes = CASES[name]
@@ -65,10 +76,12 @@ class Enumerated:
     sampler = build(self.law.config.sampler, 'sampler')
     plain = {'guidance': Constant(1.0), 'logits_filter': LogitsFilter()}
     self.sampler = dataclasses.replace(sampler, **{**plain, **changes})
-    count = self.law.layout.tokens
-    axes = np.meshgrid(*[np.arange(IDS)] * count, indexing='ij')
-    self.outcomes = np.stack([a.ravel() for a in axes], -1).astype(np.int32)
-    assert len(self.outcomes) <= 4096
+    spec = self.law.tokenizer.spec
+    self.ids, self.parts = spec.size, int(np.prod(spec.shape))
+    axes = np.meshgrid(*[np.arange(self.ids)] * self.parts, indexing='ij')
+    outcomes = np.stack([a.ravel() for a in axes], -1).astype(np.int32)
+    assert len(outcomes) <= 4096
+    self.outcomes = outcomes.reshape(-1, *spec.shape)
 
   def stated(self, filtered):
     """(o,) probabilities: products of the conditionals of each token."""
@@ -80,9 +93,13 @@ class Enumerated:
       codec = law.codec(frozen)
       if self.sampler.fills:
         step = law.layout.runs[0].step(0)
-        masked = jnp.ones(self.outcomes.shape, bool)
+        masked = jnp.ones(self.outcomes.shape[:2], bool)
         slots = law.feed.slots(self.outcomes, step, law.layout, codec, masked)
-        read = lambda m: m.head.field(*m.hidden(slots, inputs, null))
+
+        def read(m):
+          z, query = m.hidden(slots, inputs, null)
+          return m.head.field(z, query.replace(values=self.outcomes))
+
       else:
         read = lambda m: m.logits(Tokens(self.outcomes), inputs, codec, null)
       return law.model.apply({'params': params}, method=read)
@@ -93,8 +110,13 @@ class Enumerated:
     ]
     guided = guide(*both, self.sampler.guidance(0, 1))
     log_p = jax.nn.log_softmax(filtered.filter(guided), -1)
-    each = jnp.take_along_axis(log_p, self.outcomes[..., None], -1)
-    return np.exp(np.asarray(each, np.float64)[..., 0].sum(-1))
+    ids = self.outcomes
+    if (
+      ids.ndim == 3
+    ):  # a head says of parts in the order in which it samples them
+      ids = ids[..., np.array(law.model.head.order)]
+    each = jnp.take_along_axis(log_p, ids[..., None], -1)
+    return np.exp(np.asarray(each, np.float64).reshape(rows, -1).sum(-1))
 
   def counts(self):
     """(o,) how often every outcome was sampled."""
@@ -107,8 +129,8 @@ class Enumerated:
       tokens = sample(law.model, params, self.sampler, inputs, draw, codec)
       return tokens.values
 
-    tokens = np.asarray(draw(law.params, law.frozen))
-    base = IDS ** np.arange(tokens.shape[1])[::-1]
+    tokens = np.asarray(draw(law.params, law.frozen)).reshape(SAMPLES, -1)
+    base = self.ids ** np.arange(self.parts)[::-1]
     return np.bincount(tokens @ base, minlength=len(self.outcomes))
 
 

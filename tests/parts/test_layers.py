@@ -1,8 +1,11 @@
 """Rotations, attention and the stack of layers."""
 
+import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +19,7 @@ from arvision.layers.blocks import GELU, AdaLN, Block, ExactGELU, SwiGLU
 from arvision.layers.cache import Cache
 from arvision.layers.norm import LayerNorm, ModulatedNorm, RMSNorm
 from arvision.layers.position import Learned, Rotary, rotate, rotations
-from arvision.layouts import grid, scales
+from arvision.layouts import grid, scales, sequence
 from arvision.structs import Cond, Slots
 
 
@@ -96,7 +99,67 @@ def start(model, slots, cond, layout=LAYOUT):
   return nn.unbox(init(jax.random.key(0)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Fork:
+  """Two stacks of one layer over a trunk (HMAR)."""
+
+  def sizes(self, size):
+    return size, *(size._replace(depth=1),) * 2
+
+  def __call__(self, run, x, caches):
+    trunk, *sizes = self.sizes(run.size)
+    x, first = run.stack('stack', x, caches[0], trunk)
+    ends = [
+      run.stack(f'stack_{i}', x, caches[1 + i], size)
+      for i, size in enumerate(sizes)
+    ]
+    hidden = [run.norm(f'norm_{i}', y) for i, (y, _) in enumerate(ends)]
+    return jnp.stack(hidden, 2), (first, *(cache for _, cache in ends))
+
+
+@flax.struct.dataclass
+class State(Cache):
+  """Sum of k vᵀ over past slots (b, d, d)."""
+
+  sum: jax.Array
+
+
+class Linear(nn.Module):
+  """Linear attention with a carried state (ARFlow)."""
+
+  heads: int
+  dtype: Any = jnp.float32
+
+  def empty_cache(self, batch, slots, width):
+    return State(jnp.zeros((batch, width, width)))
+
+  @nn.compact
+  def __call__(self, x, inputs, cache=None):
+    q, k, v = (nn.Dense(x.shape[-1], name=name)(x) for name in 'qkv')
+    sums = jnp.cumsum(k[..., None] * v[..., None, :], 1)
+    if cache is not None:
+      sums = sums + cache.sum[:, None]
+      cache = State(sums[:, -1])
+    return jnp.einsum('bnk,bnkv->bnv', q, sums), cache
+
+
+class OnStreams(AdaLN):
+  """Modulates the slots of some streams alone (ACDiT)."""
+
+  streams: tuple[int, ...] = (1,)
+
+  def __call__(self, inputs):
+    stream = inputs.layout.stream[inputs.index]
+    on = jnp.asarray(np.isin(stream, self.streams))[:, None]
+    return [
+      (jnp.where(on, gate, 1), jnp.where(on, scale, 0), jnp.where(on, shift, 0))
+      for gate, scale, shift in super().__call__(inputs)
+    ]
+
+
 VARIANTS = {
+  'a fork': {'body': Fork()},
+  'a carried state': {'block': block(attention=Linear)},
   'learned positions': {'position': functools.partial(Learned, std=1.0)},
   'rotary': {'rotary': Rotary(100.0)},
   'cosine attention': {
@@ -170,6 +233,27 @@ def test_layers_that_are_scanned_share_a_cache(layout, monkeypatch):
   monkeypatch.setattr(stack, '_SCANNED_ROWS', size)
   (cache,) = check_cached_steps(decoder(), layout)
   assert isinstance(cache, Cache) and cache.layer is None
+
+
+def test_layers_that_are_scanned_share_any_kind_of_cache(monkeypatch):
+  monkeypatch.setattr(stack, '_SCANNED_ROWS', 1)
+  (cache,) = check_cached_steps(decoder(**VARIANTS['a carried state']))
+  assert isinstance(cache, State) and cache.sum.shape == (2, 2, 32, 32)
+
+
+def test_no_modulation_of_a_stream_is_not_a_zero_condition():
+  layout = sequence.two_stream(grid.cells(2, 2, (1, 1)))
+  adaln = functools.partial(OnStreams, std=0.3, gate=1.0)
+  model = decoder(block=block(adaln=adaln))
+  slots, cond = inputs(layout)
+  variables = start(model, slots, cond, layout)
+  base, moved = (
+    model.apply(variables, slots, Cond(modulation=m), layout)[0]
+    for m in (cond.modulation, cond.modulation + 1)
+  )
+  change = np.abs(moved - base).max((0, 2, 3))
+  noisy = layout.stream == 1
+  assert (change[noisy] > 1e-3).all() and not change[~noisy].any()
 
 
 def test_many_rows_are_decoded_by_a_scan_over_layers_and_few_are_not():

@@ -20,7 +20,7 @@ from arvision.quantizers.levels import Levels
 from arvision.random import Draw
 from arvision.structs import Tokens
 from arvision.tasks.tokenizer import TrainTokenizer
-from arvision.tokenizers.adversarial import PatchDiscriminator
+from arvision.tokenizers.adversarial import Adversary, PatchDiscriminator
 from arvision.tokenizers.autoencoder import Autoencoder, Patched
 from arvision.tokenizers.pyramid import Pyramid
 
@@ -155,11 +155,11 @@ def test_two_steps_with_a_discriminator():
     image_shape=(8, 8, 1),
     l1=1.0,
     l2=0.0,
-    discriminator=functools.partial(
-      PatchDiscriminator, features=4, layers=1, norm='batch'
+    adversary=Adversary(
+      functools.partial(PatchDiscriminator, features=4, layers=1, norm='batch'),
+      start=1,
+      limits=(0.0, 1e4),
     ),
-    adversarial_start=1,
-    adaptive_limits=(0.0, 1e4),
     accumulate=2,
     ema_warmup=True,
   )
