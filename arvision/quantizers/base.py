@@ -98,6 +98,7 @@ class Quantizer(nn.Module):
       straight_through(latent, vectors),
       {**self.pull(latent, vectors), **self.spread(latent)},
       latent,
+      self.metrics(latent),
     )
 
   # Losses, by name and already weighted; none by default.
@@ -114,6 +115,11 @@ class Quantizer(nn.Module):
 
   def spread(self, latent: jax.Array) -> Losses:
     """Losses that make all values of latents (..., c) equally frequent."""
+    del latent
+    return {}
+
+  def metrics(self, latent: jax.Array) -> dict[str, Mean]:
+    """What else to report of latents (..., c) in training."""
     del latent
     return {}
 
@@ -144,6 +150,11 @@ class Quantizer(nn.Module):
 def straight_through(z: jax.Array, quantized: jax.Array) -> jax.Array:
   """The value of `quantized` with the gradient of `z`."""
   return z + jax.lax.stop_gradient(quantized - z)
+
+
+def merged(metrics: list[dict[str, Mean]]) -> dict[str, Mean]:
+  """Every metric over the scales of a pyramid."""
+  return jax.tree.map(lambda *x: sum(x), *metrics)
 
 
 def mean_losses(losses: list[Losses]) -> Losses:

@@ -74,7 +74,7 @@ class PatchDiscriminator(nn.Module):
         f"config.task.adversary.net.norm='{self.norm}': wanted 'group' or "
         "'batch'"
       )
-    smallest = 3 * 2**self.layers  # two unpadded rows go in the last layers
+    smallest = 3 * 2**self.layers  # the last two layers each lose a row
     if min(image.shape[1:3]) < smallest:
       raise ConfigError(
         f'the discriminator with {self.layers} layers needs images of at least '
@@ -104,7 +104,7 @@ def _near_one(key, shape, dtype=jnp.float32):
 
 
 def hinge(real: jax.Array, fake: jax.Array) -> jax.Array:
-  """(b,) the discriminator's loss of logits (b, h, w, 1).
+  """(b,) the discriminator's hinge loss of logits (b, h, w, 1).
 
   Source: Lim and Ye, arXiv 1705.02894, halved as in LlamaGen.
   """
@@ -122,7 +122,7 @@ def balance(
   adversarial: jax.Array,
   limits: tuple[float, float] = (0.0, 1e4),
 ) -> jax.Array:
-  """The weight that makes two gradients of the last layer equally long.
+  """The adaptive weight: the ratio of two gradients' norms at the last layer.
 
   Source: Esser et al., arXiv 2012.09841, equation 7.
 

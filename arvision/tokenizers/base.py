@@ -1,4 +1,4 @@
-"""The tokenizer's signature and the codec protocol that feeds may use."""
+"""What a tokenizer is, and the codec that feeds may use."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from arvision.structs import Reconstruction, Tokens, TokenSpec
 
 
 class Tokenizer(nn.Module):
-  """image <-> tokens. Knows nothing of the transformer.
+  """Images <-> tokens. It knows nothing of the transformer.
 
   Besides training (`__call__`) and `encode`/`decode`, a tokenizer is the codec
   of a feed: `embed` gives the vectors that stand for tokens, and multi-scale
@@ -71,7 +71,7 @@ class Tokenizer(nn.Module):
     raise AttributeError(f'{type(self).__name__} has no embed')
 
   def canvas(self, batch: int) -> jax.Array:
-    """(b, h, w, c) the empty sum that `merge` adds scales to."""
+    """(b, h, w, c) zeros, to which `merge` adds scales."""
     raise AttributeError(f'{type(self).__name__} is not multi-scale')
 
   def merge(self, canvas: jax.Array, values: jax.Array, s: int) -> jax.Array:
@@ -79,5 +79,5 @@ class Tokenizer(nn.Module):
     raise AttributeError(f'{type(self).__name__} is not multi-scale')
 
   def view(self, canvas: jax.Array, s: int) -> jax.Array:
-    """The canvas as scale s is shown it: (b, h_s * w_s, c)."""
+    """What scale s is given of the canvas: (b, h_s * w_s, c)."""
     raise AttributeError(f'{type(self).__name__} is not multi-scale')

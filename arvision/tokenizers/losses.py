@@ -17,8 +17,8 @@ def l2(a: jax.Array, b: jax.Array) -> jax.Array:
 def psnr(a: jax.Array, b: jax.Array) -> jax.Array:
   """(b,) float32 peak signal-to-noise ratio in dB of images in [-1, 1].
 
-  The reconstruction `b` is clipped first, as it is when it is shown. Equal
-  images have 100 dB.
+  The reconstruction `b` is clipped first, as pictures are. Equal images have
+  100 dB.
   """
   mse = l2(a, jnp.clip(b, -1, 1)) / 4  # the range is 2 wide
   return -10 * jnp.log10(jnp.maximum(mse, 1e-10))

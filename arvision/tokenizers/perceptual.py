@@ -1,6 +1,6 @@
-"""LPIPS: the distance of two images in the features of VGG-16.
+"""LPIPS: a perceptual distance of two images, in the features of VGG-16.
 
-The weights are the user's: those of torchvision's VGG-16 and the five linear
+The user provides the weights: those of torchvision's VGG-16 and the five linear
 layers of LPIPS, in one file or two (.safetensors, .npz, .pth).
 """
 
@@ -17,11 +17,11 @@ import safetensors.numpy
 from arvision.errors import ConfigError
 from arvision.kernels.cpu.winograd import convolve
 
-# Index of the convolutions in torchvision's `vgg16().features`, by slice; a
-# slice ends behind the ReLU of its last convolution, the next begins with a
-# 2 x 2 maximum.
+# Indices of the convolutions in torchvision's `vgg16().features`, by slice. A
+# slice ends after the ReLU of its last convolution; a 2 x 2 max pool begins the
+# next one.
 SLICES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
-SMALLEST_IMAGE = 16  # px: four times halved, one pixel is left
+SMALLEST_IMAGE = 16  # px: halved four times, one pixel is left
 _SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 

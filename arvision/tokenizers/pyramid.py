@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from arvision.layers.resize import resize
 from arvision.layouts.scales import Grids, as_grids
-from arvision.quantizers.base import mean_losses
+from arvision.quantizers.base import mean_losses, merged
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Side
 from arvision.structs import Reconstruction, Tokens
@@ -70,7 +70,7 @@ class Pyramid(Autoencoder, kw_only=True):
       losses=losses,
       codes=self._codes([x.values for x in found]),
       features=flat([x.features for x in found]),
-      metrics=jax.tree.map(lambda *x: sum(x), *[x.metrics for x in found]),
+      metrics=merged([x.metrics for x in found]),
     )
     return found[-1].vectors, out
 

@@ -7,7 +7,7 @@ import numpy as np
 from arvision.layers.conv import conv
 from arvision.layers.resize import resize
 from arvision.layouts.scales import Grids, as_grids
-from arvision.quantizers.base import mean_losses, straight_through
+from arvision.quantizers.base import mean_losses, merged, straight_through
 from arvision.random import Draw
 from arvision.ranges import FewOr0, Share, Side
 from arvision.structs import Reconstruction, Tokens
@@ -66,6 +66,7 @@ class ResidualPyramid(Autoencoder, kw_only=True):
       losses={**self.quant.regularization(moments), **mean_losses(losses)},
       codes=jnp.concatenate(values, 1) if self.spec.codes else None,
       features=jnp.concatenate(features, axis=1),
+      metrics=merged([self.quant.metrics(z) for z in features]),
     )
     return straight_through(latent, sums[-1]), out
 

@@ -224,6 +224,7 @@ VARIANTS = [
   (VAR, ['data.type=data.latents.CachedTokens']),
   ('llamagen/digits_t2i', ['data.text.type=data.text.Stored']),
   (VAR, ['tokenizer.type=tokenizers.autoencoder.Patched']),
+  (VAR, ['tokenizer.quantizer.type=quantizers.lfq.LFQ']),
   (VAR, ['data.source.type=data.arrayrecord.ArrayRecordImages']),
 ]
 

@@ -1,0 +1,142 @@
+"""Every quantiser in every arrangement, between halves without parameters."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arvision.quantizers.fsq import FSQ
+from arvision.quantizers.kl import KL
+from arvision.quantizers.levels import Levels
+from arvision.quantizers.lfq import LFQ
+from arvision.quantizers.lookup import AngleLookup, Lookup, UnitLookup
+from arvision.random import Draw
+from arvision.tokenizers.autoencoder import Autoencoder, Patched
+from arvision.tokenizers.pyramid import Pyramid
+from arvision.tokenizers.residual import ResidualPyramid
+
+CHANNELS, SIDE = 4, 4
+CODES = {'vocab_size': 8, 'channels': CHANNELS, 'std': 1.0}
+QUANTIZERS = {
+  'lookup': functools.partial(Lookup, entropy=0.1, **CODES),
+  'unit': functools.partial(UnitLookup, **CODES),
+  'angle': functools.partial(AngleLookup, **CODES),
+  'kl': functools.partial(KL, channels=CHANNELS, scale=0.5, shift=0.25),
+  'levels': functools.partial(Levels, channels=CHANNELS, levels=5),
+  'lfq': functools.partial(LFQ, channels=CHANNELS, entropy=0.1),
+  'lfq, 2 ids': functools.partial(LFQ, channels=CHANNELS, ids=2),
+  'fsq': functools.partial(FSQ, levels=(5, 4, 3, 2)),
+}
+SHAPES = {
+  'grid': functools.partial(Autoencoder, grid=(SIDE, SIDE)),
+  'line': functools.partial(Autoencoder, grid=(1, SIDE)),
+  'patches': functools.partial(Patched, grid=(SIDE, SIDE), patch=2),
+  'pyramid': functools.partial(Pyramid, scales=(1, 2, SIDE)),
+  'residual': functools.partial(
+    ResidualPyramid, scales=(1, 2, SIDE), phi_ratio=0.0
+  ),
+}
+
+
+class Identity(nn.Module):
+  """Images are latents, and latents images."""
+
+  z_channels: int
+
+  def __call__(self, x, train=False):
+    return x
+
+
+PAIRS = [(name, shape) for shape in SHAPES for name in QUANTIZERS]
+# The others are slow tests; codes, KL and levels have tests of their own.
+FEW = [('lfq, 2 ids', 'residual'), ('fsq', 'patches'), ('kl', 'residual')]
+
+
+@pytest.mark.parametrize(
+  ('name', 'shape'),
+  [
+    pytest.param(*p, marks=[] if p in FEW else [pytest.mark.slow])
+    for p in PAIRS
+  ],
+)
+def test_every_quantiser_in_every_arrangement(name, shape):
+  quantizer = QUANTIZERS[name]
+  moments = quantizer.func.moments * CHANNELS
+  half = functools.partial(Identity, z_channels=moments)
+  module = SHAPES[shape](
+    encoder=half, quantizer=quantizer, decoder=half, quant_kernel=0
+  )
+  grid, spec = module.latent_grid, module.spec
+  image = np.random.RandomState(0).normal(size=(2, *grid, moments))
+  draw = Draw.create(0, jnp.arange(2))
+
+  @jax.jit
+  def run(image):
+    variables = nn.unbox(module.init(jax.random.key(0), image))
+    codec = module.bind(variables)
+
+    def loss(x):
+      out = module.apply(variables, x, draw, train=True)
+      return jnp.sum(out.image**2) + sum(out.losses.values()), out
+
+    gradient, out = jax.grad(loss, has_aux=True)(image)
+    tokens = codec.encode(image)
+    return {
+      'gradient': gradient,
+      'out': out,
+      'tokens': tokens.values,
+      'vectors': codec.embed(tokens.values),
+      'visit': codec.visit(codec.store(image), draw).values,
+      'image': codec.decode(tokens, draw),
+      'again': codec.to_tokens(codec.to_latent(tokens)).values,
+    }
+
+  found = run(jnp.asarray(image, jnp.float32))
+  tokens, blank = found['tokens'], spec.blank(2).values
+  assert tokens.shape == found['visit'].shape == blank.shape
+  assert tokens.dtype == blank.dtype
+  assert found['vectors'].shape == (2, spec.length, spec.channels)
+  assert found['image'].shape == (2, *grid, CHANNELS)
+  assert (found['visit'] == tokens).all() or module.static.stochastic
+  if shape in ('grid', 'line', 'patches'):
+    np.testing.assert_allclose(found['again'], tokens, atol=1e-5)
+  out, gradient = found['out'], found['gradient']
+  assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+  assert (out.codes is not None) == spec.codes
+  assert out.codes is None or out.codes.shape == blank.shape
+  assert ('bits_set' in out.metrics) == (quantizer.func is LFQ)
+  assert len(module.codebook_path) == 2 * issubclass(quantizer.func, Lookup)
+
+
+def test_bits_are_signs_the_lowest_first():
+  z = jnp.array([[0.3, -2.0, 0.1, 5.0]])
+  whole, halves = (LFQ(channels=4, ids=n) for n in (1, 2))
+  assert whole.quantize(z).tolist() == [13]
+  assert halves.quantize(z).tolist() == [[1, 3]]
+  for net in (whole, halves):
+    np.testing.assert_array_equal(net.embed(net.quantize(z)), np.sign(z))
+  out = whole(z)
+  np.testing.assert_allclose(out.losses['commitment'], 0.25 * 4.575, rtol=1e-5)
+  np.testing.assert_allclose(out.metrics['bits_set'].compute(), 0.75)
+  with pytest.raises(ValueError, match=r'quantizer\.ids=3 does not divide'):
+    _ = LFQ(channels=4, ids=3).size
+
+
+def test_levels_of_fsq_are_rounded_and_passed_straight_through():
+  net = FSQ(levels=(5, 4, 2))
+  ids = jnp.arange(net.size)
+  vectors = net.embed(ids)
+  assert vectors.min() == -1 and len(np.unique(vectors, axis=0)) == 40
+  far = jnp.array([[-9.0, -9.0, -9.0], [9.0, 9.0, 9.0]])
+  assert net.quantize(net.latent(far)).tolist() == [0, 39]
+  # A binary channel switches where the published bound does, at -3.8007.
+  z = jnp.array([[0.0, 0.0, -3.81], [0.0, 0.0, -3.79]])
+  out = net(net.latent(z))
+  assert (out.values // 20).tolist() == [0, 1]
+  np.testing.assert_allclose(out.vectors, net.embed(out.values), atol=1e-6)
+  slope = jax.grad(lambda z: net(net.latent(z)).vectors[0, 2])(z)[0, 2]
+  wanted = 0.5005 * (1 - np.tanh(-3.81 + 3.8007) ** 2)
+  np.testing.assert_allclose(slope, wanted, rtol=1e-3)
