@@ -119,7 +119,7 @@ def _module(name, key):
 
 
 def broken(name: str, error: BaseException) -> str:
-  """'mylab.heads cannot be imported (mylab/heads.py, line 3: NameError: ...)'."""
+  """'mylab.heads cannot be imported (heads.py, line 3: NameError: ...)'."""
   frames = traceback.extract_tb(error.__traceback__)
   where = f'{frames[-1].filename}, line {frames[-1].lineno}: ' if frames else ''
   text = ' '.join(str(error).split())

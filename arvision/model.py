@@ -140,7 +140,7 @@ class ARModel(nn.Module):
     )
     return gather(h, readout), cache
 
-  def draw(self, z, draw, guide, sampling, query):
+  def sample(self, z, draw, guide, sampling, query):
     return self.head.sample(z, draw, guide, sampling, query)
 
   def field(self, z, query):
@@ -227,9 +227,9 @@ class BoundModel:
   def read(self, slots, cond, cache, readout, commit=True):
     return self._apply('read', slots, cond, cache, readout, commit)
 
-  def draw(self, z, draw, guide, sampling, query):
+  def sample(self, z, draw, guide, sampling, query):
     """Tokens of an entity, see `Head.sample`."""
-    return self._apply('draw', z, draw, guide, sampling, query)
+    return self._apply('sample', z, draw, guide, sampling, query)
 
   def start(self, batch: int):
     return self.module.feed.init(batch, self.layout, self.codec)
