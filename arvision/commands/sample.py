@@ -13,7 +13,7 @@ import numpy as np
 from arvision.build import build, suggest
 from arvision.commands import run_flags
 from arvision.errors import ConfigError
-from arvision.evals.generation import at_once, draw
+from arvision.evals.generation import at_once, sample_batches
 from arvision.parallel import host
 from arvision.ranges import Batch, Many, number
 from arvision.runs import measure, samples, targets
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     f'drawing {len(labels):,} images of {len(chosen)} {kind}, {size} at once, '
     f'with {run_flags.weights_of(run)}'
   )
-  calls = samples.followed(draw(sample, labels, size), len(labels))
+  calls = samples.followed(sample_batches(sample, labels, size), len(labels))
   if jax.process_index() == 0:
     png = flags.png
     if png is None:

@@ -1,4 +1,4 @@
-"""Trained classifiers on disk, so that one data set needs only one."""
+"""A cache of trained classifiers on disk, one per data set and recipe."""
 
 import dataclasses
 import hashlib
@@ -19,18 +19,17 @@ from arvision.data.base import Data
 from arvision.evals.classifier import Classifier, Recipe
 from arvision.parallel import host
 
-# To be raised when `Network` or its training changes: older files are then
-# not found any more.
+# Increment when `Network` or its training changes: it invalidates older files.
 _VERSION = 2
 
 
 def fingerprint(recipe: Recipe, data: Data, description: Any) -> str:
-  """16 hex digits that stand for a recipe, data and how they are prepared.
+  """The cache key, 16 hex digits.
 
   Args:
-    recipe: all of its fields count.
-    data: its shape, classes and all of its examples count, wherever they lie.
-    description: how pictures are prepared, as JSON can hold it.
+    recipe: all fields count.
+    data: shape, classes and all examples count, not where they are stored.
+    description: the preparation of the images, JSON values.
   """
   facts = {
     'version': _VERSION,
@@ -51,14 +50,14 @@ def load_or_train(
   folder: pathlib.Path | None = None,
   say: Callable[[str], None] = lambda text: None,
 ) -> Classifier:
-  """The classifier of a data set, from the cache or trained now.
+  """Loads the classifier of a data set from the cache, or trains it.
 
   Args:
     recipe: how it is trained.
-    data: what it is trained on.
+    data: its training data.
     description: see `fingerprint`.
-    folder: of the cache, see `folder_of`.
-    say: is told how it goes.
+    folder: the cache, see `folder_of`.
+    say: called with lines about the progress.
 
   Raises:
     ConfigError: fewer than two classes.
@@ -70,22 +69,21 @@ def load_or_train(
     say(f'classifier: {path}')
   else:
     say(
-      f'classifier: training on {data.examples} images, once; it is kept as '
-      f'{path}'
+      f'classifier: training on {data.examples} images, once; cached as {path}'
     )
     classifier = recipe.train(data, say)
     if jax.process_index() == 0:
       try:
         _save(path, classifier)
-      except OSError as error:  # it serves this time
-        say(f'classifier: {path} cannot be kept: {error.strerror or error}')
-  # One process may have found a file where another has trained.
+      except OSError as error:  # this run can use it all the same
+        say(f'classifier: {path} cannot be written: {error.strerror or error}')
+  # Another process may have found no file and trained its own.
   variables = host.as_first(classifier.variables)
   return dataclasses.replace(classifier, variables=variables)
 
 
 def folder_of(folder: str | os.PathLike | None) -> pathlib.Path:
-  """The folder of the cache, `classifiers` in `cache_folder()` for None."""
+  """The cache folder; None: `classifiers` in `host.cache_folder()`."""
   return pathlib.Path(folder or host.cache_folder() / 'classifiers')
 
 
@@ -106,5 +104,5 @@ def _load(path, network):
     variables = traverse_util.unflatten_dict(flat, sep='/')
     return Classifier(network, variables, facts['accuracy'], facts['seconds'])
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-    logging.warning('%s cannot be read (%s); training anew', path, error)
+    logging.warning('%s cannot be read (%s); training again', path, error)
     return None

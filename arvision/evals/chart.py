@@ -1,11 +1,11 @@
-"""Line and bar charts as SVG text, for a page that needs nothing else."""
+"""Line, bar and dot charts as SVG text."""
 
 import html
 import math
 from collections.abc import Mapping, Sequence
 
 _PALETTE = ('#2563a8', '#d9702b', '#3a8f5c', '#8a4fa3', '#b8912b', '#5b6770')
-# Ends of a scale for more curves than people can tell apart by colour.
+# Ends of the colour scale for more curves than the palette has.
 _LIGHT, _DARK = (158, 202, 225), (8, 48, 107)
 _POINTS = 240
 _LARGEST = 1e100
@@ -13,7 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 34
 
 
 def colours(count: int) -> list[str]:
-  """Colours of curves: distinct ones for a few, shades in order for many."""
+  """Colours of curves: the palette for a few, shades of blue for many."""
   if count <= len(_PALETTE):
     return list(_PALETTE[:count])
   shares = [i / (count - 1) for i in range(count)]
@@ -31,17 +31,17 @@ def line_chart(
 ) -> str:
   """Curves over a common x axis.
 
-  The y axis is logarithmic where all values are positive and span more than
-  two decades, and says so. Long curves are averaged down to 240 points.
+  The y axis is logarithmic if all values are positive and span more than two
+  decades. Long curves are averaged down to 240 points.
 
   Args:
-    series: name -> (x, y) pairs; pairs that are not finite, or beyond 1e100,
-      are left out.
-    x_label: under the axis.
+    series: name -> (x, y) pairs. Pairs that are not finite or beyond 1e100 are
+      left out.
+    x_label: label of the x axis.
     size: width and height in px.
 
   Returns:
-    an <svg> element; '' where no series has a point.
+    an <svg> element; '' without any points.
   """
   lines = {name: _thin(_finite(pairs)) for name, pairs in series.items()}
   lines = {name: pairs for name, pairs in lines.items() if pairs}
@@ -70,7 +70,7 @@ def line_chart(
 
 
 def legend(names: Sequence[str]) -> str:
-  """The colours of a line chart, as HTML; '' for a single curve."""
+  """The legend of a line chart, as HTML; '' for a single curve."""
   if len(names) < 2:
     return ''
   items = [
@@ -86,11 +86,11 @@ def bar_chart(
   limits: Mapping[str, float] | None = None,
   width: int = 400,
 ) -> str:
-  """Horizontal bars of shares in [0, 1], the value at their end.
+  """Horizontal bars of shares in [0, 1], with their values.
 
   Args:
-    shares: name -> length of its bar.
-    limits: name -> share that could be reached at best, marked on the bar.
+    shares: name -> share.
+    limits: name -> largest possible share, marked on the bar.
     width: in px.
   """
   row, label, value = 24, 64, 62
@@ -122,11 +122,11 @@ def bar_chart(
 def dot_chart(
   values: Mapping[str, Sequence[float]], label: str, width: int = 460
 ) -> str:
-  """A row of dots for every name, and a line at their mean.
+  """A row of dots for every name, with a line at their mean.
 
   Args:
-    values: name -> numbers, in rows of that order.
-    label: under the axis.
+    values: name -> numbers.
+    label: label of the x axis.
     width: in px.
   """
   row, left = 26, 120
@@ -159,13 +159,13 @@ def dot_chart(
 
 
 def styled(svg: str) -> str:
-  """A chart with the look of its text and rules, for a file of its own."""
+  """A chart with its style sheet, for a file of its own."""
   look = '.axis{font:10px sans-serif;fill:#555}.rule{stroke:#ddd}'
   return svg.replace('>', f'><style>{look}</style>', 1)
 
 
 def number(value: float) -> str:
-  """A figure as people write it: 4 significant digits, no needless zeros."""
+  """A number with 4 significant digits and no trailing zeros."""
   if not math.isfinite(value):
     return str(value)
   if value and (abs(value) >= 1e6 or abs(value) < 1e-4):
@@ -177,10 +177,10 @@ def number(value: float) -> str:
 
 
 class _Axis:
-  """Values to px, and round numbers to label."""
+  """Maps values to px and chooses ticks at round numbers."""
 
   def __init__(self, low, high, start, end, margin=0.0):
-    # Closer than that, and ticks between them would not be numbers.
+    # Between closer ends, float64 cannot represent the ticks.
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-90):
       pad = abs(low) * 0.5 or 0.5
       low, high = low - pad, high + pad
@@ -245,7 +245,7 @@ def _finite(pairs):
 
 
 def _thin(pairs):
-  """Means of neighbours, except that the last point stays as it is."""
+  """Averages neighbours; the last point stays."""
   if len(pairs) <= _POINTS:
     return pairs
   size = math.ceil(len(pairs) / _POINTS)

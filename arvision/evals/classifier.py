@@ -1,8 +1,8 @@
-"""The small classifier in whose features generated images are judged.
+"""A small classifier that provides the features of the Fréchet distance.
 
-It is trained once on the training split of the very data that the generator
-learnt from, and kept in a cache. Its accuracy on held-out images stands beside
-every figure made with it: a figure of a poor classifier is a poor figure.
+It is trained once on the training split of the generator's data, and cached. Its
+held-out accuracy is reported with every figure: features of a poor classifier
+give poor figures.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ from arvision.evals.protocol import Metrics, size_name
 class Network(nn.Module):
   """A plain strided CNN: stem, convolutions of stride 2, two dense layers.
 
-  The stem cuts the picture to at most 16 places a side, the convolutions to 4,
-  so that the cost hardly grows with the size of the picture.
+  The stem reduces the image to at most 16 x 16, the convolutions to 4 x 4, so
+  that the cost hardly grows with the size of the image.
 
   Attributes:
-    classes: outputs.
-    width: channels of the stem; doubled up to 128 by every convolution.
-    features: size of the last hidden layer, the features that are compared.
-    max_side: larger pictures are shrunk to this many pixels first.
+    classes: number of outputs.
+    width: channels of the stem; every convolution doubles them, up to 128.
+    features: width of the last hidden layer, whose activations are the features.
+    max_side: larger images are resized to this many pixels first.
   """
 
   classes: int
@@ -74,10 +74,9 @@ class Classifier:
 
   Attributes:
     network: the module.
-    variables: its parameters and running statistics.
-    accuracy: share of held-out images that it names rightly; None where the
-      data has no held-out split.
-    seconds: training took, compilation included.
+    variables: parameters and running statistics.
+    accuracy: on held-out images, in [0, 1]; None without a held-out split.
+    seconds: training time, compilation included.
   """
 
   network: Network
@@ -91,7 +90,7 @@ class Classifier:
     return np.asarray(features), np.asarray(logits)
 
   def metrics(self, data: Data, dataset: str) -> Metrics:
-    """`classifier_accuracy`, where it is known."""
+    """`classifier_accuracy`, if it is known."""
     if self.accuracy is None:
       return {}
     protocol = f'held-out-{dataset}-{size_name(data.shape)}'
@@ -100,20 +99,19 @@ class Classifier:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How the classifier is trained: Adam, cosine, shifts and noise, one seed.
+  """How the classifier is trained: AdamW with a cosine schedule.
 
   Attributes:
-    images: seen in training, repeats counted.
-    max_epochs: fewer images than that where the data is small.
+    images: training examples, repeats counted.
+    max_epochs: limits `images` for small data sets.
     batch_size: images per step.
-    learning_rate: at its peak.
+    learning_rate: peak learning rate.
     weight_decay: of AdamW.
-    label_smoothing: share of probability spread over all classes.
-    shift: pictures are moved by up to this many pixels, edges repeated.
-    noise: standard deviation of what is added to pictures in [-1, 1].
-    width: see `Network`.
-    features: see `Network`.
-    seed: of everything.
+    label_smoothing: probability that is spread over all classes.
+    shift: largest random shift in pixels; edges are repeated.
+    noise: standard deviation of the noise added to images in [-1, 1].
+    width, features: see `Network`.
+    seed: of all random numbers.
   """
 
   images: int = 240_000
@@ -134,11 +132,11 @@ class Recipe:
   def train(
     self, data: Data, say: Callable[[str], None] = lambda text: None
   ) -> Classifier:
-    """Trains on the training split, measures on the held-out split.
+    """Trains on the training split and evaluates on the held-out split.
 
     Args:
-      data: images with labels; at least two classes.
-      say: is told how it goes, about ten times.
+      data: images with labels of at least two classes.
+      say: called with about ten lines about the progress.
 
     Raises:
       ConfigError: fewer than two classes.
@@ -154,8 +152,7 @@ class Recipe:
     images = min(self.images, self.max_epochs * data.examples)
     steps = max(1, images // batch_size)
     network = self.network(data.num_classes)
-    # The default generator takes XLA seconds to compile for a CPU, as much as
-    # all of the network.
+    # The default generator takes XLA as long to compile for a CPU as the network.
     key = jax.random.key(self.seed, impl='rbg')
     state = _start(self, network, steps, data.shape, key)
     batches = iter(data.train(batch_size, seed=self.seed))
@@ -182,7 +179,7 @@ class Recipe:
 def accuracy(
   classifier: Classifier, data: Data, batch_size: int = 256
 ) -> float | None:
-  """Share of held-out images named rightly; None without any."""
+  """Accuracy on held-out images, in [0, 1]; None without any."""
   if not data.held_out_examples:
     return None
   right = total = 0.0

@@ -7,10 +7,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-  """Mean and scatter of feature vectors, added up batch by batch in float64.
+  """Mean and scatter matrix of feature vectors, accumulated in float64.
 
   Attributes:
-    count: vectors seen.
+    count: number of vectors.
     mean: (d,) float64.
     scatter: (d, d) float64, the sum of (x - mean)(x - mean)ᵀ.
   """
@@ -21,7 +21,7 @@ class Moments:
 
   @classmethod
   def of(cls, features: np.ndarray) -> 'Moments':
-    """Moments of (n, d) vectors; n = 0 is allowed."""
+    """Moments of (n, d) vectors, n ≥ 0."""
     features = np.asarray(features, np.float64)
     if features.ndim != 2:
       raise ValueError(f'features of shape {features.shape}, wanted (n, d)')
@@ -31,10 +31,10 @@ class Moments:
     return cls(count, mean, centred.T @ centred)
 
   def merge(self, other: 'Moments') -> 'Moments':
-    """Moments of both sets together.
+    """Moments of the union.
 
-    Differs: sums of x xᵀ, as often used, cancel catastrophically where the
-    mean is large against the spread; the pairwise update does not.
+    Uses the pairwise update. Sums of x xᵀ would cancel catastrophically if the
+    mean is large compared with the deviation.
     """
     count = self.count + other.count
     if not count:
@@ -45,7 +45,7 @@ class Moments:
     return Moments(count, mean, self.scatter + other.scatter + between)
 
   def add(self, features: np.ndarray) -> 'Moments':
-    """Moments with (n, d) more vectors."""
+    """Moments with (n, d) further vectors."""
     return self.merge(Moments.of(features))
 
   @property
@@ -60,18 +60,19 @@ class Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-  """The 2-Wasserstein distance, squared, of two Gaussians with these moments.
+  """Squared 2-Wasserstein distance of two Gaussians with these moments.
 
-  |μ_a - μ_b|² + tr Σ_a + tr Σ_b - 2 tr (Σ_a^½ Σ_b Σ_a^½)^½. The trace of the
-  root of a product is taken from the symmetric form, whose eigenvalues are
-  real and not negative even where a covariance is singular.
+      |μ_a - μ_b|² + tr Σ_a + tr Σ_b - 2 tr (Σ_a^½ Σ_b Σ_a^½)^½
+
+  The symmetric form has real and non-negative eigenvalues even if a covariance
+  is singular.
 
   Source: Heusel et al., "GANs trained by a two time-scale update rule converge
     to a local Nash equilibrium", 2017, equation 6.
-  Differs: no small multiple of the identity is ever added.
+  Differs: no multiple of the identity is ever added to a covariance.
 
   Returns:
-    0 for equal moments, in squared units of the features.
+    the distance in squared units of the features, 0 for equal moments.
   """
   root = _root(a.covariance)
   middle = root @ b.covariance @ root

@@ -1,4 +1,4 @@
-"""How good and how new generated images are, and how fast they come."""
+"""Evaluates samples: Fréchet distance, class accuracy, memorization, speed."""
 
 import dataclasses
 import hashlib
@@ -16,22 +16,22 @@ from arvision.evals.protocol import Run, pad, size_name
 from arvision.parallel import host
 from arvision.ranges import Count, Many
 
-# Images per call, where nobody says how many.
+# Default images per call.
 _AT_ONCE = 100
 # labels (b,), index (b,) -> images (b, H, W, C) in [-1, 1], tokens (b, t) or
-# (b, t, c). `index` is the number of the sample, the same for any batching.
+# (b, t, c). `index` is the number of the sample, independent of batching.
 SampleFn = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-  """What one call of a `SampleFn` gave.
+class SampleBatch:
+  """The samples of one call of a `SampleFn`.
 
   Attributes:
     images: (b, H, W, C) float32, clipped to [-1, 1].
     tokens: (b, t) or (b, t, c).
-    labels: (b,) int32 the classes that were asked for.
-    seconds: of the call; the first one compiles.
+    labels: (b,) int32 requested classes.
+    seconds: time of the call; the first one compiles.
   """
 
   images: np.ndarray
@@ -40,18 +40,18 @@ class Drawn:
   seconds: float
 
 
-def draw(
+def sample_batches(
   sample: SampleFn, labels: np.ndarray, batch_size: int
-) -> Iterator[Drawn]:
-  """Draws one image per label, in calls of one shape, by all processes.
+) -> Iterator[SampleBatch]:
+  """Samples one image per label, in calls of one shape, divided by processes.
 
   Args:
     sample: see `SampleFn`.
-    labels: (n,) int32; the place of a label is the `index` of its sample.
-    batch_size: of a call; the last one is filled up, the surplus dropped.
+    labels: (n,) int32; sample i has the class labels[i].
+    batch_size: images per call; the last call is padded.
 
   Yields:
-    the images of one call after another.
+    the samples of every call, without padding.
   """
   index = np.arange(len(labels), dtype=np.int32)
   for start in range(0, len(labels), batch_size):
@@ -65,23 +65,24 @@ def draw(
     seconds = time.perf_counter() - begin
     count = len(wanted)
     images = np.clip(images[:count], -1, 1)
-    yield Drawn(images, tokens[:count], wanted, seconds)
+    yield SampleBatch(images, tokens[:count], wanted, seconds)
 
 
 def at_once(
   sample: Any, count: int, asked: int | None = None, most: int = 64
 ) -> int:
-  """How many images every call of `draw` gives, the same in all processes.
+  """Images per call of `sample_batches`, the same in all processes.
 
   Args:
-    sample: a `SampleFn` with `fit`: how many images of so many memory holds.
+    sample: a `SampleFn` with a method `fit`: the number of images, up to the
+      given one, that fit into memory.
     count: images of all calls.
-    asked: images per call, None for as many as memory holds.
-    most: of them.
+    asked: images per call; None: as many as fit into memory.
+    most: largest number per call.
   """
   if asked:
     return min(asked, count)
-  # Calls of one size, so that none is filled up.
+  # Equal sizes, so that no call is padded.
   size = -(-count // -(-count // most))
   processes = jax.process_count()
   return min(size, host.least(sample.fit(-(-size // processes))) * processes)
@@ -89,13 +90,12 @@ def at_once(
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-  """Fréchet distance, class accuracy, memorised share and speed of samples.
+  """Fréchet distance, class accuracy, memorized share and speed of samples.
 
   Attributes:
-    samples: how many are drawn, classes balanced.
-    batch_size: of a call; every call has this size. None: up to 100, as many as
-      memory holds.
-    recipe: of the classifier.
+    samples: number of samples, balanced over classes.
+    batch_size: images per call. None: up to 100, as many as fit into memory.
+    recipe: how the classifier is trained.
     every: see `Evaluator`.
   """
 
@@ -113,25 +113,24 @@ class Generation:
       )
 
   def __call__(self, run: Run) -> Iterator[tuple[str, float]]:
-    """Draws samples and measures them; no more than a call's are kept.
+    """Samples and measures, with the samples of one call in memory at a time.
 
     Yields:
-      `classifier_accuracy`: of the classifier, on held-out images.
-      `frechet`: distance of Gaussians over the classifier's features, samples
-        against all training images, in squared units of these features.
-      `frechet_of_held_out`: the same for held-out images instead of samples:
-        what real images score.
-      `class_accuracy`: share of samples that get the class they were asked
-        for.
-      `memorised`: share of samples whose tokens equal those of a training
-        image, all of them.
-      `sampling_images_per_second`: tokens and decoding, compilation left out.
+      `classifier_accuracy`: accuracy of the classifier on held-out images.
+      `frechet`: Fréchet distance between samples and all training images in the
+        classifier's features, in squared units of these features.
+      `frechet_of_held_out`: the same for held-out images instead of samples, as
+        a reference.
+      `class_accuracy`: share of samples that the classifier assigns to their
+        requested class.
+      `memorised`: share of samples with exactly the tokens of a training image.
+      `sampling_images_per_second`: sampling and decoding, without compilation.
     """
     data, encode = run.data, run.encode_sampled
     classifier = run.classifier(self.recipe)
     if classifier is not None:
       yield from classifier.metrics(data, run.name).items()
-    run.say(f'drawing {self.samples} images')
+    run.say(f'sampling {self.samples} images')
     place = f'{run.name}-{size_name(data.shape)}'
     labels = np.arange(self.samples, dtype=np.int32) % max(run.classes, 1)
     assert run.sample_fn is not None  # see `needs`
@@ -141,18 +140,18 @@ class Generation:
     right = 0
     digests: list[bytes] = []
     seconds = []
-    for drawn in draw(sample, labels, size):
-      seconds.append(drawn.seconds)
+    for batch in sample_batches(sample, labels, size):
+      seconds.append(batch.seconds)
       if encode is not None:
-        digests += _digests(drawn.tokens)
+        digests += _digests(batch.tokens)
       if classifier is not None:
-        features, logits = host.divide(classifier, pad(drawn.images, size))
-        features = features[: len(drawn.labels)]
+        features, logits = host.divide(classifier, pad(batch.images, size))
+        features = features[: len(batch.labels)]
         moments = moments.add(features) if moments else Moments.of(features)
-        best = np.argmax(logits[: len(drawn.labels)], axis=-1)
-        right += int(np.sum(best == drawn.labels))
-    # The first call compiled. Where it was the only one it is made again.
-    timed = seconds[1:] or [next(draw(sample, labels, size)).seconds]
+        best = np.argmax(logits[: len(batch.labels)], axis=-1)
+        right += int(np.sum(best == batch.labels))
+    # The first call compiles. If it is the only one, time another.
+    timed = seconds[1:] or [next(sample_batches(sample, labels, size)).seconds]
     speed = size * len(timed) / sum(timed)
     yield f'sampling_images_per_second/batch-{size}', speed
     if classifier is not None:
@@ -175,7 +174,7 @@ class Generation:
 
 
 def feature_moments(classifier: Classifier, batches: Iterable) -> Moments:
-  """Moments of the features of a pass over images, see `host.own_pass`."""
+  """Moments of the features of all images in a pass, see `host.own_pass`."""
   moments = None
   for batch in batches:
     features, weight = host.gather(
@@ -184,14 +183,14 @@ def feature_moments(classifier: Classifier, batches: Iterable) -> Moments:
     features = features[weight > 0]
     moments = moments.add(features) if moments else Moments.of(features)
   if moments is None:
-    raise ConfigError('the pass over the data gave no batch')
+    raise ConfigError('the data has no batch')
   return moments
 
 
 def seen_tokens(encode: Callable[[Any], Any], batches: Iterable) -> set[bytes]:
-  """Digests of the tokens of all images of a pass, see `host.own_pass`.
+  """Digests of the tokens of all images in a pass, see `host.own_pass`.
 
-  Batches that hold `tokens` are taken as they are.
+  Batches with `tokens` are not encoded.
   """
   seen: set[bytes] = set()
   for batch in batches:

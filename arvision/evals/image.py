@@ -1,4 +1,4 @@
-"""Distances between two pictures: PSNR and SSIM."""
+"""Image similarity: PSNR and SSIM."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,7 @@ import numpy as np
 
 from arvision.structs import Array
 
-# PSNR of two equal pictures is infinite; this keeps a mean over pictures
-# finite, at 100 dB.
+# Bounds the PSNR of equal images to 100 dB, so that means stay finite.
 _SMALLEST_ERROR = 1e-10
 
 
@@ -17,20 +16,17 @@ def unit(image: jax.Array) -> jax.Array:
 
 
 def squared_error(a: jax.Array, b: jax.Array) -> jax.Array:
-  """(b,) mean squared error of pictures (b, H, W, C) in [-1, 1], on [0, 1]."""
+  """(b,) mean squared error on [0, 1] of images (b, H, W, C) in [-1, 1]."""
   return jnp.mean((unit(a) - unit(b)) ** 2, axis=(1, 2, 3))
 
 
 def psnr(error: Array) -> jax.Array:
-  """Peak signal to noise ratio in dB of mean squared errors on [0, 1].
-
-  At most 100 dB, which is what two equal pictures get.
-  """
+  """Peak signal-to-noise ratio in dB, at most 100, of squared errors on [0, 1]."""
   return -10 * jnp.log10(jnp.maximum(error, _SMALLEST_ERROR))
 
 
 def window_size(shape: tuple[int, ...], wanted: int = 11) -> int:
-  """The SSIM window of pictures (H, W, ...): odd, and it fits inside."""
+  """Side of the SSIM window for images (H, W, ...): odd, and it fits inside."""
   side = min(shape[0], shape[1])
   return min(wanted, side if side % 2 else side - 1)
 
@@ -38,15 +34,14 @@ def window_size(shape: tuple[int, ...], wanted: int = 11) -> int:
 def ssim(
   a: jax.Array, b: jax.Array, window: int = 11, sigma: float = 1.5
 ) -> jax.Array:
-  """Structural similarity of pictures, (b,) float32, 1 for equal ones.
+  """Structural similarity, (b,) float32, 1 for equal images.
 
-  Gaussian window, only where it lies wholly inside the picture, every channel
-  by itself, means taken over places and channels.
+  With a Gaussian window, without padding, averaged over positions and channels.
 
   Source: Wang et al., "Image quality assessment: from error visibility to
     structural similarity", 2004, equation 13, K1 = 0.01, K2 = 0.03, L = 1.
-  Differs: the paper's 11 x 11 window does not fit pictures under 11 px; use
-    `window_size`, and say so in the name of the figure.
+  Differs: the paper's 11 x 11 window does not fit images under 11 px; use
+    `window_size`, and state it in the name of the metric.
 
   Args:
     a: (b, H, W, C) in [-1, 1].
@@ -58,7 +53,7 @@ def ssim(
   columns = _blur_matrix(a.shape[2], window, sigma)
 
   def blur(x):
-    # HIGHEST: variances below are small differences of these means.
+    # HIGHEST: the variances below are small differences of these means.
     return jnp.einsum(
       'ph,bhwc,qw->bpqc', rows, x, columns, precision=jax.lax.Precision.HIGHEST
     )
@@ -75,7 +70,7 @@ def ssim(
 
 
 def _blur_matrix(size, window, sigma):
-  """(size - window + 1, size): a Gaussian filter without borders."""
+  """(size - window + 1, size) Gaussian filter without padding."""
   if window > size or window % 2 == 0:
     raise ValueError(f'window {window} for {size} px: wanted odd and <= {size}')
   at = np.arange(window) - window // 2

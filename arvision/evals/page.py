@@ -1,4 +1,4 @@
-"""A report as one HTML file that opens anywhere: no scripts, no links."""
+"""Builds a report as one self-contained HTML file, without scripts and links."""
 
 import base64
 import html
@@ -11,7 +11,7 @@ from PIL import Image
 from arvision.data import files
 from arvision.data.base import BrokenImage
 
-# A page holds the whole of every picture.
+# Largest picture file that is embedded.
 _PICTURE_BYTES = 2**28
 
 STYLE = """
@@ -65,12 +65,12 @@ code { font: 13px ui-monospace, Menlo, Consolas, monospace;
 
 
 def page(title: str, lead: str, parts: Sequence[str]) -> str:
-  """A whole HTML document.
+  """A complete HTML document.
 
   Args:
-    title: of the window and the heading.
-    lead: a line under it.
-    parts: of `cards` and `section`; empty ones are left out.
+    title: title and heading.
+    lead: line below the heading.
+    parts: results of `cards` and `section`; empty ones are left out.
   """
   body = '\n'.join(p for p in parts if p)
   text = (
@@ -81,12 +81,12 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
     f'<p class="quiet">{html.escape(lead)}</p></header>\n{body}\n</main>\n'
     '</body>\n</html>\n'
   )
-  # Names of files may be bytes that are no text.
+  # File names may contain bytes that are not UTF-8.
   return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def cards(figures: Sequence[tuple[str, str]]) -> str:
-  """(value, what it is) as a row of boxes."""
+  """(value, label) pairs as a row of boxes."""
   boxes = [
     f'<div class="card"><b>{html.escape(value)}</b>'
     f'<span>{html.escape(label)}</span></div>'
@@ -96,7 +96,7 @@ def cards(figures: Sequence[tuple[str, str]]) -> str:
 
 
 def section(title: str, content: str, note: str = '') -> str:
-  """A titled box; '' where there is no content."""
+  """A box with a title; '' without content."""
   if not content:
     return ''
   text = f'<p class="quiet">{html.escape(note)}</p>' if note else ''
@@ -104,13 +104,13 @@ def section(title: str, content: str, note: str = '') -> str:
 
 
 def grid(items: Sequence[str]) -> str:
-  """Figures side by side where there is room."""
+  """Figures in a responsive grid."""
   items = [item for item in items if item]
   return f'<div class="grid">{"".join(items)}</div>' if items else ''
 
 
 def figure(content: str, title: str = '', caption: str = '') -> str:
-  """A chart or picture with its title above and its caption below."""
+  """A chart or picture with a title and a caption."""
   if not content:
     return ''
   head = f'<h3>{html.escape(title)}</h3>' if title else ''
@@ -119,10 +119,10 @@ def figure(content: str, title: str = '', caption: str = '') -> str:
 
 
 def picture(path: pathlib.Path, about: str, width: int = 640) -> str:
-  """A PNG file inside the page; small ones are enlarged by whole pixels.
+  """An embedded PNG file; small ones are enlarged by an integer factor.
 
   Raises:
-    BrokenImage: it is no such file, or a damaged one.
+    BrokenImage: not a PNG file, or a damaged one.
   """
   try:
     data = files.read(path, _PICTURE_BYTES)
@@ -141,7 +141,7 @@ def picture(path: pathlib.Path, about: str, width: int = 640) -> str:
 
 
 def table(rows: Sequence[tuple[str, str]], head: tuple[str, str]) -> str:
-  """Two columns: names in code type, values to the right."""
+  """A table of two columns: names in code type, values right-aligned."""
   if not rows:
     return ''
   lines = [
@@ -154,7 +154,7 @@ def table(rows: Sequence[tuple[str, str]], head: tuple[str, str]) -> str:
 
 
 def folded(texts: Mapping[str, str]) -> str:
-  """Long texts, each behind its name."""
+  """Collapsed texts, by name."""
   return ''.join(
     f'<details><summary>{html.escape(name)}</summary>'
     f'<pre>{html.escape(text)}</pre></details>'

@@ -1,7 +1,7 @@
-"""What an evaluator is, and how its figures are named.
+"""The interface of evaluators, and the names of their metrics.
 
-A figure is only worth comparing with figures of the same protocol, so the name
-of a metric says what was measured on what: `<figure>/<protocol>`, such as
+Figures are only comparable if they have the same protocol, so the name of a
+metric contains it: `<figure>/<protocol>`, for example
 `frechet/classifier-digits-8px-1000`. Inception FID would have another name.
 """
 
@@ -24,22 +24,23 @@ Metrics = dict[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What an evaluator may use of a trained run.
+  """A trained run, as evaluators see it.
 
   Attributes:
-    data: the images that it learnt from.
-    name: of the data, for the names of metrics.
-    spec: of the tokenizer.
-    encode: (b, H, W, C) in [-1, 1] -> (b, t) int32 codes or (b, t, c) latents.
-    decode: the other way.
+    data: its training data.
+    name: short name of the data, for the names of metrics.
+    spec: token spec of the tokenizer.
+    encode: images (b, H, W, C) in [-1, 1] -> (b, t) int32 codes or (b, t, c)
+      latents.
+    decode: tokens -> images.
     sample_fn: images per call, or None -> a `generation.SampleFn`; None for a
-      run that does not sample.
-    encode_sampled: images -> the codes that `sample_fn` would give of them;
-      None for continuous tokens.
-    classes: that samples can be asked for; 0 for an unconditional model.
-    classifier: recipe -> a trained classifier of the data; None where it has
-      one class.
-    say: is told how it goes.
+      run that cannot sample.
+    encode_sampled: images -> codes of the kind that `sample_fn` returns; None for
+      continuous tokens.
+    classes: number of classes of the condition; 0 for an unconditional model.
+    classifier: recipe -> a trained classifier of the data; None for data with one
+      class.
+    say: called with lines about the progress.
   """
 
   data: Data
@@ -57,23 +58,23 @@ class Run:
 class Evaluator(Protocol):
   """A part that measures a run: `config.evals.<name>`, a frozen dataclass.
 
-  It is deterministic: everything random comes from a seed among its fields or
-  from the run's own functions.
+  It must be deterministic: random numbers come from a seed among its fields or
+  from the functions of the run.
 
   Attributes:
-    needs: fields of `Run` without which it cannot measure.
-    every: duration between two measurements in training; None for none, and
-      for `arvision eval` alone.
+    needs: fields of `Run` that must not be None.
+    every: interval between evaluations in training; None: in `arvision eval`
+      only.
   """
 
   needs: ClassVar[tuple[str, ...]]
   every: Mapping[str, float] | None
 
   def __call__(self, run: Run) -> Iterator[tuple[str, float]]:
-    """Yields names and figures, see above for the names."""
+    """Yields (name, value) of every metric."""
 
 
-# What a config has that states no evaluator.
+# Evaluators of a config that names none.
 _DEFAULTS = {
   'reconstruction': {'type': 'evals.reconstruction.Reconstruction'},
   'generation': {'type': 'evals.generation.Generation'},
@@ -81,10 +82,10 @@ _DEFAULTS = {
 
 
 def evaluators(config: Any) -> dict[str, Evaluator]:
-  """The evaluators of a config by name.
+  """The evaluators of a config, by name.
 
   Raises:
-    ConfigError: a block that is no evaluator.
+    ConfigError: a block that is not an evaluator.
   """
   stated = {k: v for k, v in config.get('evals', {}).items() if k != 'every'}
   found = {}
@@ -93,7 +94,7 @@ def evaluators(config: Any) -> dict[str, Evaluator]:
     found[name] = build(block, f'evals.{name}')
     if not hasattr(found[name], 'needs'):
       raise ConfigError(
-        f'config.evals.{name}.type={block["type"]!r} is no evaluator: it has no '
+        f'config.evals.{name}.type={block["type"]!r} is no evaluator: it lacks '
         "'needs', see evals.protocol.Evaluator"
       )
   return found
@@ -105,13 +106,13 @@ def possible(evaluator: Evaluator, run: Run) -> bool:
 
 
 def data_name(block: Mapping, digest: str) -> str:
-  """What the names of metrics call data: never the same for two.
+  """The unique name of data in the names of metrics.
 
   Args:
     block: `config.data`.
-    digest: of the data, see `data.base.Data`. Its first 8 digits follow the
-      name, but for a source of ours without fields, whose pictures come with
-      the package, that is split as usual.
+    digest: digest of the data, see `data.base.Data`. The name ends in its first
+      8 digits, except for sources without fields, whose images come with a
+      package, in their default split.
   """
   source = block.get('source', block)
   name = dataset_name(source)
@@ -123,15 +124,14 @@ def data_name(block: Mapping, digest: str) -> str:
 
 
 def dataset_name(source: Mapping | str) -> str:
-  """A short name of a data source for people, not always its own.
+  """A short name of a data source, not unique.
 
   Args:
-    source: the block `config.data.source`, or its type as text. A source that
-      reads files is named by the last part of its path, other sources by
-      their class.
+    source: the block `config.data.source`, or its type as text. A source of files
+      is named after the last part of its path, others after their class.
 
   Returns:
-    lower case letters of any script, digits and '-'.
+    lower-case letters of any script, digits and '-'.
   """
   if isinstance(source, str):
     return _plain(source.rsplit('.', 1)[-1])
@@ -155,15 +155,15 @@ def size_name(shape: tuple[int, int, int]) -> str:
 
 
 def headline(metrics: Mapping[str, float]) -> dict[str, Any]:
-  """The figures without their protocols, for tables and summaries.
+  """Metrics without their protocols, for tables and summaries.
 
   Args:
-    metrics: `<figure>/<protocol>` -> value, or `<figure>/<protocol>/<scale>`
-      for figures that every scale of a tokenizer has.
+    metrics: `<figure>/<protocol>` -> value, or `<figure>/<protocol>/<scale>` for
+      figures of every scale of a tokenizer.
 
   Returns:
-    figure -> value, or figure -> {scale: value}. Of a figure with several
-    protocols, which must not share a column, that of the first.
+    figure -> value, or figure -> {scale: value}. If a figure has several
+    protocols, only the first is kept: they must not share a column.
   """
   result: dict[str, Any] = {}
   protocols: dict[str, str] = {}
@@ -179,7 +179,7 @@ def headline(metrics: Mapping[str, float]) -> dict[str, Any]:
 
 
 def pad(array: np.ndarray, size: int) -> np.ndarray:
-  """Repeats the last row until there are `size`, so that shapes stay equal."""
+  """Pads axis 0 to `size` with copies of the last entry."""
   missing = size - len(array)
   if missing <= 0:
     return array

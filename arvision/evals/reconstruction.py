@@ -1,4 +1,4 @@
-"""How well a tokenizer draws held-out images, and how much it uses of itself."""
+"""Evaluates a tokenizer: reconstruction quality and codebook usage."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -32,16 +32,17 @@ class Reconstruction:
     """Encodes and decodes every held-out image once.
 
     Yields:
-      `psnr_db`: mean over images of every image's own PSNR in dB.
-      `psnr_of_mean_db`: PSNR of the mean squared error of all images; never
-        above `psnr_db`.
-      `ssim`: mean over images; the name gives the window.
-      `codebook_usage/.../<scale>`: share of the vocabulary that occurs at that
-        scale at least once, and in `all` scales together. With few held-out
-        tokens it cannot reach 1; `codebook_reach` is what it could be at best.
-      `codebook_perplexity/.../<scale>`: e to the entropy of the codes, 1 for
-        a collapsed scale, the vocabulary size for an even one.
-      Codebook figures only for tokenizers with codes.
+      `psnr_db`: mean PSNR of the images, in dB.
+      `psnr_of_mean_db`: PSNR of the mean squared error of all images, in dB; at
+        most `psnr_db`.
+      `ssim`: mean over images; the name states the window.
+      `codebook_usage/.../<scale>`: share of the vocabulary that occurs at a
+        scale, and in `all` scales.
+      `codebook_reach/.../<scale>`: largest usage possible with that many
+        held-out tokens.
+      `codebook_perplexity/.../<scale>`: exp of the entropy of the codes: 1 for a
+        collapsed scale, the vocabulary size for uniform codes.
+      Codebook figures are for tokenizers with codes only.
 
     Raises:
       DataError: the data has no held-out split.
@@ -73,7 +74,7 @@ class Reconstruction:
     if not error.size:
       raise DataError(
         f'none of {data.held_out_examples} held-out images can be used: all are '
-        'broken, or without features of their captions (config.data.text)'
+        'broken or lack caption features (config.data.text)'
       )
     protocol = f'held-out-{run.name}-{size_name(data.shape)}'
     yield f'psnr_db/{protocol}', float(np.mean(psnr(error)))
@@ -86,10 +87,10 @@ class Reconstruction:
 
 @dataclasses.dataclass(frozen=True)
 class CodeCounts:
-  """How often every code occurs at every scale.
+  """Counts of every code at every scale.
 
   Attributes:
-    spec: of the tokenizer.
+    spec: token spec of the tokenizer.
     table: (scales, vocabulary) int64.
   """
 
@@ -101,31 +102,31 @@ class CodeCounts:
     return cls(spec, np.zeros((len(spec.grids), spec.size), np.int64))
 
   def add(self, codes: np.ndarray) -> 'CodeCounts':
-    """Counts (b, t) more codes."""
+    """Counts with (b, t) further codes."""
     sizes = [height * width for height, width in self.spec.grids]
     scales = np.split(codes, np.cumsum(sizes)[:-1], axis=1)
-    rows = [np.bincount(s.ravel(), minlength=self.spec.size) for s in scales]
-    return CodeCounts(self.spec, self.table + np.stack(rows))
+    counts = [np.bincount(s.ravel(), minlength=self.spec.size) for s in scales]
+    return CodeCounts(self.spec, self.table + np.stack(counts))
 
   @property
   def names(self) -> list[str]:
-    """'1x1', '2x2', ...; equal grids get their place in front."""
+    """'1x1', '2x2', ..., with the index in front if grids repeat."""
     names = [f'{height}x{width}' for height, width in self.spec.grids]
     if len(set(names)) < len(names):
       names = [f'{i}-{name}' for i, name in enumerate(names)]
     return names
 
   def metrics(self, protocol: str) -> Metrics:
-    """Usage, reach and perplexity per scale, and usage of all together."""
+    """Usage, reach and perplexity per scale and over all scales."""
     result = {}
-    rows = dict(zip(self.names, self.table))
-    if len(rows) > 1:
-      rows['all'] = self.table.sum(0)
-    for name, row in rows.items():
-      result[f'codebook_usage/{protocol}/{name}'] = float(np.mean(row > 0))
-      share = row[row > 0] / max(row.sum(), 1)
+    counts = dict(zip(self.names, self.table))
+    if len(counts) > 1:
+      counts['all'] = self.table.sum(0)
+    for name, count in counts.items():
+      result[f'codebook_usage/{protocol}/{name}'] = float(np.mean(count > 0))
+      share = count[count > 0] / max(count.sum(), 1)
       perplexity = np.exp(-np.sum(share * np.log(share)))
       result[f'codebook_perplexity/{protocol}/{name}'] = float(perplexity)
-      reach = min(row.sum(), self.spec.size) / self.spec.size
+      reach = min(count.sum(), self.spec.size) / self.spec.size
       result[f'codebook_reach/{protocol}/{name}'] = float(reach)
     return result

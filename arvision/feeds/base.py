@@ -1,4 +1,4 @@
-"""What the network is given instead of the tokens that it predicts."""
+"""Feeds: make the inputs of the network from tokens."""
 
 from typing import Any, Protocol
 
@@ -11,16 +11,16 @@ from arvision.structs import Array, Slots, Targets, Tokens
 
 
 class Feed(Protocol):
-  """A feed has no parameters and knows no backbone.
+  """Makes slots from tokens; has no parameters.
 
-  `train` gives all slots of an example at once; `init`, `slots` and `push`
-  build the same slots step by step while tokens are sampled.
+  `train` makes all slots of an example at once. `init`, `slots` and `push` make
+  the same slots step by step during sampling.
 
   Attributes:
-    sees_own: whether the slots of an entity carry something of its own tokens
-      (noise feeds); False where they are made of earlier entities only.
-    fills: whether `slots` takes a mask: some of the tokens are hidden from the
-      network and sampled over several passes.
+    sees_own: whether slots depend on the tokens of their own entity (noisy or
+      masked), or on earlier entities only.
+    fills: whether `slots` takes a mask, so that the tokens of an entity can be
+      sampled over several passes.
   """
 
   sees_own: bool
@@ -29,7 +29,7 @@ class Feed(Protocol):
   def train(
     self, tokens: Tokens, layout: Layout, codec: Any, draw: Draw
   ) -> tuple[Slots, Targets]:
-    """All slots, prefix slots with zeros, and what is trained on."""
+    """All slots (zeros in prefix slots) and the training targets."""
 
   def init(self, batch: int, layout: Layout, codec: Any) -> Any:
     """The state before the first step; a pytree of fixed shapes."""
@@ -42,14 +42,14 @@ class Feed(Protocol):
     codec: Any,
     masked: Array | None = None,
   ) -> Slots:
-    """The slots of one step; `masked` (b, t) bool where the feed `fills`."""
+    """The slots of one step; `masked` (b, t) bool for a feed that `fills`."""
 
   def push(
     self, state: Any, step: Step, tokens: Any, layout: Layout, codec: Any
   ) -> Any:
-    """The state after the tokens (b, t) or (b, t, parts) of a step are known.
+    """The state with the tokens (b, t) or (b, t, parts) of a step.
 
-    Tokens whose number in `step.tokens` is negative are padding.
+    Tokens with a negative `step.tokens` are padding.
     """
 
   def finish(self, state: Any) -> Tokens:
@@ -57,7 +57,7 @@ class Feed(Protocol):
 
 
 class TokenState:
-  """A feed whose state is the tokens, zeros where none is known yet."""
+  """A feed whose state is the tokens, zeros for those not sampled yet."""
 
   sees_own = False
   fills = False
@@ -75,10 +75,10 @@ class TokenState:
 
 
 def put(values: jax.Array, step: Step, tokens: jax.Array) -> jax.Array:
-  """Values (b, t, ...) with the tokens (b, e, ...) of a step in their places."""
-  # Padding (-1) is written outside of the array and dropped.
-  place = jnp.where(step.tokens < 0, values.shape[1], step.tokens)
-  return values.at[:, place].set(tokens, mode='drop')
+  """Writes the tokens (b, e, ...) of a step into values (b, t, ...)."""
+  # Padding (-1) would wrap around; an index out of bounds is dropped.
+  index = jnp.where(step.tokens < 0, values.shape[1], step.tokens)
+  return values.at[:, index].set(tokens, mode='drop')
 
 
 def all_slots(values: Array, layout: Layout, **fields) -> Slots:
@@ -87,28 +87,28 @@ def all_slots(values: Array, layout: Layout, **fields) -> Slots:
   Args:
     values: (b, n) or (b, n, c).
     layout: static.
-    **fields: further ones of `Slots`.
+    **fields: further fields of `Slots`.
   """
   return Slots(values, layout.index, layout.slots, **fields)
 
 
 def step_slots(values: Array, step: Step, **fields) -> Slots:
-  """The slots of one step, see `all_slots`."""
+  """The slots of one step; arguments as in `all_slots`."""
   return Slots(values, step.index, step.extent, **fields)
 
 
 def all_targets(values: Array, **fields) -> Targets:
-  """Targets (b, t, ...) of equal weights, see `all_slots`."""
+  """Targets (b, t, ...) with weight 1; `fields` are further ones of `Targets`."""
   return Targets(values, jnp.ones((1, values.shape[1]), jnp.float32), **fields)
 
 
 def carried(values: Array, layout: Layout, index: Array | None = None) -> Array:
-  """What the slots of a layout carry of tokens, 0 for none.
+  """Gathers the tokens that slots carry, 0 for slots without one.
 
   Args:
     values: (b, t) or (b, t, c).
     layout: static.
-    index: (e,) some of its slots; None: all.
+    index: (e,) slots of the layout; None: all.
 
   Returns:
     (b, e) or (b, e, c).

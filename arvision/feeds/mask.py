@@ -1,4 +1,4 @@
-"""Tokens of which some are masked (MaskGIT, TiTok's generator, MAR)."""
+"""Masked-token prediction (MaskGIT, TiTok's generator, MAR)."""
 
 import dataclasses
 import math
@@ -14,21 +14,20 @@ from arvision.structs import Targets
 
 
 class Masked(TokenState):
-  """Every slot carries its own token, masked or not."""
+  """Every slot carries its own token, unless it is masked."""
 
   sees_own = True
   fills = True
 
   def slots(self, state, step, layout, codec, masked=None):
-    """The slots of tokens of which some are masked.
+    """The slots of a step, with some tokens masked.
 
     Args:
-      state: (b, t) or (b, t, parts) tokens; what stands at masked ones is not
-        read.
-      step: of the layout.
+      state: (b, t) or (b, t, parts) tokens; values of masked ones are ignored.
+      step: step of the layout.
       layout: static.
-      codec: the bound tokenizer; ids of several parts enter as its vectors.
-      masked: (b, t) bool, True = hidden from the network; None: no token is.
+      codec: the bound tokenizer; it embeds ids of several parts.
+      masked: (b, t) bool, True = hidden from the network; None: none is.
     """
     values, masked = _of_slots(state, masked, layout, step.index, codec)
     return step_slots(values, step, masked=masked)
@@ -41,7 +40,7 @@ class Masked(TokenState):
 
 
 def _of_slots(tokens, masked, layout, index, codec):
-  """What slots carry of tokens, and which of them are masked."""
+  """The tokens that slots carry, and which slots are masked."""
   if tokens.ndim == 3 and jnp.issubdtype(tokens.dtype, jnp.integer):
     tokens = codec.embed(tokens)
   if masked is not None:
@@ -52,16 +51,16 @@ def _of_slots(tokens, masked, layout, index, codec):
 
 @dataclasses.dataclass(frozen=True)
 class RandomMask(Masked):
-  """In training every example has a masked share of its own (MaskGIT).
+  """Masks a random share of the tokens of every example (MaskGIT).
 
-  The share is what a schedule masks at a random time.
+  The share is that of the masking schedule at a uniform random time.
 
   Source: arXiv 2202.04200; bytedance/1d-tokenizer, modeling/maskgit.py.
 
   Attributes:
-    schedule: of `process.masking`.
-    lowest: smallest share that is masked.
-    unmasked_weight: weight of the loss of tokens that are not masked.
+    schedule: one of `process.masking.SCHEDULES`.
+    lowest: smallest masked share.
+    unmasked_weight: loss weight of unmasked tokens.
   """
 
   schedule: str = 'arccos'
@@ -80,20 +79,20 @@ class RandomMask(Masked):
 
 @dataclasses.dataclass(frozen=True)
 class Dropped(Checked, Masked):
-  """Most tokens are masked, and do not enter the network at all (MAR).
+  """Masks most tokens, which do not enter the encoder (MAR).
 
-  The masked share is drawn from a normal law cut off at `lowest` and at
-  1, one for every `group` of examples; which ones they are, for every example.
-  The loss is that of the masked tokens.
+  The masked share has a normal distribution truncated to [lowest, 1], one sample
+  per `group` of examples. The masked tokens are random in every example. The loss
+  is over masked tokens.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
   Attributes:
-    lowest: smallest share that is masked. It bounds the number of slots that
-      enter, so that shapes are static.
-    mean, std: of the normal law.
-    group: examples in a row that have the same share; published are 64, those
-      of a GPU.
+    lowest: smallest masked share. It bounds the number of unmasked slots, so that
+      shapes are static.
+    mean, std: of the normal distribution.
+    group: consecutive examples with the same share; the official value is 64, the
+      batch of one GPU.
   """
 
   lowest: Below1 = 0.7
@@ -104,7 +103,7 @@ class Dropped(Checked, Masked):
   def train(self, tokens, layout, codec, draw):
     count = self.count(draw.uniform('feed/share'), layout.tokens)
     order = draw.permutation('feed/order', layout.tokens)
-    # The first of the order are masked.
+    # Masks the first tokens of the order.
     masked = jnp.argsort(order, 1) < count[:, None]
     at_least = math.ceil(self.lowest * layout.tokens)
     slots = self._all(tokens, layout, codec, masked)
@@ -113,7 +112,7 @@ class Dropped(Checked, Masked):
     return slots, Targets(jnp.asarray(tokens.values), weight)
 
   def count(self, uniform, tokens):
-    """(b,) int32 how many are masked, from uniform numbers (b,) in [0, 1)."""
+    """(b,) int32 number of masked tokens, from (b,) numbers in [0, 1)."""
     first = jnp.arange(len(uniform)) // self.group * self.group
     law = (self.mean, self.std, self.lowest, 1.0)
     share = truncated_normal(uniform[first], *law)

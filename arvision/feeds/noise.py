@@ -1,4 +1,4 @@
-"""Noisy tokens: every slot carries its own token at a noise level (xAR)."""
+"""Noisy tokens: every slot carries its own token at a noise level."""
 
 import dataclasses
 
@@ -19,17 +19,17 @@ from arvision.random import Draw
 
 @dataclasses.dataclass(frozen=True)
 class Noise(TokenState):
-  """Every entity has a noise level and noise of its own.
+  """Every entity has a noise level of its own (xAR).
 
-  In training the past of an entity is as noisy as its levels say, so the network
-  never learns to trust it blindly. What is predicted is the velocity of every
-  token, see `process.flow`. In sampling the slots carry the tokens as they
-  stand; the sampler says at what level they are.
+  In training the past of an entity is noisy too, at its own levels, so that the
+  network does not rely on a perfect past. Targets are velocities, see
+  `process.flow`. In sampling, slots carry the current tokens, and the sampler
+  sets their level.
 
   Source: arXiv 2502.20388 (noisy context learning).
 
   Attributes:
-    levels: law of the levels, of `process.flow.LEVELS`.
+    levels: distribution of the levels, one of `process.flow.LEVELS`.
   """
 
   levels: str = 'logit_normal'
@@ -47,37 +47,37 @@ class Noise(TokenState):
     """(b, s) levels of all entities, see `Slots.level`.
 
     Raises:
-      ValueError: a layout with a copy of every slot that is not noisy.
+      ValueError: a layout with two streams.
     """
     if layout.stream.any():
       raise ValueError(
-        f'config.feed ({type(self).__name__}) has one level for an entity, '
-        'but config.layout has two streams; take feeds.noise.CleanPast'
+        f'config.feed ({type(self).__name__}) has one level per entity, but '
+        'config.layout has two streams; use feeds.noise.CleanPast'
       )
     return draw_levels(self.levels, draw, 'feed/level', (layout.steps,))
 
   def slots(self, state, step, layout, codec):
-    """The slots of a step as they stand, at level 0 unless it is replaced."""
+    """The slots of a step, at level 0; a sampler replaces the level."""
     values = carried(state, layout, step.index)
     return step_slots(values, step, level=jnp.zeros((1, 1), jnp.float32))
 
 
 class Rising(Noise):
-  """The later an entity, the noisier: the levels drawn are put in order."""
+  """Levels sorted so that later entities are noisier."""
 
   def level(self, draw, layout):
     return jnp.sort(super().level(draw, layout), axis=1)
 
 
 class Falling(Noise):
-  """The later an entity, the less noisy."""
+  """Levels sorted so that later entities are less noisy."""
 
   def level(self, draw, layout):
     return jnp.flip(jnp.sort(super().level(draw, layout), axis=1), axis=1)
 
 
 class CleanPast(Noise):
-  """Every entity is noisy and sees a clean past (teacher forcing).
+  """Noisy entities that attend to a clean past (teacher forcing).
 
   The layout is a `sequence.two_stream`, whose clean copies have level 0.
   """
@@ -85,8 +85,8 @@ class CleanPast(Noise):
   def level(self, draw, layout):
     if not layout.stream.any():
       raise ValueError(
-        'config.feed (CleanPast) shows a clean and a noisy copy of every '
-        'token; make config.layout a layouts.sequence.two_stream'
+        'config.feed (CleanPast) needs a clean and a noisy copy of every token; '
+        'make config.layout a layouts.sequence.two_stream'
       )
     level = draw_levels(self.levels, draw, 'feed/level', (layout.steps,))
     return jnp.concatenate([jnp.zeros_like(level), level], axis=1)

@@ -1,4 +1,4 @@
-"""Next scale: every scale is given the one before it, resampled."""
+"""Next-scale prediction: the input of a scale is the previous one, resampled."""
 
 import dataclasses
 
@@ -21,14 +21,14 @@ from arvision.structs import Slots, Targets
 
 @dataclasses.dataclass(frozen=True)
 class Resample(TokenState):
-  """The vectors of the scale before, and of no other (FlexVAR).
+  """The input is the embedding of the previous scale only (FlexVAR).
 
-  The first scale is given zeros.
+  The input of the first scale is zeros.
 
   Source: jiaosiyu1999/FlexVAR (arXiv 2502.20313).
 
   Attributes:
-    kind: how it is resampled, see `layers.resize`.
+    kind: resampling filter, see `layers.resize`.
   """
 
   kind: str = 'bicubic'
@@ -52,30 +52,29 @@ class Resample(TokenState):
     return jnp.zeros((len(values), len(step.index), channels), jnp.float32)
 
   def _of_previous(self, values, s, layout, codec):
-    """(b, e, c) what scale s is given."""
+    """(b, e, c) input of scale s."""
     before = codec.embed(values[:, layout.entity_of_token == s - 1])
     before = before.reshape(len(values), *layout.grids[s - 1], -1)
     after = self._resized(before, layout.grids[s], layout)
     return after.reshape(len(values), -1, after.shape[-1])
 
   def _resized(self, before, grid, layout):
-    """(b, h, w, c) of one scale -> (b, *grid, c) for the next."""
+    """Resamples (b, h, w, c) to (b, *grid, c)."""
     return resize(before, grid, self.kind)
 
 
 @dataclasses.dataclass(frozen=True)
 class UpAndDown(Resample):
-  """The scale before, brought to the largest grid, then down to its own (FlowAR).
+  """The previous scale, upsampled to the largest grid, then downsampled (FlowAR).
 
-  The loss of an image is the sum over its tokens, divided by those of the last
-  scale: FlowAR's sum over scales of area / largest area times the mean of the
-  scale.
+  The loss of an image is the sum over its tokens, divided by the number of tokens
+  of the last scale. This is FlowAR's weighting of scales by area.
 
   Source: arXiv 2412.15205; OliverRensu/FlowAR.
 
   Attributes:
-    kind: how it is brought up, see `layers.resize`.
-    down: how it is brought down.
+    kind: filter for upsampling, see `layers.resize`.
+    down: filter for downsampling.
   """
 
   down: str = 'area'
@@ -91,25 +90,25 @@ class UpAndDown(Resample):
 
 @dataclasses.dataclass(frozen=True)
 class RandomScales(Resample):
-  """The same over scales that are drawn at every step of training.
+  """Trains on a random subset of scales at every step (FlexVAR).
 
-  The layout has all scales that there may be. Of every group of them some are
-  drawn, some of these dropped, and the rows of the others do not enter: the
-  program is compiled for `budget` rows, whatever was drawn. Without a run
-  (evaluation, sampling) all scales of the layout enter.
+  The layout has all possible scales. A step chooses some scales of every group
+  and drops some of those. Only slots of the remaining scales enter, padded to
+  `budget`, so that shapes are static. Outside of training, all scales of the
+  layout enter.
 
   Source: jiaosiyu1999/FlexVAR, trainer.py.
-  Differs: one list for a step of all devices, not one for each device.
+  Differs: one subset per step for all devices, not one per device.
 
   Attributes:
-    groups: (sides or (height, width) of scales, how many of them are drawn).
-    usual: scales that are taken instead with probability `usual_share`.
-    usual_share: see there.
-    thin: thresholds. A uniform number is drawn, and one scale other than the
-      last is dropped for every threshold below it.
-    kept: the smallest scales that are never dropped.
-    budget: slots of the compiled program. While the scales of a list have more
-      tokens, one of its four largest is dropped.
+    groups: (sides or (height, width) of scales, how many of them to choose).
+    usual: scales to use instead with probability `usual_share`.
+    usual_share: see `usual`.
+    thin: thresholds for one uniform number per step: for every threshold below
+      it, one random scale other than the last is dropped.
+    kept: number of smallest scales that are never dropped.
+    budget: slots of the compiled program. While the chosen scales have more
+      tokens, one of the four largest is dropped.
   """
 
   groups: tuple[tuple[tuple, Few], ...] = ()
@@ -124,10 +123,10 @@ class RandomScales(Resample):
       return super().train(tokens, layout, codec, draw)
     chosen = self.draw_scales(draw.key('feed/scales'), layout)
     index, valid = self._chosen_slots(chosen, layout)
-    given = self._all_given(tokens.given, chosen, layout, codec)
+    inputs = self._all_inputs(tokens.given, chosen, layout, codec)
     first = take(layout.entity, index) == 0
     slots = Slots(
-      values=jnp.where(first[:, None], 0, given[:, index]),
+      values=jnp.where(first[:, None], 0, inputs[:, index]),
       index=index,
       extent=layout.slots,
       valid=valid[None],
@@ -140,7 +139,7 @@ class RandomScales(Resample):
     return slots, targets
 
   def draw_scales(self, key: jax.Array, layout: Layout) -> jax.Array:
-    """(scales,) bool: which scales of the layout are in the list."""
+    """(scales,) bool: the scales of the layout to train on."""
     number = {grid: s for s, grid in enumerate(layout.grids)}
     count = len(number)
     numbers = lambda sides: np.array([number[g] for g in as_grids(sides)], int)
@@ -160,7 +159,7 @@ class RandomScales(Resample):
       rank = jnp.cumsum(chosen)
       inner = chosen & (rank > self.kept) & (rank < rank[-1])
       chosen = _without_one(next(keys), chosen, inner & (x > limit))
-    for _ in range(count):  # no more can be dropped than there are
+    for _ in range(count):  # at most so many can be dropped
       rank = jnp.cumsum(chosen)
       over = jnp.sum(area * chosen) > self.budget
       largest = chosen & (rank > self.kept) & (rank > rank[-1] - 4)
@@ -168,19 +167,19 @@ class RandomScales(Resample):
     return chosen
 
   def _chosen_slots(self, chosen, layout):
-    """Slots (budget,) of the chosen scales in order, and which are real."""
+    """(budget,) slots of the chosen scales in order, and which are no padding."""
     area = np.array([h * w for h, w in layout.grids])
     start = np.cumsum(area) - area
     ends = jnp.cumsum(area * chosen)
-    row = jnp.arange(self.budget)
-    scale = jnp.searchsorted(ends, row, side='right')
+    number = jnp.arange(self.budget)
+    scale = jnp.searchsorted(ends, number, side='right')
     scale = jnp.minimum(scale, len(area) - 1)
-    place = row - (ends - area * chosen)[scale]
-    valid = row < ends[-1]
-    return jnp.where(valid, jnp.asarray(start)[scale] + place, 0), valid
+    inside = number - (ends - area * chosen)[scale]
+    valid = number < ends[-1]
+    return jnp.where(valid, jnp.asarray(start)[scale] + inside, 0), valid
 
-  def _all_given(self, values, chosen, layout, codec):
-    """(b, slots, c) what every scale is given if it is in the list."""
+  def _all_inputs(self, values, chosen, layout, codec):
+    """(b, slots, c) the input of every scale, if it is chosen."""
     grids, batch = layout.grids, len(values)
     side = max(max(grid) for grid in grids)
     vectors = codec.embed(values)
@@ -188,7 +187,7 @@ class RandomScales(Resample):
     for s, (h, w) in enumerate(grids):
       own = vectors[:, layout.entity_of_token == s].reshape(batch, h, w, -1)
       maps.append(jnp.pad(own, ((0, 0), (0, side - h), (0, side - w), (0, 0))))
-    # The nearest smaller scale in the list, the first one for itself.
+    # The nearest smaller chosen scale; the first one for itself.
     number = jnp.arange(len(grids))
     latest = jax.lax.cummax(jnp.where(chosen, number, 0))
     before = jnp.concatenate([latest[:1], latest[:-1]])
@@ -207,13 +206,13 @@ class RandomScales(Resample):
 
 
 def _without_one(key, chosen, droppable):
-  """Drops one of the droppable, if there is any."""
-  luck = jnp.where(droppable, jax.random.uniform(key, chosen.shape), -1)
-  return chosen & ~(droppable & (jnp.arange(len(chosen)) == jnp.argmax(luck)))
+  """Drops a random one of the droppable, if there is any."""
+  rank = jnp.where(droppable, jax.random.uniform(key, chosen.shape), -1)
+  return chosen & ~(droppable & (jnp.arange(len(chosen)) == jnp.argmax(rank)))
 
 
 def _matrices(kind, sides, side):
-  """(to, from, side, side) the matrices between all sides, padded."""
+  """(to, from, side, side) resampling matrices between all sides, padded."""
   out = np.zeros((len(sides), len(sides), side, side), np.float32)
   for i, to in enumerate(sides):
     for j, into in enumerate(sides[: i + 1]):

@@ -1,4 +1,4 @@
-"""Next scale: every scale is given the sum of all smaller ones."""
+"""Next-scale prediction: the input of a scale is the sum of all smaller ones."""
 
 import dataclasses
 
@@ -18,8 +18,8 @@ from arvision.structs import Tokens
 class Residual(TokenState):
   """The residual pyramid of a multi-scale tokenizer (VAR).
 
-  The codec adds scales to a canvas (`merge`) and shrinks the canvas to the
-  grid of the next scale (`view`). The first scale is given zeros.
+  The codec adds a scale to the canvas (`merge`) and downsamples the canvas to the
+  grid of the next scale (`view`). The input of the first scale is zeros.
 
   Source: FoundationVision/VAR, idxBl_to_var_input.
   """

@@ -1,4 +1,4 @@
-"""Next token: every slot carries a token that was sampled before."""
+"""Next-token prediction: every slot carries an earlier token."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from arvision.structs import Tokens
 
 @dataclasses.dataclass(frozen=True)
 class Shift(TokenState):
-  """Codes in the slots that the layout names (LlamaGen, 1D tokenizers)."""
+  """Slots carry the codes that the layout assigns to them (LlamaGen)."""
 
   def train(self, tokens, layout, codec, draw):
     slots = all_slots(carried(tokens.given, layout), layout)
@@ -29,18 +29,18 @@ class Shift(TokenState):
 
 @dataclasses.dataclass(frozen=True)
 class Permuted(Shift):
-  """Next token along an order that is drawn for every example (RAR).
+  """Next-token prediction in a random order per example (RAR).
 
-  The layout is a raster whose i-th token is the i-th in the example's order;
-  `Slots.position` and `Slots.target_position` say where on the grid it is. Random
-  orders grow rarer in the course of a run until all are raster; without a run
-  (evaluation, sampling) they are.
+  Token i of the layout is the i-th token of the example's order.
+  `Slots.position` and `Slots.target_position` state the positions on the grid. The
+  probability of a random order falls from 1 to 0 during training; otherwise, and
+  outside of training, the order is raster.
 
   Source: arXiv 2411.00776.
 
   Attributes:
-    start: share of the run until which every order is random.
-    end: share of the run from which on none is.
+    start: share of the run after which the probability starts to fall.
+    end: share of the run after which it is 0.
   """
 
   start: Share = 0.5
@@ -65,5 +65,5 @@ class Permuted(Shift):
 
 
 def _of_slots(order, token):
-  """Raster indices (b, n) of the tokens of slots (n,), -1 for none."""
+  """(b, n) raster indices of the tokens (n,) of slots, -1 for none."""
   return jnp.where(token >= 0, order[:, token.clip(0)], -1)

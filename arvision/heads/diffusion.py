@@ -80,7 +80,7 @@ class Diffusion(TokenMLP):
     noise = draw.normal('head/noise', (*shape, self.channels))
     noise = noise.reshape(batch, -1, self.channels)
     x = jnp.concatenate([targets] * self.repeats, 1)
-    rows = diffusion.rows(diffusion.train_table(), time)
+    rows = diffusion.coefficients(diffusion.train_table(), time)
     noisy = diffusion.noised(rows, x, noise)
     field = self.field(z, query.replace(values=noisy, level=time))
     seen, share = field[..., 0, :], field[..., 1, :]

@@ -1,4 +1,4 @@
-"""Weight files of any kind: read, searched for the weights, written."""
+"""Reads and writes weight files, and finds the weights of a network in them."""
 
 import collections
 import dataclasses
@@ -18,25 +18,23 @@ from arvision.importers import safetensors_file, torch_file
 from arvision.importers.tensors import Unreadable, is_array
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.ckpt', '.bin')
-# Words of a name that say whether weights are running averages.
+# Words in a name that mark weights as an average (EMA) or deny it.
 _AVERAGE = {'ema', 'averaged', 'average', 'averages', 'shadow', 'swa'}
 _NOT = {'no', 'non', 'not', 'without', 'raw', 'online'}
-# What wrappers of a network put before every key.
+# Prefixes that wrappers of a network add to every key.
 _WRAPPERS = ('module', '_orig_mod')
-# How far a file is searched.
+# Limits of the search in a file.
 _DEPTH = 12
 _VISITS = 50_000
 _NAME = 1000
 
 
 def read(path: str | os.PathLike) -> Any:
-  """The content of a weight file: nested mappings with tensors.
-
-  A tensor is a `tensors.Tensor`, which `np.asarray` reads from the file.
+  """Reads a weight file: nested mappings with lazy `tensors.Tensor` leaves.
 
   Raises:
-    DataError: no such file, damaged, cut off, of a kind that is not known, or
-      one that would run code.
+    DataError: no such file, damaged, truncated, of an unknown format, or one
+      that would run code.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -63,16 +61,16 @@ def read(path: str | os.PathLike) -> Any:
 def write(
   path: str | os.PathLike, weights: dict[str, np.ndarray], wrapping: str = ''
 ) -> None:
-  """Writes weights as .safetensors, or as torch.save does.
+  """Writes weights as .safetensors or as a file of `torch.save`.
 
   Args:
-    path: of the file; its suffix says which.
+    path: the file; its suffix determines the format.
     weights: official key -> array.
-    wrapping: keys with dots between that the weights are put under in a file
-      of torch, '' for none. A .safetensors file holds weights alone.
+    wrapping: dotted path of dicts around the weights in a file of torch, '' for
+      none. A .safetensors file has no such dicts.
 
   Raises:
-    ConfigError: another suffix.
+    ConfigError: unknown suffix.
   """
   path = pathlib.Path(path)
   if path.suffix not in SUFFIXES:
@@ -92,13 +90,13 @@ def write(
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Somewhere in a file that maps keys to arrays.
+  """A state dict inside a file.
 
   Attributes:
-    name: keys of the file with dots between, '' for the file itself.
-    weights: official key -> array, without what stands before every key.
-    count: how many of the network's keys it holds.
-    averaged: whether they are running averages.
+    name: its dotted path in the file, '' for the file itself.
+    weights: official key -> array, common prefixes removed.
+    count: number of the network's keys in it.
+    averaged: whether the weights are an average (EMA).
   """
 
   name: str
@@ -110,21 +108,21 @@ class Place:
 def find_weights(
   content: Any, wanted: Collection[str], which: str | None = None
 ) -> tuple[str, dict[str, Any]]:
-  """The weights of one network in a file, however they are wrapped.
+  """Finds the weights of a network in a file, however they are wrapped.
+
+  The state dict with most of the keys wins, averaged weights before others.
 
   Args:
     content: of `read`.
-    wanted: the network's keys. Where several places of the file hold them
-      equally well, running averages go before others.
-    which: the place to take, as `places` names it; None to choose.
+    wanted: the keys of the network.
+    which: dotted path of the state dict to take; None to choose.
 
   Returns:
-    The name of the place, '' for the file itself, and its arrays.
+    the dotted path of the state dict, '' for the file itself, and its arrays.
 
   Raises:
-    DataError: nothing in the file has one of these keys, or it has one as a
-      tensor that cannot be read.
-    ConfigError: no place of that name.
+    DataError: the file has none of the keys, or a tensor that cannot be read.
+    ConfigError: no state dict at the path `which`.
   """
   wanted = {*wanted}
   found = [*places(content, wanted)]
@@ -158,20 +156,20 @@ def find_weights(
 
 
 def places(content: Any, wanted: Collection[str] = ()) -> Iterator[Place]:
-  """Everything in a file that maps keys to arrays, nearest first.
+  """All state dicts in a file, breadth first.
 
-  A network that lies in a mapping with others, each under a prefix of its own,
-  is a place too, if most of the wanted keys are there.
+  If one mapping holds several networks under different key prefixes, every
+  prefix with most of the wanted keys is a state dict too.
 
   Args:
     content: of `read`.
-    wanted: keys of the network that is looked for.
+    wanted: the keys of the network.
 
   Raises:
-    DataError: a file that is nested beyond reason.
+    DataError: too many nested mappings.
   """
   wanted = {*wanted}
-  # A mapping may be in several places, and in itself.
+  # A mapping may occur several times, and inside itself.
   known: dict[int, tuple[list[Place], list[tuple[str, Mapping]]]] = {}
   queue = collections.deque([('', content, 0)] * isinstance(content, Mapping))
   visits = 0
@@ -179,7 +177,7 @@ def places(content: Any, wanted: Collection[str] = ()) -> Iterator[Place]:
     name, mapping, depth = queue.popleft()
     visits += 1
     if visits > _VISITS:
-      raise DataError(f'more than {_VISITS} mappings lie in the file')
+      raise DataError(f'the file holds more than {_VISITS} mappings')
     if id(mapping) not in known:
       inner = [
         (str(k), v) for k, v in mapping.items() if isinstance(v, Mapping)
@@ -199,7 +197,7 @@ def _join(*names):
 
 
 def _networks(mapping, wanted) -> Iterator[Place]:
-  """The networks of one mapping, named by the prefix of their keys."""
+  """The networks in one mapping, named by their key prefixes."""
   arrays = {str(k): v for k, v in mapping.items() if is_array(v)}
   if not arrays:
     return
@@ -227,7 +225,7 @@ def _networks(mapping, wanted) -> Iterator[Place]:
     '',
     _under(rest, own) if counts[own] else _bare(arrays),
     counts[own],
-    # What torch.optim.swa_utils.AveragedModel counts.
+    # A buffer of torch.optim.swa_utils.AveragedModel.
     averaged='n_averaged' in arrays,
   )
   for prefix in others:
@@ -238,7 +236,7 @@ def _networks(mapping, wanted) -> Iterator[Place]:
 
 
 def _without_dots(arrays, prefix, place, wanted) -> Iterator[Place]:
-  """Averages of a network beside it, whose keys have lost their dots.
+  """Averages of a network that are stored beside it under keys without dots.
 
   Source: CompVis/latent-diffusion, ldm/modules/ema.py.
   """
@@ -254,7 +252,7 @@ def _without_dots(arrays, prefix, place, wanted) -> Iterator[Place]:
 
 
 def _wrappers(prefixes):
-  """Those prefixes that wrappers alone have made, and ''."""
+  """The prefixes that consist of `_WRAPPERS` alone, '' among them."""
   for prefix in prefixes:
     if all(part in _WRAPPERS for part in prefix.split('.')[:-1]):
       yield prefix
@@ -269,7 +267,7 @@ def _under(arrays, prefix):
 
 
 def _bare(arrays):
-  """Without the prefix that a wrapper has put before all keys."""
+  """The arrays without the prefixes that wrappers add to all keys."""
   for name in _WRAPPERS:
     if all(key.startswith(f'{name}.') for key in arrays):
       return _bare(_under(arrays, f'{name}.'))
@@ -277,6 +275,6 @@ def _bare(arrays):
 
 
 def _is_average(name):
-  """Whether a name says that it is of a running average."""
+  """Whether a name marks an average (EMA)."""
   words = {w.lower() for w in re.findall(r'[A-Z]?[a-z]+|[A-Z]+', name[:_NAME])}
   return bool(words & _AVERAGE) and not words & _NOT

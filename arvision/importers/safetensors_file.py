@@ -1,7 +1,7 @@
-"""Files of safetensors, read tensor by tensor.
+"""Reads .safetensors files, tensor by tensor.
 
-Source: the format of huggingface/safetensors, README.md: a number of eight
-bytes, a JSON of that length, and the bytes of the tensors without gaps.
+Source: the format of huggingface/safetensors, README.md: the length of the header
+in eight bytes, a JSON header, and the bytes of the tensors without gaps.
 """
 
 import json
@@ -20,7 +20,7 @@ from arvision.importers.tensors import (
   Unreadable,
 )
 
-# Some 25,000 tensors; a parsed JSON takes up to 25 times its length.
+# Longest header: some 25,000 tensors. Parsed JSON takes up to 25 times its length.
 _LONGEST = 2 * 2**20
 _DTYPES = {
   'F64': np.float64,
@@ -44,10 +44,10 @@ _DTYPES = {
 
 
 def read(path: str | os.PathLike) -> dict[str, Tensor | Unreadable]:
-  """The tensors of a file by name, which `np.asarray` reads.
+  """Reads a file as lazy tensors by name; `np.asarray` reads one.
 
   Raises:
-    DataError: damaged, cut off, or a header that does not fit to the file.
+    DataError: damaged, truncated, or a header that does not match the file.
   """
   try:
     return _read(path)
@@ -101,7 +101,7 @@ def _read(path):
 
 
 def _once(pairs):
-  """A JSON object, in which no name may be there twice."""
+  """A JSON object without duplicate names."""
   found = dict(pairs)
   if len(found) != len(pairs):
     raise ValueError('a name is there twice')

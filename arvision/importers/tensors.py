@@ -1,7 +1,7 @@
-"""Tensors of a weight file: described first, read from the file when used.
+"""Lazy tensors of a weight file, read from the file on use.
 
-A description comes from a file that may lie, so it is held against the bytes of
-its storage when it is made.
+The file is not trusted: shape and strides are checked against the size of the
+storage when a tensor is made.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from arvision.errors import DataError
 
-# numpy has no arrays of more axes.
+# Most axes of a numpy array.
 AXES = 64
 _INT64 = 2**63
 
@@ -22,16 +22,16 @@ class Source(Protocol):
   """Bytes of a file.
 
   Attributes:
-    size: their number.
+    size: number of bytes.
   """
 
   size: int
 
   def read(self, low: int, high: int) -> bytes | memoryview:
-    """The bytes from `low` to `high`.
+    """Bytes [low, high).
 
     Raises:
-      DataError: damaged or cut off.
+      DataError: damaged or truncated.
     """
 
 
@@ -48,7 +48,7 @@ class Span:
   def read(self, low, high):
     with open(self.path, 'rb', buffering=0) as file:
       file.seek(self.start + low)
-      # Not more than there is: a length may come from the file.
+      # Never more than the file has: `high` may come from the file.
       data = file.read(max(min(high, self.size) - low, 0))
       while data and len(data) < high - low:
         more = file.read(high - low - len(data))
@@ -61,15 +61,15 @@ class Span:
 
 
 class Storage:
-  """Numbers that lie one after another, in the source or a part of it.
+  """A flat array of elements in a source.
 
   Attributes:
-    dtype: of one number; None where numpy has none like it.
-    width: bytes of one number.
-    count: of the numbers.
-    source: of the bytes; None until it is known where they lie.
-    start: first byte in the source.
-    swapped: bytes of the units that lie in the other byte order, 0 for none.
+    dtype: of the elements; None if numpy has no such dtype.
+    width: bytes per element.
+    count: number of elements.
+    source: of the bytes; None until it is known.
+    start: offset of the first byte in the source.
+    swapped: width of the units to byte-swap, 0 for none.
   """
 
   __slots__ = ('count', 'dtype', 'source', 'start', 'swapped', 'width')
@@ -96,7 +96,7 @@ class Storage:
     return self.count * self.width
 
   def read(self, low: int, high: int) -> bytes | memoryview:
-    """Bytes of the storage, in the order of this machine."""
+    """Bytes [low, high) in the byte order of this machine."""
     assert self.source is not None
     data = self.source.read(self.start + low, self.start + high)
     if self.swapped > 1:
@@ -105,16 +105,16 @@ class Storage:
 
 
 class Tensor:
-  """A tensor in a file; `np.asarray` reads it.
+  """A lazy tensor, a strided view of a storage; `np.asarray` reads it.
 
   Attributes:
-    storage: that it is a view of.
-    dtype: of its numbers.
-    shape: of the tensor.
-    strides: numbers of the storage from one entry to the next along each axis.
-    offset: number of the storage that is its first entry.
-    conj: whether the conjugates are meant.
-    neg: whether the negated numbers are meant.
+    storage: the storage.
+    dtype: of the elements.
+    shape: size of every axis.
+    strides: stride of every axis, in elements.
+    offset: offset of the first element, in elements.
+    conj: complex-conjugate on read.
+    neg: negate on read.
   """
 
   __slots__ = ('conj', 'dtype', 'neg', 'offset', 'shape', 'storage', 'strides')
@@ -155,7 +155,7 @@ class Tensor:
 
   @property
   def size(self) -> int:
-    """Number of entries."""
+    """Number of elements."""
     return math.prod(self.shape)
 
   def __len__(self) -> int:
@@ -168,7 +168,7 @@ class Tensor:
 
   @property
   def _stop(self):
-    """The byte after its last entry."""
+    """Byte offset after the last element."""
     last = sum((n - 1) * s for n, s in zip(self.shape, self.strides))
     return (self.offset + last + 1) * self.dtype.itemsize
 
@@ -179,7 +179,7 @@ class Tensor:
     else:
       data = self.storage.read(self.offset * width, self._stop)
       strides = [s * width for s in self.strides]
-      # numpy checks once more that the strides stay inside the bytes.
+      # numpy checks again that the strides stay inside the buffer.
       array = np.ndarray(self.shape, self.dtype, data, 0, strides)
     if self.conj:
       array = array.conj()
@@ -189,12 +189,10 @@ class Tensor:
 
 
 class Unreadable:
-  """A tensor of a kind that numpy has no arrays for.
-
-  It is in its place in the content of a file, and refused when it is used.
+  """A tensor that numpy cannot represent; it raises DataError on use.
 
   Attributes:
-    path: of the file.
+    path: the file.
     kind: in words, 'a sparse tensor'.
   """
 
@@ -212,7 +210,7 @@ class Unreadable:
 
   @property
   def refusal(self) -> str:
-    """What is wrong with it, after the name of the file or the key."""
+    """The predicate of an error about the file or key."""
     return f'holds {self.kind}, which cannot be read; save it as a dense one'
 
 

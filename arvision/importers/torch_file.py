@@ -1,8 +1,8 @@
-"""torch's files, read without running what is in them, and written.
+"""Reads and writes files of `torch.save`, without torch and without running code.
 
-A file of `torch.save` is a pickle beside the bytes of its tensors. `read` gives
-descriptions of tensors, whose bytes are read when they are used; no name in the
-pickle is ever called, see `torch_pickle`. Neither direction needs torch.
+Such a file is a pickle beside the bytes of its tensors. `read` returns lazy
+tensors, whose bytes are read on use. It never calls a function that the pickle
+names, see `torch_pickle`.
 
 Source: the format of pytorch/pytorch, torch/serialization.py.
 """
@@ -23,12 +23,12 @@ from arvision.importers.torch_pickle import Machine
 from arvision.importers.torch_values import Budget, Refused, Stream
 from arvision.importers.zip_file import Archive
 
-# The first pickle of the format from before torch 1.6, and the second.
+# The first and the second pickle of the legacy format (before torch 1.6).
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
-# Memory for all that is in a file beside its tensors.
+# Memory for everything in a file but its tensors.
 _BUDGET = 48 * 2**20
-# Small entries of a zip file, and the bytes of one that are looked at.
+# Small entries of a zip file, and how many bytes of one are read.
 _FACTS = (
   'version',
   'byteorder',
@@ -40,22 +40,22 @@ _SMALL = 4096
 
 
 def read(path: str | os.PathLike) -> Any:
-  """What was given to `torch.save`, with `Tensor` for its tensors.
+  """Reads a file of `torch.save`, zip or legacy format.
 
-  Nested dicts, lists, tuples, sets, numbers and text stay what they were.
-  Dtypes are a `torch_values.Name`, devices and namespaces a `Record`, tensors
-  that numpy has no arrays for an `Unreadable`. Attributes that were set on a
-  tensor or on a state dict are not kept.
+  Nested dicts, lists, tuples, sets, numbers and text keep their types. A dtype
+  becomes a `torch_values.Name`, a device or namespace a `Record`, and a tensor
+  without a numpy equivalent an `Unreadable`. Attributes of tensors and state
+  dicts are dropped.
 
   Args:
-    path: a file of torch, of either format.
+    path: the file.
 
   Returns:
-    the content; a `Tensor` is read from the file by `np.asarray`, which raises
-    DataError where its bytes are damaged.
+    the content, with lazy `Tensor` leaves. `np.asarray` reads one and raises
+    DataError if its bytes are damaged.
 
   Raises:
-    DataError: damaged, cut off, or a file that would run code.
+    DataError: damaged, truncated, or a file that would run code.
   """
   try:
     with open(path, 'rb') as file:
@@ -63,13 +63,13 @@ def read(path: str | os.PathLike) -> Any:
     return _read_zip(path) if zipped else _read_legacy(path)
   except Refused as error:
     raise DataError(
-      f"'{path}' would call {error} when it is opened, which weights do not "
-      'need; it was not opened. Save its state dict alone, '
+      f"'{path}' would call {error} on loading, which weights do not need; it "
+      'was not loaded. Save the state dict alone, '
       'torch.save(model.state_dict(), ...), or use a .safetensors file'
     ) from error
   except DataError:
     raise
-  # What a damaged pickle raises is not limited to a few exceptions.
+  # A damaged pickle can raise almost any exception.
   except Exception as error:
     raise DataError(
       f"'{path}' is damaged or cut off, or no file of torch.save: "
@@ -106,7 +106,7 @@ def _read_zip(path):
     entry = entries.get(f'{folder}/data/{key}')
     if entry is None or more:
       raise ValueError('a storage that is not in the file')
-    entry.begin()  # that it is there, even if nobody uses it
+    entry.begin()  # checks its header, even if nobody reads it
     if count * width > entry.size:
       raise ValueError(
         f'a storage of {count * width} bytes, of which {entry.size} are there'
@@ -123,7 +123,7 @@ def _read_zip(path):
 
 
 def _same(found, key, new):
-  """The storage that a key has already, or a new one."""
+  """The storage of a key, which is `new` unless the key is known already."""
   old = found.setdefault(key, new)
   if (old.dtype, old.count, old.width) != (new.dtype, new.count, new.width):
     raise ValueError('a storage is described twice, and differently')
@@ -185,10 +185,10 @@ def _read_legacy(path):
 
 
 def write(path: str | os.PathLike, tree: Any) -> None:
-  """Writes what `torch.load(weights_only=True)` reads as the same tree.
+  """Writes a file for `torch.load(weights_only=True)`, atomically.
 
   Args:
-    path: of the file; it appears whole or not at all.
+    path: the file.
     tree: nested dicts, lists and tuples of arrays, numbers and text.
   """
   arrays: list[np.ndarray] = []
@@ -232,7 +232,7 @@ def _pickled_tensor(array, shape, arrays):
   kinds = {np.dtype(v): k for k, v in STORAGES.items()}
   if array.dtype not in kinds:
     raise ValueError(f'torch has no dtype like {array.dtype}')
-  # The steps from one place to the next along every axis, in numbers.
+  # In elements.
   stride = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
   storage = (
     b'('

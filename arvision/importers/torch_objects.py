@@ -1,4 +1,4 @@
-"""What the names in a pickle of torch stand for: containers, tensors, facts."""
+"""Builders of the objects in a pickle of torch: containers, tensors, dtypes."""
 
 import collections
 import os
@@ -18,7 +18,7 @@ from arvision.importers.torch_values import (
   plain_key,
 )
 
-# What is before 'Storage' in the names of torch, and its dtype.
+# Storage classes of torch, without the suffix 'Storage', and their dtypes.
 STORAGES = {
   'Double': np.float64,
   'Float': np.float32,
@@ -33,7 +33,7 @@ STORAGES = {
   'ComplexFloat': np.complex64,
   'ComplexDouble': np.complex128,
 }
-# Those that numpy has no dtype for, and the bytes of one number.
+# Storage classes without a numpy dtype, and their bytes per element.
 _QUANTIZED = {
   'QInt8': 1,
   'QUInt8': 1,
@@ -65,7 +65,7 @@ _DTYPES = {
     )
   },
 }
-# Dtypes and schemes of torch that may be named, but hold no arrays for us.
+# Other dtypes and quantization schemes of torch that a file may name.
 _OTHER = re.compile(
   r'complex32|float4_e2m1fn_x2|bits(8|16|1x8|2x4|4x2)|u?int[1-7]|'
   r'qint(8|32)|quint(8|4x2|2x4)|'
@@ -85,15 +85,15 @@ _TENSOR = Name('torch', 'Tensor')
 _PARAMETER = Name('torch.nn.parameter', 'Parameter')
 _UNTYPED = Name('torch.storage', 'UntypedStorage')
 _BYTE_CODECS = ('latin1', 'latin-1', 'utf-8', 'ascii')
-# The rest of the state that numpy gives a dtype of numbers.
+# State of a plain numeric dtype in numpy's pickles, after the byte order.
 _PLAIN = (None, None, None, -1, -1, 0)
 
 
 class NumpyDtype:
-  """A dtype of numpy while a pickle is read.
+  """A numpy dtype during unpickling, mutable.
 
   Attributes:
-    dtype: of plain numbers.
+    dtype: a plain numeric dtype.
   """
 
   __slots__ = ('dtype',)
@@ -115,13 +115,13 @@ class Objects:
     storage: Callable[[tuple, np.dtype | None, int], Storage] | None,
     budget: Budget,
   ):
-    """Builders that call nothing that a file names.
+    """Prepares the builders.
 
     Args:
-      path: of the file, for what is refused later.
-      storage: of a persistent id, its dtype and the bytes of one number; None
-        where no pickle may have one.
-      budget: of the machine.
+      path: the file, for errors of `Unreadable`.
+      storage: (persistent id, dtype, bytes per element) -> `Storage`; None if
+        the pickle may not have storages.
+      budget: pays for the objects.
     """
     self._path = path
     self._storage = storage
@@ -208,7 +208,7 @@ class Objects:
       raise ValueError('a state that is no dict')
     elif type(target) is Record:
       target.state = state
-    # What torch keeps beside the items of a state dict: versions of modules.
+    # State dicts carry the versions of modules as attributes.
     elif type(target) not in MAPPINGS[1:]:
       raise ValueError(f'a state of a {type(target).__name__}')
 
@@ -246,7 +246,7 @@ class Objects:
       _check_flags(tensor.dtype, grad)
     elif type(tensor) is not Unreadable:
       raise ValueError('a parameter of what is no tensor')
-    # Attributes that a program has set on it are no weights.
+    # Drops `state`: attributes are not weights.
     return tensor
 
   def _with_attributes(self, function, kind, args, state):
@@ -349,7 +349,7 @@ class Objects:
 
 
 def _check_flags(dtype, grad, conj=False, neg=False):
-  """Refuses what torch has on no tensor of this dtype."""
+  """Raises ValueError for flags that torch never sets on this dtype."""
   if not type(grad) is type(conj) is type(neg) is bool:
     raise ValueError('a tensor with flags that are none')
   kind = dtype.kind

@@ -1,14 +1,13 @@
-"""A machine for the pickles of torch in which nothing can be called.
+"""An unpickler for files of torch that never calls what a pickle names.
 
-A pickle is a program: it names functions and calls them. Here a name is a
-token; `REDUCE` looks the token up in a table of builders that make plain
-containers and descriptions of tensors, and any other is refused by name. What
-a pickle can fill is a dict, list or set that this machine made. Every object
-is paid for out of a budget before it is made, so that a small file cannot take
-much memory or time.
+A pickle is a program: it names functions and calls them. Here a name is only a
+token. `REDUCE` looks it up in a table of builders, which make plain containers
+and lazy tensors, and refuses any other name. A pickle can only fill dicts, lists
+and sets that were made here. Every object is charged to a budget before it is
+made, so that a small file cannot take much memory or time.
 
-Source: the opcodes of CPython, Lib/pickletools.py; those of protocol 2 that
-torch.load(weights_only=True) reads, and what protocols 3 to 5 have for them.
+Source: the opcodes of CPython, Lib/pickletools.py: those of protocol 2 that
+torch.load(weights_only=True) reads, and their equivalents in protocols 3 to 5.
 """
 
 import re
@@ -30,41 +29,41 @@ from arvision.importers.torch_values import (
 )
 
 _NAME = re.compile(r'[A-Za-z_][\w.]{0,200}', re.ASCII)
-# What an opcode costs at least.
+# Least cost of an opcode.
 _STEP = 20
 
 
 class Builders(Protocol):
-  """What names in a pickle stand for.
+  """Builds the objects that a pickle names.
 
   Attributes:
-    made: name -> what a call of it with arguments makes.
-    empty: name -> what a new object of it is.
+    made: name -> builder for REDUCE, called with the arguments of the pickle.
+    empty: name -> builder for NEWOBJ.
   """
 
   made: dict[Name, Callable[..., Any]]
   empty: dict[Name, Callable[..., Any]]
 
   def known(self, name: Name) -> bool:
-    """Whether a name may stand in a file of weights."""
+    """Whether a file of weights may contain a name."""
 
   def storage(self, pid: tuple) -> Any:
-    """What a persistent id stands for."""
+    """The object of a persistent id."""
 
   def fill(self, target: Any, state: Any) -> None:
-    """Gives an object that is no container the state that a file has."""
+    """Sets the state of an object (BUILD)."""
 
 
 class Machine:
   """Reads one pickle."""
 
   def __init__(self, stream: Stream, builders: Builders, budget: Budget):
-    """A machine that has read nothing.
+    """Prepares to read.
 
     Args:
-      stream: where the pickle begins; it is left where it ends.
-      builders: of the objects.
-      budget: that they are paid from.
+      stream: at the start of the pickle; `load` leaves it at the end.
+      builders: build the objects.
+      budget: pays for them.
     """
     self._stream = stream
     self._builders = builders
@@ -78,8 +77,8 @@ class Machine:
     """The object of the pickle.
 
     Raises:
-      Refused: it names a function that is not known.
-      ValueError, IndexError, EOFError: it is damaged, cut off or too large.
+      Refused: it names an unknown function.
+      ValueError, IndexError, EOFError: it is damaged, truncated or too large.
     """
     byte, spend = self._stream.byte, self._spend
     while (op := byte()) != 0x2E:
@@ -95,19 +94,19 @@ class Machine:
     return found
 
   def _new(self, value):
-    """Puts a new object on the stack; it is paid for."""
+    """Pushes a new object and charges its size."""
     self._spend(sys.getsizeof(value))
     self._stack.append(value)
 
   def _marked(self):
-    """The objects since the last mark."""
+    """Pops the objects since the last mark."""
     items = self._stack
     self._stack = self._marks.pop()
     return items
 
   def _mark(self):
     if len(self._marks) >= DEPTH:
-      raise ValueError(f'its objects lie more than {DEPTH} deep')
+      raise ValueError(f'its objects are nested more than {DEPTH} deep')
     self._spend(64)
     self._marks.append(self._stack)
     self._stack = []
@@ -116,7 +115,7 @@ class Machine:
     return struct.unpack(form, self._stream.take(length))[0]
 
   def _data(self, form: str, length: int, cost: int = 3) -> bytes:
-    """Bytes after their number, which stand in memory a few times."""
+    """Length-prefixed bytes; `cost` covers several copies in memory."""
     n = self._number(form, length)
     self._spend(cost * n)
     return self._stream.take(n)
@@ -236,7 +235,7 @@ class Machine:
 
 
 _U4, _U8 = ('<I', 4), ('<Q', 8)
-# Opcodes, and what they do; protocol 2 and what torch reads besides.
+# Opcodes of protocol 2, and others that torch reads.
 _OPS: dict[int, Callable[[Machine], Any]] = {
   0x80: Machine._proto,
   ord('c'): Machine._global,

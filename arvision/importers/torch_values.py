@@ -1,7 +1,7 @@
-"""What a pickle of torch is read into, and what that may cost.
+"""Values and limits of the unpickler.
 
-A pickle may ask for objects that take much memory, and much time to compare or
-to walk through. A `Budget` pays for them, and keys are simple.
+A hostile pickle may ask for objects that take much memory, or much time to
+compare or traverse. A `Budget` bounds them, and keys must be simple.
 """
 
 import collections
@@ -12,21 +12,21 @@ from typing import Any
 from arvision.importers.tensors import Source
 
 _BLOCK = 2**16
-# Levels of a container in a container, and of one that is not closed yet.
+# Most levels of nested containers, and of open marks.
 DEPTH = 128
-# Parts of a key, and arguments of a call.
+# Most items of a tuple that is a key, and arguments of a call.
 ITEMS = 16
-# Text that may be a key of a dict; hashing and comparing it takes its time.
+# Longest text of a key: it is hashed and compared.
 _KEY = 4096
 _INT64 = 2**63
 
 
 class Refused(Exception):
-  """A pickle that asks for a function that weights do not need."""
+  """A pickle asks for a function that weights do not need."""
 
 
 class Budget:
-  """Bytes of memory that the objects of a file may take."""
+  """Memory, in bytes, that the objects of a file may take."""
 
   __slots__ = ('left', 'total')
 
@@ -34,10 +34,10 @@ class Budget:
     self.left = self.total = total
 
   def spend(self, cost: int) -> None:
-    """Pays for an object before it is made.
+    """Charges an object before it is made.
 
     Raises:
-      ValueError: there is not so much left.
+      ValueError: the budget is exhausted.
     """
     self.left -= cost
     if self.left < 0:
@@ -48,7 +48,7 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Name:
-  """A function, class or dtype that a file names; nothing but its name."""
+  """The name of a function, class or dtype, never resolved."""
 
   module: str
   name: str
@@ -58,11 +58,11 @@ class Name:
 
 
 class Record:
-  """An object of the file that is no tensor.
+  """An object of the file that is neither a container nor a tensor.
 
   Attributes:
-    name: of its class.
-    args: that it was made with.
+    name: name of its class.
+    args: constructor arguments.
     state: attribute -> value.
   """
 
@@ -78,10 +78,10 @@ class Record:
 
 
 class Stream:
-  """The bytes of a source, one after another.
+  """A buffered reader over a source.
 
   Attributes:
-    at: number of the next byte.
+    at: offset of the next byte.
   """
 
   __slots__ = ('_block', '_i', '_low', '_source')
@@ -111,7 +111,7 @@ class Stream:
     return self._block[self._i - n : self._i]
 
   def line(self) -> str:
-    """Text up to the next newline, of a name."""
+    """A name that ends at the next newline."""
     found = bytearray()
     while (byte := self.byte()) != 10:
       found.append(byte)
@@ -128,19 +128,22 @@ class Stream:
     self._block, self._low, self._i = bytes(self._source.read(at, high)), at, 0
 
 
-# The types of mappings, and of all that can hold something.
+# Types of mappings, and of all containers.
 MAPPINGS = (dict, collections.OrderedDict, collections.Counter)
 _CONTAINERS = (*MAPPINGS, list, tuple, set, Record)
 
 
 def plain_key(key: Any, spend: Callable[[int], None]) -> Any:
-  """A key of a dict, or a member of a set, that is quick to hash and compare.
+  """Checks that a dict key or set member is cheap to hash and compare.
+
+  Returns:
+    the key.
 
   Raises:
-    ValueError: another.
+    ValueError: it is not.
   """
   if type(key) is tuple:
-    # Many tuples of one hash can be made, so there may not be many.
+    # Tuples with equal hashes are easy to make, so each is expensive.
     spend(8192)
     if len(key) > ITEMS:
       raise ValueError('a key of many parts')
@@ -160,7 +163,7 @@ def plain_key(key: Any, spend: Callable[[int], None]) -> Any:
 
 
 def measure(value: Any) -> None:
-  """Refuses what is nested more deeply than `DEPTH`; cycles are no nesting."""
+  """Raises ValueError if a value is nested deeper than `DEPTH`; cycles are not."""
   seen: set[int] = set()
   level = [value]
   for _ in range(DEPTH):
@@ -177,4 +180,4 @@ def measure(value: Any) -> None:
     level = inner
     if not level:
       return
-  raise ValueError(f'its objects lie more than {DEPTH} deep')
+  raise ValueError(f'its objects are nested more than {DEPTH} deep')

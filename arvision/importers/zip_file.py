@@ -1,7 +1,7 @@
-"""Zip files of torch: entries found, held against their sums, and read.
+"""Reads the entries of torch's zip files and checks their CRCs.
 
-Nothing that a zip file says of itself is believed: entries may not overlap,
-lie outside the file, be named twice or unpack to much more than the file.
+The file is not trusted: entries must not overlap, lie outside of the file, share
+a name or decompress to much more than the file.
 """
 
 import os
@@ -13,17 +13,17 @@ from arvision.errors import DataError
 from arvision.importers.tensors import Span
 
 _BLOCK = 2**20
-# Bytes of packed entries that a file may have beyond its own size.
+# Bytes that compressed entries may decompress to, beyond the size of the file.
 _EXTRA = 8 * 2**20
 _END = struct.Struct('<4s4H2LH')
 _END64 = struct.Struct('<4sQ2H2L4Q')
 _AT64 = struct.Struct('<4sLQL')
 _ENTRY = struct.Struct('<4s6H3L5H2L')
 _LOCAL = struct.Struct('<4s5H3L2H')
-# Flags of entries that are encrypted, or changes to another file.
+# Flags of encrypted entries and of patches to another file.
 _ENCRYPTED = 0x2061
 _FOLDER = 0x10
-# Memory that an entry takes, generously.
+# Memory of an entry in bytes, an upper bound.
 _COST = 450
 
 
@@ -31,19 +31,19 @@ class Archive:
   """The entries of a zip file, by name.
 
   Attributes:
-    entries: name -> `Entry`, in the order of the list at the file's end.
+    entries: name -> `Entry`, in the order of the central directory.
   """
 
   def __init__(self, path: str | os.PathLike, spend: Callable[[int], None]):
-    """Reads the list of entries.
+    """Reads the central directory.
 
     Args:
-      path: of the file.
-      spend: is told the bytes of memory that entries take, and may raise.
+      path: the file.
+      spend: called with the memory of the entries in bytes; may raise.
 
     Raises:
-      DataError: cut off.
-      ValueError: another fault, in words.
+      DataError: truncated.
+      ValueError: damaged otherwise.
     """
     self.path = path
     self.entries: dict[str, Entry] = {}
@@ -53,7 +53,7 @@ class Archive:
     low, size, count = self._list(whole)
     spend(size)
     self._read(whole.read(low, low + size), count, spend)
-    # The sum of each is checked by itself, so no byte is in two of them.
+    # Entries that overlap could multiply the work of a small file.
     stop = 0
     for entry in sorted(self.entries.values(), key=lambda e: e.header):
       if entry.header < stop:
@@ -63,7 +63,7 @@ class Archive:
       raise ValueError('an entry ends after the entries')
 
   def _list(self, whole) -> tuple[int, int, int]:
-    """Where the list of entries begins, its bytes, and how many it holds."""
+    """The central directory: its offset, its bytes and its number of entries."""
     tail_start = max(0, self._size - _END.size - 2**16)
     tail = whole.read(tail_start, self._size)
     at = tail.rfind(b'PK\5\6')
@@ -81,7 +81,7 @@ class Archive:
       disks += more
       damaged |= (record, sign, length) != (end, b'PK\6\6', _END64.size - 12)
       damaged |= first != 0 or parts > 1 or here64 != count64
-      # What does not fit into the short record is all ones there.
+      # Numbers that do not fit into the short record are all ones there.
       damaged |= count not in (count64, 2**16 - 1) or here != count
       damaged |= size not in (size64, 2**32 - 1)
       damaged |= low not in (low64, 2**32 - 1)
@@ -129,7 +129,7 @@ class Archive:
 
 
 def _wide(extra, *numbers):
-  """The numbers of an entry, from its zip64 field where they don't fit."""
+  """The numbers of an entry, those of all ones from its zip64 field."""
   if 0xFFFFFFFF not in numbers:
     return numbers
   at = 0
@@ -144,16 +144,16 @@ def _wide(extra, *numbers):
 
 
 class Entry:
-  """One entry, as a `tensors.Source`; its sum is checked when it is read.
+  """An entry, as a `tensors.Source`; its CRC is checked on first read.
 
   Attributes:
-    path: of the zip file.
-    name: of the entry.
-    header: where its header begins.
-    packed: bytes in the file.
-    size: bytes of its content.
-    crc: sum that the content must have.
-    deflated: whether the content is packed.
+    path: the zip file.
+    name: name of the entry.
+    header: offset of its local header.
+    packed: compressed size in bytes.
+    size: size in bytes.
+    crc: CRC-32 of the content.
+    deflated: whether the content is compressed.
   """
 
   __slots__ = (
@@ -208,16 +208,15 @@ class Entry:
   def _check(self, crc):
     if crc != self.crc:
       raise DataError(
-        f"'{self.path}' is damaged: {self._called} has another CRC than the "
-        'file says'
+        f"'{self.path}' is damaged: {self._called} does not match its CRC"
       )
     self._sound = True
 
   def begin(self) -> int:
-    """Where the content begins; the header before it may be padded.
+    """Offset of the content, after the local header and its padding.
 
     Raises:
-      DataError: there is no such header.
+      DataError: no local header where the directory says.
     """
     if self._start < 0:
       size = os.path.getsize(self.path)
@@ -234,7 +233,7 @@ class Entry:
     return self._start
 
   def _inflated(self):
-    """The content, unpacked block by block so that Ctrl-C is heard."""
+    """The content, decompressed in blocks so that Ctrl-C works."""
     span = Span(self.path, self.begin(), self.packed)
     unpack = zlib.decompressobj(-15)
     content = bytearray()

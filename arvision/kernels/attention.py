@@ -1,12 +1,12 @@
-"""Attention: one entry, and the kernels that it chooses among.
+"""Attention: one function that dispatches to the kernels of the platforms.
 
-    dense    softmax(q kᵀ + mask) v as written; the reference, any mask. By parts
-             on a CPU, see `kernels.cpu.attention`
-    splash   TPU: block-sparse, skips the blocks that the mask hides
-    cudnn    GPU: fused, never holds the weights
+    dense    softmax(q kᵀ + mask) v as written: the reference, for any mask. On a
+             single CPU device it is blocked, see `kernels.cpu.attention`
+    splash   TPU: block-sparse, skips blocks that are masked out
+    cudnn    GPU: fused, never materializes the attention weights
 
-The choice is made while a program is traced, by the platform that it is traced
-for and by shapes; `config.backbone.attention.kernel` forces one.
+The kernel is chosen at trace time, by platform and shapes.
+`config.backbone.attention.kernel` forces one.
 """
 
 import functools
@@ -29,18 +29,18 @@ from arvision.parallel.constrain import constrain
 
 KERNELS = ('auto', 'dense', 'splash', 'cudnn')
 
-# 'auto' takes `dense` for fewer rows: their weights are small, and kernels pad.
-# A rule of thumb, not a measurement.
-FEW_ROWS = 256
+# 'auto' takes `dense` for fewer queries: their attention weights are small, and
+# kernels pad. A rule of thumb, not a measurement.
+FEW_QUERIES = 256
 
 
 @flax.struct.dataclass
 class AttentionMask:
-  """Who may see whom among rows that see one another, not as an array.
+  """A self-attention mask as a static pattern, without an array of n x n.
 
   Attributes:
-    pattern: static.
-    valid: (b, n) bool, False = padding, seen by nobody but itself; or None.
+    pattern: who may attend to whom.
+    valid: (b, n) bool or None; False = padding, which only attends to itself.
   """
 
   pattern: Pattern = flax.struct.field(pytree_node=False)
@@ -68,13 +68,15 @@ def attention(
   Args:
     q: (b, h, n, k), scaled already.
     k, v: (b, h, m, k).
-    mask: a `AttentionMask` of n = m rows; or bool, broadcastable to (b, h, n, m), True =
-      may attend, which only `dense` takes.
-    drop: what is done to the weights of the sum, or None; only `dense` takes it.
-    kernel: 'auto', or the name of a kernel, taken wherever mask and drop let it.
+    mask: an `AttentionMask` with n = m; or bool, broadcastable to (b, h, n, m),
+      True = may attend, for `dense` only.
+    drop: dropout of the attention weights, a function (b, h, n, m) -> the same,
+      or None. Only `dense` supports it.
+    kernel: 'auto' or one of `KERNELS`. Calls with dropout or a bool mask use
+      `dense` in any case.
 
   Returns:
-    (b, h, n, k) in the dtype of v. Rows that are padding differ between kernels.
+    (b, h, n, k) in the dtype of v. Padded queries differ between kernels.
 
   Raises:
     ValueError: an unknown kernel, or one that cannot run here.
@@ -84,7 +86,7 @@ def attention(
     return splash(q, k, v, mask, interpret=traced.on_cpu())
   if name == 'cudnn':
     return fused(q, k, v, mask)
-  # Queries stay where their slots are; every device has all keys.
+  # Queries stay sharded along the sequence; every device gets all keys.
   k, v = (
     constrain(x, ('act_batch', 'act_heads', None, 'act_kv')) for x in (k, v)
   )
@@ -96,7 +98,7 @@ def attention(
 
 
 def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
-  """The kernel for a call of `attention`, said once in the log."""
+  """The kernel for a call of `attention`; logs it once."""
   if kernel not in KERNELS:
     raise ValueError(
       f"config.backbone.attention.kernel='{kernel}': wanted one of "
@@ -111,7 +113,7 @@ def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
   }
   if kernel == 'auto':
     fit = [name for name, why in refused.items() if not why]
-    many = q.shape[2] >= FEW_ROWS and platform != 'cpu' and _is_placed()
+    many = q.shape[2] >= FEW_QUERIES and platform != 'cpu' and _is_placed()
     name = fit[0] if many and fit else 'dense'
   else:
     name = kernel
@@ -120,20 +122,20 @@ def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
         f"config.backbone.attention.kernel='{name}': {why}; "
         "set it to 'auto' or 'dense'"
       )
-  _say(f'attention of {q.shape[2]} rows, heads of {q.shape[3]}: {name}')
+  _log_once(f'attention of {q.shape[2]} queries, heads of {q.shape[3]}: {name}')
   return name
 
 
 @functools.cache
-def _say(text):
+def _log_once(text):
   logging.info(text)
 
 
 def _is_placed():
-  """Whether it is known which devices a program is for.
+  """Whether the devices of the program are known.
 
-  Kernels cannot be partitioned by the compiler. Without a mesh in scope, arrays
-  may lie on one device or be spread over several.
+  The compiler cannot partition kernels. Without a mesh in scope, arrays may be
+  on one device or sharded over several.
   """
   return not jax.sharding.get_abstract_mesh().empty or jax.device_count() == 1
 
@@ -148,10 +150,10 @@ def _is_alone():
 
 
 class _Blocks(splash_attention.splash_attention_mask.Mask):
-  """A pattern as splash attention asks for it, block by block.
+  """A pattern, padded to `length`, for splash attention.
 
-  Rows after those of the pattern are seen by none of these, and see what the
-  last of these sees, so that no row is left without a key.
+  Padding is attended to by nobody. It attends to what the last real slot attends
+  to, so that every query has a key.
   """
 
   def __init__(self, pattern: Pattern, length: int):
@@ -179,7 +181,7 @@ class _Blocks(splash_attention.splash_attention_mask.Mask):
 
 
 class _Staircase(_Blocks):
-  """The same where a number per row says it all: the kernel computes the mask."""
+  """A pattern that `ends` describes: the kernel computes the mask from it."""
 
   def __init__(self, pattern: Pattern, length: int):
     super().__init__(pattern, length)
@@ -199,40 +201,43 @@ def _before(end, key):
 
 
 def block_mask(pattern: Pattern, length: int) -> _Blocks:
-  """The mask object of splash attention for a pattern and its padding.
+  """The splash attention mask of a pattern of n slots.
 
   Args:
-    pattern: of n rows.
-    length: padded n.
+    pattern: the pattern.
+    length: n with padding.
   """
   form = _Blocks if pattern.ends is None else _Staircase
   return form(pattern, length)
 
 
 def block_size(
-  rows: int, sides: tuple[int, ...] = (512, 384, 256, 128)
+  length: int, sides: tuple[int, ...] = (512, 384, 256, 128)
 ) -> tuple[int, int]:
-  """The side of the kernel's blocks, and the length that rows are padded to.
+  """Chooses the block size of splash attention.
 
-  Work grows with the square of the length, and small blocks have more overhead
-  beside it; how much is a rule of thumb, not a measurement.
+  The cost grows with the square of the padded length, plus an overhead for small
+  blocks. The overhead is a rule of thumb, not a measurement.
 
   Args:
-    rows: of the queries.
-    sides: to choose among; multiples of 128.
+    length: number of queries.
+    sides: candidate block sizes, multiples of 128.
+
+  Returns:
+    the block size and the padded length.
   """
 
   def cost(block):
-    return (math.ceil(rows / block) * block) ** 2 * (1 + 64 / block)
+    return (math.ceil(length / block) * block) ** 2 * (1 + 64 / block)
 
   block = min(sides, key=cost)
-  return block, math.ceil(rows / block) * block
+  return block, math.ceil(length / block) * block
 
 
 def _splash_refuses(platform):
   if platform in ('tpu', 'cpu'):
     return ''
-  return f'wants a TPU, or interpreted a CPU, got {platform}'
+  return f'wants a TPU (or a CPU, interpreted), got {platform}'
 
 
 def splash(
@@ -243,24 +248,23 @@ def splash(
   interpret: bool = False,
   block: int | None = None,
 ) -> jax.Array:
-  """Block-sparse attention, on every device for its examples and heads.
+  """Block-sparse attention, sharded over examples and heads.
 
-  Where the mesh has an axis for the sequence, it is spread over heads here, if
-  it divides them.
+  The mesh axis of the sequence shards heads here, if it divides them.
 
   Args:
     q, k, v, mask: see `attention`.
-    interpret: run it without a TPU, slowly.
-    block: side of the kernel's blocks, a multiple of 128; None: `block_size`.
+    interpret: interpret the kernel, without a TPU, slowly.
+    block: block size, a multiple of 128; None: `block_size`.
   """
-  rows = q.shape[2]
-  side, length = block_size(rows, *([(block,)] if block else []))
+  n = q.shape[2]
+  side, length = block_size(n, *([(block,)] if block else []))
   ids: tuple[jax.Array, ...] = ()
   if mask.valid is not None:
-    # Padding has a number of its own, so it is seen by itself alone.
-    own = 1 + np.arange(rows, dtype=np.int32)
+    # Every padded slot is a segment of its own and only attends to itself.
+    own = 1 + np.arange(n, dtype=np.int32)
     each = jnp.where(mask.valid, 0, own)
-    ids = (jnp.broadcast_to(each, (q.shape[0], rows)),)
+    ids = (jnp.broadcast_to(each, (q.shape[0], n)),)
   kernel = functools.partial(
     _splash_here,
     masks=block_mask(mask.pattern, length),
@@ -276,7 +280,7 @@ def splash(
   heads = _dividing(mesh, heads, q.shape[1])
   spec = PartitionSpec(batch, heads)
   specs = (spec,) * 3 + (PartitionSpec(batch),) * len(ids)
-  # The kernel does not say over which axes what it gives varies.
+  # The kernel does not declare the varying axes of its output.
   mapped = jax.shard_map(
     kernel, in_specs=specs, out_specs=spec, check_vma=False
   )
@@ -284,9 +288,9 @@ def splash(
 
 
 def _splash_here(q, k, v, ids=None, *, masks, side, interpret):
-  """The part of `splash` on one device."""
-  rows = q.shape[2]
-  more = masks.length - rows
+  """`splash` on one device."""
+  n = q.shape[2]
+  more = masks.length - n
   q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))) for x in (q, k, v))
   segments = None
   if ids is not None:
@@ -299,7 +303,7 @@ def _splash_here(q, k, v, ids=None, *, masks, side, interpret):
     q_seq_shards=1,
     interpret=interpret,
   )
-  return jax.vmap(kernel)(q, k, v, segments)[:, :, :rows]
+  return jax.vmap(kernel)(q, k, v, segments)[:, :, :n]
 
 
 def _block_sizes(side):
@@ -310,7 +314,7 @@ def _block_sizes(side):
 
 
 def _dividing(mesh, axes, size):
-  """Those of some mesh axes, in turn, that divide a size together."""
+  """The mesh axes, taken greedily, whose product divides a size."""
   kept: tuple[str, ...] = ()
   for names in axes:
     for name in (names,) if isinstance(names, str) else names or ():
@@ -324,34 +328,32 @@ def _dividing(mesh, axes, size):
 
 
 def _cudnn_refuses(q, mask, platform, device):
-  """Why not; '' where it can."""
-  rows, head = q.shape[2:]
+  """Why cuDNN cannot take a call; '' if it can."""
+  n, head = q.shape[2:]
   if platform not in ('gpu', 'cuda') or not device.startswith('NVIDIA'):
     return f'wants an NVIDIA GPU, got {device} ({platform})'
   if q.dtype not in (jnp.bfloat16, jnp.float16):
     return f"wants config.backbone.dtype='bfloat16', got {q.dtype}"
   if head > 128 or head % 8:
     return f'wants heads of at most 128, a multiple of 8, got {head}'
-  if rows % 2 and not (mask.pattern.causal or mask.pattern.full):
-    return f'wants an even number of rows with such a mask, got {rows}'
+  if n % 2 and not (mask.pattern.causal or mask.pattern.full):
+    return f'wants an even number of slots with such a mask, got {n}'
   return ''
 
 
 def fused(
   q, k, v, mask: AttentionMask, implementation: str = 'cudnn'
 ) -> jax.Array:
-  """Fused attention of `jax.nn`; see `attention`.
+  """Fused attention by `jax.nn.dot_product_attention`.
 
   Args:
-    q, k, v, mask: see there.
+    q, k, v, mask: see `attention`.
     implementation: of `jax.nn.dot_product_attention`.
   """
-  said: dict[str, Any] = {}
+  options: dict[str, Any] = {'scale': 1.0, 'implementation': implementation}
   if mask.valid is not None or not (mask.pattern.full or mask.pattern.causal):
-    said = {'mask': mask.dense()}
+    options['mask'] = mask.dense()
   elif not mask.pattern.full:
-    said = {'is_causal': True}
-  call: Any = functools.partial(jax.nn.dot_product_attention, **said)
-  rows_first = (x.swapaxes(1, 2) for x in (q, k, v))
-  out = call(*rows_first, scale=1.0, implementation=implementation)
-  return out.swapaxes(1, 2)
+    options['is_causal'] = True
+  length_first = (x.swapaxes(1, 2) for x in (q, k, v))
+  return jax.nn.dot_product_attention(*length_first, **options).swapaxes(1, 2)

@@ -1,4 +1,4 @@
-"""What a program is traced for."""
+"""The devices that a program is traced for."""
 
 import functools
 import pathlib
@@ -8,9 +8,9 @@ import jax
 
 
 def devices() -> tuple[str, str]:
-  """Platform ('cpu', 'gpu' or 'tpu') and kind of the devices.
+  """Platform ('cpu', 'gpu' or 'tpu') and device kind.
 
-  Those of the mesh in scope may be a description of devices that are not here.
+  The mesh in scope takes precedence: it may describe devices that are not here.
   """
   mesh = jax.sharding.get_abstract_mesh()
   device = None if mesh.empty else mesh.abstract_device
@@ -25,9 +25,9 @@ def on_cpu() -> bool:
 
 @functools.cache
 def cpu_multiplies_bfloat16() -> bool:
-  """Whether the CPU of this process has instructions for it.
+  """Whether the CPU of this process has bfloat16 instructions.
 
-  Linux says so, of x86 and of ARM; of other systems it is not known: False.
+  Read from /proc/cpuinfo (x86 and ARM); False on systems without it.
   """
   try:
     text = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')

@@ -1,7 +1,7 @@
-"""Which token is predicted at which step, and who may see whom.
+"""Layouts: the order of prediction, as static numpy arrays.
 
-A Layout is static: numpy arrays in a frozen dataclass whose identity is its
-equality, made by cached builders, so that it can be closed over under jit.
+Layouts are compared by identity and made by cached builders, so that a jitted
+function can close over one.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ NO_TOKEN = -1
 
 
 def take(array: np.ndarray, index: Any) -> Any:
-  """array[index] for an index of numpy or of JAX, traced or not."""
+  """array[index] for a numpy or JAX index."""
   return index.__array_namespace__().asarray(array)[index]
 
 
@@ -29,11 +29,12 @@ class Step(NamedTuple):
   Attributes:
     s: entity index, 0 .. steps - 1.
     index: (e,) int32 slots that enter the backbone.
-    shown: (e,) int32 slots that later steps see: `index`, or the clean copies
-      of these slots in a layout of two streams.
-    tokens: (t,) int32 tokens predicted, -1 for padding.
-    readout: (t, r) int32 row of `index` each branch is read from, -1 absent.
-    extent: static; the step sees rows [0, extent) of a cache only.
+    shown: (e,) int32 slots that later steps attend to: `index`, or the clean
+      copies of these slots in a layout of two streams.
+    tokens: (t,) int32 predicted tokens, -1 for padding.
+    readout: (t, r) int32 position in `index` that predicts a token, per branch;
+      -1 absent.
+    extent: static; rows [0, extent) of a cache are visible.
   """
 
   s: Any
@@ -51,14 +52,13 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-  """Consecutive entities of one shape: one compiled body, scanned.
+  """Consecutive entities of equal shapes, scanned with one compiled body.
 
   Attributes:
     first: entity of the first step.
-    index, shown: (count, e) slots of every step.
-    tokens: (count, t) tokens predicted by every step.
-    readout: (count, t, r) row of `index` each branch is read from.
-    extent: rows [0, extent) of a cache are all that the run sees.
+    index, shown, tokens, readout: those of every `Step`, with a leading axis
+      `count`.
+    extent: rows [0, extent) of a cache are visible.
   """
 
   first: int
@@ -73,7 +73,7 @@ class Run:
     return self.index.shape[0]
 
   def step(self, i: Any, xp: Any = np) -> Step:
-    """The i-th step of the run; pass `jax.numpy` where i is traced."""
+    """The i-th step of the run; pass `jax.numpy` if i is traced."""
     arrays = self.index, self.shown, self.tokens, self.readout
     return Step(
       self.first + i, *(xp.asarray(a)[i] for a in arrays), self.extent
@@ -85,24 +85,23 @@ class Layout:
   """The order of prediction over n slots and t tokens.
 
   Attributes:
-    prefix: the first slots are filled by `Condition.prefix`; they count in n.
-    entity: (n,) int32 AR step of a slot; prefix slots before the first step
-      have negative entities and enter with step 0.
-    stream: (n,) int32, 0 clean, 1 noisy. With a noisy stream every clean slot
-      has a copy in it, in the same order, and tokens are read from the copies.
-    token: (n,) int32 raster index of the token a slot carries or stands for,
-      -1 none.
+    prefix: number of leading slots that the condition fills; they count in n.
+    entity: (n,) int32 AR step of a slot. Prefix slots may have negative entities;
+      they enter with step 0.
+    stream: (n,) int32, 0 clean, 1 noisy. If there is a noisy stream, it has a copy
+      of every clean slot, in the same order, and tokens are read from the copies.
+    token: (n,) int32 raster index of the token that a slot carries, -1 none.
     coords: (n, axes) float32; NaN = no position.
     readout: (t, r) int32 slot that predicts a token, per branch; -1 absent.
-    grids: (height, width) per scale; what the tokenizer must emit.
-    window: how many past entities are visible; 0 = own only, None = all.
-      Slots before the first step stay visible.
-    longest: entities a scanned run may hold. Shorter runs see fewer empty
-      slots of the cache and compile more programs.
-    pad_to: pads every step after the first to this many slots and tokens, so
-      that entities of different sizes share a scanned run. The slots of a
-      smaller entity are padded with neighbouring slots: later ones are neither
-      seen nor read, earlier ones are computed again. Tokens are padded with -1.
+    grids: (height, width) of every scale that the tokenizer emits.
+    window: number of past entities that are visible; 0 = own only, None = all.
+      Negative entities always stay visible.
+    longest: most entities of a scanned run. Shorter runs attend to fewer empty
+      slots of the cache, but compile more programs.
+    pad_to: pads every step after the first to this many slots and tokens, so that
+      entities of different sizes share a scanned run. Tokens are padded with -1,
+      slots with neighbouring slots: later ones are neither visible nor read,
+      earlier ones are recomputed.
   """
 
   prefix: Natural
@@ -163,12 +162,12 @@ class Layout:
 
   @functools.cached_property
   def group(self) -> np.ndarray:
-    """(n,) int32 the entity of a slot, counted on in the second stream."""
+    """(n,) int32: entity of a clean slot, `steps` + entity of a noisy one."""
     return (self.entity + self.steps * self.stream).astype(np.int32)
 
   @functools.cached_property
   def target_position(self) -> np.ndarray:
-    """(n,) int32 token that a slot predicts (in its first branch), -1 none."""
+    """(n,) int32 token that a slot predicts in its first branch, -1 none."""
     target = np.full(self.slots, NO_TOKEN, np.int32)
     for branch in self.readout.T[::-1]:
       there = np.flatnonzero(branch >= 0)
@@ -177,17 +176,17 @@ class Layout:
 
   @functools.cached_property
   def order(self) -> np.ndarray:
-    """(t,) tokens in order of prediction, raster order inside a step."""
+    """(t,) int32 tokens in order of prediction, raster order within a step."""
     return np.argsort(self.entity_of_token, kind='stable').astype(np.int32)
 
   @functools.cached_property
   def unorder(self) -> np.ndarray:
-    """(t,) the inverse of `order`: x[order][unorder] == x."""
+    """(t,) int32 inverse of `order`: x[order][unorder] == x."""
     return np.argsort(self.order).astype(np.int32)
 
   @functools.cached_property
   def runs(self) -> tuple[Run, ...]:
-    """Entities grouped into runs of equal shape, in order."""
+    """Consecutive entities of equal shapes, grouped into runs."""
     runs: list[list] = []
     for s in range(self.steps):
       index, shown, tokens, readout = self._step(s)
@@ -199,7 +198,7 @@ class Layout:
         last[2].append((index, shown, tokens, readout))
       else:
         runs.append([shape, s, [(index, shown, tokens, readout)], start])
-    return tuple(self._as_run(first, rows) for _, first, rows, _ in runs)
+    return tuple(self._as_run(first, steps) for _, first, steps, _ in runs)
 
   def _step(self, s: int):
     looking = np.flatnonzero(self.stream == self.stream.max())
@@ -214,12 +213,14 @@ class Layout:
       tokens = np.pad(tokens, more, constant_values=NO_TOKEN)
       readout = np.pad(readout, (*more, (0, 0)), constant_values=-1)
     index = looking[row].astype(np.int32)
-    among = np.full(self.slots + 1, -1, np.int32)
-    among[index] = np.arange(len(index))
-    return index, self.clean[row], tokens, among[readout]
+    number = np.full(
+      self.slots + 1, -1, np.int32
+    )  # the last one for readout -1
+    number[index] = np.arange(len(index))
+    return index, self.clean[row], tokens, number[readout]
 
   def _as_run(self, first, steps):
-    index, shown, tokens, readout = (np.stack(column) for column in zip(*steps))
+    index, shown, tokens, readout = (np.stack(arrays) for arrays in zip(*steps))
     extent = int(self.row[index].max()) + 1
     return Run(first, index, shown, tokens, readout, extent)
 

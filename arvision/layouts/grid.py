@@ -1,9 +1,9 @@
 """Layouts of one token grid: next token, diagonals, cells, subsamples.
 
-Two kinds. Where a slot carries the past and predicts the next entity (`raster`,
-`permuted`, `diagonals`), n is the prefix plus the tokens that some later step
-needs. Where a slot carries its own token in a noisy or hidden form (`cells`,
-`subsample`), every token has its slot and no prefix is needed.
+In `raster`, `permuted` and `diagonals` a slot carries a past token and predicts a
+later one: n is the prefix plus all tokens but the last. In `cells`, `subsample`
+and `whole` every token has a slot of its own, which carries it in a noisy or
+masked form.
 """
 
 import functools
@@ -49,9 +49,9 @@ def permuted(
   Args:
     height, width: token grid.
     order: raster indices in order of prediction, or 'snake' (every other row
-      runs backwards). Orders that are drawn per example belong to the feed,
-      which permutes tokens and coordinates over `raster`.
-    prefix: condition slots.
+      runs backwards). Random orders per example belong to the feed, which
+      permutes tokens and coordinates over `raster`.
+    prefix: number of condition slots.
     longest: see `Layout`.
 
   Raises:
@@ -119,7 +119,7 @@ def diagonals(height: Side, width: Side, prefix: Natural = 1) -> Layout:
 
 
 def _own_slots(height, width, entity):
-  """Every token has its slot, sorted by entity, raster order inside one."""
+  """One slot per token, sorted by entity, in raster order within an entity."""
   token = np.argsort(entity, kind='stable').astype(np.int32)
   return Layout(
     prefix=0,
@@ -136,7 +136,9 @@ def _own_slots(height, width, entity):
 def cells(height: Side, width: Side, cell: tuple[Side, Side]) -> Layout:
   """Next-cell prediction (xAR): entities are cells in raster order.
 
-  A cell of (1, 1) is next-token, a cell of the whole grid is one entity.
+  Args:
+    height, width: token grid.
+    cell: (height, width) of a cell.
 
   Raises:
     ValueError: the cell does not tile the grid.
@@ -152,7 +154,11 @@ def cells(height: Side, width: Side, cell: tuple[Side, Side]) -> Layout:
 
 @functools.cache
 def subsample(height: Side, width: Side, stride: tuple[Side, Side]) -> Layout:
-  """Next-subsample prediction (xAR): entity k holds one phase of the grid.
+  """Next-subsample prediction (xAR): entities are strided subgrids.
+
+  Args:
+    height, width: token grid.
+    stride: (vertical, horizontal).
 
   Raises:
     ValueError: the stride does not tile the grid.
@@ -168,10 +174,10 @@ def subsample(height: Side, width: Side, stride: tuple[Side, Side]) -> Layout:
 
 @functools.cache
 def whole(height: Side, width: Side, prefix: Natural = 1) -> Layout:
-  """The whole grid as one entity that sees all of itself (MaskGIT).
+  """The whole grid as one bidirectional entity (MaskGIT).
 
-  Every token has its slot, and the condition's slots are of the same entity. A
-  feed hides tokens; what order they are drawn in, the sampler says.
+  The condition's slots belong to it too. The feed masks tokens, and the sampler
+  chooses their order.
   """
   tokens = height * width
   token = np.arange(tokens, dtype=np.int32)

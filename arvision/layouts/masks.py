@@ -1,11 +1,11 @@
-"""The one attention mask of the library, and the forms it takes.
+"""The attention mask of the library, `attend`, and its dense and blocked forms.
 
-`Pattern` is the mask of rows that are known before anything runs: it can be
-asked for its blocks one by one, which is what a block-sparse kernel wants.
+`Pattern` is the mask of slots that are known at trace time. It can be evaluated
+block by block, for block-sparse kernels.
 
-Without `window` and padding the predicate equals, bit for bit, the
-masks that the official code of LlamaGen, VAR, FlowAR, xAR, NAR, BD3LM and
-ACDiT builds (tests/parts/test_masks.py holds them against recorded arrays).
+Without `window` and padding the mask equals, bit for bit, the masks of the
+official code of LlamaGen, VAR, FlowAR, xAR, NAR, BD3LM and ACDiT
+(tests/parts/test_layouts.py compares it with recorded arrays).
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from arvision.layouts.base import Layout
 from arvision.ranges import Count
 
 
-class Rows(NamedTuple):
-  """Slots as the predicate sees them; shapes broadcast against each other."""
+class SlotInfo(NamedTuple):
+  """The properties of slots that `attend` reads; their shapes broadcast."""
 
   index: Any
   entity: Any
@@ -27,17 +27,16 @@ class Rows(NamedTuple):
   valid: Any = True
 
 
-def attend(q: Rows, k: Rows, window: int | None = None) -> Any:
-  """True where query q may see key k; numpy or jax.numpy.
+def attend(q: SlotInfo, k: SlotInfo, window: int | None = None) -> Any:
+  """True where query q may attend to key k; numpy or jax.numpy.
 
-  A slot sees the clean slots of past entities and all slots of its own entity
-  and stream. Padding is seen by nobody but itself.
+  A slot attends to the clean slots of past entities and to all slots of its own
+  entity and stream. Only padding itself attends to padding.
 
   Args:
-    q, k: rows; q.index (..., n, 1) against k.index (..., 1, m).
-    window: past entities that stay visible (0 none, None all). Slots before
-      the first step (negative entities, a caption) are visible whatever the
-      window.
+    q, k: slots, (..., n, 1) and (..., 1, m).
+    window: number of past entities that stay visible (0 none, None all). Negative
+      entities (a caption) always stay visible.
 
   Returns:
     (..., n, m) bool.
@@ -49,35 +48,37 @@ def attend(q: Rows, k: Rows, window: int | None = None) -> Any:
   return (past | same) & (k.valid | (q.index == k.index))
 
 
-def rows(layout: Layout, index: Any, xp: Any = np, valid: Any = True) -> Rows:
-  """The predicate's view of some slots of a layout.
+def slot_info(
+  layout: Layout, index: Any, xp: Any = np, valid: Any = True
+) -> SlotInfo:
+  """Some slots of a layout, for `attend`.
 
   Args:
     layout: static.
-    index: (n,) slots; may be traced where xp is jax.numpy.
+    index: (n,) slots; may be traced if xp is jax.numpy.
     xp: numpy or jax.numpy.
     valid: True, or (..., n) bool.
   """
   entity, stream = xp.asarray(layout.entity), xp.asarray(layout.stream)
-  return Rows(index, entity[index], stream[index], valid)
+  return SlotInfo(index, entity[index], stream[index], valid)
 
 
-def query(r: Rows) -> Rows:
-  """Rows as queries: a trailing axis for the keys."""
-  return Rows(*(x if x is True else x[..., :, None] for x in r))
+def query(slots: SlotInfo) -> SlotInfo:
+  """Slots as queries: adds a trailing axis for the keys."""
+  return SlotInfo(*(x if x is True else x[..., :, None] for x in slots))
 
 
-def key(r: Rows) -> Rows:
-  """Rows as keys: an axis for the queries before the last."""
-  return Rows(*(x if x is True else x[..., None, :] for x in r))
+def key(slots: SlotInfo) -> SlotInfo:
+  """Slots as keys: adds an axis for the queries before the last."""
+  return SlotInfo(*(x if x is True else x[..., None, :] for x in slots))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pattern:
-  """Who may see whom among n static rows, without an array of n x n.
+  """The mask among n static slots, without an array of n x n.
 
-  Patterns of equal rows are equal and hash alike, so they may be static
-  arguments and keys of caches.
+  Patterns with equal fields are equal and hash alike, so they can be static
+  arguments and cache keys.
 
   Attributes:
     entity, stream: (n,) int32, see `Layout`.
@@ -92,14 +93,14 @@ class Pattern:
   def slots(self) -> int:
     return len(self.entity)
 
-  def rows(self, index: Any, valid: Any = True) -> Rows:
-    """The predicate's view of some rows, by number or slice."""
+  def _info(self, index: Any, valid: Any = True) -> SlotInfo:
+    """Some slots, by number or slice, for `attend`."""
     number = np.arange(self.slots, dtype=np.int32)[index]
-    return Rows(number, self.entity[index], self.stream[index], valid)
+    return SlotInfo(number, self.entity[index], self.stream[index], valid)
 
   def block(self, q: slice, k: slice) -> np.ndarray:
     """(queries, keys) bool: a block of the mask."""
-    return attend(query(self.rows(q)), key(self.rows(k)), self.window)
+    return attend(query(self._info(q)), key(self._info(k)), self.window)
 
   def dense(self, valid: Any = True) -> Any:
     """The whole mask.
@@ -113,8 +114,8 @@ class Pattern:
     if valid is True:
       return self._dense
     every = slice(None)
-    keys = key(self.rows(every, valid))
-    return attend(query(self.rows(every)), keys, self.window)
+    keys = key(self._info(every, valid))
+    return attend(query(self._info(every)), keys, self.window)
 
   @functools.cached_property
   def _dense(self) -> np.ndarray:
@@ -122,10 +123,10 @@ class Pattern:
 
   @functools.cached_property
   def ends(self) -> np.ndarray | None:
-    """(n,) int32: row i sees the keys before ends[i] and no others.
+    """(n,) int32: query i attends to exactly the keys before ends[i].
 
-    None where the mask is no such staircase. Most layouts are one: rows are in
-    the order of their entities, of one stream, and see all of the past.
+    None if the mask has another form. Most layouts have this one: slots in order
+    of entities, one stream, no window.
     """
     ordered = bool((np.diff(self.entity) >= 0).all())
     if not ordered or self.stream.any() or self.window is not None:
@@ -134,14 +135,13 @@ class Pattern:
     return ends.astype(np.int32)
 
   def bands(self, least: int) -> list[tuple[slice, slice]]:
-    """The rows in blocks, each with the range of keys that its rows see.
+    """Splits the queries into bands that attend to different ranges of keys.
 
     Args:
-      least: rows of a block.
+      least: smallest number of queries of a band.
 
     Returns:
-      (rows, keys), whose rows follow one another; one block where more would
-      see the same keys.
+      consecutive (queries, keys).
     """
     first = self._dense.argmax(1)
     last = self.slots - self._dense[:, ::-1].argmax(1)
@@ -155,12 +155,12 @@ class Pattern:
 
   @property
   def full(self) -> bool:
-    """Whether every row sees every other."""
+    """Whether every slot attends to every other."""
     return self.ends is not None and bool((self.ends == self.slots).all())
 
   @property
   def causal(self) -> bool:
-    """Whether every row sees itself and the rows before it."""
+    """Whether every slot attends to itself and the slots before it."""
     number = np.arange(1, self.slots + 1)
     return self.ends is not None and np.array_equal(self.ends, number)
 
@@ -177,7 +177,7 @@ class Pattern:
 
 
 def pattern(layout: Layout, index: np.ndarray) -> Pattern:
-  """The pattern of static slots of a layout that see one another.
+  """The pattern among some static slots of a layout.
 
   Args:
     layout: static.
@@ -185,24 +185,22 @@ def pattern(layout: Layout, index: np.ndarray) -> Pattern:
   """
   if index is layout.index:
     return _whole(layout)
-  r = rows(layout, index)
-  return Pattern(r.entity, r.stream, layout.window)
+  return Pattern(layout.entity[index], layout.stream[index], layout.window)
 
 
 @functools.lru_cache(maxsize=64)
 def _whole(layout):
-  r = rows(layout, layout.index)
-  return Pattern(r.entity, r.stream, layout.window)
+  return Pattern(layout.entity, layout.stream, layout.window)
 
 
 def same(entity: np.ndarray) -> Pattern:
-  """Rows that see the rows of their own entity alone.
+  """The pattern of slots that attend to their own entity only.
 
   Args:
     entity: (n,) int32; not traced.
   """
   entity = np.asarray(entity, np.int32)
-  if (entity == entity[0]).all():  # nothing before it: the plainest form
+  if (entity == entity[0]).all():  # without a window it has `ends`
     entity, window = np.zeros_like(entity), None
   else:
     window = 0
@@ -210,39 +208,39 @@ def same(entity: np.ndarray) -> Pattern:
 
 
 def dense(layout: Layout) -> np.ndarray:
-  """(n, n) bool mask of the whole layout, the reference of all others."""
+  """(n, n) bool mask of the whole layout."""
   return pattern(layout, layout.index).dense()
 
 
 def among(layout: Layout, index: Any, xp: Any, valid: Any = True) -> Any:
-  """Mask of some slots of a layout that see one another, where these are data.
+  """The mask among some slots of a layout that are known at run time only.
 
   Args:
     layout: static.
     index: (e,) slots, traced; see `pattern` for static ones.
     xp: jax.numpy.
-    valid: True or (b, e) bool, slots that are not padding.
+    valid: True or (b, e) bool, False = padding.
 
   Returns:
     (e, e) bool, or (b, e, e) where `valid` is given.
   """
-  r = rows(layout, index, xp, valid)
-  # Rows that only pad have the index of some slot: count rows instead.
-  r = r._replace(index=xp.arange(len(index)))
-  return attend(query(r), key(r), layout.window)
+  info = slot_info(layout, index, xp, valid)
+  # Padding repeats the index of a real slot, so identify slots by position.
+  info = info._replace(index=xp.arange(len(index)))
+  return attend(query(info), key(info), layout.window)
 
 
 def step(
   layout: Layout, index: Any, extent: int, xp: Any = np, valid: Any = True
 ) -> Any:
-  """Mask of one decoding step against a cache.
+  """The mask of one decoding step against the cache.
 
   Args:
     layout: static.
-    index: (e,) slots of the step, traced or not.
+    index: (e,) slots of the step.
     extent: static; keys are the rows [0, extent) of the cache, see `Layout.row`.
-    xp: numpy, or jax.numpy where `index` is traced.
-    valid: True or (b, extent) bool, keys that are not padding.
+    xp: numpy, or jax.numpy if `index` is traced.
+    valid: True or (b, extent) bool, False = padding.
 
   Returns:
     (e, extent) bool, or (b, e, extent) where `valid` is given.
@@ -250,8 +248,10 @@ def step(
 
   def view(slots, valid=True):
     # Rows of the cache that hold the step itself are of the stream of the step.
-    r = rows(layout, slots, xp, valid)
-    return r._replace(index=xp.asarray(layout.row)[slots], stream=0 * r.stream)
+    info = slot_info(layout, slots, xp, valid)
+    return info._replace(
+      index=xp.asarray(layout.row)[slots], stream=0 * info.stream
+    )
 
   keys = view(layout.clean[:extent], valid)
   return attend(query(view(index)), key(keys), layout.window)

@@ -9,7 +9,7 @@ from arvision.layouts.base import NO_TOKEN, Layout
 from arvision.ranges import Side
 
 Grids = tuple[Side | tuple[Side, Side], ...]
-# Where in a token the point lies that its coordinates are of.
+# Point of a token that its coordinates refer to, from its upper left corner.
 ANCHORS = {'centre': 0.5, 'corner': 0.0}
 
 
@@ -25,13 +25,13 @@ def as_grids(scales: Grids) -> tuple[tuple[int, int], ...]:
 def scales(scales: Grids, start: bool = True, anchor: str = 'centre') -> Layout:
   """Next-scale prediction (VAR, FlexVAR, FlowAR).
 
-  Slot i stands for token i of the concatenated pyramid, small to large.
+  Slot i predicts token i of the concatenated pyramid, from small to large.
 
   Args:
     scales: sides or (height, width) of every scale.
-    start: the slots of the first scale are prefix slots that the condition
-      fills (VAR); otherwise the feed fills them.
-    anchor: the point of a token that its coordinates are of, in units of the
+    start: whether the slots of the first scale are prefix slots that the
+      condition fills (VAR); otherwise the feed fills them.
+    anchor: point of a token that its coordinates refer to, in units of the
       largest scale: 'centre', or the upper left 'corner' (FlowAR).
 
   Raises:
@@ -44,7 +44,7 @@ def scales(scales: Grids, start: bool = True, anchor: str = 'centre') -> Layout:
     raise ValueError(f"anchor='{anchor}': wanted one of {tuple(ANCHORS)}")
   sizes = [math.prod(grid) for grid in grids]
   tokens, prefix = sum(sizes), sizes[0] if start else 0
-  # In the units of the largest scale equal places have equal coordinates.
+  # In units of the largest scale, equal positions have equal coordinates.
   height, width = grids[-1]
   inside = ANCHORS[anchor]
   coords = []

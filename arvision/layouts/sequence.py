@@ -11,12 +11,12 @@ from arvision.layouts.base import Layout
 def two_stream(layout: Layout, noisy_first: bool = False) -> Layout:
   """A clean and a noisy copy of every slot (ACDiT, BD3LM).
 
-  Noisy slots see the clean slots of past entities and their own entity; clean
-  slots see clean slots only. Tokens are read from the noisy stream.
+  Noisy slots attend to the clean slots of past entities and to their own entity.
+  Clean slots attend to clean slots only. Noisy slots predict the tokens.
 
   Args:
-    layout: a layout without prefix in which every token has its own slot.
-    noisy_first: order of the halves (BD3LM True, ACDiT False).
+    layout: a layout without prefix slots, with one slot per token.
+    noisy_first: whether the noisy copy comes first (BD3LM) or last (ACDiT).
 
   Raises:
     ValueError: the layout has prefix slots.

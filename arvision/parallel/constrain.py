@@ -1,4 +1,4 @@
-"""How activations are spread over the devices of a mesh."""
+"""Sharding constraints of activations, by logical axis names."""
 
 from typing import Any
 
@@ -7,27 +7,26 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-# (b, n, d), what blocks hand on.
+# (b, n, d), the residual stream.
 RESIDUAL = ('act_batch', 'act_length', 'act_embed')
-# (b, n, hidden), inside an MLP.
+# (b, n, hidden), the inside of an MLP.
 INNER = ('act_batch', 'act_length', 'act_mlp')
 # (b, n, m, d), shifts, scales and gates.
 MODULATION = ('act_batch', 'act_length', None, 'act_embed')
 
 
 def constrain(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
-  """x, its axes spread as the rules in scope say; x itself without a mesh.
+  """Constrains the sharding of x by the rules in scope; a no-op without a mesh.
 
-  An axis whose size the mesh does not divide is padded by the compiler. One
-  that has fewer entries than devices (the slot of a decoding step) is kept whole
-  on every device.
+  The compiler pads an axis that the mesh does not divide. An axis with fewer
+  entries than devices (the one slot of a decoding step) is replicated.
 
   Args:
-    x: of any shape.
-    names: a logical name (`act_batch`, ...) per axis; None keeps an axis whole.
+    x: array of any shape.
+    names: logical name (`act_batch`, ...) of every axis, None to replicate it.
 
   Raises:
-    ValueError: another number of names than x has axes.
+    ValueError: the number of names is not the number of axes.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
@@ -40,15 +39,14 @@ def constrain(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
 
 
 def gather_rows(x: jax.Array, rows: Any) -> jax.Array:
-  """x (b, s, ...) -> (b, n, ...): to every slot its row of a few.
+  """Gathers x[:, rows]: (b, s, ...) -> (b, n, ...), for example levels to slots.
 
-  What comes out is whole along the slots. Spread over them, with padding, the
-  gradient of x was wrong by 8 % (jax 0.10.2 on eight CPU devices, FlowAR's 30 slots
-  over 4).
+  The result is not sharded along n. With a padded sharding the gradient of x was
+  wrong by 8 % (jax 0.10.2, eight CPU devices, FlowAR's 30 slots over 4).
 
   Args:
-    x: of any shape with s rows in every example.
-    rows: (n,) numbers of rows.
+    x: (b, s, ...).
+    rows: (n,) indices into axis 1.
   """
   names = ('act_batch', *(None,) * (x.ndim - 2), 'act_embed')
   return constrain(x[:, rows], names)

@@ -1,4 +1,4 @@
-"""One process among several: who it is, and how its arrays become global."""
+"""Multi-process runs: distributed init, collectives on the host, placement."""
 
 import contextlib
 import os
@@ -17,21 +17,21 @@ from arvision.parallel.rules import BATCH_AXES, Rules, axes_text, nearest
 
 
 def initialize() -> None:
-  """Joins the other processes of a run, where the environment tells of any.
+  """Joins the other processes of a run if the environment names any.
 
-  That is, in this order:
+  The environment is read in this order:
 
     explicit  JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID;
-              what a cluster manager knows may be left out
+              a cluster manager that JAX knows may supply the last two
     SLURM     a step of several tasks
-    TPU       several TPU_WORKER_HOSTNAMES or MEGASCALE_NUM_SLICES, or a TPU VM
-              with a metadata server, which JAX asks; TPU_SKIP_MDS_QUERY=1
-              forbids it
+    TPU       several TPU_WORKER_HOSTNAMES or MEGASCALE_NUM_SLICES, or a TPU VM,
+              where JAX asks the metadata server; TPU_SKIP_MDS_QUERY=1 prevents
+              this
 
-  To be called before anything asks for devices.
+  Call it before anything asks for devices.
 
   Raises:
-    ConfigError: variables that do not fit one another.
+    ConfigError: contradictory variables.
   """
   if jax.distributed.is_initialized():
     return
@@ -62,7 +62,7 @@ def initialize() -> None:
 
 
 def _number(name: str, least: int) -> int | None:
-  """An environment variable as a number, None where it is not set."""
+  """An environment variable as a number, None if it is not set."""
   text = os.environ.get(name)
   if not text:
     return None
@@ -76,14 +76,14 @@ def _number(name: str, least: int) -> int | None:
 
 
 def _on_tpu_pod() -> bool:
-  """Whether this is a TPU worker that has, or may have, others beside it."""
+  """Whether this is a TPU worker of a slice with, possibly, several hosts."""
   get = os.environ.get
   if (_number('MEGASCALE_NUM_SLICES', 1) or 1) > 1:
     return True
   hosts = get('TPU_PROCESS_ADDRESSES') or get('TPU_WORKER_HOSTNAMES')
   if hosts:
     return len(hosts.split(',')) > 1
-  # JAX itself sets the first where it finds TPU chips.
+  # JAX sets TPU_ML_PLATFORM if it finds TPU chips.
   return bool(get('TPU_ML_PLATFORM') and not get('TPU_SKIP_MDS_QUERY'))
 
 
@@ -96,7 +96,7 @@ def cache_folder() -> pathlib.Path:
 def use_compilation_cache() -> None:
   """Keeps compiled programs in `cache_folder()`/jax.
 
-  $JAX_COMPILATION_CACHE_DIR and the other variables of JAX go first.
+  $JAX_COMPILATION_CACHE_DIR and the other variables of JAX take precedence.
   """
   if jax.config.jax_compilation_cache_dir is None:
     path = str(cache_folder() / 'jax')
@@ -106,14 +106,14 @@ def use_compilation_cache() -> None:
 
 
 def all_agree(ok: bool) -> bool:
-  """Whether it is so in every process."""
+  """Whether `ok` is True in every process."""
   if jax.process_count() == 1:
     return ok
   return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
 
 
 def least(number: int) -> int:
-  """The smallest of the numbers that the processes have."""
+  """The smallest number over all processes."""
   if jax.process_count() == 1:
     return number
   return int(np.min(multihost_utils.process_allgather(np.asarray(number))))
@@ -126,47 +126,53 @@ def barrier(name: str) -> None:
 
 
 def say(text: str) -> None:
-  """Prints a line, in process 0."""
+  """Prints a line in process 0."""
   if jax.process_index() == 0:
     print(text, flush=True)
 
 
 def gather(tree: Any) -> Any:
-  """Rows of all processes: numpy arrays, one process after another.
+  """Concatenates arrays of all processes along axis 0, in order of processes.
 
   Args:
-    tree: of arrays with equally many rows in every process.
+    tree: arrays with the same shapes in every process.
+
+  Returns:
+    the tree with numpy arrays.
   """
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def as_first(tree: Any) -> Any:
-  """A tree of numpy arrays as process 0 has them."""
+  """Broadcasts the tree of process 0 to all processes."""
   return multihost_utils.broadcast_one_to_all(tree)
 
 
-def divide(function: Callable, *rows: np.ndarray) -> Any:
-  """function(*rows), a share of the rows in every process; all get all of it.
+def divide(function: Callable, *arrays: np.ndarray) -> Any:
+  """Computes function(*arrays) with the batch divided among processes.
 
   Args:
-    function: maps arrays (b, ...) row by row; it is given equally many rows in
-      every process, the last one repeated.
-    rows: (b, ...) each, the same in every process.
+    function: maps (b, ...) arrays example by example. Every process calls it
+      with the same number of examples, the last one repeated.
+    arrays: (b, ...), the same in every process.
+
+  Returns:
+    the whole result, in every process.
   """
-  size, count = len(rows[0]), jax.process_count()
+  size, count = len(arrays[0]), jax.process_count()
   share = -(-size // count)
   start = jax.process_index() * share
   own = np.minimum(np.arange(start, start + share), size - 1)
-  found = gather(function(*(x[own] for x in rows)))
+  found = gather(function(*(x[own] for x in arrays)))
   return jax.tree.map(lambda x: x[:size], found)
 
 
 def own_pass(make: Callable[..., Iterator], batch_size: int) -> Iterator:
-  """The rows of this process of a pass over data; `gather` gives all of them.
+  """The examples of this process in a pass over data, see `gather`.
 
   Args:
     make: `Data.held_out` or `Data.train_pass`.
-    batch_size: of all processes together, rounded up to divide among them.
+    batch_size: global; rounded up to a multiple of the processes.
   """
   count = jax.process_count()
   whole = -(-batch_size // count) * count
@@ -174,13 +180,13 @@ def own_pass(make: Callable[..., Iterator], batch_size: int) -> Iterator:
 
 
 class Placement:
-  """A mesh with its rules: puts arrays on devices and compiles for them.
+  """A mesh with its rules: shards arrays and compiles programs.
 
   Attributes:
-    mesh: of all devices.
+    mesh: the device mesh.
     rules: logical axis -> mesh axes.
-    batch: the sharding of batches, along the leading axis.
-    whole: the sharding of arrays that every device has a copy of.
+    batch: sharding of batches, along the leading axis.
+    whole: sharding of replicated arrays.
   """
 
   def __init__(self, mesh: Mesh, rules: Rules | None = None):
@@ -191,18 +197,18 @@ class Placement:
 
   @property
   def batch_parts(self) -> int:
-    """The batch is cut into this many parts."""
+    """Number of parts that a batch is split into."""
     return int(np.prod([self.mesh.shape[a] for a in BATCH_AXES]))
 
   def check_batch(self, batch_size: int, pieces: int = 1) -> None:
-    """Refuses a batch that devices and pieces do not divide.
+    """Checks that devices and accumulation steps divide a batch.
 
     Args:
       batch_size: global.
-      pieces: that every step is cut into (config.optim.accumulate).
+      pieces: accumulation steps (config.optim.accumulate).
 
     Raises:
-      ConfigError: with the keys to change.
+      ConfigError: they do not; names the nearest sizes that do.
     """
     parts = self.batch_parts
     if batch_size % (parts * pieces) == 0:
@@ -223,14 +229,14 @@ class Placement:
     )
 
   def share(self) -> tuple[int, int]:
-    """The number of the part of every batch that this process makes, of how many.
+    """(index, count): which part of every batch this process loads.
 
-    Processes whose devices hold the same rows (along `tensor` and `sequence`)
-    make the same part. Where the rows of a process are not neighbours, the rows
-    of a batch come in another order than with one process.
+    Processes whose devices hold the same examples (along `tensor` and
+    `sequence`) load the same part. If the parts of a process are not adjacent,
+    the order of examples in a batch differs from that of a single process.
 
     Raises:
-      ConfigError: parts that overlap.
+      ConfigError: processes whose parts overlap but differ.
     """
     devices = self.mesh.devices.reshape(self.batch_parts, -1)
     owners = np.array([[d.process_index for d in row] for row in devices])
@@ -242,14 +248,15 @@ class Placement:
     sizes = [len(rows) for rows in distinct]
     if sum(sizes) != self.batch_parts or len(set(sizes)) > 1:
       raise ConfigError(
-        f'config.mesh: the {self.batch_parts} parts of a batch are not dealt '
-        f'out evenly to {len(parts)} processes; make the product of '
-        f'{", ".join(BATCH_AXES)} a multiple of the processes, or a divisor'
+        f'config.mesh: the {self.batch_parts} parts of a batch cannot be '
+        f'distributed evenly over {len(parts)} processes; make the product of '
+        f'{", ".join(BATCH_AXES)} a multiple or a divisor of the number of '
+        'processes'
       )
     return distinct.index(parts[jax.process_index()]), len(distinct)
 
   def put_batch(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Global arrays of the rows that this process makes; text is left out."""
+    """Global arrays from the part of a batch that this process loads."""
     arrays = numbers(batch)
     if jax.process_count() == 1:
       return jax.device_put(arrays, self.batch)
@@ -257,11 +264,11 @@ class Placement:
     return {k: make(self.batch, v) for k, v in arrays.items()}
 
   def put_rows(self, tree: Any) -> Any:
-    """Rows that this process has all of, for a mesh of its own devices.
+    """Shards arrays over the devices of this process alone.
 
     Args:
-      tree: of arrays (b, ...); the last row is repeated until the devices
-        divide them.
+      tree: arrays (b, ...); the last row is repeated until the devices divide
+        b.
     """
 
     def put(x):
@@ -274,7 +281,7 @@ class Placement:
     return jax.tree.map(put, tree)
 
   def put_whole(self, tree: Any) -> Any:
-    """Arrays that every device has a copy of, as process 0 has them."""
+    """Replicates the arrays of process 0 on all devices."""
     if jax.process_count() > 1:
       tree = multihost_utils.broadcast_one_to_all(tree)
       make = jax.make_array_from_process_local_data
@@ -283,7 +290,7 @@ class Placement:
 
   @contextlib.contextmanager
   def scope(self) -> Iterator[None]:
-    """Inside, logical names of activations mean axes of the mesh."""
+    """Context in which `constrain` uses this mesh and these rules."""
     with (
       jax.set_mesh(self.mesh),
       nn.logical_axis_rules(self.rules.table()),
@@ -291,7 +298,7 @@ class Placement:
       yield
 
   def jit(self, function: Callable, **options) -> Callable:
-    """`jax.jit` of a function that is traced inside `scope`."""
+    """`jax.jit`, with the function traced inside `scope`."""
     compiled = jax.jit(function, **options)
 
     def call(*args):
@@ -302,7 +309,7 @@ class Placement:
 
 
 def numbers(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """A batch without what a device cannot hold (captions)."""
+  """The entries of a batch that a device can hold: all but text."""
   return {
     k: np.asarray(v)
     for k, v in batch.items()

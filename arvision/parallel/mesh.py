@@ -1,4 +1,4 @@
-"""The mesh of devices that a run is spread over."""
+"""The device mesh of a run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ def mesh_shape(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
   """The size of every axis of `AXES`.
 
   Args:
-    sizes: axis -> size; -1 once for what the others leave, 1 where absent.
-    devices: how many there are.
+    sizes: axis -> size, 1 if absent. One axis may be -1: the remaining devices.
+    devices: number of devices.
 
   Raises:
-    ConfigError: unknown axis, two times -1, or a product that is not the
-      number of devices.
+    ConfigError: unknown axis, several -1, or a product that is not the number
+      of devices.
   """
   for name in sizes:
     if name not in AXES:
@@ -48,7 +48,7 @@ def mesh_shape(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
       f'{devices}'
       if -1 in shape
       else f'config.mesh ({text or "all 1"}) has {known} devices, there are '
-      f'{devices}; set one axis to -1 to take what the others leave'
+      f'{devices}; set one axis to -1 to give it the remaining devices'
     )
   return tuple(shape)
 
@@ -56,14 +56,14 @@ def mesh_shape(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
 def make_mesh(
   sizes: Mapping[str, int], devices: Sequence[Any] | None = None
 ) -> Mesh:
-  """A mesh with all of `AXES`, of which the compiler handles every one.
+  """A mesh with all of `AXES`, all of them `AxisType.Auto`.
 
-  Neighbours on the last axes are neighbours on the hardware. The axis `slice`
-  runs over TPU slices, which talk through the data centre's network.
+  Neighbours along the last axes are neighbours on the hardware. The axis `slice`
+  runs over TPU slices, which communicate over the data-center network.
 
   Args:
     sizes: see `mesh_shape`.
-    devices: all devices of all processes by default.
+    devices: None: all devices of all processes.
 
   Raises:
     ConfigError: see `mesh_shape`.
@@ -73,7 +73,7 @@ def make_mesh(
   types = (AxisType.Auto,) * len(AXES)
   slices = {getattr(d, 'slice_index', 0) for d in devices}
   if len(slices) == 1:
-    # An axis may run along a part of a side of the torus: 8 of 4 x 4 x 4.
+    # An axis may be part of a side of the torus: 8 of 4 x 4 x 4.
     grid = mesh_utils.create_device_mesh(
       shape, devices, allow_split_physical_axes=True
     )

@@ -1,4 +1,4 @@
-"""Which mesh axis every logical axis is spread over."""
+"""Sharding rules: logical axis -> mesh axes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,21 +14,20 @@ from arvision.errors import ConfigError
 from arvision.parallel.mesh import AXES
 from arvision.ranges import Natural
 
-# Mesh axes that one logical axis is spread over.
+# Mesh axes that one logical axis is sharded over.
 Axes = str | tuple[str, ...] | None
 BATCH_AXES = ('slice', 'data', 'fsdp')
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-  """Logical axis -> mesh axis, mesh axes, or None for not spread.
+  """Logical axis -> mesh axis, several mesh axes, or None for replicated.
 
-  The names in front are those of parameters, the names with `act_` those of
-  activations.
+  Names with `act_` are axes of activations, the others axes of parameters.
 
   Attributes:
-    small: a parameter with fewer elements than this is kept whole on every
-      device where a mesh axis does not divide it; a larger one is refused.
+    small: if the mesh does not divide a parameter, one with fewer elements than
+      this is replicated; a larger one is an error.
   """
 
   embed: Axes = 'fsdp'
@@ -60,16 +59,16 @@ class Rules:
           )
 
   def table(self) -> tuple[tuple[str, Any], ...]:
-    """The rules in the form that `nn.logical_axis_rules` takes."""
+    """The rules for `nn.logical_axis_rules`."""
     names = [f.name for f in dataclasses.fields(self) if f.name != 'small']
     return tuple((name, getattr(self, name)) for name in names)
 
   def spec(self, names: tuple[str | None, ...], where: str) -> PartitionSpec:
-    """The mesh axes of an array whose axes have logical names.
+    """The mesh axes of an array.
 
     Args:
-      names: one per axis, None for an axis that is never spread.
-      where: what the array is called, for errors.
+      names: logical name of every axis, None to replicate it.
+      where: name of the array, for errors.
 
     Raises:
       ConfigError: unknown name, or two axes on the same mesh axis.
@@ -84,10 +83,9 @@ class Rules:
       for axis in _axes(table[name] if name else None):
         if axis in used:
           raise ConfigError(
-            f"{where}: its axes '{used[axis]}' and '{name}' are both spread "
+            f"{where}: its axes '{used[axis]}' and '{name}' are both sharded "
             f"over the mesh axis '{axis}'; set config.rules.{name}="
-            f'{_other(axis)}, or change the names that its layer gives to its '
-            'axes'
+            f'{_other(axis)}, or change the axis names in its layer'
           )
         used[axis] = name or ''
     return PartitionSpec(*(table[name] if name else None for name in names))
@@ -99,7 +97,7 @@ class Rules:
     shape: tuple[int, ...],
     where: str,
   ) -> NamedSharding:
-    """Where an array of a shape lies.
+    """The sharding of an array of a shape.
 
     Raises:
       ConfigError: see `spec`; or a large array that the mesh does not divide.
@@ -113,24 +111,23 @@ class Rules:
         return NamedSharding(mesh, PartitionSpec())
       sizes = {a: mesh.shape[a] for a in _axes(axes)}
       raise ConfigError(
-        f"{where} {tuple(shape)}: its axis '{name}' of {size} cannot be cut "
+        f"{where} {tuple(shape)}: its axis '{name}' of {size} cannot be split "
         f'into {parts} equal parts ({axes_text(sizes)}); the nearest mesh that '
-        f'cuts it is {axes_text(nearest(sizes, size))}. Or change that size, or '
-        f'config.rules.{name}'
+        f'divides it is {axes_text(nearest(sizes, size))}. Or change that size, '
+        f'or config.rules.{name}'
       )
     return NamedSharding(mesh, spec)
 
   def shardings(self, mesh: Mesh, boxed: Any) -> Any:
-    """Where every array of a tree lies.
+    """The sharding of every array of a tree.
 
     Args:
-      mesh: of devices.
-      boxed: tree of arrays or shapes, those of parameters in the boxes that
-        `nn.with_logical_partitioning` makes. Arrays without a box are kept
-        whole on every device.
+      mesh: the device mesh.
+      boxed: tree of arrays or shapes, parameters in the boxes of
+        `nn.with_logical_partitioning`. Arrays without a box are replicated.
 
     Returns:
-      The tree without boxes, a `NamedSharding` for each array.
+      the tree without boxes, with a `NamedSharding` for every array.
 
     Raises:
       ConfigError: see `sharding`.
@@ -141,10 +138,10 @@ class Rules:
         return NamedSharding(mesh, PartitionSpec())
       where = jax.tree_util.keystr(path, simple=True, separator='/')
       if not jax.tree.leaves(leaf.value):
-        # What an optimizer that sees some parameters only has for the others.
+        # A masked optimizer has empty leaves for parameters that it skips.
         return leaf.value
       if len(leaf.names) != len(leaf.value.shape):
-        # Of an optimizer that keeps less than an array of a parameter's shape.
+        # A factored moment has another shape than its parameter.
         return NamedSharding(mesh, PartitionSpec())
       return self.sharding(mesh, leaf.names, leaf.value.shape, where)
 
@@ -164,14 +161,13 @@ def _axes(axes) -> tuple[str, ...]:
 
 
 def nearest(sizes: Mapping[str, int], size: int) -> dict[str, int]:
-  """Sizes of mesh axes whose product divides a number, near to given ones.
+  """The nearest smaller sizes of mesh axes whose product divides `size`.
 
-  Axes are taken from the last on; each is given its largest possible size up
-  to the one it has.
+  Greedy: from the last axis on, each takes its largest possible size.
 
   Args:
     sizes: axis -> size of the mesh.
-    size: what shall be divided.
+    size: the number to divide.
   """
   found, left = dict(sizes), size
   for axis in reversed(list(sizes)):

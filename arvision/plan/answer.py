@@ -1,4 +1,4 @@
-"""A plan of a config: from the cache, or from the compiler."""
+"""Plans a config: compiles its program ahead of time, or reads the cache."""
 
 import dataclasses
 import hashlib
@@ -17,13 +17,13 @@ from ml_collections import ConfigDict
 import arvision
 from arvision.build import resolve
 from arvision.errors import ConfigError
-from arvision.parallel import collectives, host
+from arvision.parallel import host
 from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules
-from arvision.plan import flops, programs, topology, traffic
+from arvision.plan import collectives, flops, programs, topology, traffic
 from arvision.plan.report import Plan
 
-# What has no say in a program or in what is read of it.
+# Source files that affect neither programs nor what is read from them.
 _OUTSIDE = (
   'commands/',
   'evals/',
@@ -35,21 +35,21 @@ _OUTSIDE = (
   'plan/report.py',
   'plan/topology.py',
 )
-# Flags of the compiler.
+# Environment variables with compiler flags.
 _FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')
-# Of a device's memory, for parameters, moments and gradients.
+# Share of a device's memory for parameters, moments and gradients.
 _STATE_SHARE = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """What is planned.
+  """What to plan.
 
   Attributes:
-    name: what --config names.
-    config: whole.
+    name: the value of --config.
+    config: the complete config.
     where: the topology.
-    kind: of `programs.KINDS`.
+    kind: one of `programs.KINDS`.
     cached: see `programs.Programs`.
     sample_batch: see `programs.Programs.trace`.
   """
@@ -62,17 +62,17 @@ class Question:
   sample_batch: int = 0
 
   def on(self, mesh: dict[str, int]) -> 'Question':
-    """The same on another mesh."""
+    """The same question on another mesh."""
     config = self.config.copy_and_resolve_references()
     with config.unlocked():
       config.mesh = ConfigDict(mesh)
     return dataclasses.replace(self, config=config.lock())
 
   def key(self) -> str:
-    """Names the answer in the cache."""
+    """The cache key of the plan."""
     shape = mesh_shape(self.config.mesh, self.where.devices)
     config = json.loads(self.config.to_json_best_effort())
-    # -1 and the number that it stands for are the same mesh.
+    # -1 and the size that it resolves to are the same mesh.
     config.pop('mesh')
     asked = {
       'config': config,
@@ -95,7 +95,7 @@ class Question:
 
 
 def versions() -> dict[str, str]:
-  """Of jax and of the compiler."""
+  """Versions of jax and of the TPU compiler."""
   try:
     compiler = importlib.metadata.version('libtpu')
   except importlib.metadata.PackageNotFoundError:
@@ -104,13 +104,13 @@ def versions() -> dict[str, str]:
 
 
 def _packages():
-  """Versions of what has a say in a program besides the compiler."""
+  """Versions of other packages that affect programs."""
   names = ('jaxlib', 'flax', 'optax', 'numpy')
   return {name: importlib.metadata.version(name) for name in names}
 
 
 def _own(block: Any) -> Iterator[tuple[str, pathlib.Path]]:
-  """Packages besides ours from which a config, as JSON, takes parts."""
+  """(name, path) of other packages whose parts a config uses."""
   values = block if isinstance(block, list) else [*block.values()]
   for value in values:
     if isinstance(value, dict | list):
@@ -126,7 +126,12 @@ def _own(block: Any) -> Iterator[tuple[str, pathlib.Path]]:
 def source_hash(
   root: pathlib.Path | None = None, outside: tuple[str, ...] = _OUTSIDE
 ) -> str:
-  """Of all files that have a say in a program: of ours, or of a package."""
+  """Hash of the source files of a package that affect programs.
+
+  Args:
+    root: folder or file; None: arvision.
+    outside: prefixes of files to skip.
+  """
   root = root or pathlib.Path(arvision.__file__).parent
   found = hashlib.sha256()
   for path in sorted(root.rglob('*.py')) if root.is_dir() else [root]:
@@ -137,16 +142,16 @@ def source_hash(
 
 
 def plan(question: Question, devices: Any = None, again: bool = False) -> Plan:
-  """The answer to a question.
+  """Plans a config on its mesh.
 
   Args:
-    question: what is planned.
-    devices: of the topology, or None to have them described here.
-    again: compiles though the cache has an answer.
+    question: what to plan.
+    devices: devices of the topology; None: asks the compiler.
+    again: compiles even if the plan is cached.
 
   Raises:
     ConfigError: a mesh that does not divide the devices, the parameters or the
-      batch, with meshes that do.
+      batch. The error lists meshes that do.
   """
   path = question.path()
   if path.exists() and not again:
@@ -179,7 +184,7 @@ def plan(question: Question, devices: Any = None, again: bool = False) -> Plan:
     parameters=program.parameters,
     memory=compiled.memory,
     refusal=compiled.refusal,
-    layers={k: [c.useful, c.again] for k, c in counted.layers.items()},
+    layers={k: [c.useful, c.remat] for k, c in counted.layers.items()},
     unknown=counted.unknown,
     collectives=collectives.moved(found),
     axes={k: v for k, v in axes.items() if v},
@@ -193,7 +198,7 @@ def plan(question: Question, devices: Any = None, again: bool = False) -> Plan:
 
 
 def _others(question: Question) -> str:
-  """The sentence of an error that names meshes which divide."""
+  """A line for an error that lists meshes which fit."""
   found = [mesh for mesh, _ in meshes(question)][:4]
   if not found:
     return ''
@@ -206,11 +211,11 @@ def _others(question: Question) -> str:
 def meshes(question: Question) -> Iterator[tuple[dict[str, int], float]]:
   """Meshes that divide parameters and batch, the most promising first.
 
-  Those are the ones with the smallest axes `tensor` and `fsdp` among those that
-  leave room beside parameters, moments and gradients.
+  Meshes that leave memory beside the state come first. Among them, those with
+  the smallest `tensor` and then the smallest `fsdp` axis do.
 
   Yields:
-    axis -> size, and the bytes of the state on a device.
+    (axis -> size, bytes of the train state on one device).
   """
   count, batch = question.where.devices, question.config.data.batch_size
   if question.kind == 'sample' and question.sample_batch:
@@ -229,7 +234,7 @@ def meshes(question: Question) -> Iterator[tuple[dict[str, int], float]]:
   found = []
   for shape in shapes:
     sizes = tuple(shape.get(axis, 1) for axis in AXES)
-    # Shapes alone: a mesh without devices serves.
+    # Only shapes matter, so the mesh needs no devices.
     mesh: Any = AbstractMesh(sizes, AXES)
     placement = host.Placement(mesh, rules)
     try:
@@ -243,7 +248,7 @@ def meshes(question: Question) -> Iterator[tuple[dict[str, int], float]]:
 
 
 def search(question: Question, limit: int) -> list[Plan]:
-  """Plans of the `limit` most promising meshes, the best first.
+  """Plans the `limit` most promising meshes and returns the best first.
 
   Raises:
     ConfigError: no mesh divides parameters and batch.
@@ -261,7 +266,7 @@ def search(question: Question, limit: int) -> list[Plan]:
 
 
 def rank(answer: Plan) -> tuple[bool, float]:
-  """Sorts plans: those that fit by their predicted time, then the others."""
+  """Sort key: plans that fit come first, by predicted time."""
   prediction = answer.prediction
   return (not answer.fits, prediction.step if prediction else float('inf'))
 

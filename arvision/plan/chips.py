@@ -1,21 +1,21 @@
-"""Published figures of TPU chips: the one table that predictions are made of."""
+"""Published figures of TPU chips, which all predictions are based on."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """What a chip can do, as its maker says.
+  """Published figures of one chip.
 
   Attributes:
-    flops: peak FLOP/s of bfloat16 products.
+    flops: peak bfloat16 FLOP/s.
     hbm: bytes of memory.
     hbm_bandwidth: bytes/s.
-    interconnect: bytes/s to other chips, all links together, one way. Where
-      the maker gives both ways together it is half of that.
-    axes: of a topology: 2 or 3.
-    devices: that JAX sees of a chip; figures are those of the whole chip.
-    source: where the figures are from.
+    interconnect: bytes/s to other chips over all links in one direction, half
+      of a published bidirectional figure.
+    axes: axes of a topology, 2 or 3.
+    devices: JAX devices per chip.
+    source: URL of the figures.
   """
 
   flops: float
@@ -28,7 +28,7 @@ class Chip:
 
   @property
   def device(self) -> 'Chip':
-    """The share of one device, where JAX sees several of a chip."""
+    """The figures of one JAX device."""
     share = {
       name: getattr(self, name) / self.devices
       for name in ('flops', 'hbm', 'hbm_bandwidth', 'interconnect')
@@ -38,8 +38,8 @@ class Chip:
 
 _GB, _GIB, _TERA = 1e9, 2.0**30, 1e12
 
-# Sources were read in November 2026. GBps are 1e9 bytes/s; memory is in GiB:
-# the compiler's own limit is a little less than so many.
+# Read in November 2026. GBps are 1e9 bytes/s. Memory is taken as GiB: the
+# compiler's own limit is slightly below that.
 CHIPS = {
   'v5e': Chip(
     flops=197 * _TERA,

@@ -1,8 +1,8 @@
-"""FLOPs of a traced function, counted layer by layer from its equations.
+"""Counts the FLOPs of a traced function per layer, from its jaxpr.
 
-The compiler's own count has the body of a scan once; this one has it as often
-as it runs. Only products are counted, matrix products and convolutions: they
-are what the peak of a chip is a peak of.
+The compiler's own count has the body of a scan once; this one multiplies it by
+the number of iterations. It counts matrix products and convolutions only, as
+the published peak of a chip does.
 """
 
 import dataclasses
@@ -12,30 +12,30 @@ from typing import Any
 
 from jax.interpreters import partial_eval
 
-# How JAX marks, in the path of an equation, what a backward pass computes again.
-_AGAIN = 'rematted_computation'
+# JAX puts this into the name stack of rematerialized equations.
+_REMAT = 'rematted_computation'
 
 
 @dataclasses.dataclass
 class Count:
-  """FLOPs of one layer, over all its repetitions.
+  """FLOPs of one layer, over all iterations.
 
   Attributes:
-    useful: of the forward pass and its derivatives.
-    again: of what is computed a second time to save memory.
+    useful: forward and backward pass.
+    remat: rematerialization in the backward pass.
   """
 
   useful: float = 0.0
-  again: float = 0.0
+  remat: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Flops:
-  """FLOPs of a program over the whole batch.
+  """FLOPs of a program for the whole batch.
 
   Attributes:
-    layers: path of a module -> its count.
-    unknown: loops that run an unknown number of times, counted as one round.
+    layers: module path -> its count.
+    unknown: number of loops with unknown trip count; each is counted once.
   """
 
   layers: dict[str, Count]
@@ -46,34 +46,27 @@ class Flops:
     return sum(c.useful for c in self.layers.values())
 
   @property
-  def again(self) -> float:
-    return sum(c.again for c in self.layers.values())
-
-  @property
   def total(self) -> float:
-    return self.useful + self.again
+    return self.useful + sum(c.remat for c in self.layers.values())
 
 
 def count(jaxpr: Any) -> Flops:
-  """The FLOPs of a closed jaxpr, `jax.make_jaxpr(f)(...)`.
-
-  Without those of values that nothing uses, which the compiler drops too.
-  """
+  """The FLOPs of a closed jaxpr, `jax.make_jaxpr(f)(...)`, without dead code."""
   outputs = [True] * len(jaxpr.jaxpr.outvars)
   used, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, outputs)
   layers: dict[str, Count] = {}
   loops: list[Any] = []
   for path, flops in _walk(used, '', 1.0, loops):
     layer = layers.setdefault(name(path), Count())
-    if _AGAIN in path:
-      layer.again += flops
+    if _REMAT in path:
+      layer.remat += flops
     else:
       layer.useful += flops
   return Flops(layers, len(loops))
 
 
 def name(path: str) -> str:
-  """The module of an equation's path.
+  """The module path in the name stack of an equation.
 
   'jvp(ARModel.losses)/backbone/backbone._layers/stack/layers/block/mlp/fc1' ->
   'backbone/stack/block/mlp/fc1'.
@@ -81,7 +74,7 @@ def name(path: str) -> str:
   found: list[str] = []
   for part in path.split('/'):
     plain = part.split('.')[0]
-    skip = '(' in part or '->' in part or plain in (_AGAIN, 'layers', 'ARModel')
+    skip = '(' in part or '->' in part or plain in (_REMAT, 'layers', 'ARModel')
     if plain and not skip and plain not in found:
       found.append(plain)
   return '/'.join(found) or 'other'
@@ -103,21 +96,21 @@ def _walk(jaxpr, path, times, loops) -> Iterator[tuple[str, float]]:
     elif kind == 'pallas_call':
       yield here, times * _kernel(eqn, loops)
     else:
-      yield from _inside(eqn, here, times, loops)
+      yield from _called(eqn, here, times, loops)
 
 
-def _inside(eqn, here, times, loops):
-  """The equations of the functions that an equation calls."""
+def _called(eqn, here, times, loops):
+  """Walks the jaxprs in the parameters of an equation."""
   kind, params = eqn.primitive.name, eqn.params
   if kind == 'scan':
     times *= params['length']
   elif kind == 'while':
-    rounds = _rounds(eqn)
+    rounds = _trip_count(eqn)
     if rounds is None:
       loops.append(eqn)
     times *= rounds or 1
   elif kind == 'shard_map':
-    # Inside are the shapes of one device.
+    # The inner shapes are those of one device.
     sizes = params['mesh'].shape
     times *= math.prod(sizes[axis] for axis in params['newly_manual_axes'])
   for inner in _jaxprs(params.values()):
@@ -132,8 +125,8 @@ def _jaxprs(values: Iterable[Any]) -> Iterator[Any]:
         yield x
 
 
-def _rounds(eqn) -> int | None:
-  """Of `fori_loop` between two numbers that are known."""
+def _trip_count(eqn) -> int | None:
+  """Iterations of a `fori_loop` with static bounds, None for other loops."""
   from jax.extend.core import Literal
 
   params = eqn.params
@@ -165,17 +158,17 @@ def _dot(eqn) -> float:
 def _conv(eqn) -> float:
   kernel = eqn.invars[1].aval.shape
   outputs = kernel[eqn.params['dimension_numbers'].rhs_spec[0]]
-  # Rows of zeros between those of the input are not multiplied.
-  holes = math.prod(eqn.params['lhs_dilation'])
+  # Zeros that dilation puts between inputs are not multiplied.
+  dilation = math.prod(eqn.params['lhs_dilation'])
   out = math.prod(eqn.outvars[0].aval.shape)
-  return 2.0 * out * math.prod(kernel) / outputs / holes
+  return 2.0 * out * math.prod(kernel) / outputs / dilation
 
 
 def _kernel(eqn, loops) -> float:
-  """A Pallas kernel: what it says of itself, or its body at every place."""
-  said = eqn.params.get('cost_estimate')
-  if said is not None:
-    return float(said.flops)
+  """A Pallas kernel: its own cost estimate, or its body times the grid."""
+  estimate = eqn.params.get('cost_estimate')
+  if estimate is not None:
+    return float(estimate.flops)
   grid = math.prod(eqn.params['grid_mapping'].grid)
   body = _walk(eqn.params['jaxpr'], '', 1.0, loops)
   return grid * sum(flops for _, flops in body)

@@ -1,11 +1,11 @@
-"""How long a step should take: a prediction from published figures.
+"""Predicts the time of a step from published figures of the chip.
 
     step = max(FLOPs / (0.75 peak), bytes / HBM bandwidth)
            + 0.5 collective bytes / interconnect
 
-all of one device. Large products reach about three quarters of the peak, memory
-is read while products are computed, and about half of what is sent is hidden
-behind them. Nothing of this was measured on a TPU.
+for one device. It assumes that large matrix products reach three quarters of the
+peak, that memory traffic overlaps with compute, and that half of the
+communication does. None of these was measured on a TPU.
 """
 
 import dataclasses
@@ -18,13 +18,12 @@ EXPOSED = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """Seconds of the terms of a step, and what follows.
+  """The predicted time of a step.
 
   Attributes:
-    compute, memory, collectives: of the three terms.
-    images_per_second: of all devices.
-    mfu: share of the peak that useful FLOPs take; what is computed twice to
-      save memory does not count.
+    compute, memory, collectives: seconds of the three terms.
+    images_per_second: of all devices together.
+    mfu: model FLOPs utilization, in [0, 1]; rematerialized FLOPs do not count.
   """
 
   compute: float
@@ -55,15 +54,15 @@ def predict(
   traffic: float,
   moved: float,
 ) -> Prediction:
-  """The prediction of a program.
+  """Predicts the time of a step.
 
   Args:
     chip: figures of one device.
-    devices: that share the work.
-    images: of a step, on all devices.
-    flops: of a step, on all devices.
-    useful: those of them that are not computed a second time.
-    traffic: bytes of HBM that one device reads and writes.
+    devices: number of devices.
+    images: images per step, on all devices.
+    flops: FLOPs per step, on all devices.
+    useful: FLOPs without rematerialization.
+    traffic: HBM bytes that one device reads and writes.
     moved: bytes that one device sends.
   """
   compute = flops / devices / (EFFICIENCY * chip.flops)

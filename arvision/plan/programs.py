@@ -1,9 +1,8 @@
-"""The programs of a config, of shapes alone: a train step, and sampling.
+"""Traces and compiles the programs of a config from shapes alone.
 
 The train step is that of `arvision train`. Sampling draws tokens and decodes them
-in one program, as pictures in the course of training; `arvision sample` runs the
-same two in turn, as many at once as memory holds. No parameter and no batch is
-ever made.
+in one program, like the pictures of a training run; `arvision sample` runs the two
+one after the other. No parameter and no batch is allocated.
 """
 
 import contextlib
@@ -30,19 +29,19 @@ from arvision.tasks import assemble
 from arvision.training import frozen, schedule, start
 
 KINDS = ('train', 'sample')
-# Of an epoch, for durations. No shape depends on it.
+# Examples of an epoch, for durations. No shape depends on it.
 _EXAMPLES = 1_281_167
 
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-  """What a task asks of its data, taken from the config.
+  """Stands for the data of a run: what a task reads from it, no files.
 
   Attributes:
     shape: (H, W, C).
-    num_classes: as many as the condition has.
-    text: the block of captions' features, or None.
-    examples: of an epoch.
+    num_classes: number of classes of the condition.
+    text: config block of the caption features, or None.
+    examples: examples of an epoch.
   """
 
   shape: tuple[int, int, int]
@@ -52,8 +51,10 @@ class Pictures:
 
 
 def pictures(config: ConfigDict) -> Any:
-  """The data of a config as far as shapes go; files are opened only where the
-  config says nothing: cached tokens, and a number of classes left to the data.
+  """Stands for the data of a config.
+
+  Files are opened only for what the config does not state: cached tokens, and a
+  number of classes that is left to the data.
   """
   if 'size' not in config.data or assemble.open_classes(config):
     return assemble.make_data(config)
@@ -63,7 +64,7 @@ def pictures(config: ConfigDict) -> Any:
 
 
 def data_facts(config: ConfigDict) -> list[Any]:
-  """What a program of a config has from files of data; [] where nothing."""
+  """What the programs of a config depend on in data files; [] for nothing."""
   data = pictures(config)
   if isinstance(data, Pictures):
     return []
@@ -73,28 +74,27 @@ def data_facts(config: ConfigDict) -> list[Any]:
 
 
 class Programs:
-  """A config on a mesh.
+  """The programs of a config on a mesh.
 
   Attributes:
-    parameters: how many are trained.
+    parameters: number of trained parameters.
     batch_size: examples of a train step.
-    state_bytes: of one device: parameters, moments and averages.
+    state_bytes: bytes of parameters, moments and EMA on one device.
   """
 
   def __init__(
     self, config: ConfigDict, placement: Placement, cached: bool = False
   ):
-    """Finds shapes and shardings; computes nothing.
+    """Derives shapes and shardings; computes nothing.
 
     Args:
-      config: whole.
-      placement: on the mesh.
-      cached: batches bring tokens, as `arvision encode` keeps them, where the
-        config has images.
+      config: the complete config.
+      placement: the mesh and its rules.
+      cached: batches hold the tokens that `arvision encode` writes, not images.
 
     Raises:
-      ConfigError: parts that do not fit one another, parameters or a batch
-        that the mesh does not divide.
+      ConfigError: parts that do not fit together, or parameters that the mesh
+        does not divide.
     """
     data = pictures(config)
     config = assemble.complete(config, data)
@@ -115,22 +115,21 @@ class Programs:
     )
     self._frozen_shapes = self._whole(self._task.frozen)
     self._pieces = optimizer.accumulate
-    origin = start.StateInit(self._task, placement, config.seed)
-    self._state = origin.abstract
+    self._state = start.StateInit(self._task, placement, config.seed).abstract
     leaves = jax.tree.leaves(self._state.params)
     self.parameters = sum(x.size for x in leaves)
-    self.state_bytes = sum(map(_bytes_of_one, jax.tree.leaves(self._state)))
+    self.state_bytes = sum(map(_bytes_per_device, jax.tree.leaves(self._state)))
 
   def trace(self, kind: str, sample_batch: int = 0) -> Any:
-    """A program as `jax.stages.Traced`.
+    """Traces a program, a `jax.stages.Traced`.
 
     Args:
-      kind: of `KINDS`.
-      sample_batch: images that are drawn at once; 0: the batch of training.
+      kind: one of `KINDS`.
+      sample_batch: images sampled at once; 0: the training batch size.
 
     Raises:
-      ConfigError: a batch that the mesh does not divide, or a tokenizer that
-        is to be sampled from.
+      ConfigError: a batch that the mesh does not divide, or a config without a
+        sampler.
     """
     if kind == 'train':
       self._placement.check_batch(self.batch_size, self._pieces)
@@ -139,15 +138,15 @@ class Programs:
         self._placement,
         self._state,
         self._frozen_shapes,
-        self._spread(self._batch(self.batch_size)),
+        self._sharded(self._batch(self.batch_size)),
       )[0]
     return self._trace_sample(sample_batch or self.batch_size)
 
   def _trace_sample(self, batch):
     if not assemble.is_generator(self._config):
       raise ConfigError(
-        '--program=sample: the config is of a tokenizer, which draws nothing '
-        'by itself; wanted --program=train'
+        '--program=sample: the config trains a tokenizer, which cannot be '
+        'sampled from; wanted --program=train'
       )
     if self._task.sampler is None:
       raise ConfigError(
@@ -163,7 +162,7 @@ class Programs:
     task = self._task
     tokenizer = task.sampler.tokenizer(task.tokenizer)
 
-    def draw(params, variables, inputs, index):
+    def images_and_tokens(params, variables, inputs, index):
       codec = tokenizer.bind(variables)
       keys = Draw.create(self._config.seed, index)
       images, tokens = sample_images(
@@ -174,11 +173,13 @@ class Programs:
     inputs = _shapes(task.model.condition.blank(batch))
     index = jax.ShapeDtypeStruct((batch,), jnp.int32)
     with self._placement.scope():
-      return jax.jit(draw, out_shardings=self._placement.batch).trace(
+      return jax.jit(
+        images_and_tokens, out_shardings=self._placement.batch
+      ).trace(
         self._state.params,
         self._frozen_shapes['tokenizer'],
-        self._spread(inputs),
-        self._spread(index),
+        self._sharded(inputs),
+        self._sharded(index),
       )
 
   def _batch(self, size):
@@ -194,13 +195,13 @@ class Programs:
     return {'tokens': tokens, **batch}
 
   def _whole(self, tree):
-    return _lie(tree, self._placement.whole)
+    return _with_sharding(tree, self._placement.whole)
 
-  def _spread(self, tree):
-    return _lie(tree, self._placement.batch)
+  def _sharded(self, tree):
+    return _with_sharding(tree, self._placement.batch)
 
 
-def _bytes_of_one(x):
+def _bytes_per_device(x):
   return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
@@ -208,7 +209,7 @@ def _shapes(tree):
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
-def _lie(tree, sharding):
+def _with_sharding(tree, sharding):
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
   )
@@ -216,15 +217,15 @@ def _lie(tree, sharding):
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """What the compiler made of a program.
+  """A compiled program.
 
   Attributes:
-    text: of the optimised program of one device; '' where there is none.
+    text: optimized HLO for one device; '' if it does not fit into memory.
     memory: name -> bytes on one device.
-    refusal: why there is no program: what the compiler said of memory.
-    rematerialised: arrays that the partitioner could only spread anew by making
-      them whole on every device first.
-    seconds: that it took.
+    refusal: the compiler's message if the program does not fit into memory.
+    rematerialised: arrays that the partitioner replicated on every device in
+      order to reshard them.
+    seconds: compile time.
   """
 
   text: str
@@ -237,15 +238,15 @@ class Compiled:
 def compile_program(traced: Any, placement: Placement) -> Compiled:
   """Compiles for the devices of a placement.
 
-  The text is taken from what the compiler dumps: its programs cannot always be
-  read back by a JAX of another version.
+  The text comes from the compiler's dump, because JAX cannot always read back
+  programs of the TPU compiler.
   """
   begin = time.perf_counter()
   with tempfile.TemporaryDirectory() as folder:
     options = {'xla_dump_to': folder, 'xla_dump_hlo_as_text': True}
-    said: list[str] = []
+    log: list[str] = []
     refusal, memory, text = '', {}, ''
-    with placement.scope(), _standard_error(said):
+    with placement.scope(), _standard_error(log):
       try:
         compiled = traced.lower().compile(compiler_options=options)
       except jax.errors.JaxRuntimeError as error:
@@ -255,9 +256,9 @@ def compile_program(traced: Any, placement: Placement) -> Compiled:
       else:
         memory = _memory(compiled.memory_analysis())
         text = _dumped(pathlib.Path(folder))
-  made_whole = sum('nvoluntary full remat' in line for line in said)
+  replicated = sum('nvoluntary full remat' in line for line in log)
   seconds = time.perf_counter() - begin
-  return Compiled(text, memory, refusal, made_whole, seconds)
+  return Compiled(text, memory, refusal, replicated, seconds)
 
 
 def _memory(found) -> dict[str, int]:
@@ -273,7 +274,7 @@ def _memory(found) -> dict[str, int]:
 
 
 def _dumped(folder: pathlib.Path) -> str:
-  """The text of the largest program among what was dumped."""
+  """The text of the largest program in the dump."""
   for ending in ('after_codegen', 'after_optimizations'):
     files = list(folder.glob(f'*.{ending}.txt'))
     if files:
@@ -289,7 +290,7 @@ def _first_sentence(text):
 
 @contextlib.contextmanager
 def _standard_error(lines: list[str]) -> Iterator[None]:
-  """Collects what the compiler, which is no Python, writes to stderr."""
+  """Collects the lines that the compiler, native code, writes to stderr."""
   with tempfile.TemporaryFile() as file:
     kept = os.dup(2)
     os.dup2(file.fileno(), 2)

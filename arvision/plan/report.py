@@ -1,4 +1,4 @@
-"""What a plan says, as numbers, as JSON and as text."""
+"""A plan as numbers, as JSON and as text."""
 
 import dataclasses
 import json
@@ -13,25 +13,25 @@ from arvision.plan.predict import EFFICIENCY, EXPOSED, Prediction, predict
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """A program of a config on the mesh of a topology.
+  """A program of a config on a mesh, compiled.
 
   Attributes:
     kind: 'train' or 'sample'.
-    config: what --config names.
+    config: the value of --config.
     topology: 'v5p:4x4x4'.
-    mesh: axis -> size, of axes of more than one.
-    images: of a step, on all devices.
-    parameters: that are trained.
-    memory: name -> bytes on one device; empty where it was refused.
-    refusal: what the compiler said instead of giving a program.
-    layers: module -> [useful FLOPs, FLOPs that are computed again].
-    unknown: loops whose rounds are not known, counted as one.
+    mesh: axis -> size, without axes of size 1.
+    images: images per step, on all devices.
+    parameters: number of trained parameters.
+    memory: name -> bytes on one device; empty after a refusal.
+    refusal: see `programs.Compiled`.
+    layers: module -> [useful FLOPs, rematerialized FLOPs].
+    unknown: loops with unknown trip count, each counted once.
     collectives: kind -> bytes that one device sends.
-    axes: mesh axes with a '+' between -> bytes that are sent along them.
-    traffic: bytes of HBM that one device reads and writes.
+    axes: mesh axes joined by '+' -> bytes that one device sends along them.
+    traffic: HBM bytes that one device reads and writes.
     rematerialised: see `programs.Compiled`.
-    seconds: that compiling took.
-    versions: of jax and libtpu.
+    seconds: compile time.
+    versions: versions of jax and libtpu.
   """
 
   kind: str
@@ -61,7 +61,7 @@ class Plan:
 
   @property
   def fits(self) -> bool:
-    """Whether a device has the memory."""
+    """Whether the program fits into the memory of a device."""
     return not self.refusal and self.memory['total'] <= self.chip.hbm
 
   @property
@@ -70,7 +70,7 @@ class Plan:
 
   @property
   def flops(self) -> float:
-    return sum(useful + again for useful, again in self.layers.values())
+    return sum(useful + remat for useful, remat in self.layers.values())
 
   @property
   def moved(self) -> int:
@@ -78,7 +78,7 @@ class Plan:
 
   @property
   def prediction(self) -> Prediction | None:
-    """None where there is no program."""
+    """None if the program does not fit."""
     if self.refusal:
       return None
     return predict(
@@ -92,7 +92,7 @@ class Plan:
     )
 
   def save(self, path: pathlib.Path) -> None:
-    """Writes JSON, whole or not at all."""
+    """Writes JSON atomically."""
     with atomic.whole(path) as new:
       new.write_text(json.dumps(dataclasses.asdict(self), indent=1))
 
@@ -101,7 +101,7 @@ class Plan:
     return cls(**json.loads(path.read_text()))
 
   def to_json(self) -> dict[str, Any]:
-    """All fields, and what follows from them."""
+    """All fields, `fits` and the prediction."""
     found = dataclasses.asdict(self) | {'fits': self.fits}
     if self.prediction is not None:
       prediction = self.prediction
@@ -142,9 +142,9 @@ def _memory(plan):
     return [
       f'  DOES NOT FIT into the {gib(limit)} of a device. The compiler: '
       f'{plan.refusal}',
-      '  Spread the parameters further (config.mesh.fsdp), take a smaller '
-      'batch or more pieces of it (config.optim.accumulate), or keep less '
-      "(config.backbone.remat='full').",
+      '  Shard the parameters further (config.mesh.fsdp), take a smaller batch '
+      'or more accumulation steps (config.optim.accumulate), or rematerialize '
+      "more (config.backbone.remat='full').",
     ]
   lines = [f'  {name:<14}{gib(size):>12}' for name, size in plan.memory.items()]
   verdict = 'fits' if plan.fits else 'DOES NOT FIT'
@@ -156,10 +156,10 @@ def _memory(plan):
 
 def _flops(plan):
   total = plan.flops
-  again = total - plan.useful
+  remat = total - plan.useful
   lines = [
-    f'  {total / 1e12:,.1f} TFLOP in a step on all devices, of which '
-    f'{again / 1e12:,.1f} are computed again to save memory'
+    f'  {total / 1e12:,.1f} TFLOP per step on all devices, of which '
+    f'{remat / 1e12:,.1f} are rematerialization'
   ]
   largest = sorted(plan.layers.items(), key=lambda item: -sum(item[1]))
   for name, counts in largest[:8]:
@@ -167,8 +167,8 @@ def _flops(plan):
     lines.append(f'    {share:5.1f} %  {name}')
   if plan.unknown:
     lines.append(
-      f'    {plan.unknown} loops run an unknown number of times; one round of '
-      'each is counted, so that times are too short'
+      f'    {plan.unknown} loops have an unknown trip count and are counted '
+      'once, so predicted times are too short'
     )
   return lines
 
@@ -181,8 +181,8 @@ def _collectives(plan):
     lines.append(f'    along {axes:<14}{gib(size):>12}')
   if plan.rematerialised:
     lines.append(
-      f'    {plan.rematerialised} arrays are made whole on every device to be '
-      'spread anew'
+      f'    {plan.rematerialised} arrays are replicated on every device to be '
+      'resharded'
     )
   return lines
 
@@ -191,7 +191,7 @@ def _prediction(plan, found):
   chip = plan.chip
   return [
     f'  PREDICTION from published figures ({chip.source}), not measured:',
-    f'    products     {milliseconds(found.compute)}  FLOPs / '
+    f'    compute      {milliseconds(found.compute)}  FLOPs / '
     f'({EFFICIENCY} x {chip.flops / 1e12:g} TFLOP/s)',
     f'    memory       {milliseconds(found.memory)}  {gib(plan.traffic)} / '
     f'{chip.hbm_bandwidth / 1e9:g} GB/s',

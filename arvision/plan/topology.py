@@ -1,4 +1,4 @@
-"""Slices of TPU chips that nobody here has, as the compiler describes them."""
+"""TPU topologies to compile for, without having the chips."""
 
 import dataclasses
 import importlib.util
@@ -13,7 +13,7 @@ from arvision.build import suggest
 from arvision.errors import ConfigError
 from arvision.plan.chips import CHIPS, Chip
 
-# What the compiler would otherwise ask a TPU machine, or warn about.
+# Keeps the compiler from asking for a TPU machine, and from warning.
 _ENVIRONMENT = {
   'JAX_PLATFORMS': 'cpu',
   'TPU_SKIP_MDS_QUERY': '1',
@@ -23,11 +23,11 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """A slice of chips.
+  """A slice of TPU chips.
 
   Attributes:
-    kind: of the chips, a name of `chips.CHIPS`.
-    shape: chips along the axes of the interconnect.
+    kind: kind of chip, a key of `chips.CHIPS`.
+    shape: number of chips along every axis of the interconnect.
   """
 
   kind: str
@@ -43,7 +43,7 @@ class Topology:
 
   @property
   def devices(self) -> int:
-    """How many devices JAX sees of it."""
+    """Number of JAX devices."""
     return int(np.prod(self.shape)) * CHIPS[self.kind].devices
 
 
@@ -51,13 +51,12 @@ def parse(text: str) -> Topology:
   """'v5p:4x4x4' -> a `Topology`.
 
   Raises:
-    ConfigError: unknown chips, or a shape that they do not come in.
+    ConfigError: unknown chip, or a malformed shape.
   """
   kind, _, sides = text.partition(':')
   if kind not in CHIPS:
     raise ConfigError(
-      f"--topology='{text}': no figures of chips called '{kind}'."
-      + suggest(kind, CHIPS)
+      f"--topology='{text}': unknown chip '{kind}'." + suggest(kind, CHIPS)
     )
   axes = CHIPS[kind].axes
   example = f'{kind}:{"x".join("4" * axes)}'
@@ -77,7 +76,7 @@ def parse(text: str) -> Topology:
 def prepare(
   topology: Topology, environment: MutableMapping[str, str] = os.environ
 ) -> None:
-  """Sets what the compiler reads; to be called before JAX starts.
+  """Sets the environment of the compiler; call it before JAX starts.
 
   Raises:
     ConfigError: the TPU compiler is not installed.
@@ -89,7 +88,7 @@ def prepare(
     )
   environment.update(_ENVIRONMENT)
   environment['TPU_ACCELERATOR_TYPE'] = f'{topology.kind}-{topology.devices}'
-  # JAX has read the environment where it was imported before.
+  # JAX reads the environment on import, which may have happened already.
   import jax
 
   jax.config.update('jax_platforms', 'cpu')
@@ -99,7 +98,7 @@ def describe(topology: Topology) -> list[Any]:
   """The devices of a topology, for `parallel.mesh.make_mesh`.
 
   Raises:
-    ConfigError: the compiler knows no slice of such a shape.
+    ConfigError: the compiler does not know this topology.
   """
   from jax.experimental import topologies
 
@@ -107,7 +106,7 @@ def describe(topology: Topology) -> list[Any]:
     found = topologies.get_topology_desc(
       topology_name=str(topology), platform='tpu'
     )
-  except Exception as error:  # of the plugin's own types
+  except Exception as error:  # types of the plugin
     raise ConfigError(
       f"--topology='{topology}': the TPU compiler knows no such slice: {error}"
     ) from error

@@ -1,17 +1,17 @@
-"""Bytes that a compiled TPU program reads and writes in memory (HBM).
+"""Estimates the HBM traffic of a compiled TPU program.
 
-Every instruction outside of a fusion reads its operands and writes its results,
-as often as the loops around it go round; what lies in the chip's own scratch
-memory, `S(1)` in the text, costs nothing. Slices are counted where a large
-array is only looked at in part, and written in part where it is updated.
+Every instruction outside of a fusion reads its operands and writes its results
+once per iteration of the loops around it. Arrays in on-chip memory, `S(1)` in
+the text, cost nothing. If a large array is sliced or updated in part, only that
+part counts.
 """
 
 import dataclasses
 import re
 
-from arvision.parallel import hlo
+from arvision.plan import hlo
 
-# These move nothing themselves.
+# Opcodes that move no data.
 _FREE = (
   'parameter',
   'constant',
@@ -22,14 +22,14 @@ _FREE = (
   'partition-id',
   'iota',
 )
-_ELSEWHERE = re.compile(r'S\([1-9]')
+_ON_CHIP = re.compile(r'S\([1-9]')
 
 
 def hbm_bytes(text: str) -> int:
   """Bytes that one device reads and writes in one run of a program.
 
   Args:
-    text: of the optimised program.
+    text: the optimized HLO, `compiled.as_text()`.
   """
   program = hlo.Program(text)
   return round(_computation(program, program.entry, 1))
@@ -39,7 +39,7 @@ def _computation(program, name, times) -> float:
   inside, total = program.computations[name], 0.0
   for x in inside.values():
     if x.opcode == 'while':
-      rounds = times * (program.rounds(x, name) or 1)
+      rounds = times * (program.trip_count(x, name) or 1)
       total += _computation(program, x.called('body'), rounds)
     elif x.opcode == 'call':
       total += _computation(program, x.called('to_apply'), times)
@@ -58,7 +58,7 @@ def _instruction(program, x, inside) -> float:
   if x.opcode == 'dynamic-update-slice':
     return 2 * _size_of(x.operands[1], inside)
   if x.opcode.endswith('-start'):
-    # What comes out is a tuple that names the operand again.
+    # The result is a tuple that lists the operands again.
     first = hlo.parts(x.shape)[0]
     return sum(_size_of(o, inside) for o in x.operands) + size(first)
   return size(x.shape) + sum(_size_of(o, inside) for o in x.operands)
@@ -69,9 +69,9 @@ def _fusion(program, x, inside) -> float:
   total, updated = 0.0, set()
   for out in _results(body):
     if out.opcode == 'parameter' or out.opcode == 'custom-call':
-      continue  # handed on as it is: a collective on its way
+      continue  # passed through: part of an asynchronous collective
     if out.opcode == 'dynamic-update-slice':
-      # The shape of a fused update says nothing of where it lies.
+      # The shape of a fused update does not state its memory space.
       total += _plain(out.operands[1], body)
       updated.add(_source(out.operands[0], body))
     else:
@@ -81,18 +81,18 @@ def _fusion(program, x, inside) -> float:
     if parameter is None or parameter in updated:
       continue
     whole = _size_of(operand, inside)
-    total += min(whole, _looked_at(parameter, body, whole))
+    total += min(whole, _read(parameter, body, whole))
   return total
 
 
 def _flat(program, name):
-  """The instructions of a fusion and of the fusions inside of it, by name.
+  """The instructions of a fusion with nested fusions inlined, by name.
 
-  A layer of stacked weights is often sliced by a fusion inside of that which
-  multiplies by it: only what the innermost one looks at is read.
+  Stacked weights are often sliced in a fusion inside the one that multiplies:
+  only the slice is read.
   """
   found: dict[str, hlo.Instruction] = {}
-  same: dict[str, str] = {}  # what stands for an instruction that is gone
+  same: dict[str, str] = {}  # inlined instruction -> its replacement
   for x in program.computations[name].values():
     operands = tuple(same.get(o, o) for o in x.operands)
     if x.opcode == 'get-tuple-element' and operands[0] in found:
@@ -127,7 +127,7 @@ def _results(body):
 
 
 def _through(name, body):
-  """The instruction behind those that only change the form of an array."""
+  """The instruction under any bitcasts."""
   while body[name].opcode == 'bitcast' and body[name].operands:
     name = body[name].operands[0]
   return name
@@ -146,8 +146,8 @@ def _parameter(body, number):
   return None
 
 
-def _looked_at(name, body, whole):
-  """Bytes that are read of a parameter: all, or the slices that are taken."""
+def _read(name, body, whole):
+  """Bytes that are read of a parameter: its slices, or all of it."""
   total = 0.0
   for x in body.values():
     if name not in x.operands:
@@ -155,7 +155,7 @@ def _looked_at(name, body, whole):
     if x.opcode in ('dynamic-slice', 'slice', 'gather'):
       total += hlo.size(x.shape)
     elif x.opcode == 'bitcast' and not x.root:
-      total += _looked_at(x.name, body, whole)
+      total += _read(x.name, body, whole)
     else:
       return whole
   return total
@@ -172,9 +172,9 @@ def _plain(name, inside):
 
 
 def size(shape: str) -> float:
-  """Bytes in HBM of a shape's text, 'bf16[8,128]{1,0:T(8,128)(2,1)S(1)}'."""
+  """Bytes in HBM of a shape, 'bf16[8,128]{1,0:T(8,128)(2,1)S(1)}'."""
   return sum(
     array.bytes
     for array in hlo.arrays(shape)
-    if not _ELSEWHERE.search(array.layout)
+    if not _ON_CHIP.search(array.layout)
   )

@@ -1,7 +1,7 @@
-"""How many steps an inner loop takes at every step of the outer one (DiSA).
+"""Number of denoising steps at every AR step (DiSA).
 
-Entities that are drawn late are nearly determined by the earlier ones, so their
-noise can be taken away in fewer steps.
+Earlier entities nearly determine the late ones, so late entities need fewer
+denoising steps.
 
 Source: arXiv 2505.20297; Qinyu-Allen-Zhao/DiSA.
 """
@@ -20,18 +20,18 @@ from arvision.structs import Query
 
 
 class Counts(Protocol):
-  """Inner steps as a function of progress."""
+  """Denoising steps as a function of the AR step."""
 
   def __call__(self, s: int, steps: int) -> int:
-    """Inner steps at step s of `steps`, both static."""
+    """Denoising steps at AR step s of `steps`, both static."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ConstantSteps(Checked):
-  """As many at every step.
+  """The same number at every AR step.
 
   Attributes:
-    count: inner steps.
+    count: denoising steps.
   """
 
   count: Few
@@ -42,11 +42,11 @@ class ConstantSteps(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Falling(Checked):
-  """From `first` at the first step down to `last` at the last.
+  """A number that falls linearly.
 
   Attributes:
-    first: inner steps at the first step.
-    last: at the last one.
+    first: denoising steps at the first AR step.
+    last: denoising steps at the last AR step.
   """
 
   first: Few
@@ -67,18 +67,18 @@ class Falling(Checked):
 def inner(
   counts: Counts, make: Callable[[int], dict[str, np.ndarray]], query: Query
 ) -> tuple[dict[str, jax.Array], Any]:
-  """The numbers of the inner loop at a step of the outer one.
+  """The tables of the denoising loop at an AR step.
 
-  Where the step is traced, one program holds the loops of all steps.
+  For a traced AR step they are selected from the tables of all steps.
 
   Args:
-    counts: inner steps.
-    make: their number -> name -> (n,) numbers; n may differ.
-    query: with the step and how many there are.
+    counts: denoising steps per AR step.
+    make: number of denoising steps -> tables by name, (n,) each; n may vary.
+    query: states the AR step and their number.
 
   Returns:
-    name -> (longest n,) float32 or int32 numbers of this step, zeros beyond its
-    own; and how many inner steps it has, traced only where steps differ.
+    tables by name, (longest n,) float32 or int32, padded with zeros; and the
+    number of denoising steps, traced only if it varies.
   """
   steps = max(query.steps, 1)
   if isinstance(query.step, int):
@@ -92,11 +92,11 @@ def inner(
 
   def stacked(name):
     longest = max(len(table[name]) for table in made)
-    rows = [np.pad(t[name], (0, longest - len(t[name]))) for t in made]
-    return _as32(np.stack(rows))
+    padded = [np.pad(t[name], (0, longest - len(t[name]))) for t in made]
+    return _as32(np.stack(padded))
 
-  row = jnp.asarray([kinds.index(count) for count in each])[query.step]
-  table = {name: stacked(name)[row] for name in made[0]}
+  kind = jnp.asarray([kinds.index(count) for count in each])[query.step]
+  table = {name: stacked(name)[kind] for name in made[0]}
   return table, jnp.asarray(each)[query.step]
 
 

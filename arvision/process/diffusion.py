@@ -1,10 +1,10 @@
-"""Diffusion in discrete steps, with a learned variance (improved DDPM).
+"""Discrete-time diffusion with a learned variance (improved DDPM).
 
     x_t = sqrt(alpha_bar_t) x + sqrt(1 - alpha_bar_t) noise
 
-A network says the noise of x_t and, channel by channel, where between its two
-bounds the logarithm of the variance of a step back lies. Tables are float64,
-what is computed with them float32.
+A network predicts the noise in x_t and, per channel, the position of the log
+variance of the reverse step between its two bounds. Tables are float64, arrays
+computed with them float32.
 
 Source: arXiv 2102.09672; openai/guided-diffusion; LTH14/mar, diffusion/.
 """
@@ -24,17 +24,17 @@ TRAIN_STEPS = 1000
 def cosine_betas(
   steps: int = TRAIN_STEPS, largest: float = 0.999
 ) -> np.ndarray:
-  """(steps,) float64: alpha_bar falls as cos²((t + 0.008) / 1.008 pi / 2)."""
+  """(steps,) float64 cosine schedule: alpha_bar ∝ cos²((t + 0.008) / 1.008 π / 2)."""
   t = np.arange(steps + 1, dtype=np.float64) / steps
   bar = np.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
   return np.minimum(1 - bar[1:] / bar[:-1], largest)
 
 
 def spaced(count: int, steps: int = TRAIN_STEPS) -> np.ndarray:
-  """(count,) int32: times among `steps`, about evenly spaced, both ends in.
+  """(count,) int32 evenly spaced times in [0, steps), both ends included.
 
   Raises:
-    ValueError: more of them than there are steps, or none.
+    ValueError: `count` is not in [1, steps].
   """
   if not 1 <= count <= steps:
     raise ValueError(
@@ -42,18 +42,18 @@ def spaced(count: int, steps: int = TRAIN_STEPS) -> np.ndarray:
       'config.head.counts, or config.head.highest'
     )
   stride = (steps - 1) / (count - 1) if count > 1 else 1.0
-  # Summed up as the official code does: products round differently at halves.
+  # A cumulative sum, as in the official code: products round halves differently.
   times = np.cumsum([0.0, *[stride] * (count - 1)])
   return np.round(times).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-  """A schedule, and the numbers that follow from it.
+  """A noise schedule and its coefficients.
 
   Attributes:
-    times: (n,) int32 what the network is told of every step.
-    betas: (n,) float64 variance that every step adds.
+    times: (n,) int32 time of every step, an input of the network.
+    betas: (n,) float64 variance of the noise that every step adds.
   """
 
   times: np.ndarray
@@ -61,16 +61,16 @@ class Table:
 
   @functools.cached_property
   def alphas_bar(self) -> np.ndarray:
-    """(n,) float64 share of the data's variance that is left."""
+    """(n,) float64 remaining share of the data's variance."""
     return np.cumprod(1 - self.betas)
 
   @functools.cached_property
   def numbers(self) -> dict[str, np.ndarray]:
-    """name -> (n,) float64 of what the functions below multiply by."""
+    """name -> (n,) float64 coefficients of the functions below."""
     bar, betas = self.alphas_bar, self.betas
     before = np.append(1.0, bar[:-1])
     variance = betas * (1 - before) / (1 - bar)
-    # The first has no variance at all; it takes that of the second.
+    # The variance of the first step is 0; it uses that of the second.
     clipped = np.append(variance[1:2], variance[1:])
     if len(betas) == 1:
       clipped = np.array([1e-20])
@@ -88,25 +88,25 @@ class Table:
 
 @functools.cache
 def train_table() -> Table:
-  """The schedule that is trained on."""
+  """The training schedule."""
   return Table(np.arange(TRAIN_STEPS, dtype=np.int32), cosine_betas())
 
 
 @functools.cache
 def sample_table(count: int, highest: int = TRAIN_STEPS - 1) -> Table:
-  """Some of its times, with the betas that lead from one to the next.
+  """The training schedule, respaced to fewer times.
 
   Args:
-    count: of the times.
-    highest: the last of them.
+    count: number of times.
+    highest: the last time.
   """
   times = spaced(count, highest + 1)
   bar = train_table().alphas_bar[times]
   return Table(times, 1 - bar / np.append(1.0, bar[:-1]))
 
 
-def rows(table: Table, t: Any) -> dict[str, jax.Array]:
-  """name -> (..., 1) float32 numbers of steps t (...), to go with channels."""
+def coefficients(table: Table, t: Any) -> dict[str, jax.Array]:
+  """name -> (..., 1) float32 coefficients of steps t (...)."""
   return {
     name: jnp.asarray(x, jnp.float32)[t][..., None]
     for name, x in table.numbers.items()
@@ -114,28 +114,29 @@ def rows(table: Table, t: Any) -> dict[str, jax.Array]:
 
 
 def noised(at: dict[str, Any], x: jax.Array, noise: jax.Array) -> jax.Array:
-  """x_t (..., c) of x and noise (..., c); `at` are `rows` of the steps."""
+  """x_t (..., c) from x and noise (..., c); `at` are `coefficients` of the steps."""
   return at['data'] * x + at['noise'] * noise
 
 
 def posterior_mean(at: dict[str, Any], x: jax.Array, noisy: jax.Array):
-  """(..., c) the mean of x_(t - 1) given x and x_t (..., c)."""
+  """(..., c) mean of x_(t - 1) given x and x_t (..., c)."""
   return at['mean_of_data'] * x + at['mean_of_noisy'] * noisy
 
 
 def predicted(
   at: dict[str, Any], noise: jax.Array, share: jax.Array, noisy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """What a network says of x_(t - 1).
+  """Mean and log variance of x_(t - 1) under the network's prediction.
 
   Args:
-    at: `rows` of the steps.
-    noise: (..., c) that it sees in x_t.
-    share: (..., c) from -1, smallest variance, to 1, largest.
+    at: `coefficients` of the steps.
+    noise: (..., c) predicted noise.
+    share: (..., c) predicted position between the smallest variance (-1) and the
+      largest (1).
     noisy: (..., c) x_t.
 
   Returns:
-    (..., c) mean, and (..., c) log of the variance.
+    (..., c) mean and (..., c) log variance.
   """
   x = at['data_inverse'] * noisy - at['noise_inverse'] * noise
   share = (share + 1) / 2
@@ -145,42 +146,42 @@ def predicted(
 
 def step_back(
   at: dict[str, Any],
-  said: tuple[jax.Array, jax.Array],
+  prediction: tuple[jax.Array, jax.Array],
   noisy: jax.Array,
   noise: jax.Array | float,
 ) -> jax.Array:
   """x_(t - 1) (..., c) by ancestral sampling.
 
   Args:
-    at: `rows` of the step.
-    said: noise and share of the variance, see `predicted`.
+    at: `coefficients` of the step.
+    prediction: noise and share of the variance, see `predicted`.
     noisy: (..., c) x_t.
-    noise: (..., c) that is added, in standard deviations; 0 at the last step.
+    noise: (..., c) standard normal noise; 0 at the last step.
   """
-  mean, log_variance = predicted(at, *said, noisy)
+  mean, log_variance = predicted(at, *prediction, noisy)
   return mean + jnp.exp(0.5 * log_variance) * noise
 
 
 def bound(
   at: dict[str, Any],
-  said: tuple[jax.Array, jax.Array],
+  prediction: tuple[jax.Array, jax.Array],
   x: jax.Array,
   noisy: jax.Array,
   first: jax.Array,
 ) -> jax.Array:
-  """(...) bits per channel that a step adds to the variational bound.
+  """(...) contribution of a step to the variational bound, in bits per channel.
 
-  The KL divergence of what the network says from the true step back. Where
-  `first`, the negative log likelihood of x in bins of 2 / 255 instead.
+  It is the KL divergence between the true and the predicted reverse step, or at
+  t = 0 the negative log likelihood of x in bins of 2 / 255.
 
   Args:
-    at: `rows` of the steps.
-    said: noise and share of the variance; the loss of improved DDPM stops the
-      gradient of the noise.
-    x, noisy: (..., c) the data and x_t.
+    at: `coefficients` of the steps.
+    prediction: noise and share of the variance, see `predicted`. Improved DDPM
+      stops the gradient of the noise.
+    x, noisy: (..., c) data and x_t.
     first: (...) bool, whether t = 0.
   """
-  mean, log_variance = predicted(at, *said, noisy)
+  mean, log_variance = predicted(at, *prediction, noisy)
   true, log_true = posterior_mean(at, x, noisy), at['log_smallest']
   nats = 0.5 * (
     log_variance
@@ -195,7 +196,7 @@ def bound(
 
 
 def _log_likelihood(x, mean, log_std):
-  """Of the bin around x under a Gaussian; the last bins are open."""
+  """Log likelihood of the bin around x under a Gaussian; the end bins are open."""
   inverse = jnp.exp(-log_std)
   upper = _normal_cdf(inverse * (x - mean + 1 / 255))
   lower = _normal_cdf(inverse * (x - mean - 1 / 255))
@@ -204,6 +205,6 @@ def _log_likelihood(x, mean, log_std):
 
 
 def _normal_cdf(x):
-  """By tanh, as improved DDPM approximates it."""
+  """The tanh approximation of improved DDPM."""
   cubic = x + 0.044715 * x**3
   return 0.5 * (1 + jnp.tanh(math.sqrt(2 / math.pi) * cubic))

@@ -1,10 +1,10 @@
-"""Which tokens of a picture stay when a part of it is drawn anew.
+"""Editing: which tokens of an image to keep when a part of it is regenerated.
 
-A sampler puts known tokens in as they come and draws the others from the model's
-conditionals. In an order of its own it never looks ahead at known tokens; one that
-fills masked tokens sees all of them, but draws the tokens of a step apart. So edits follow
-the product of these conditionals, not the distribution of the rest given all known
-tokens.
+A sampler inserts known tokens and samples the others from the model's
+conditionals. An AR sampler never attends to known tokens of later steps. A masked
+sampler attends to all of them, but samples the tokens of a step independently. So
+edits follow the product of these conditionals, not the distribution of the unknown
+tokens given all known ones.
 """
 
 import numpy as np
@@ -15,32 +15,32 @@ Grids = tuple[tuple[int, int], ...]
 
 
 def kept_tokens(keep: np.ndarray, grids: Grids, whole: int = 3) -> np.ndarray:
-  """Tokens that stay, given the pixels that stay.
+  """Tokens to keep, given the pixels to keep.
 
-  On the last grid a token stays if all its pixels do. On every other it stays
-  if the bilinear mean of these does by more than a half, and grids of no more
-  than `whole` tokens stay whole, as they say what the picture is like. Where no
-  pixel stays, no token does.
+  On the last grid a token is kept if all its pixels are. On a smaller grid it is
+  kept if the bilinearly resized mask of the last grid exceeds 1/2. Grids of at
+  most `whole` tokens describe the image as a whole and are kept, unless no pixel
+  is.
 
-  Source: FoundationVision/VAR, demo_zero_shot_edit.ipynb, whose mask is given on
-    the last grid.
+  Source: FoundationVision/VAR, demo_zero_shot_edit.ipynb, where the mask is given
+    on the last grid.
 
   Args:
     keep: (b, H, W) bool.
     grids: (height, width) of every scale, small to large.
-    whole: see above.
+    whole: largest number of tokens of a grid that is always kept.
 
   Returns:
     (b, t) bool.
 
   Raises:
-    ValueError: grids that do not lie over the picture, as those of 1D tokenizers.
+    ValueError: the last grid does not tile the image (1D tokenizers).
   """
   keep = np.asarray(keep, bool)
   height, width = grids[-1]
   if keep.shape[1] * width != keep.shape[2] * height or keep.shape[1] % height:
     raise ValueError(
-      f'tokens on a grid of {height} x {width} do not lie over a picture of '
+      f'a token grid of {height} x {width} does not tile a picture of '
       f'{keep.shape[1]} x {keep.shape[2]}, so no part of it can be kept'
     )
   patch = keep.shape[1] // height
@@ -54,6 +54,6 @@ def kept_tokens(keep: np.ndarray, grids: Grids, whole: int = 3) -> np.ndarray:
     share = np.einsum('hy,byx,wx->bhw', rows, np.float32(finest), columns)
     here = share.reshape(len(keep), -1) > 0.5
     out.append(here | (some[:, None] & (h * w <= whole)))
-  # The last grid may be small, and is never more than what was asked for.
+  # Exact on the last grid, however small it is.
   out[-1] = finest.reshape(len(keep), -1)
   return np.concatenate(out, 1)

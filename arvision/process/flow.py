@@ -1,9 +1,8 @@
-"""The straight path between data and noise, its levels, and the ways along it.
+"""Flow matching: the straight path between data and noise, levels and solvers.
 
     x_level = (1 - level) x + level noise,    velocity = noise - x
 
-Level 0 is data and level 1 is noise; code that counts the other way is flipped
-on import.
+Level 0 is data and level 1 is noise; importers flip models that use the reverse.
 
 Source: arXiv 2210.02747 and arXiv 2209.03003 (flow matching, rectified flow).
 """
@@ -42,13 +41,13 @@ def draw_levels(
   """(b, *shape) levels in [0, 1).
 
   Args:
-    law: 'uniform', or 'logit_normal' (sigmoid of a standard normal number).
-    draw: of the examples.
-    name: of the draw.
-    shape: of an example.
+    law: distribution: 'uniform' or 'logit_normal' (sigmoid of a standard normal).
+    draw: random stream of the examples.
+    name: name of the draw.
+    shape: shape per example.
 
   Raises:
-    ValueError: unknown law.
+    ValueError: unknown distribution.
   """
   if law == 'logit_normal':
     return jax.nn.sigmoid(draw.normal(name, shape))
@@ -58,12 +57,12 @@ def draw_levels(
 
 
 class Solver(Protocol):
-  """From noise to data in steps, given the velocity at every level."""
+  """Integrates from noise to data, given the velocity at every level."""
 
   def levels(self, count: int) -> np.ndarray:
-    """(count + 1,) float32, from 1 to 0: where the steps begin and end.
+    """(count + 1,) float32 levels from 1 to 0 at which steps begin and end.
 
-    Some solvers take fewer steps than they are asked for.
+    A solver may take fewer steps than `count`.
     """
 
   def __call__(
@@ -79,17 +78,17 @@ class Solver(Protocol):
     Args:
       x: (b, ..., c) float32 at `level`.
       velocity: (b, ..., c) there.
-      level, to: () where the step begins and ends.
-      draw: of this step.
+      level, to: () levels at which the step begins and ends.
+      draw: random stream of this step.
 
     Returns:
-      (b, ..., c) float32 at the level `to`.
+      (b, ..., c) float32 at level `to`.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class Euler:
-  """Along the velocity, in equal steps."""
+  """Euler's method with equal steps."""
 
   def levels(self, count):
     return np.linspace(1, 0, count + 1).astype(np.float32)
@@ -102,9 +101,9 @@ class Euler:
 class TwoSpeeds(Checked, Euler):
   """Euler's method with two step sizes, large above `knee` and small below.
 
-  Half of the steps go from level 1 to `knee`, and the other half from `after` to 0.
-  An odd count takes one step less. Counts that are listed in `even` have equal
-  steps instead, as in the official sampler, which switches by the count alone.
+  Half of the steps go from level 1 to `knee`, the other half from `after` to 0. An
+  odd count takes one step less. Counts in `even` have equal steps, as in the
+  official sampler, which switches on the count.
 
   Source: OliverRensu/FlowAR, its Euler sampler.
 
@@ -130,8 +129,8 @@ class TwoSpeeds(Checked, Euler):
       return super().levels(count)
     if count < 2:
       raise ValueError(
-        f'{count} step at two speeds: wanted 2 at least; change the numbers of '
-        'config.head.counts, or config.head.solver'
+        f'{count} step of the solver TwoSpeeds: wanted at least 2; change '
+        'config.head.counts or config.head.solver'
       )
     half = count // 2
     first = np.linspace(1, self.knee, half)
@@ -141,18 +140,18 @@ class TwoSpeeds(Checked, Euler):
 
 @dataclasses.dataclass(frozen=True)
 class EulerMaruyama(Checked):
-  """With new noise at every step but the last; its diffusion is 2 level.
+  """The Euler-Maruyama method for the reverse SDE with diffusion 2 level.
 
       score = -((1 - level) velocity + x) / level
       drift = velocity - level score = (2 - level) velocity + x
 
-  The noise of a step is drawn by the name 'solver/step'.
+  Adds noise (the draw 'solver/step') at every step but the last.
 
   Source: arXiv 2502.20388; OliverRensu/xAR, the sampler of SiT
     (arXiv 2401.08740).
 
   Attributes:
-    lowest: level at which the last step begins; the others are equal.
+    lowest: level at which the last step begins; the other steps are equal.
   """
 
   lowest: Share = 0.04
@@ -163,12 +162,9 @@ class EulerMaruyama(Checked):
 
   def __call__(self, x, velocity, level, to, draw):
     drift = (2 - level) * velocity + x
-    spread = jnp.where(to > 0, jnp.sqrt(2 * level * (level - to)), 0)
-    return (
-      x
-      + (to - level) * drift
-      + spread * draw.normal('solver/step', x.shape[1:])
-    )
+    std = jnp.where(to > 0, jnp.sqrt(2 * level * (level - to)), 0)
+    noise = draw.normal('solver/step', x.shape[1:])
+    return x + (to - level) * drift + std * noise
 
 
 def solve(
@@ -179,15 +175,15 @@ def solve(
   draw: Draw,
   query: Query,
 ) -> jax.Array:
-  """From noise to data, in as many steps as this step of the sampler has.
+  """Integrates from noise to data.
 
   Args:
-    solver: of this module.
-    counts: its steps at every step of the sampler.
-    velocity: x (b, ..., c) and the level () -> (b, ..., c).
+    solver: the solver.
+    counts: its steps at every AR step.
+    velocity: x (b, ..., c) and level () -> velocity (b, ..., c).
     noise: (b, ..., c) float32.
-    draw: `fold(i)` is that of the i-th step.
-    query: with the step of the sampler.
+    draw: random stream; step i uses `fold(i)`.
+    query: states the AR step.
 
   Returns:
     (b, ..., c) float32.
@@ -199,7 +195,7 @@ def solve(
     return {'level': levels[:-1], 'to': levels[1:], 'steps': steps}
 
   table, count = inner(counts, make, query)
-  # Some solvers take fewer steps than they are asked for.
+  # The solver may take fewer steps than `counts` says.
   if isinstance(count, int):
     count = len(table['level'])
   else:

@@ -1,10 +1,9 @@
-"""Classifier-free guidance: one formula, and schedules of its scale.
+"""Classifier-free guidance and schedules of its scale.
 
     guided = null + scale * (cond - null)
 
-Papers write it differently; a config states the paper's numbers in this form.
-VAR's (1 + t) c - t u with t = cfg * si / (K - 1) is Linear(1, 1 + cfg), and a
-scale of 1 is no guidance everywhere.
+A scale of 1 is no guidance. Configs convert the formula of their paper: VAR's
+(1 + t) c - t u with t = cfg * si / (K - 1) is Linear(start=1, end=1 + cfg).
 """
 
 import dataclasses
@@ -29,33 +28,33 @@ def guide(cond: Any, null: Any, scale: Any) -> Any:
 
 
 class Schedule(Protocol):
-  """The scale at a step of the decode loop."""
+  """The guidance scale at every step of the decode loop."""
 
   @property
   def active(self) -> bool:
-    """False where the scale is always 1: the null half is not computed."""
+    """False if the scale is always 1, so that no null pass is needed."""
 
   def __call__(self, s: Any, steps: int, level: Any = None) -> Any:
-    """The scale at step s of `steps`.
+    """The scale at step s.
 
     Args:
-      s: step of the decode loop.
-      steps: of it.
-      level: noise level of what is guided, for heads that take noise away in
-        steps of their own.
+      s: step of the decode loop, int or () int32.
+      steps: number of steps.
+      level: () noise level of the guided field, for heads that denoise; else
+        None.
     """
 
   def scaled_to(self, scale: float) -> 'Schedule':
-    """The same shape with another largest scale."""
+    """The same schedule with another largest scale."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Constant(Checked):
-  """One scale for all steps, or for the first ones (LlamaGen's cfg_interval).
+  """A constant scale, for all or the first steps (LlamaGen's cfg_interval).
 
   Attributes:
-    scale: of the steps that are guided.
-    until: first step that is not guided any more; None: all are.
+    scale: scale of the guided steps.
+    until: number of guided steps; None: all.
   """
 
   scale: Guidance = 1.0
@@ -76,14 +75,13 @@ class Constant(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Linear(Checked):
-  """From `start` at the first step to `end` at the last (VAR).
+  """A scale that changes linearly from `start` to `end` (VAR).
 
   Attributes:
-    end: scale at the end.
+    end: scale after `over` steps.
     start: scale at the first step.
-    over: number of steps after which `end` is reached; None: steps - 1, so that
-      the last step has `end`. With `over` = steps (TiTok) the last step stays
-      below it.
+    over: None: steps - 1, so that the last step has the scale `end`. With
+      `over` = steps (TiTok) the last step stays below it.
   """
 
   end: Guidance
@@ -104,11 +102,11 @@ class Linear(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Listed(Checked):
-  """1 + (scale - 1) shares[s], a share for every step (FlexVAR).
+  """1 + (scale - 1) shares[s], with a listed share for every step (FlexVAR).
 
   Attributes:
-    scale: where the share is 1.
-    shares: of all steps.
+    scale: scale for a share of 1.
+    shares: one share per step.
   """
 
   scale: Guidance
@@ -151,13 +149,13 @@ class PowerCosine(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Below(Checked):
-  """A schedule that holds up to a noise level; above it, nothing is guided.
+  """Guidance below a noise level only.
 
   Source: arXiv 2404.07724 (guidance in a limited interval); FlowAR.
 
   Attributes:
-    schedule: the scale where there is guidance.
-    level: highest noise level with guidance.
+    schedule: the scale at guided levels.
+    level: highest guided noise level.
   """
 
   schedule: Schedule
@@ -170,8 +168,8 @@ class Below(Checked):
   def __call__(self, s, steps, level=None):
     if level is None:
       raise ValueError(
-        'config.sampler.guidance goes by noise levels, and hidden vectors have '
-        "none; set config.sampler.site='field'"
+        'config.sampler.guidance depends on the noise level, which hidden states '
+        "do not have; set config.sampler.site='field'"
       )
     scale = self.schedule(s, steps, level)
     return jnp.where(level <= self.level, scale, 1.0)

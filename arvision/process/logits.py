@@ -1,4 +1,4 @@
-"""How an id is chosen from logits: temperature, top-k, top-p."""
+"""Sampling from logits: temperature, top-k, top-p."""
 
 import dataclasses
 
@@ -16,12 +16,13 @@ _SIGN = np.uint32(1 << 31)
 
 @dataclasses.dataclass(frozen=True)
 class LogitsFilter(Checked):
-  """Filters in the order of VAR and LlamaGen, then one draw.
+  """Temperature, top-k and top-p, in the order of VAR and LlamaGen.
 
   Attributes:
-    temperature: divides the logits; 0 takes the best id.
-    top_k: ids with logits below the k-th best are dropped, ties stay; 0 = off.
-    top_p: smallest set of best ids whose probability exceeds p; 1 or 0 = off.
+    temperature: divides the logits; 0 = argmax.
+    top_k: drops ids with logits below the k-th best, keeps ties; 0 = off.
+    top_p: keeps the smallest set of best ids whose probability exceeds p; 1 or 0
+      = off.
   """
 
   temperature: Temperature = 1.0
@@ -29,7 +30,7 @@ class LogitsFilter(Checked):
   top_p: Share = 1.0
 
   def filter(self, logits: jax.Array) -> jax.Array:
-    """(..., v) float32 logits with the dropped ids at the lowest value."""
+    """(..., v) float32 logits with dropped ids at the lowest float32."""
     logits = logits.astype(jnp.float32)
     if self.temperature not in (0.0, 1.0):
       logits = logits / self.temperature
@@ -53,31 +54,31 @@ class LogitsFilter(Checked):
     return draw.categorical('head/choice', self.filter(logits))
 
 
-# Both filters keep the fewest best ids of which something is true. The threshold is
-# found bit by bit, in 32 passes over the logits. On two cores of a CPU to sort 4,096
-# of them takes six times as long; on other devices it was not measured.
+# Both filters keep the fewest best ids that satisfy a condition. A binary search
+# finds the threshold in 32 passes over the logits. On two CPU cores, sorting 4,096
+# logits takes six times as long; other devices were not measured.
 
 
 def _rank(x):
-  """uint32 in the order of float32 numbers; equal numbers have equal ranks."""
+  """Maps float32 to uint32 in the same order; equal numbers get equal ranks."""
   # The bits of 0.0 and -0.0 differ. XLA would drop `x + 0`.
   bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.int32)
   ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
   return jax.lax.bitcast_convert_type(ordered, jnp.uint32) ^ _SIGN
 
 
-def _best(true, rank):
-  """(..., v) bool: the fewest best ids, one at least, of which `true` is."""
+def _best(enough, rank):
+  """(..., v) bool: the fewest best ids, at least one, with `enough(ids)`."""
 
   def decide(i, carry):
     found, kept = carry
     more = found | (_SIGN >> i.astype(jnp.uint32))
     best = rank >= more
-    fewer = true(best) & jnp.any(best, axis=-1, keepdims=True)
+    fewer = enough(best) & jnp.any(best, axis=-1, keepdims=True)
     return jnp.where(fewer, more, found), jnp.where(fewer, best, kept)
 
-  # What is kept comes out of the loop. Compared with the threshold once more after
-  # it, logits that XLA computes twice could differ in the last bit.
+  # The loop carries the kept ids. A comparison with the threshold after the loop
+  # could use logits that XLA recomputes with another last bit.
   found = jnp.zeros((*rank.shape[:-1], 1), rank.dtype)
   return jax.lax.fori_loop(0, 32, decide, (found, rank >= 0))[1]
 

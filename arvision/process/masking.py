@@ -1,4 +1,4 @@
-"""How many tokens are hidden, and which of those drawn are kept.
+"""Masking schedules and confidence policies of masked samplers.
 
 Source: arXiv 2202.04200 (MaskGIT); bytedance/1d-tokenizer, modeling/maskgit.py.
 """
@@ -14,15 +14,15 @@ from arvision.build import Checked
 from arvision.random import Draw
 from arvision.ranges import AtLeast0
 
-# Share of the tokens that is hidden after a share of the steps.
+# Schedules of the masked share as a function of progress.
 SCHEDULES = ('arccos', 'cosine')
 
 
 def masked_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
-  """From 1 at progress 0 to 0 at progress 1.
+  """The masked share, from 1 at progress 0 to 0 at progress 1.
 
   Args:
-    schedule: of `SCHEDULES`.
+    schedule: one of `SCHEDULES`.
     progress: in [0, 1].
     xp: jax.numpy, or math for Python numbers.
 
@@ -37,10 +37,10 @@ def masked_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
 
 
 def masked_counts(schedule: str, steps: int, tokens: int) -> list[int]:
-  """How many of `tokens` are hidden after each of `steps`.
+  """Number of masked tokens after every step.
 
-  At least one token is drawn at every step, as long as there are any, and one
-  is left for the last step, which leaves none. Without tokens all counts are 0.
+  Every step unmasks at least one token while there are any, and the last step
+  unmasks all that are left, at least one. Without tokens all counts are 0.
   """
   counts, left = [], tokens
   for i in range(1, steps):
@@ -51,12 +51,12 @@ def masked_counts(schedule: str, steps: int, tokens: int) -> list[int]:
 
 
 def least_sure(sure: jax.Array, count: jax.Array) -> jax.Array:
-  """(b, t) bool: exactly the `count` tokens of an example that are least sure.
+  """(b, t) bool: the `count` tokens of every example with the lowest confidence.
 
-  Among equals those that come first are kept.
+  Among tokens of equal confidence, the last ones are selected.
 
-  Differs: the official code masks every token that is as unsure as the last of
-    them. Where all are equally sure, it keeps nothing until the last step.
+  Differs: the official code also masks all ties. With equal confidences
+    everywhere, it keeps nothing until the last step.
 
   Args:
     sure: (b, t) float32.
@@ -70,34 +70,33 @@ def least_sure(sure: jax.Array, count: jax.Array) -> jax.Array:
 def truncated_normal(
   uniform: Any, mean: float, std: float, low: float, high: float
 ) -> jax.Array:
-  """(...) float32 normal numbers that lie in [low, high], from uniform ones."""
+  """(...) float32 truncated normal numbers in [low, high], from uniform ones."""
   ends = [jax.scipy.special.ndtr((x - mean) / std) for x in (low, high)]
   at = ends[0] + (ends[1] - ends[0]) * jnp.asarray(uniform)
   return jnp.clip(mean + std * jax.scipy.special.ndtri(at), low, high)
 
 
 class Policy(Protocol):
-  """Which ids are drawn, and how sure they are."""
+  """Samples ids and ranks them by confidence."""
 
   def __call__(
     self, logits: jax.Array, draw: Draw, noise: Any
   ) -> tuple[jax.Array, jax.Array]:
-    """Ids (b, t) int32 and what they are ranked by (b, t) float32.
+    """Ids (b, t) int32 and their confidence (b, t) float32.
 
     Args:
       logits: (b, t, v).
-      draw: of this step.
-      noise: share of the noise that is left, from 1 to 0; None for none at
-        all, and the best ids.
+      draw: random stream of this step.
+      noise: factor of the noise, from 1 down to 0; None: argmax, no noise.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class NoisyLogits(Checked):
-  """Gumbel noise on the logits, for drawing and for ranking (TiTok).
+  """Gumbel noise on the logits, for sampling and for ranking (TiTok).
 
   Attributes:
-    temperature: of the noise at the start.
+    temperature: initial scale of the noise.
   """
 
   temperature: AtLeast0
@@ -115,10 +114,10 @@ class NoisyLogits(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class LikelyFirst(Checked):
-  """Draws ids as they are likely, ranks log p with Gumbel noise (MaskGIT).
+  """Samples ids from the logits, ranks by log p with Gumbel noise (MaskGIT).
 
   Attributes:
-    temperature: of the noise at the start.
+    temperature: initial scale of the noise.
   """
 
   temperature: AtLeast0

@@ -1,4 +1,4 @@
-"""Levels at the quantiles of a normal number.
+"""Quantization levels at the quantiles of a standard normal distribution.
 
 Source: arXiv 2503.16430; YuqingWang1029/TokenBridge, models/tokenbridge.py.
 """
@@ -10,11 +10,11 @@ import numpy as np
 
 
 def boundaries(levels: int, span: float) -> np.ndarray:
-  """(levels + 1,) float64: intervals that a normal number is in equally often.
+  """(levels + 1,) float64 boundaries of intervals of equal probability.
 
   Args:
     levels: number of intervals.
-    span: the outer ends, in standard deviations.
+    span: outer boundaries, in standard deviations.
   """
   inverse = statistics.NormalDist().inv_cdf
   inner = [inverse(i / levels) for i in range(1, levels)]
@@ -22,10 +22,10 @@ def boundaries(levels: int, span: float) -> np.ndarray:
 
 
 def centres(levels: int, span: float) -> np.ndarray:
-  """(levels,) float64: the mean of a normal number in each interval."""
+  """(levels,) float64 conditional means in the intervals of `boundaries`."""
   ends = boundaries(levels, span)
   density = np.exp(-0.5 * ends**2) / math.sqrt(2 * math.pi)
   below = np.array([0.5 * math.erf(x / math.sqrt(2)) for x in ends])
-  # Intervals beyond the span are empty; any number serves there.
+  # Intervals beyond the span are empty; avoids dividing by 0 there.
   share = np.maximum(np.diff(below), 1e-10)
   return -np.diff(density) / share

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import tqdm
 
-from arvision.evals.generation import Drawn
+from arvision.evals.generation import SampleBatch
 from arvision.parallel import host
 from arvision.runs import targets
 from arvision.training import pictures
@@ -60,19 +60,19 @@ class Samples:
     self._rows: dict[int, list[np.ndarray]] = {k: [] for k in drawn[:SHOWN]}
     self._count = 0
 
-  def add(self, drawn: Drawn) -> None:
+  def add(self, batch: SampleBatch) -> None:
     """Writes the images of a call.
 
     Raises:
       ConfigError: the system refused to write.
     """
     with targets.writing(self._folder):
-      self._add(pictures.to_uint8(drawn.images), drawn)
+      self._add(pictures.to_uint8(batch.images), batch)
 
-  def _add(self, small, drawn):
+  def _add(self, small, batch):
     if self._npz:
-      self._npz.add(small, drawn.tokens)
-    for image, label in zip(small, drawn.labels.tolist()):
+      self._npz.add(small, batch.tokens)
+    for image, label in zip(small, batch.labels.tolist()):
       row = self._rows.get(label)
       if row is not None and len(row) < self._row:
         row.append(image.copy())
@@ -152,7 +152,7 @@ class Npz:
     return entry
 
 
-def followed(calls: Iterable[Drawn], total: int) -> Iterator[Drawn]:
+def followed(calls: Iterable[SampleBatch], total: int) -> Iterator[SampleBatch]:
   """The same calls, with a bar or lines that say how far they are.
 
   Args:
@@ -169,13 +169,13 @@ def followed(calls: Iterable[Drawn], total: int) -> Iterator[Drawn]:
   )
   done, start, said = 0, 0.0, time.perf_counter()
   with contextlib.closing(bar):
-    for drawn in calls:
-      yield drawn
-      bar.update(len(drawn.labels))
+    for batch in calls:
+      yield batch
+      bar.update(len(batch.labels))
       now = time.perf_counter()
       if not done:  # the first call compiled
-        first, start = len(drawn.labels), now
-      done += len(drawn.labels)
+        first, start = len(batch.labels), now
+      done += len(batch.labels)
       if bar.disable and now - said > _QUIET and first < done < total:
         said, speed = now, (done - first) / (now - start)
         host.say(

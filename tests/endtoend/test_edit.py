@@ -81,5 +81,5 @@ def test_a_token_stays_if_all_its_pixels_do():
 
 
 def test_tokens_in_a_line_cannot_be_kept_by_place():
-  with pytest.raises(ValueError, match='do not lie over a picture'):
+  with pytest.raises(ValueError, match='does not tile a picture'):
     kept_tokens(np.ones((1, 8, 8), bool), ((1, 8),))

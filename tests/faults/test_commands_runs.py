@@ -18,7 +18,7 @@ from arvision.commands.main import main
 from arvision.data.latents import CachedTokens
 from arvision.errors import ConfigError
 from arvision.evals.classifier import Recipe
-from arvision.evals.generation import Drawn
+from arvision.evals.generation import SampleBatch
 from arvision.evals.protocol import headline
 from arvision.runs import evaluate as evaluation
 from arvision.runs import measure, samples
@@ -204,7 +204,7 @@ def drawn(count, size=16, at_once=200):
     images = np.zeros((len(index), size, size, 3), np.float32)
     images += (index % 255 / 127.5 - 1)[:, None, None, None]
     tokens = index[:, None].astype(np.int32)
-    yield Drawn(images, tokens, (index % 10).astype(np.int32), 0.0)
+    yield SampleBatch(images, tokens, (index % 10).astype(np.int32), 0.0)
 
 
 def streamed(folder, count, png=False):

@@ -20,7 +20,7 @@ MESHES = {
 _PROGRAM = """
 import dataclasses, json, sys
 import jax
-from arvision.parallel import collectives
+from arvision.plan import collectives
 from tests.multidevice.families import Family
 jax.config.update('jax_default_matmul_precision', 'highest')
 assert jax.device_count() == 8

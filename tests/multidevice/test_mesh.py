@@ -103,7 +103,7 @@ def test_what_does_not_divide_is_refused_if_large(place):
   said = str(error.value)
   assert "w (1001, 512): its axis 'vocab' of 1001" in said
   assert '2 equal parts (config.mesh.tensor=2)' in said
-  assert 'the nearest mesh that cuts it is config.mesh.tensor=1.' in said
+  assert 'the nearest mesh that divides it is config.mesh.tensor=1.' in said
 
 
 def test_the_nearest_mesh_divides_and_is_no_larger():

@@ -18,7 +18,7 @@ from arvision.data.pipeline import Images
 from arvision.errors import ConfigError
 from arvision.evals.cache import fingerprint, load_or_train
 from arvision.evals.classifier import Recipe
-from arvision.evals.generation import Generation, draw, seen_tokens
+from arvision.evals.generation import Generation, sample_batches, seen_tokens
 from arvision.evals.protocol import Run, data_name, headline
 from arvision.structs import TokenSpec
 from tests.parts.evals_toys import Arrays, two_classes
@@ -214,7 +214,7 @@ def test_digits_are_read_well_after_a_short_training():
   assert recipe.train(data).accuracy >= 0.95
 
 
-def test_draw_calls_one_shape_and_numbers_its_samples():
+def test_sampling_calls_one_shape_and_numbers_its_samples():
   calls = []
 
   def sample(labels, index):
@@ -223,7 +223,7 @@ def test_draw_calls_one_shape_and_numbers_its_samples():
     return images, np.stack([labels, index], 1)
 
   labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0], np.int32)
-  drawn = list(draw(sample, labels, batch_size=4))
+  drawn = list(sample_batches(sample, labels, batch_size=4))
   assert [len(labels) for labels in calls] == [4, 4, 4]
   assert [len(d.images) for d in drawn] == [4, 4, 2]
   tokens = np.concatenate([d.tokens for d in drawn])

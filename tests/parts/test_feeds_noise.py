@@ -52,7 +52,7 @@ def test_a_clean_past_lies_beside_noisy_tokens():
 @pytest.mark.parametrize(
   'feed, layout, said',
   [
-    (noise.Noise(), TWICE, 'take feeds.noise.CleanPast'),
+    (noise.Noise(), TWICE, 'use feeds.noise.CleanPast'),
     (noise.CleanPast(), LAYOUT, 'layouts.sequence.two_stream'),
   ],
 )

@@ -297,7 +297,11 @@ def test_platform_and_shapes_choose(monkeypatch, device, given, wanted):
     (GPU, {'kernel': 'splash'}, 'wants a TPU'),
     (TPU, {'kernel': 'cudnn'}, 'wants an NVIDIA GPU, got TPU v5'),
     (GPU, {'kernel': 'cudnn', 'dtype': 'float32'}, 'config.backbone.dtype='),
-    (GPU, {'kernel': 'cudnn', 'layout': ODD}, 'even number of rows .* got 261'),
+    (
+      GPU,
+      {'kernel': 'cudnn', 'layout': ODD},
+      'even number of slots .* got 261',
+    ),
     (TPU, {'kernel': 'flash'}, 'wanted one of auto, dense, splash, cudnn'),
   ],
 )
@@ -318,10 +322,10 @@ def test_without_a_mesh_nothing_is_taken_for_granted(monkeypatch):
 def test_the_choice_is_said_once(monkeypatch):
   said = []
   monkeypatch.setattr(kernels.logging, 'info', said.append)
-  kernels._say.cache_clear()
+  kernels._log_once.cache_clear()
   for _ in range(3):
     chosen(kernel='dense')
-  assert said == ['attention of 273 rows, heads of 64: dense']
+  assert said == ['attention of 273 queries, heads of 64: dense']
 
 
 @pytest.mark.parametrize('name', ['VAR', 'xAR beside its clean past'])

@@ -152,8 +152,8 @@ def test_window_keeps_a_caption():
 def test_padding_is_seen_by_itself_alone():
   layout = grid.raster(1, 6, prefix=3)
   valid = np.array([[False, True] + [True] * (layout.slots - 2)])
-  keys = masks.key(masks.rows(layout, layout.index, valid=valid))
-  queries = masks.query(masks.rows(layout, layout.index))
+  keys = masks.key(masks.slot_info(layout, layout.index, valid=valid))
+  queries = masks.query(masks.slot_info(layout, layout.index))
   mask = masks.attend(queries, keys)[0]
   assert mask[0, 0] and not mask[1:, 0].any()
 

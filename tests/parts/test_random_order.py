@@ -84,7 +84,7 @@ def test_a_step_back_with_the_true_noise_follows_the_posterior():
   table = diffusion.train_table()
   rng = np.random.default_rng(0)
   x, noise = (rng.normal(size=(4, 2)).astype(np.float32) for _ in range(2))
-  at = diffusion.rows(table, np.array([10, 200, 500, 900]))
+  at = diffusion.coefficients(table, np.array([10, 200, 500, 900]))
   noisy = diffusion.noised(at, x, noise)
   mean, log_variance = diffusion.predicted(at, noise, -np.ones_like(x), noisy)
   np.testing.assert_allclose(

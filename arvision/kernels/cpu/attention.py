@@ -1,9 +1,8 @@
-"""Attention as it is written, and the same by parts that suit a CPU.
+"""Dense attention, and a blocked version of it for a single CPU device.
 
-Two things cost a CPU time that a GPU or TPU would not notice. Logits that leave the
-cache take twice the time, so some heads are taken at a time; and a static mask hides
-keys from many rows at once, so rows are taken in bands, without the keys that none
-of them sees.
+The blocked version processes a few heads at a time, so that their logits stay in
+the cache: otherwise they take twice as long. It also splits queries into bands,
+and leaves out the keys that a static mask hides from a whole band.
 """
 
 import functools
@@ -14,35 +13,34 @@ import jax.numpy as jnp
 from arvision.kernels.cpu.product import product
 from arvision.layouts.masks import Pattern
 
-# Bytes of float32 logits: where all together have more than the first number, as
-# many heads are taken at a time as the second lets (measured on an EPYC of two
-# cores).
+# Bytes of float32 logits. If all heads together have more than `_MANY`, a group of
+# heads gets at most `_CACHED`. Measured on two cores of an EPYC.
 _MANY, _CACHED = 24 << 20, 6 << 20
 
-# Bands have so many rows at least, and there are so many at most: each is compiled.
+# Least queries of a band, and most bands: each band is compiled separately.
 _BAND, _BANDS = 64, 16
 
-# Rows of queries, and the keys that are taken with them.
+# (queries, keys) of every band.
 _Bands = list[tuple[slice, slice]]
 
 
 def dense(q, k, v, mask, drop=None) -> jax.Array:
-  """softmax(q kᵀ + mask) v with float32 softmax: the reference of all kernels.
+  """softmax(q kᵀ + mask) v with float32 softmax: the reference for all kernels.
 
   Args:
     q: (b, h, n, k), scaled already.
     k, v: (b, h, m, k).
     mask: bool, broadcastable to (b, h, n, m), True = may attend.
-    drop: what is done to the weights of the sum, or None.
+    drop: dropout of the attention weights, or None; see `kernels.attention`.
 
   Returns:
     (b, h, n, k) in the dtype of v.
   """
   logits = product('bhnk,bhmk->bhnm', q, k, q.dtype)
   logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-  share = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-  share = share if drop is None else drop(share)
-  return product('bhnm,bhmk->bhnk', share, v, v.dtype).astype(v.dtype)
+  weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+  weights = weights if drop is None else drop(weights)
+  return product('bhnm,bhmk->bhnk', weights, v, v.dtype).astype(v.dtype)
 
 
 def dense_by_parts(q, k, v, mask, pattern: Pattern | None = None) -> jax.Array:
@@ -50,7 +48,7 @@ def dense_by_parts(q, k, v, mask, pattern: Pattern | None = None) -> jax.Array:
 
   Args:
     q, k, v, mask: see `dense`.
-    pattern: what is static of the mask, of n = m rows; or None.
+    pattern: the static part of the mask, with n = m; or None.
   """
   bands = _bands(q, k, pattern)
   group = _group(q, mask, bands)
@@ -67,7 +65,7 @@ def _bands(q, k, pattern) -> _Bands:
 
 
 def _group(q, mask, bands) -> int | None:
-  """Heads of an example that are taken at a time; None: all of a batch."""
+  """Heads of one example to process at a time; None: the whole batch at once."""
   batch, heads = q.shape[:2]
   if mask.ndim < 4 or mask.shape[1] > 1:
     return None
@@ -79,7 +77,7 @@ def _group(q, mask, bands) -> int | None:
 
 
 def _by_bands(q, k, v, mask, bands) -> jax.Array:
-  """`dense`, some rows at a time and only the keys that these see."""
+  """`dense`, band by band."""
   if len(bands) == 1:
     return dense(q, k, v, mask)
   parts = [
@@ -90,13 +88,13 @@ def _by_bands(q, k, v, mask, bands) -> jax.Array:
 
 
 def _by_groups(q, k, v, mask, bands, group) -> jax.Array:
-  """`_by_bands`, some heads of an example at a time."""
+  """`_by_bands`, one group of heads of one example at a time."""
   parts = q.shape[1] // group
 
   def cut(x):
     return x.reshape(-1, 1, group, *x.shape[2:])
 
-  # Weights leave the cache too: the backward pass computes them again.
+  # Saved attention weights would leave the cache: the backward pass recomputes them.
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def some(inputs):
     i, *qkv = inputs

@@ -1,4 +1,4 @@
-"""Products of arrays that are rounded to a compute dtype, summed in float32."""
+"""Matrix products in a compute dtype with float32 accumulation."""
 
 import functools
 import math
@@ -14,14 +14,15 @@ from arvision.kernels import traced
 def product(spec: str, a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
   """`jnp.einsum(spec, a, b)` of a and b in `dtype`, accumulated in float32.
 
-  Gradients are products of the same kind. What comes back is rounded to `dtype`
-  first: otherwise a float32 array would be multiplied by one of bfloat16, which
-  matrix units do at the speed of float32.
+  Gradients are products of the same kind: the incoming gradient is rounded to
+  `dtype` first. A product of float32 and bfloat16 would run at the speed of
+  float32.
 
   Args:
-    spec: in which every letter stands in two of its three parts at least.
-    a, b: of any dtype, which their gradients have too.
-    dtype: of the multiplied arrays, or its name.
+    spec: einsum of two arrays; every letter stands in at least two of its three
+      parts.
+    a, b: arrays of any dtype; their gradients have the same dtypes.
+    dtype: compute dtype, or its name.
 
   Returns:
     float32.
@@ -32,21 +33,20 @@ def product(spec: str, a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
   return _einsum(spec, a, b.astype(dtype))
 
 
-# A CPU without bfloat16 instructions multiplies this many rows or more faster if
-# bfloat16 operands are converted to float32 first: 12.5 ms become 9.8. For 8 rows the
-# conversion costs more than it gains: 1.5 ms become 2.8.
+# Without bfloat16 instructions, products of this many rows or more are faster if
+# bfloat16 operands are converted to float32 first: 9.8 ms instead of 12.5. With 8
+# rows the conversion costs more than it saves: 2.8 ms instead of 1.5.
 _MANY_ROWS = 128
 
 
 def _on_cpu(spec, a, b):
   """Multiplies in the faster dtype, measured with (rows, 1024) x (1024, 4096).
 
-  With avx512_bf16 (two cores of an EPYC) bfloat16 is faster for two rows of `a` or
-  more. One row takes 3 times as long in bfloat16 as in float32, and 2.3 times as
-  long as two rows in bfloat16. So one row is multiplied in float32 if the weights
-  are float32, and is doubled to two rows if the other operand is a bfloat16 cache.
-  With avx2 alone float32 is always faster: 4.7 times for one row, 1.5 to 1.7 times
-  for 128 rows and more.
+  With avx512_bf16 (two cores of an EPYC) bfloat16 is faster for two rows or more.
+  One row takes 3 times as long in bfloat16 as in float32, and 2.3 times as long
+  as two rows in bfloat16. So one row is multiplied in float32 by float32 weights,
+  and is repeated to two rows for a bfloat16 cache. With avx2 alone float32 is
+  always faster: 4.7 times for one row, 1.5 to 1.7 times from 128 rows on.
   """
   inputs, out = spec.split('->')
   left, right = inputs.split(',')

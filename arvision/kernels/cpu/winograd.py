@@ -1,15 +1,15 @@
-"""Convolutions of CPUs as products of matrices.
+"""Convolutions on CPUs as matrix products: Winograd's F(2 x 2, 3 x 3).
 
-XLA has kernels for them that are far from a CPU's matrix products, and further in
-gradients: of a batch of 4 images of 256 px and 160 channels, 3 x 3 kernels, the
-convolution takes 1.1 s and the gradient of its kernel 7.6 s; below they take 0.6 s
-and 0.8 s (`python -m benchmarks.convolutions`, the table is in docs/benchmarks.md).
-On GPUs and TPUs nothing is done here.
+XLA's convolutions are much slower than its matrix products on a CPU, gradients
+most of all. For 4 images of 256 px with 160 channels, XLA takes 1.1 s for a 3 x 3
+convolution and 7.6 s for the gradient of its kernel; this module takes 0.6 s and
+0.8 s (`python -m benchmarks.convolutions`, table in docs/benchmarks.md). GPUs and
+TPUs use XLA's convolution.
 
-A 3 x 3 convolution is Winograd's F(2 x 2, 3 x 3): squares of 2 x 2 outputs come
-from sums of 4 x 4 inputs, 16 products in the place of 36. Its transforms are sums
-and halves, so what float32 loses is about as much as in the plain sum. bfloat16
-operands are multiplied as float32: what is rounded are the sums alone.
+F(2 x 2, 3 x 3) computes 2 x 2 outputs from 4 x 4 inputs with 16 products instead
+of 36. Its transforms only add and halve, so float32 loses about as much precision
+as in the direct sum. bfloat16 operands are multiplied in float32 and rounded once,
+at the end.
 
 Source: Lavin and Gray, arXiv 1509.09308, section 4.1.
 """
@@ -27,15 +27,15 @@ from arvision.kernels.cpu.product import product
 
 _NUMBERS = ('NHWC', 'HWIO', 'NHWC')
 
-# Fewer channels leave the products of squares thin; a smaller grid gains less than
-# the half second that its compilation takes.
+# With fewer channels the matrix products are too thin. A smaller grid gains less
+# than the half second that compilation takes.
 _CHANNELS, _SIDE = 32, 8
 
-# So many values of an input, or of an output, are taken at once, some rows of all
-# examples: their squares stay in the cache. Up to twice as many are not cut.
+# Values of the input or output that are processed at once, as a band of image rows,
+# so that the tiles stay in the cache. Up to twice as many are not split.
 _BLOCK = 2**20
 
-# So many for a kernel's gradient, where cutting costs: it bounds the memory.
+# The same for a kernel's gradient. Splitting costs time there, but bounds memory.
 _GRADIENT_BLOCK = 2**25
 
 
@@ -46,14 +46,15 @@ def convolve(
   padding: str | Sequence[tuple[int, int]],
   **options: Any,
 ) -> jax.Array:
-  """`jax.lax.conv_general_dilated` of NHWC and HWIO, quick on CPUs too.
+  """`jax.lax.conv_general_dilated` for NHWC and HWIO, fast on CPUs too.
 
-  Which sum is taken for an example does not depend on how many there are.
+  The algorithm does not depend on the batch size.
 
   Args:
     x: (b, h, w, c).
     kernel: (k, k, c, o), dtype of x.
-    window_strides, padding, **options: as there; `nn.Conv` gives them.
+    window_strides, padding, **options: those of `conv_general_dilated`, as
+      `nn.Conv` passes them.
 
   Returns:
     (b, h', w', o), dtype of x.
@@ -73,7 +74,7 @@ def convolve(
 
 
 def _plain(strides, options):
-  """Whether a CPU makes every place of the grid from all channels."""
+  """Whether it is a CPU's convolution without strides, dilation and groups."""
   dilations = (options.get(f'{side}_dilation') for side in ('lhs', 'rhs'))
   return (
     traced.on_cpu()
@@ -83,7 +84,7 @@ def _plain(strides, options):
 
 
 def _zeros(padding):
-  """How many are around the grid; None where not as many on every side."""
+  """Padding, if it is equal on all sides; else None."""
   if isinstance(padding, str):
     return None
   sides = {side for pair in padding for side in pair}
@@ -92,7 +93,7 @@ def _zeros(padding):
 
 @jax.custom_vjp
 def _three(x, kernel):
-  """3 x 3 over an even grid, zeros around it."""
+  """3 x 3 convolution over a grid of even sides, padded by 1."""
   return _three_by_three(x, kernel)
 
 
@@ -109,10 +110,10 @@ def _backward(operands, gradient):
 _three.defvjp(_forward, _backward)
 
 
-# Traced once for layers of the same shapes.
+# Jitted so that layers of equal shapes are traced once.
 @functools.partial(jax.jit, static_argnames='turned')
 def _three_by_three(x, kernel, turned=False):
-  """See `_three`; `turned`: of the kernel turned by half, from o to c."""
+  """See `_three`; `turned` rotates the kernel by 180° and swaps c and o."""
   if min(kernel.shape[2:]) < _CHANNELS:
     if turned:
       kernel = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -122,7 +123,7 @@ def _three_by_three(x, kernel, turned=False):
     )
   kernels = _kernels(kernel.astype(jnp.float32))
   if turned:
-    order = 3, 1, 2, 0  # what `_kernels` gives of a row read backwards
+    order = 3, 1, 2, 0  # `_kernels` of a reversed row
     kernels = [[kernels[i][j].T for j in order] for i in order]
   rows = _rows(x.shape, max(kernel.shape[2:]), _BLOCK)
   squares = functools.partial(_squares, kernels=kernels, dtype=x.dtype)
@@ -130,7 +131,7 @@ def _three_by_three(x, kernel, turned=False):
 
 
 def _of_kernel(x, kernel, gradient):
-  """The kernel's gradient."""
+  """The gradient of the kernel."""
   rows = _rows(x.shape, max(kernel.shape[2:]), _GRADIENT_BLOCK)
   zeros = jnp.zeros(kernel.shape[2:], jnp.float32)
   kernels = [[zeros] * 4] * 4
@@ -155,7 +156,7 @@ def _of_kernel(x, kernel, gradient):
 
 
 def _rows(shape, channels, most):
-  """How many rows are taken at once: even, and a divisor of the height."""
+  """Image rows to process at once: an even divisor of the height."""
   batch, height, width, _ = shape
   row = batch * width * channels
   if height * row <= 2 * most:
@@ -171,7 +172,7 @@ def _framed(x):
 
 
 def _by_rows(f, framed, rows):
-  """f of every `rows` rows and the two around them, one below the other."""
+  """Applies f to bands of `rows` image rows, padded by one row on each side."""
   batch, height, width, _ = framed.shape
   height, width = height - 2, width - 2
   if rows == height:
@@ -185,24 +186,24 @@ def _by_rows(f, framed, rows):
 
 
 def _squares(framed, kernels, dtype):
-  """(b, h + 2, w + 2, c) and 4 x 4 of (c, o) -> (b, h, w, o)."""
+  """Convolves: (b, h + 2, w + 2, c) and 4 x 4 of (c, o) -> (b, h, w, o)."""
   batch, height, width, _ = framed.shape
   height, width = height - 2, width - 2
   grid = batch, height // 2, width // 2
   rows = []
-  for row, of_row in zip(_spread(framed, 1), kernels, strict=True):
+  for row, of_row in zip(_input_sums(framed, 1), kernels, strict=True):
     products = [
       (square.reshape(math.prod(grid), -1) @ k).reshape(*grid, -1)
-      for square, k in zip(_spread(row, 2), of_row, strict=True)
+      for square, k in zip(_input_sums(row, 2), of_row, strict=True)
     ]
-    two = jnp.stack(_gathered(products), 3)
+    two = jnp.stack(_output_sums(products), 3)
     rows.append(two.reshape(batch, height // 2, width, -1))
-  y = jnp.stack(_gathered(rows), 2)
+  y = jnp.stack(_output_sums(rows), 2)
   return y.reshape(batch, height, width, -1).astype(dtype)
 
 
-def _spread(x, axis):
-  """Along an axis, of any four neighbours from an even place on, four sums."""
+def _input_sums(x, axis):
+  """Input transform along an axis: four sums of every window of 4, stride 2."""
   end = x.shape[axis] - 3
   a, b, c, d = (
     jax.lax.slice_in_dim(x, i, i + end, 2, axis).astype(jnp.float32)
@@ -211,13 +212,14 @@ def _spread(x, axis):
   return a - c, b + c, c - b, b - d
 
 
-def _gathered(products):
+def _output_sums(products):
+  """Output transform: 4 products -> 2 outputs."""
   a, b, c, d = products
   return a + b + c, b - c - d
 
 
 def _kernels(kernel):
-  """(3, 3, c, o) -> 4 x 4 of (c, o)."""
+  """Kernel transform: (3, 3, c, o) -> 4 x 4 of (c, o)."""
 
   def four(a, b, c):
     return a, (a + b + c) / 2, (a - b + c) / 2, c

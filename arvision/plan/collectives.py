@@ -1,18 +1,16 @@
-"""What devices send to one another, read out of a compiled program.
+"""Lists the collectives of a compiled program: kind, bytes, devices, count.
 
     for c in read(compiled.as_text()):
       print(c.kind, c.result_bytes, c.group_size, c.times)
 
-The text of the XLA compilers for CPU and TPU is understood. Three spellings
-hide what is sent, and are resolved here:
+Works for programs of the CPU and TPU compilers. Three things are resolved here:
 
-- A TPU program has a reduce-scatter as a fusion of an all-reduce with the slice
-  that is taken of it, and an asynchronous collective as two or more fusions
-  that repeat it under one channel number.
-- A CPU program has no reduce-scatter at all: the whole is reduced and a slice
-  is taken afterwards. It is an all-reduce here, with `sliced` set.
-- A loop stands in the text once. Its collectives are counted as often as it
-  goes round.
+- TPU programs spell a reduce-scatter as a fusion of an all-reduce and a slice,
+  and an asynchronous collective as several fusions with one channel id.
+- CPU programs have no reduce-scatter: they all-reduce the whole array and slice
+  the result. Such an all-reduce has `sliced` set.
+- The text has the body of a loop once. Its collectives are multiplied by the
+  trip count.
 """
 
 import collections
@@ -23,7 +21,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from arvision.parallel import hlo
+from arvision.plan import hlo
 
 KINDS = (
   'all-gather',
@@ -40,15 +38,14 @@ class Collective:
 
   Attributes:
     kind: one of `KINDS`.
-    name: of its instruction.
-    shapes: (dtype, dimensions) of every array that a device is left with.
-    group: devices of the first group that talks, by their place in the mesh
-      counted row by row; of a permutation the first pair.
-    times: how often a device takes part in a run of the program.
-    known: False where a loop around it goes round an unknown number of times;
-      that loop is counted as one round.
-    sliced: of an all-reduce, for every array whether all that is read of it are
-      slices: what other compilers spell as a reduce-scatter.
+    name: name of its instruction.
+    shapes: (dtype, dimensions) of every result array on one device.
+    group: device numbers of the first group, in row-major order of the mesh;
+      for a permutation the first source-target pair.
+    times: executions per run of the program.
+    known: False inside a loop with unknown trip count, which is counted once.
+    sliced: for every array of an all-reduce, whether it is only read in slices
+      (a reduce-scatter in other compilers).
   """
 
   kind: str
@@ -61,21 +58,22 @@ class Collective:
 
   @property
   def result_bytes(self) -> int:
-    """Bytes that one device is left with, of one time."""
+    """Bytes of the result of one execution on one device."""
     return round(sum(hlo.Array(*shape).bytes for shape in self.shapes))
 
   @property
   def group_size(self) -> int:
-    """Devices that talk to one another."""
+    """Devices of a group."""
     return len(self.group)
 
   @property
   def moved_bytes(self) -> int:
-    """Bytes that one device sends in all `times`, and receives as well.
+    """Bytes that one device sends (and receives) in all executions.
 
-    That of the ring algorithms, which send the least: of g devices, each
-    sends (g - 1) / g of the whole array in an all-gather, a reduce-scatter and
-    an all-to-all, and twice that in an all-reduce. A permutation sends it all.
+    Assumes ring algorithms, which send the least. Each of g devices sends
+    (g - 1) / g of the whole array in an all-gather, reduce-scatter or
+    all-to-all, twice as much in an all-reduce, and the whole array in a
+    permutation.
     """
     size, g = self.result_bytes, max(self.group_size, 1)
     once = {
@@ -88,15 +86,14 @@ class Collective:
     return round(once * self.times)
 
   def axes(self, sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """The mesh axes along which the devices of a group differ.
+    """The mesh axes that the collective communicates along.
 
     Args:
-      sizes: axis -> size of the mesh the program was compiled for, in order
-        (`mesh.shape`).
+      sizes: axis -> size of the mesh of the program, in order (`mesh.shape`).
     """
     shape = tuple(sizes.values())
-    places = np.array(np.unravel_index(np.array(self.group), shape))
-    differ = (places != places[:, :1]).any(1)
+    coords = np.array(np.unravel_index(np.array(self.group), shape))
+    differ = (coords != coords[:, :1]).any(1)
     return tuple(name for name, d in zip(sizes, differ) if d)
 
 
@@ -104,7 +101,7 @@ def read(text: str) -> list[Collective]:
   """The collectives of a program, in the order of its text.
 
   Args:
-    text: of the optimised program, `compiled.as_text()`.
+    text: the optimized HLO, `compiled.as_text()`.
 
   Raises:
     ValueError: the text has no entry computation.
@@ -116,7 +113,7 @@ def read(text: str) -> list[Collective]:
 
 
 def moved(found: Iterable[Collective]) -> dict[str, int]:
-  """kind -> bytes that one device sends, see `Collective.moved_bytes`."""
+  """Bytes sent by one device, per kind; see `Collective.moved_bytes`."""
   total: dict[str, int] = collections.defaultdict(int)
   for collective in found:
     total[collective.kind] += collective.moved_bytes
@@ -124,14 +121,14 @@ def moved(found: Iterable[Collective]) -> dict[str, int]:
 
 
 class _Reader:
-  """Finds the collectives of a program's computations."""
+  """Walks the computations of a program and collects collectives."""
 
   def __init__(self, program):
     self.program: hlo.Program = program
 
   def visit(self, name, times, known, found, seen=None):
     """Appends the collectives of a computation that runs `times` times."""
-    # Fusions belong to the computation around them, and share its channels.
+    # Fusions share the channel ids of the computation that contains them.
     fused, seen = seen is not None, set() if seen is None else seen
     for x in self.program.computations[name].values():
       kind = x.opcode.removesuffix('-start')
@@ -143,7 +140,7 @@ class _Reader:
         if channel is not None:
           seen.add(channel.group(1))
       elif x.opcode == 'while':
-        count = self.program.rounds(x, name)
+        count = self.program.trip_count(x, name)
         inner = (times * (count or 1), known and count is not None)
         self.visit(x.called('body'), *inner, found)
         self.visit(x.called('condition'), *inner, found)
@@ -155,7 +152,7 @@ class _Reader:
         self._branches(x, times, known, found)
 
   def _branches(self, x, times, known, found):
-    """Of a conditional, the branch that sends most."""
+    """Appends the collectives of the branch that sends most."""
     branches: list[list[Collective]] = []
     for name in x.branches:
       branches.append([])
@@ -170,7 +167,7 @@ class _Reader:
         text = self.program.root(inside).shape
         kind, sliced = 'reduce-scatter', ()
     elif x.opcode.endswith('-start'):
-      # A pair of what goes in and what comes out.
+      # (operands, results).
       text = hlo.parts(x.shape)[1]
     group = _group(x.rest, self.program.devices)
     shapes = tuple((a.dtype, a.dims) for a in hlo.arrays(text))
@@ -190,11 +187,12 @@ class _Reader:
     return tuple(bool(p) and all(p) for p in parts)
 
   def _sliced(self, name, inside):
-    """Whether all that is read of an array are slices."""
+    """Whether an array is only read in slices."""
     readers = self.program.readers(name, inside)
-    return bool(readers) and all(self._takes(x, name, inside) for x in readers)
+    return bool(readers) and all(self._slices(x, name, inside) for x in readers)
 
-  def _takes(self, x, name, inside):
+  def _slices(self, x, name, inside):
+    """Whether instruction x reads only a slice of an array."""
     if x.opcode == 'dynamic-slice':
       return x.operands[0] == name
     if x.opcode in hlo.FORMS or x.opcode in (
@@ -215,7 +213,7 @@ class _Reader:
 
 
 def _group(rest, devices):
-  """Numbers of the devices of the first group."""
+  """Device numbers of the first group."""
   pairs = re.search(r'source_target_pairs=\{\{([\d,]+)\}', rest)
   if pairs:
     return tuple(int(n) for n in pairs.group(1).split(','))
@@ -234,7 +232,7 @@ def _group(rest, devices):
 
 
 def _mesh_group(mesh, axes):
-  """A group by names: mesh['a'=4,'b'=2] {'b'}, or {'a':(1)2} for a part of a."""
+  """The first group of mesh['a'=4,'b'=2] {'b'}; {'a':(1)2} is a part of a."""
   sizes = {n: int(s) for n, s in re.findall(r"'(\w+)'=(\d+)", mesh)}
   numbers = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
   picked: list = [0] * len(sizes)

@@ -1,12 +1,12 @@
-"""The text of a program that XLA has compiled, as instructions.
+"""Parses the HLO text of a compiled program.
 
     program = Program(compiled.as_text())
     for x in program.computations[program.entry].values():
       print(x.name, x.opcode, size(x.shape))
 
-The compilers for CPU and TPU write such texts. Shapes stay text: an array is
-`bf16[8,128]{1,0:T(8,128)(2,1)S(1)}`, its layout behind its dimensions, and a tuple
-is a list of such in brackets.
+Works for programs of the CPU and TPU compilers. Shapes stay text. An array is
+`bf16[8,128]{1,0:T(8,128)(2,1)S(1)}`: dtype, dimensions, layout. A tuple is a
+list of arrays in parentheses.
 """
 
 import dataclasses
@@ -19,17 +19,17 @@ _NAMED = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = (.*)$')
 _ARRAY = re.compile(r'([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?')
 _OPCODE = re.compile(r'\s*([a-z][\w\-]*)\(')
 _COUNTS = ('num_partitions', 'replica_count')
-# What hands on an array as it is, in another form.
+# Opcodes that change only the form of an array, not its values.
 FORMS = ('bitcast', 'copy', 'reshape', 'transpose', 'convert')
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """An array of a shape's text.
+  """One array of a shape.
 
   Attributes:
     dtype: as XLA spells it, 'f32', 'bf16', 'pred'.
-    dims: sizes.
+    dims: size of every axis.
     layout: text in braces, or ''.
   """
 
@@ -39,21 +39,22 @@ class Array:
 
   @property
   def bytes(self) -> float:
-    """Without padding; of s4 half a byte for each."""
+    """Size without padding; an element of s4 takes half a byte."""
     return math.prod(self.dims) * bits(self.dtype) / 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """A line of a computation.
+  """One instruction of a computation.
 
   Attributes:
     name: without '%'.
-    shape: text of what it gives.
+    shape: text of the result's shape.
     opcode: 'fusion', 'all-gather-start', ...
-    operands: names.
-    rest: text behind the operands; of parameters and constants from them on.
-    root: whether it is what the computation gives.
+    operands: names of the operands.
+    rest: text after the operands. For parameters and constants it starts with
+      the number or value in parentheses.
+    root: whether its result is the result of the computation.
   """
 
   name: str
@@ -64,13 +65,13 @@ class Instruction:
   root: bool
 
   def called(self, key: str) -> str | None:
-    """Name of the computation that `key`= names, None if there is none."""
+    """Name of the computation in the attribute `key`, None without one."""
     found = re.search(rf'\b{key}=%?([\w.\-]+)', self.rest)
     return found.group(1) if found else None
 
   @property
   def branches(self) -> list[str]:
-    """Names of the computations of a conditional."""
+    """Names of the branch computations of a conditional."""
     listed = re.search(r'branch_computations=\{([^}]*)\}', self.rest)
     if listed:
       return re.findall(r'[\w.\-]+', listed.group(1))
@@ -79,26 +80,29 @@ class Instruction:
 
   @property
   def number(self) -> int:
-    """Place of a parameter among those of its computation."""
+    """Number of a parameter of a computation."""
     return int(self.rest.split(')')[0])
 
   @property
   def index(self) -> int:
-    """Place in the tuple that a get-tuple-element takes from."""
+    """Index of a get-tuple-element."""
     return int(self.rest.split('index=')[1].split(',')[0])
 
 
 class Program:
-  """The computations of a program.
+  """A compiled program.
 
   Attributes:
-    entry: name of the computation that is run.
+    entry: name of the entry computation.
     computations: name -> instructions by name, in the order of the text.
-    devices: it was compiled for.
+    devices: number of devices that the program was compiled for.
   """
 
   def __init__(self, text: str):
-    """Args: text: of the optimised program, `compiled.as_text()`.
+    """Parses a program.
+
+    Args:
+      text: the optimized HLO, `compiled.as_text()`.
 
     Raises:
       ValueError: the text has no entry computation.
@@ -117,30 +121,30 @@ class Program:
         if found is not None:
           here[found.name] = found
     if entry is None:
-      raise ValueError('the text of a compiled program has a line ENTRY')
+      raise ValueError('no ENTRY line: wanted the text of a compiled program')
     self.entry: str = entry
 
   def root(self, name: str) -> Instruction:
-    """What a computation gives."""
+    """The root instruction of a computation."""
     return next(x for x in self.computations[name].values() if x.root)
 
   def readers(self, name: str, inside: str) -> list[Instruction]:
-    """The instructions of a computation that `name` is an operand of."""
+    """The instructions of the computation `inside` with `name` as operand."""
     return [x for x in self.computations[inside].values() if name in x.operands]
 
-  def rounds(self, loop: Instruction, inside: str) -> int | None:
-    """How often a loop goes round, None where that cannot be seen.
+  def trip_count(self, loop: Instruction, inside: str) -> int | None:
+    """Number of iterations of a loop, None if it cannot be read.
 
-    Where the compiler does not say it: a condition `i < n` over a counter that
-    grows by 1, which is how JAX writes scans.
+    Without a `known_trip_count` the condition must be `i < n` with a counter
+    that grows by 1: this is how JAX lowers scans.
 
     Args:
-      loop: a 'while'.
-      inside: name of the computation that it stands in.
+      loop: a 'while' instruction.
+      inside: name of the computation that contains it.
     """
-    said = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
-    if said:
-      return int(said.group(1))
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
+    if known:
+      return int(known.group(1))
     name = loop.called('condition') or ''
     condition, root = self.computations[name], self.root(name)
     if root.opcode != 'compare' or 'direction=LT' not in root.rest:
@@ -158,7 +162,7 @@ class Program:
 
 
 def arrays(shape: str) -> tuple[Array, ...]:
-  """The arrays of a shape's text, nested tuples taken apart."""
+  """The arrays of a shape; nested tuples are flattened."""
   return tuple(
     Array(dtype, tuple(int(n) for n in dims.split(',') if n), layout)
     for dtype, dims, layout in _ARRAY.findall(shape)
@@ -166,22 +170,22 @@ def arrays(shape: str) -> tuple[Array, ...]:
 
 
 def size(shape: str) -> float:
-  """Bytes of a shape's text."""
+  """Bytes of all arrays of a shape, without padding."""
   return sum(array.bytes for array in arrays(shape))
 
 
 def bits(dtype: str) -> int:
-  """Of one number of a dtype as XLA spells it."""
+  """Bits of one element of a dtype, in XLA's spelling."""
   if dtype == 'pred':
     return 8
   if dtype in ('token', 'opaque'):
     return 0
-  # c64 has two halves of 32 bits; f8e4m3fn has 8.
+  # The first number in the name: 64 of c64, 8 of f8e4m3fn.
   return int(re.findall(r'\d+', dtype)[0])
 
 
 def parts(shape: str) -> list[str]:
-  """The elements of a tuple's shape; a shape that is no tuple is its one."""
+  """The shapes of a tuple's elements; an array is a tuple of one."""
   shape = shape.strip()
   if not shape.startswith('('):
     return [shape]
@@ -220,7 +224,7 @@ def _instruction(root, name, text):
 
 
 def _closing(text, start):
-  """Where the bracket that opens at `start` closes."""
+  """Index of the bracket that closes the one at `start`."""
   depth = 0
   for i in range(start, len(text)):
     depth += (text[i] in '([{') - (text[i] in ')]}')

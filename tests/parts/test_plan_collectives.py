@@ -2,7 +2,7 @@
 
 import pytest
 
-from arvision.parallel.collectives import moved, read
+from arvision.plan.collectives import moved, read
 
 # What the compilers wrote, without the lines that say nothing here.
 _CPU = """
