@@ -25,7 +25,7 @@ from arvision.parallel.mesh import make_mesh
 from arvision.runs.trained import TrainedRun, placed
 from arvision.tasks import assemble
 from arvision.tasks.base import TrainState
-from arvision.training.evaluate import shown
+from arvision.training.evaluate import slowest_average
 from arvision.training.weights import Weights
 
 # What of config.data changes no picture, and so no classifier.
@@ -127,9 +127,9 @@ class InTraining:
         )
 
   def __call__(self, name: str, state: TrainState, step: int) -> Metrics:
-    """Figures of the slowest running average, see `evaluate.shown`."""
+    """Metrics of the slowest running average."""
     decay = max(state.ema, key=float) if state.ema else 'raw'
-    params = jax.device_get(self._whole(shown(state)))
+    params = jax.device_get(self._whole(slowest_average(state)))
     weights = Weights(self._config, params, step, decay)
     mesh = make_mesh({'data': -1}, jax.local_devices())
     run = measured(placed(weights, self._frozen, mesh), say=self._say)

@@ -302,7 +302,7 @@ def accumulate(
     return mean(gradient(params, rows))
   if size % pieces:
     raise ValueError(
-      f'batch of {size} cannot be split into {pieces} equal parts; change '
+      f'batch of {size} cannot be split into {pieces} equal pieces; change '
       'config.data.batch_size or config.optim.accumulate'
     )
 

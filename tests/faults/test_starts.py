@@ -153,7 +153,7 @@ def test_init_partial_of_a_run_that_shares_nothing(whole, tmp_path):
         init_from=tmp_path / 'other',
         init_partial=partial,
       )
-    assert 'Nothing of it fits' in str(error.value)
+    assert 'No array fits' in str(error.value)
     assert '--init_partial' not in str(error.value)
 
 
