@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
   flags, run = run_flags.open_run(parser(), argv)
   path = pathlib.Path(flags.workdir) / 'latents.json'
   targets.check_file(path)
-  with memory.told(f'{flags.batch_size} images at once'):
+  with memory.explained(f'{flags.batch_size} images at once'):
     found = measure(run, flags.images, flags.batch_size, flags.seed)
   found |= setting(found, flags.shift)
   print(table(found))

@@ -51,7 +51,9 @@ def main(argv: list[str]) -> None:
     f'drawing {len(labels):,} images of {len(chosen)} {kind}, {size} at once, '
     f'with {run_flags.weights_of(run)}'
   )
-  calls = samples.followed(sample_batches(sample, labels, size), len(labels))
+  batches = samples.with_progress(
+    sample_batches(sample, labels, size), len(labels)
+  )
   if jax.process_index() == 0:
     png = flags.png
     if png is None:

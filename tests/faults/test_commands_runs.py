@@ -74,7 +74,7 @@ class Toy:
     return build(self.config.data, 'data')
 
   @property
-  def as_drawn(self):
+  def as_sampled(self):
     return self
 
   def encode(self, image):

@@ -66,7 +66,7 @@ def test_a_file_in_the_way_is_found_before_anything_is_drawn(
 def test_a_folder_in_the_way_of_a_file(generator, tmp_path, capsys):  # noqa: F811
   (tmp_path / 'eval.json').mkdir()
   error = fails(capsys, 'eval', f'--workdir={tmp_path}')
-  assert 'it is no file' in error and generator.calls == []
+  assert 'wanted a file' in error and generator.calls == []
 
 
 def test_places_are_refused_that_cannot_be_made(tmp_path, monkeypatch):
