@@ -137,7 +137,7 @@ class Checkpoints:
     check_room(
       self._folder,
       _saved(state),
-      f'a checkpoint; the same command goes on {after} then',
+      f'a checkpoint; then the same command resumes {after}',
     )
 
   def restore(

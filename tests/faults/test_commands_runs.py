@@ -336,7 +336,7 @@ def test_labels_are_names_or_numbers():
 @pytest.mark.parametrize(
   'flag, message',
   [
-    ('--labels=10', 'there are 10 classes, 0 to 9'),
+    ('--labels=10', 'wanted a class from 0 to 9'),
     ('--labels=seven', "'seven'"),
     ('--number=0', '--number=0: wanted 1 to 10000000'),
     ('--name=../x', "--name='../x'"),

@@ -112,7 +112,7 @@ def test_init_from_names_what_does_not_fit_and_the_flag(whole, tmp_path):
     toys.run(toys.config(toy__width=6), tmp_path / 'run', init_from=whole)
   said = str(error.value)
   assert 'hidden/bias: (8,) there, (6,) here' in said
-  assert '--init_partial takes the 1 arrays that fit' in said
+  assert '--init_partial loads the 1 arrays that fit' in said
 
 
 def test_init_partial_takes_what_fits(whole, tmp_path, capsys):

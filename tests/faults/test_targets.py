@@ -92,7 +92,7 @@ def test_what_is_known_to_be_too_large_is_not_begun(
   assert main([*argv, '--number=1']) == 0  # 10 x (64 pixels + 4 x 4 bytes)
   generator.calls.clear()
   error = fails(capsys, *argv, '--number=2')
-  assert '0.00 GB are free there' in error and generator.calls == []
+  assert '0.00 GB are free' in error and generator.calls == []
 
 
 def test_a_disk_that_becomes_full_leaves_what_was_there(
@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_ends_a_run_after_its_checkpoint(
     saved(self, step, *args)
 
   monkeypatch.setattr(checkpoint.Checkpoints, 'save', save)
-  with pytest.raises(DataError, match='goes on after step 5 then'):
+  with pytest.raises(DataError, match='resumes after step 5'):
     toys.run(toys.config(), tmp_path)
   names = [p.name for p in (tmp_path / 'checkpoints').iterdir()]
   assert names == ['5']
