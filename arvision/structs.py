@@ -163,14 +163,14 @@ class Query:
 
 @flax.struct.dataclass
 class Cond:
-  """The condition as the backbone takes it; each field may be None.
+  """Output of the condition, for the backbone; each field may be None.
 
   Attributes:
     prefix: (b, p, d) vectors that fill the prefix slots.
     modulation: (b, 1, d) vector that adaLN reads, or one vector per slot of the
       layout (b, n, d) or per entity (b, s, d).
     per: static; 'slot' or 'entity', the second axis of `modulation`.
-    memory: (b, m, d) keys and values of cross attention.
+    memory: (b, m, d) vectors for cross attention.
     prefix_valid: (b, p) bool, False = padding of a short caption.
     memory_valid: (b, m) bool, False = padding.
   """

@@ -36,7 +36,7 @@ def measure(
   data, _ = images_of(run)
 
   @jax.jit
-  def draw(variables, image, index):
+  def latents(variables, image, index):
     posterior = run.tokenizer.bind(variables).posterior(image)
     return posterior.sample(Draw.create(seed, index))
 
@@ -44,7 +44,7 @@ def measure(
   left = images or data.examples
   for batch in data.train_pass(batch_size, views='center'):
     index = jnp.asarray(batch['index'])
-    latent = draw(run.variables, batch['image'][:, 0], index)
+    latent = latents(run.variables, batch['image'][:, 0], index)
     kept = np.flatnonzero(batch['weight'] > 0)[:left]
     rows = np.asarray(latent, np.float64)[kept].reshape(-1, latent.shape[-1])
     total, squares = total + rows.sum(0), squares + (rows**2).sum(0)

@@ -212,7 +212,7 @@ def streamed(folder, count, png=False):
   names = [str(k) for k in range(10)]
   folder.mkdir()
   with samples.Samples(folder, names, labels, png=png, npz=True) as out:
-    for call in samples.followed(drawn(count), count):
+    for call in samples.with_progress(drawn(count), count):
       out.add(call)
   return labels
 
@@ -276,7 +276,7 @@ def test_many_images_get_no_png_each(
 def test_lines_say_how_long_it_takes(monkeypatch, capsys):
   clock = iter(range(0, 1000, 20))
   monkeypatch.setattr(samples.time, 'perf_counter', lambda: float(next(clock)))
-  assert len(list(samples.followed(drawn(1000), 1000))) == 5
+  assert len(list(samples.with_progress(drawn(1000), 1000))) == 5
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == '400 of 1,000 images, 10 images/s, 01:00 left'
 
