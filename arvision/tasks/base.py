@@ -78,7 +78,7 @@ class Task(Protocol):
 class Selection(Protocol):
   """A selection of the parameters of a task."""
 
-  def still(self, params: Any) -> Any:
+  def stop_gradients(self, params: Any) -> Any:
     """The same parameters, without gradients of those not selected."""
 
   def wrap(
@@ -228,7 +228,7 @@ class GradientTask(abc.ABC):
 
     def objective(params, part):
       if self.trained is not None:
-        params = self.trained.still(params)
+        params = self.trained.stop_gradients(params)
       draw = self.draw(state, part['row'])
       return self.objective(params, state, frozen, part, draw)
 

@@ -73,7 +73,7 @@ class Lock:
     self._made: list[pathlib.Path] = []
     self._text = json.dumps({**_machine(), **_process(os.getpid())}) + '\n'
     self._ended = threading.Event()
-    self._thread = threading.Thread(target=self._live, daemon=True)
+    self._thread = threading.Thread(target=self._heartbeat, daemon=True)
 
   def take(self) -> None:
     """Acquires the lock.
@@ -154,7 +154,7 @@ class Lock:
       text += f'. If that process has certainly ended, delete {self._path}'
     return text
 
-  def _live(self):
+  def _heartbeat(self):
     while not self._ended.wait(self._beat):
       with contextlib.suppress(OSError):
         if self.mine():

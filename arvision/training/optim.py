@@ -101,7 +101,7 @@ class Trained(Checked):
     number = np.arange(count).reshape(-1, *[1] * (jnp.ndim(leaf) - 1))
     return (first <= number) & (number < end)
 
-  def still(self, params: Any) -> Any:
+  def stop_gradients(self, params: Any) -> Any:
     """The same parameters, without gradients of the untrained ones."""
 
     def one(mask, leaf):

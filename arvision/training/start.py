@@ -22,7 +22,7 @@ from arvision.training import differences
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints, saved_position
 from arvision.training.step_hooks import Position
-from arvision.training.trees import by_path, unlike
+from arvision.training.trees import by_path, mismatches
 from arvision.training.weights import load_params
 
 
@@ -82,9 +82,9 @@ class StateInit:
     wanted = self.abstract.params
     absent = [name for name in wanted if name not in params]
     ours = {name: wanted[name] for name in wanted if name not in absent}
-    odd = unlike(params, ours)
-    taken = {k: x for k, x in by_path(params).items() if k not in odd}
-    if odd and not (partial and taken):
+    mismatched = mismatches(params, ours)
+    taken = {k: x for k, x in by_path(params).items() if k not in mismatched}
+    if mismatched and not (partial and taken):
       advice = 'No array fits; name another run'
       if taken:
         advice = (
@@ -93,7 +93,7 @@ class StateInit:
         )
       raise ConfigError(
         f'--init_from={workdir} has other parameters than this config:\n'
-        f'{_grouped(odd)}\n{advice}'
+        f'{_grouped(mismatched)}\n{advice}'
       )
 
     def take(state, taken):
@@ -111,18 +111,18 @@ class StateInit:
     source = f'weights of {workdir} at step {step} (raw, not a running average)'
     if absent:
       source += f', fresh {" and ".join(sorted(absent))}'
-    if odd:
+    if mismatched:
       host.say(
         f'--init_from={workdir}: {len(taken)} arrays are loaded; these do not '
-        f'fit and start fresh:\n{_grouped(odd)}'
+        f'fit and start fresh:\n{_grouped(mismatched)}'
       )
     return state, source
 
 
-def _grouped(odd):
-  """Lines about the result of `unlike`, one per module."""
+def _grouped(mismatched):
+  """Lines about the result of `mismatches`, one per module."""
   groups: dict[str, list[str]] = {}
-  for path, (there, here) in odd.items():
+  for path, (there, here) in mismatched.items():
     line = f'  {path}: {there} there, {here} here'
     groups.setdefault('/'.join(path.split('/')[:2]), []).append(line)
   lines = []

@@ -185,7 +185,7 @@ def check_shapes(got: Any, wanted: Any, where: str) -> None:
   """
   differ = [
     f'  {path}: {there} there, {here} here'
-    for path, (there, here) in unlike(got, wanted).items()
+    for path, (there, here) in mismatches(got, wanted).items()
   ]
   if differ:
     raise ConfigError(
@@ -194,7 +194,7 @@ def check_shapes(got: Any, wanted: Any, where: str) -> None:
     )
 
 
-def unlike(got: Any, wanted: Any) -> dict[str, tuple[Any, Any]]:
+def mismatches(got: Any, wanted: Any) -> dict[str, tuple[Any, Any]]:
   """path -> (shape in got or 'absent', shape in wanted or 'absent')."""
   a, b = (
     {k: tuple(x.shape) for k, x in by_path(t).items()} for t in (got, wanted)
