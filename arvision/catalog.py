@@ -102,7 +102,7 @@ def _near(name, most=6):
 
 
 def _words(text):
-  """Those of paths and of names like 'PyramidVQ', in small letters."""
+  """Those of paths and of names like 'UnitLookup', in small letters."""
   return {word.lower() for word in re.findall('[A-Z]?[a-z0-9]+|[A-Z]+', text)}
 
 

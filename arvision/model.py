@@ -271,7 +271,7 @@ def sample_images(
   Args and behaviour: see `sample`. `codec` is required.
   """
   tokens = sample(module, params, sampler, inputs, draw, codec)
-  return codec.decode(tokens), tokens
+  return codec.decode(tokens, draw), tokens
 
 
 def sample(

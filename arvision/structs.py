@@ -190,12 +190,14 @@ class Reconstruction:
   Attributes:
     image: (b, H, W, C) float32, the decoded image, not clipped.
     losses: name -> scalar of the quantiser's losses, already weighted.
-    codes: (b, t) int32 codes used, None for continuous tokenizers.
+    codes: (b, t) int32 codes used, None where a token is not one id.
     features: (b, ..., c) vectors that were quantised, in the order of `codes`;
       dead codes restart from them.
+    metrics: name -> `metrics.Mean`.
   """
 
   image: Array
   losses: dict[str, Array]
   codes: Array | None = None
   features: Array | None = None
+  metrics: dict[str, Any] = flax.struct.field(default_factory=dict)

@@ -25,6 +25,7 @@ _PARTS = (
   'layouts',
   'layers',
   'process',
+  'quantizers',
   'tokenizers',
   'feeds',
   'backbones',

@@ -197,7 +197,8 @@ class VAR(nn.Module):
     d, heads, depth = backbone.width, backbone.heads, backbone.depth
     scales = config.layout.scales
     self.scales = [(s, s) if isinstance(s, int) else tuple(s) for s in scales]
-    self.classes, self.channels = config.condition.classes, tokenizer.channels
+    self.classes = config.condition.classes
+    self.channels = tokenizer.quantizer.channels
     self.heads = heads
     self.sizes = [h * w for h, w in self.scales]
     tokens = sum(self.sizes)
@@ -219,7 +220,7 @@ class VAR(nn.Module):
       ModulatedBlock(
         d,
         Attention(d, heads, ('q', 'v', 'out'), cosine=True),
-        GELU(d, backbone.mlp.hidden),
+        GELU(d, backbone.block.mlp.hidden),
         nn.LayerNorm(d, eps=1e-6, elementwise_affine=False),
         backbone.drop_path * i / max(depth - 1, 1),
       )
@@ -333,7 +334,7 @@ class LlamaGen(nn.Module):
     self.blocks = nn.ModuleList(
       PlainBlock(
         Attention(d, self.heads, dropout=rate),
-        GLU(d, backbone.mlp.hidden, False, F.silu, rate),
+        GLU(d, backbone.block.mlp.hidden, False, F.silu, rate),
         lambda: nn.RMSNorm(d, eps=1e-5),
       )
       for _ in range(backbone.depth)
@@ -422,7 +423,7 @@ class XAR(nn.Module):
         ModulatedBlock(
           d,
           Attention(d, self.heads, ('q', 'k', 'v', 'out')),
-          GLU(d, backbone.mlp.hidden, True, F.gelu),
+          GLU(d, backbone.block.mlp.hidden, True, F.gelu),
           nn.RMSNorm(d, eps=1e-6, elementwise_affine=False),
         )
         for _ in range(depth)
@@ -435,7 +436,7 @@ class XAR(nn.Module):
     count = height * width
     self.first_slot = nn.Parameter(0.02 * torch.randn(count, d))
     self.second_slot = nn.Parameter(0.02 * torch.randn(count, d))
-    self.first, self.second = half(backbone.depth), half(backbone.second_depth)
+    self.first, self.second = half(backbone.depth), half(backbone.body.depth)
     self.first_norm, self.second_norm = norm(), norm()
     self.between = nn.Linear(d, d)
     self.head = nn.Linear(d, self.channels)
@@ -552,7 +553,7 @@ class MAR(nn.Module):
       return nn.ModuleList(
         PlainBlock(
           Attention(d, heads, ('q', 'k', 'v', 'out')),
-          GELU(d, backbone.mlp.hidden, tanh=False),
+          GELU(d, backbone.block.mlp.hidden, tanh=False),
           norm,
         )
         for _ in range(depth)
@@ -565,7 +566,7 @@ class MAR(nn.Module):
     self.label = nn.Embedding(self.classes + 1, d)
     self.first_slot, self.second_slot = table(slots), table(slots)
     self.last_slot, self.hole = table(self.tokens), table(1)
-    self.first, self.second = half(backbone.depth), half(backbone.second_depth)
+    self.first, self.second = half(backbone.depth), half(backbone.body.depth)
     self.first_norm, self.second_norm = norm(), norm()
     self.between = nn.Linear(d, d)
     self.head = TokenMLP(self.channels, head.width, head.depth, d)
@@ -724,7 +725,7 @@ class Decoder(nn.Module):
     z = tokenizer.encoder.z_channels
     kernel = tokenizer.get('quant_kernel', 3)
     layers = [
-      nn.Conv2d(tokenizer.channels, z, kernel, padding=kernel // 2),
+      nn.Conv2d(tokenizer.quantizer.channels, z, kernel, padding=kernel // 2),
       nn.Conv2d(z, width, 3, padding=1),
       ResBlock(width, width),
       GridAttention(width),

@@ -146,8 +146,8 @@ def config_of(row: Row, dtype: str, quick: bool, depth: int | None) -> Any:
     config.update_from_flattened_dict(row.change)
   if depth:
     config.backbone.depth = depth
-    if 'second_depth' in config.backbone:
-      config.backbone.second_depth = depth
+    if 'depth' in config.backbone.get('body', {}):
+      config.backbone.body.depth = depth
   if (row.work, dtype, jax.default_backend()) == ('train', 'bfloat16', 'cpu'):
     config.backbone.unroll = config.backbone.depth
   return config
@@ -217,7 +217,7 @@ def their_side(row: Row, config: Any, batch: int, dtype: str) -> Side:
     factor = 2 ** (len(config.tokenizer.decoder.ch_mult) - 1)
     latent = torch.randn(
       batch,
-      config.tokenizer.channels,
+      config.tokenizer.quantizer.channels,
       height // factor,
       width // factor,
       device=device,

@@ -8,8 +8,14 @@ from ml_collections import ConfigDict
 
 
 def block(**fields) -> ConfigDict:
-  """A part: `type` and its fields."""
-  return ConfigDict(fields)
+  """A part: `type` and its fields.
+
+  Blocks inside are copied, so that one that stands in two places is two.
+  """
+  own = ConfigDict.copy_and_resolve_references
+  return ConfigDict(
+    {k: own(v) if isinstance(v, ConfigDict) else v for k, v in fields.items()}
+  )
 
 
 def size(arg: str, sizes: dict):
@@ -119,6 +125,24 @@ def autoencoder(
       type='layers.conv.Decoder', channels=image_channels, **shared
     ),
   }
+
+
+def lookup(vocab_size: int, channels: int, **fields) -> ConfigDict:
+  """The block of a quantiser with a table of codes."""
+  return block(
+    type='quantizers.lookup.Lookup',
+    vocab_size=vocab_size,
+    channels=channels,
+    commitment=0.25,
+    **fields,
+  )
+
+
+def unit_lookup(vocab_size: int, channels: int) -> ConfigDict:
+  """The same with codes of unit length."""
+  quantizer = lookup(vocab_size, channels)
+  quantizer.type = 'quantizers.lookup.UnitLookup'
+  return quantizer
 
 
 def cosine(final: float, **warmup) -> ConfigDict:

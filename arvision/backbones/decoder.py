@@ -1,5 +1,6 @@
 """The decoder-only transformer that most of the papers share."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.backbones.base import Body, Pass, Size
+from arvision.backbones.bodies import OneStack
 from arvision.kernels.attention import AttentionMask
-from arvision.layers.attention import Cache
-from arvision.layers.blocks import Block
+from arvision.layers.attention import BlockInputs, Memory
 from arvision.layers.dense import Dense, Embed
-from arvision.layers.norm import modulate
 from arvision.layers.param import normal
-from arvision.layers.stack import BlockInputs, Caches, Stack
+from arvision.layers.stack import Caches, Stack
 from arvision.layouts import masks
 from arvision.layouts.base import Layout, take
 from arvision.ranges import AtLeast0, Below1, Count, Dtype, Few, Natural, Width
@@ -72,19 +73,15 @@ class Decoder(nn.Module):
     depth: number of layers.
     heads: attention heads.
     input: template of the input embedding.
-    attention, mlp, norm: templates of the blocks' parts.
+    block: template of a block, with those of its parts.
+    last_norm: template of the last norm; one with the trait `modulated` is given
+      the condition.
+    body: which stacks of layers there are, see `Body`.
     position: template of learned positions, or None.
     rotary: rotations by coordinates, or None.
-    adaln: template of a block's modulation, or None.
-    shared_adaln: one set of six modulations for all blocks; `adaln` then adds
-      each block's offset (VAR-d36).
-    block: template of a block, which these parts are given.
     embedding_norm: template of a norm on the embedded slots, or None (BERT).
-    last_norm: template of the last norm where it is another one.
-    modulated_norm: whether the last norm is modulated (VAR's head_nm).
-    modulation_std: standard deviation of the modulation layers outside of
-      the blocks.
-    norm_std: standard deviation of the last norm's modulation.
+    shared_adaln: template of a modulation that all blocks share, or None;
+      `block.adaln` then adds each block's offset (VAR-d36).
     dropout: rate on the embedded slots, condition included (LlamaGen).
     drop_path: largest rate of stochastic depth.
     remat, unroll: see `Stack`.
@@ -95,19 +92,13 @@ class Decoder(nn.Module):
   depth: Few
   heads: Few
   input: Template
-  attention: Template
-  mlp: Template
-  norm: Template
+  block: Template
+  last_norm: Template
+  body: Body = OneStack()
   position: Template | None = None
   rotary: Callable | None = None
-  adaln: Template | None = None
-  shared_adaln: bool = False
-  block: Template = Block
   embedding_norm: Template | None = None
-  last_norm: Template | None = None
-  modulated_norm: bool = False
-  modulation_std: AtLeast0 = 0.02
-  norm_std: AtLeast0 = 0.02
+  shared_adaln: Template | None = None
   dropout: Below1 = 0.0
   drop_path: Below1 = 0.0
   remat: str = 'none'
@@ -133,82 +124,44 @@ class Decoder(nn.Module):
     if modulation is not None and modulation.shape[1] > 1:
       if cond.per == 'slot':
         modulation = modulation[:, slots.index]
-        cond = cond.replace(modulation=modulation)
       else:
         # A few vectors for many slots: they are mapped first, then dealt out.
         rows = take(layout.group, slots.index)
-    if self.shared_adaln:
-      modulation = self._modulation('shared_adaln', 6, self.modulation_std)(
-        jax.nn.silu(modulation)
-      )
-    inputs = self._inputs(slots, cond, layout, modulation, cache, train)
-    inputs = inputs.replace(rows=rows)
-    x = x.astype(self.dtype)
-    hidden, written = self._layers(x, inputs, cond, cache, layout, slots)
-    return hidden, written if commit else cache
+    inputs = self._inputs(slots, cond, layout, cache, train)
+    inputs = inputs.replace(modulation=modulation, rows=rows)
+    if self.shared_adaln is not None:
+      shared = self.shared_adaln(width=self.width, name='shared_adaln')
+      inputs = inputs.replace(modulation=shared(modulation))
+    run = Pass(self, slots, layout, modulation, inputs)
+    caches = (None,) * len(self._sizes) if cache is None else cache
+    hidden, written = self.body(run, x.astype(self.dtype), caches)
+    return hidden, cache if cache is None or not commit else written
 
   @property
-  def stacks(self) -> tuple[tuple[int, int, int], ...]:
-    """Depth, width and heads of every stack with a cache."""
-    return ((self.depth, self.width, self.heads),)
+  def size(self) -> Size:
+    return Size(self.depth, self.width, self.heads)
+
+  @property
+  def _sizes(self):
+    return self.body.sizes(self.size)
 
   def empty_cache(self, batch: int, layout: Layout) -> tuple[Caches, ...]:
     """A cache for every layer of every stack, with a row per clean slot."""
-
-    def empty(width, heads):
-      head = width // heads
-      return Cache.empty(batch, heads, len(layout.clean), head, self.dtype)
-
     return tuple(
-      tuple(empty(w, h) for _ in range(d)) for d, w, h in self.stacks
+      self.make_stack(size, parent=None).empty_cache(
+        batch, len(layout.clean), size.width
+      )
+      for size in self._sizes
     )
 
-  def _layers(self, x, inputs, cond, cache, layout, slots):
-    """x (b, n, d) -> hidden (b, n, branches, d), and the caches of the stacks."""
-    (own,) = (None,) if cache is None else cache
-    x, own = self._stack('stack', self.depth)(x, inputs, own)
-    hidden = self._last_norm('norm', x, cond)[:, :, None]
-    return hidden, None if cache is None else (own,)
-
-  def _last_norm(self, name, x, cond):
-    norm = self.last_norm or self.norm
-    x = norm(name=name)(x.astype(jnp.float32))
-    if self.modulated_norm:
-      two = self._modulation(f'{name}_adaln', 2, self.norm_std)(
-        jax.nn.silu(jnp.asarray(cond.modulation, jnp.float32))
-      )
-      x = modulate(x, two[..., 0, :], two[..., 1, :])
-    return x
-
-  def _stack(self, name, depth, keep=False, width=None, heads=None, inner=None):
-    width, heads = width or self.width, heads or self.heads
-    inner = inner or self.mlp
-
-    def attention(name):
-      return self.attention(heads=heads, dtype=self.dtype, name=name)
-
-    def mlp(name):
-      return inner(dtype=self.dtype, name=name)
-
-    def norm(name):
-      return self.norm(dtype=self.dtype, name=name)
-
-    def adaln(name):
-      return self.adaln(width=width, dtype=self.dtype, name=name)
-
-    def block(**kwargs):
-      return self.block(
-        attention, mlp, norm, adaln if self.adaln else None, **kwargs
-      )
-
+  def make_stack(self, size: Size, block: Any = None, **fields: Any) -> Stack:
+    """A stack of blocks, see `Pass.stack`."""
+    block = functools.partial(
+      block or self.block, heads=size.heads, dtype=self.dtype
+    )
+    unroll = min(self.unroll, size.depth)
     return Stack(
-      block,
-      depth,
-      self.drop_path,
-      self.remat,
-      min(self.unroll, depth),
-      keep,
-      name=name,
+      block, size.depth, self.drop_path, self.remat, unroll, **fields
     )
 
   def _embed(self, slots, cond, layout, cache):
@@ -241,7 +194,8 @@ class Decoder(nn.Module):
         'make config.condition.prefix and config.layout agree'
       )
 
-  def _inputs(self, slots, cond, layout, modulation, cache, train):
+  def _inputs(self, slots, cond, layout, cache, train):
+    """What all blocks are given, but for the modulation and the rotation."""
     index, extent = slots.index, slots.extent
     if cache is None:
       extent = len(index)
@@ -265,20 +219,19 @@ class Decoder(nn.Module):
       mask = jnp.asarray(mask[..., None, :, :])
     return BlockInputs(
       mask=mask,
-      modulation=modulation,
-      rotation=self._rotation(layout, index, self.width // self.heads),
+      memory=_memory(cond),
+      index=index,
+      layout=layout,
       start=None if cache is None else take(layout.row, index[:1])[0],
       extent=extent,
       train=train,
     )
 
-  def _rotation(self, layout, index, head):
-    return None if self.rotary is None else self.rotary(layout, index, head)
 
-  def _modulation(self, name, chunks, std):
-    return Dense(
-      (chunks, self.width),
-      ('embed', None, 'mlp'),
-      kernel_init=normal(std),
-      name=name,
-    )
+def _memory(cond):
+  if cond.memory is None:
+    return None
+  mask = jnp.ones((1, 1, 1, 1), bool)
+  if cond.memory_valid is not None:
+    mask = jnp.asarray(cond.memory_valid)[:, None, None]
+  return Memory(jnp.asarray(cond.memory), mask)

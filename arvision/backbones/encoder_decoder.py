@@ -1,79 +1,145 @@
-"""A decoder in two halves, each with positions of its own (xAR, FlowAR)."""
+"""Bodies of two halves, each with positions of its own (xAR, FlowAR, MAR)."""
 
-from arvision.backbones.decoder import Decoder
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arvision.backbones.base import Size
+from arvision.kernels.attention import AttentionMask
 from arvision.layers.dense import Dense
-from arvision.layers.param import normal
+from arvision.layers.param import normal, param
+from arvision.layouts import masks
+from arvision.layouts.base import Layout
 from arvision.ranges import AtLeast0, Few, Width
-from arvision.structs import Template
+from arvision.structs import Slots, Template
 
 
-class EncoderDecoder(Decoder):
-  """`depth` layers, a norm and a linear map, and `second_depth` layers.
+@dataclasses.dataclass(frozen=True)
+class EncoderDecoder:
+  """The stack of the backbone, a norm and a linear map, and a second stack.
 
   Both halves have the same mask and condition. The official code calls them
   encoder and decoder.
 
-  Source: OliverRensu/xAR (arXiv 2502.20388); LTH14/mar, whose halves MAR's
-  backbone shares.
+  Source: OliverRensu/xAR (arXiv 2502.20388); LTH14/mar.
 
   Attributes:
-    second_depth: layers of the second half; `depth` are those of the first.
-    second_width, second_heads, second_mlp: width, heads and template of the MLP
-      of the second half; None: those of the first.
+    depth: layers of the second half; `config.backbone.depth` are those of the
+      first.
+    width, heads, mlp: width, heads and template of the MLP of the second half;
+      None: those of the first.
     out_position: whether positions are added to what comes out (FlowAR, MAR).
     std: standard deviation of the map between the halves; None: Xavier's.
   """
 
-  second_depth: Few = 1
-  second_width: Width | None = None
-  second_heads: Few | None = None
-  second_mlp: Template | None = None
+  depth: Few = 1
+  width: Width | None = None
+  heads: Few | None = None
+  mlp: Template | None = None
   out_position: bool = False
   std: AtLeast0 | None = None
 
-  @property
-  def stacks(self):
-    heads = self.second_heads or self.heads
-    return *super().stacks, (self.second_depth, self.out_width, heads)
-
-  @property
-  def out_width(self):
-    """Width of the second half."""
-    return self.second_width or self.width
-
-  def _layers(self, x, inputs, cond, cache, layout, slots):
-    first, second = (None, None) if cache is None else cache
-    x, first = self._stack('stack', self.depth)(x, inputs, first)
-    x = self._between(self._last_norm('norm_first', x, cond), layout, slots)
-    x = x.astype(self.dtype)
-    x, second = self._second(x, inputs, layout, slots, second)
-    x = self._last_norm('norm', x, cond)
-    if self.out_position:
-      x = x + self._positions('position_out', layout, slots)
-    written = None if cache is None else (first, second)
-    return x[:, :, None], written
-
-  def _second(self, x, inputs, layout, slots, cache=None):
-    """The layers of the second half."""
-    depth, width, heads = self.stacks[1]
-    rotation = self._rotation(layout, slots.index, width // heads)
-    stack = self._stack(
-      'stack_second', depth, width=width, heads=heads, inner=self.second_mlp
+  def sizes(self, size):
+    second = Size(
+      self.depth, self.width or size.width, self.heads or size.heads
     )
-    return stack(x, inputs.replace(rotation=rotation), cache)
+    return size, second
 
-  def _between(self, x, layout, slots):
-    """From what the first half gives to what the second is given."""
-    return self._linear(x) + self._positions('position_second', layout, slots)
+  def __call__(self, run, x, caches):
+    first, second = caches
+    x, first = run.stack('stack', x, first)
+    x, second = self.decode(run, self.between(run, x), second)
+    if self.out_position:
+      x = x + run.position('position_out', x.shape[-1])
+    return x[:, :, None], (first, second)
 
-  def _linear(self, x):
+  def between(self, run, x):
+    """From what the first half gives to the width of the second, float32."""
     linear = Dense(
-      (self.out_width,),
+      (self.sizes(run.size)[1].width,),
       ('embed', 'mlp'),
       kernel_init=normal(self.std),
       name='between',
     )
-    return linear(x)
+    return linear(run.norm('norm_first', x))
 
-  def _positions(self, name, layout, slots):
-    return self.position(width=self.out_width, name=name)(layout, slots)
+  def decode(self, run, x, cache=None):
+    """The second half, positions and last norm included; and its cache."""
+    size, block = self.sizes(run.size)[1], run.net.block
+    if self.mlp is not None:
+      block = functools.partial(block, mlp=self.mlp)
+    x = x + run.position('position_second', size.width)
+    x = x.astype(run.net.dtype)
+    x, cache = run.stack('stack_second', x, cache, size, block=block)
+    return run.norm('norm', x), cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked(EncoderDecoder):
+  """The first half sees visible slots alone, the second all of them (MAR).
+
+  The first half is given the slots that are not masked, the prefix first, filled
+  up to `Slots.max_unmasked` with slots that nobody sees. After it they return to
+  their places, among copies of one vector that stands for masked tokens. Every
+  slot sees all others: the layout is one entity.
+
+  Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
+
+  Attributes:
+    masked_std: standard deviation at the start of the vector for masked tokens
+      and of the positions that are added at the end (`out_position`).
+  """
+
+  masked_std: AtLeast0 = 0.02
+
+  def __call__(self, run, x, caches):
+    slots, layout = run.slots, run.layout
+    if any(cache is not None for cache in caches) or layout.steps != 1:
+      raise ValueError(
+        f'{type(self).__name__} fills masked tokens of one entity, got a cache or '
+        f'{layout.steps} steps; set config.layout.type=layouts.grid.whole and '
+        'config.sampler.type=samplers.random_order.RandomOrder'
+      )
+    seen, known = visible(slots, layout)
+    every = masks.same(np.zeros(known.shape[1], np.int32))
+    x = jnp.take_along_axis(x, seen[..., None], 1)
+    x, _ = run.stack('stack', x, mask=AttentionMask(every, known))
+    x = self.between(run, x)
+    # Of two axes, since it decays as published.
+    hidden = self._param(run, 'hole', (1, x.shape[-1]))
+    # A gather by the rank among visible slots, and no scatter to their places: it
+    # stays within an example, so that devices need no slots of one another.
+    masked = jnp.asarray(slots.masked)
+    rank = jnp.cumsum(~masked, axis=1) - 1
+    kept = ~masked & (rank < seen.shape[1])
+    x = jnp.take_along_axis(x, jnp.where(kept, rank, 0)[..., None], 1)
+    x, _ = self.decode(run, jnp.where(kept[..., None], x, hidden))
+    if self.out_position:
+      own = self._param(run, 'position_out', (layout.tokens, x.shape[-1]))
+      x = x.at[:, layout.readout[:, 0]].add(own)
+    return x[:, :, None], caches
+
+  def _param(self, run, name, shape):
+    names = (None,) * (len(shape) - 1) + ('embed',)
+    init = normal(self.masked_std)
+    return jnp.asarray(param(run.net, name, init, names, shape))
+
+
+def visible(slots: Slots, layout: Layout) -> tuple[jax.Array, jax.Array]:
+  """The slots that are not masked, in order, filled up with masked ones.
+
+  Args:
+    slots: all of a layout, with `masked` (b, n).
+    layout: static.
+
+  Returns:
+    (b, visible) int32 places, and (b, visible) bool which are not masked.
+  """
+  masked = jnp.asarray(slots.masked)
+  most = slots.max_unmasked
+  count = layout.slots if most is None else most
+  places = jnp.argsort(masked, axis=1, stable=True)[:, :count]
+  return places, ~jnp.take_along_axis(masked, places, 1)

@@ -59,8 +59,8 @@ def table(found: dict[str, Any]) -> str:
   channels = zip(found['channel_mean'], found['channel_std'])
   rows = [*enumerate(channels), ('all', (found['mean'], found['std']))]
   lines += [f'{i:<7}{mean:>10.4f}{std:>10.4f}' for i, (mean, std) in rows]
-  line = f'--config.tokenizer.scale={found["scale"]:.4g}'
+  line = f'--config.tokenizer.quantizer.scale={found["scale"]:.4g}'
   if 'shift' in found:
     means = ','.join(f'{x:.4g}' for x in found['shift'])
-    line += f" --config.tokenizer.shift='({means},)'"
+    line += f" --config.tokenizer.quantizer.shift='({means},)'"
   return '\n'.join([*lines, '', line])

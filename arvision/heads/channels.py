@@ -11,12 +11,12 @@ import optax
 from jax.nn.initializers import variance_scaling
 
 from arvision.heads.base import Guide
-from arvision.layers.attention import Attention, Cache, Normed
+from arvision.layers.attention import Attention, BlockInputs, Normed
 from arvision.layers.blocks import AdaLN, Block, ExactGELU
 from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
 from arvision.layers.param import normal, param, zeros
-from arvision.layers.stack import BlockInputs, Stack, unstack
+from arvision.layers.stack import Stack, unstack
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Below1, Count, Dtype, Few, Natural, Width
 from arvision.structs import Query
@@ -70,30 +70,24 @@ class Channels(nn.Module):
         f'config.head.order={self.order}: wanted the numbers 0 to '
         f'{self.channels - 1} of config.head.channels={self.channels}'
       )
-    rates: Any = {'dropout': self.dropout}
-    kernels: Any = {'std': None, 'out_std': None, 'dtype': self.dtype}
-    block = functools.partial(
+    part = functools.partial
+    common: Any = {'std': None, 'out_std': None, 'dropout': self.dropout}
+    block = part(
       Block,
-      attention=functools.partial(
+      attention=part(
         Attention,
-        heads=self.heads,
-        logits=functools.partial(Normed, norm=AffineLayerNorm),
+        logits=part(Normed, norm=AffineLayerNorm),
         biases=('q', 'k', 'v', 'out'),
         weights_dropout=self.dropout,
-        **rates,
-        **kernels,
+        **common,
       ),
-      mlp=functools.partial(
-        ExactGELU,
-        hidden=self.hidden,
-        inner_dropout=self.dropout,
-        **rates,
-        **kernels,
+      mlp=part(
+        ExactGELU, hidden=self.hidden, inner_dropout=self.dropout, **common
       ),
-      norm=functools.partial(AffineLayerNorm, dtype=self.dtype),
-      adaln=functools.partial(
-        AdaLN, width=self.width, std=0.0, dtype=self.dtype
-      ),
+      norm=AffineLayerNorm,
+      adaln=part(AdaLN, std=0.0),
+      heads=self.heads,
+      dtype=self.dtype,
     )
     self.cond = Dense((self.width,), ('embed', 'mlp'), kernel_init=normal(None))
     c, table = self.channels, (self.levels, self.width)
@@ -187,13 +181,7 @@ class Channels(nn.Module):
     cond = self._cond(z).reshape(rows * count, 1, -1)
     head, variables = self.unbind()
     variables = {'params': unstack(variables['params'])}
-    cache = Cache.empty(
-      len(cond),
-      self.heads,
-      self.channels,
-      self.width // self.heads,
-      self.dtype,
-    )
+    caches = self.stack.empty_cache(len(cond), self.channels, self.width)
 
     def advance(carry, i):
       x, caches = carry
@@ -205,7 +193,7 @@ class Channels(nn.Module):
       table = jnp.asarray(self.tables)[jnp.minimum(i, self.channels - 2)]
       return (table[both], caches), ids
 
-    start = cond + self.slot[0], (cache,) * self.depth
+    start = cond + self.slot[0], caches
     _, ids = jax.lax.scan(advance, start, jnp.arange(self.channels))
     # From the order in which they are drawn to that of the tokenizer.
     return jnp.moveaxis(ids, 0, -1)[..., np.argsort(self.order)]

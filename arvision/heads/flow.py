@@ -1,5 +1,6 @@
 """Distributions over latents by flow matching: of an entity, or of a token."""
 
+import functools
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -10,13 +11,13 @@ import numpy as np
 from arvision.heads.base import Guide
 from arvision.heads.mlp import TokenMLP
 from arvision.kernels.attention import AttentionMask
-from arvision.layers.blocks import Block
+from arvision.layers.attention import BlockInputs, Memory
 from arvision.layers.dense import Dense
 from arvision.layers.level import LevelEmbedding, as_time
 from arvision.layers.norm import modulate
 from arvision.layers.param import normal
 from arvision.layers.position import Rotary
-from arvision.layers.stack import BlockInputs, Stack
+from arvision.layers.stack import Stack
 from arvision.layouts import masks
 from arvision.parallel.constrain import gather_rows
 from arvision.process.counts import ConstantSteps, Counts
@@ -40,11 +41,9 @@ class Flow(nn.Module):
     width: of the transformer.
     depth: number of layers.
     heads: attention heads.
-    attention, mlp, norm: templates of the blocks' parts.
-    adaln: template of a block's modulation by condition and level, token by
-      token; None for blocks that make it themselves.
-    block: template of a block: `layers.blocks.Block`, or
-      `layers.cross.CrossBlock`, which reads z again.
+    block: template of a block, with those of its parts. Condition and level
+      modulate it token by token; `block.cross` reads z again.
+    last_norm: template of the last norm.
     rotary: rotations by coordinates, or None.
     levels: law of the level of an image and entity, see
       `process.flow.draw_levels`.
@@ -59,11 +58,8 @@ class Flow(nn.Module):
   width: Width
   depth: Few
   heads: Few
-  attention: Template
-  mlp: Template
-  norm: Template
-  adaln: Template | None = None
-  block: Template = Block
+  block: Template
+  last_norm: Template
   rotary: Rotary | None = None
   levels: str = 'uniform'
   counts: Counts = ConstantSteps(25)
@@ -80,23 +76,7 @@ class Flow(nn.Module):
     def linear(features, names):
       return Dense(features, names, kernel_init=normal(self.std))
 
-    def attention(name):
-      return self.attention(heads=self.heads, dtype=self.dtype, name=name)
-
-    def mlp(name):
-      return self.mlp(dtype=self.dtype, name=name)
-
-    def norm(name):
-      return self.norm(dtype=self.dtype, name=name)
-
-    def adaln(name):
-      return self.adaln(width=self.width, dtype=self.dtype, name=name)
-
-    def block(**kwargs):
-      return self.block(
-        attention, mlp, norm, adaln if self.adaln else None, **kwargs
-      )
-
+    block = functools.partial(self.block, heads=self.heads, dtype=self.dtype)
     self.input = linear((self.width,), (None, 'embed'))
     self.cond = linear((self.width,), ('embed', 'mlp'))
     self.level = LevelEmbedding(self.width, std=self.std)
@@ -106,7 +86,7 @@ class Flow(nn.Module):
       remat=self.remat,
       unroll=min(self.unroll, self.depth),
     )
-    self.last_norm = self.norm()
+    self.out_norm = self.last_norm()
     self.last_adaln = linear((2, self.width), ('embed', None, 'mlp'))
     self.linear = linear((self.channels,), ('embed', None))
 
@@ -130,16 +110,17 @@ class Flow(nn.Module):
     rotation = None
     if self.rotary is not None:
       rotation = self.rotary.at(query.coords, self.width // self.heads)
+    mask = _within(query.entity)
     inputs = BlockInputs(
-      mask=_within(query.entity),
+      mask=mask,
       modulation=cond,
       level=level,
-      memory=z,
+      memory=Memory(z, mask, rotation),
       rotation=rotation,
     )
     h, _ = self.stack(self.input(query.values).astype(self.dtype), inputs)
     two = self.last_adaln(jax.nn.silu(cond))
-    h = self.last_norm(h.astype(jnp.float32))
+    h = self.out_norm(h.astype(jnp.float32))
     return self.linear(modulate(h, two[..., 1, :], two[..., 0, :]))
 
   def loss(

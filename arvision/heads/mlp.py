@@ -7,11 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from arvision.layers.attention import BlockInputs
 from arvision.layers.dense import Dense
 from arvision.layers.level import LevelEmbedding
 from arvision.layers.norm import AffineLayerNorm, LayerNorm, modulate
 from arvision.layers.param import normal
-from arvision.layers.stack import BlockInputs, Stack
+from arvision.layers.stack import Stack
 from arvision.parallel.constrain import INNER, MODULATION, constrain
 from arvision.ranges import Dtype, Few, Width
 
@@ -31,8 +32,8 @@ class ResidualBlock(nn.Module):
   dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x, drop, rest, cache=None):
-    """x (b, n, w) -> (x, None); `rest.modulation` is (b, 1 or n, w)."""
+  def __call__(self, x, drop, inputs, cache=None):
+    """x (b, n, w) -> (x, None); `inputs.modulation` is (b, 1 or n, w)."""
     del drop, cache
 
     def linear(name, features, names, std=None):
@@ -41,7 +42,7 @@ class ResidualBlock(nn.Module):
       )
 
     three = linear('adaln', (3, self.width), ('embed', None, 'mlp'), 0.0)(
-      jax.nn.silu(rest.modulation)
+      jax.nn.silu(inputs.modulation)
     )
     three = constrain(three, MODULATION)
     shift, scale, gate = (three[..., i, :] for i in range(3))

@@ -39,12 +39,12 @@ class Transformer:
   hints = (
     (
       r'^flownet\.res_blocks\.\d+\.(crossattn|norm2|ada_lin)',
-      'config.head.block and adaln',
+      'config.head.block: adaln and cross',
     ),
-    (r'^flownet\.', 'config.head: depth, width, channels, mlp.hidden'),
-    (r'mlp\.', 'config.backbone.mlp.hidden'),
+    (r'^flownet\.', 'config.head: depth, width, channels, block.mlp.hidden'),
+    (r'mlp\.', 'config.backbone.block.mlp.hidden'),
     (r'^encoder_blocks\.', 'config.backbone.depth and width'),
-    (r'^decoder_blocks\.', 'config.backbone.second_depth and width'),
+    (r'^decoder_blocks\.', 'config.backbone.body.depth and body.width'),
     (r'^class_emb', 'config.condition.classes'),
     (r'pos_embed_learned', 'config.layout.scales'),
   )
@@ -121,8 +121,8 @@ def _flow(path, theirs):
   """Rows of the blocks of either flow head."""
   yield from _common(path, theirs)
   yield from dense(f'{path}/adaln/linear', f'{theirs}.ada_lin')
-  yield from dense(f'{path}/adaln_attention', f'{theirs}.ada_lin_attn')
-  yield from dense(f'{path}/adaln_mlp', f'{theirs}.ada_lin_mlp')
+  yield from dense(f'{path}/adaln/attention/linear', f'{theirs}.ada_lin_attn')
+  yield from dense(f'{path}/adaln/mlp/linear', f'{theirs}.ada_lin_mlp')
   yield Row(f'{path}/cross_norm/scale', f'{theirs}.norm2_1.weight')
   yield Row(f'{path}/memory_norm/scale', f'{theirs}.norm2_2.weight')
   cross, other = f'{path}/cross', f'{theirs}.crossattn'

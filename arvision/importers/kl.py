@@ -23,7 +23,10 @@ class Tokenizer:
       r'\.(down|up)\.|nin_shortcut',
       'config.tokenizer.encoder and decoder: ch, ch_mult, res_blocks',
     ),
-    (r'quant_conv|conv_(in|out)', 'config.tokenizer.channels, data.channels'),
+    (
+      r'quant_conv|conv_(in|out)',
+      'config.tokenizer.quantizer.channels, data.channels',
+    ),
     (r'^quantize\.', 'the file: its tokens are codes'),
   )
 

@@ -43,7 +43,7 @@ class Transformer:
   name = 'LlamaGen transformer'
   wrapping = 'model'
   hints = (
-    (r'^layers\.\d+\.feed_forward', 'config.backbone.mlp.hidden'),
+    (r'^layers\.\d+\.feed_forward', 'config.backbone.block.mlp.hidden'),
     (r'^layers\.', 'config.backbone.depth, width and heads'),
     (r'^cls_embedding\.embedding_table', 'config.condition.classes'),
     (
@@ -80,7 +80,10 @@ class Tokenizer:
   name = 'LlamaGen tokenizer'
   wrapping = 'model'
   hints = (
-    (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
+    (
+      r'^quantize\.embedding',
+      'config.tokenizer.quantizer: vocab_size and channels',
+    ),
     (
       r'conv_blocks',
       'config.tokenizer.encoder and decoder: ch_mult, res_blocks',
@@ -91,7 +94,7 @@ class Tokenizer:
   def rows(self, ours):
     levels = autoencoder.levels(ours)
     return [
-      Row('codebook', 'quantize.embedding.weight'),
+      Row('quant/codebook', 'quantize.embedding.weight'),
       *autoencoder.rows(ours, lambda name: autoencoder.llamagen(name, levels)),
     ]
 

@@ -26,9 +26,12 @@ class Transformer:
   hints: tuple[tuple[str, str], ...] = (
     (r'^diffloss\.net\.res_blocks', 'config.head.depth and width'),
     (r'^diffloss\.', 'config.head.width and config.head.channels'),
-    (r'^(encoder|decoder)_blocks\.\d+\.mlp', 'config.backbone.mlp.hidden'),
+    (
+      r'^(encoder|decoder)_blocks\.\d+\.mlp',
+      'config.backbone.block.mlp.hidden',
+    ),
     (r'^encoder_blocks\.', 'config.backbone.depth, width and heads'),
-    (r'^decoder_blocks\.', 'config.backbone.second_depth and second_width'),
+    (r'^decoder_blocks\.', 'config.backbone.body.depth and body.width'),
     (r'^class_emb', 'config.condition.classes'),
     (r'^z_proj\.', 'config.head.channels'),
     (r'pos_embed_learned', 'config.layout.prefix, height and width'),

@@ -13,7 +13,10 @@ class Tokenizer:
   name = 'MaskGIT tokenizer'
   wrapping = ''
   hints = (
-    (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
+    (
+      r'^quantize\.embedding',
+      'config.tokenizer.quantizer: vocab_size and channels',
+    ),
     (
       r'(down|up)\.\d',
       'config.tokenizer.encoder and decoder: ch_mult, res_blocks',
@@ -23,7 +26,7 @@ class Tokenizer:
 
   def rows(self, ours):
     return [
-      Row('codebook', 'quantize.embedding.weight'),
+      Row('quant/codebook', 'quantize.embedding.weight'),
       *autoencoder.rows(ours, autoencoder.maskgit),
     ]
 

@@ -28,7 +28,7 @@ class Transformer:
   name = 'RAR transformer'
   wrapping = ''
   hints = (
-    (r'^blocks\.\d+\.mlp', 'config.backbone.mlp.hidden'),
+    (r'^blocks\.\d+\.mlp', 'config.backbone.block.mlp.hidden'),
     (r'^blocks\.', 'config.backbone.depth, width and heads'),
     (r'^embeddings', 'config.condition.classes and config.head.vocab_size'),
     (r'^lm_head', 'config.head.vocab_size'),
@@ -64,7 +64,7 @@ class Transformer:
         'blocks.{i}.adaLN_modulation.1',
         chunks=_CHUNKS,
       ),
-      *dense('backbone/norm_adaln', 'adaln_before_head.adaLN_modulation.1'),
+      *dense('backbone/norm/adaln', 'adaln_before_head.adaLN_modulation.1'),
       *dense('head/linear', 'lm_head'),
     ]
     return [row for row in table if row.path in ours]

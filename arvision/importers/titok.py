@@ -31,7 +31,10 @@ class Tokenizer:
     (r'transformer', 'config.tokenizer.encoder and decoder: width, depth'),
     (r'^latent_tokens|latent_token_pos', 'config.tokenizer.grid'),
     (r'positional_embedding', 'config.data.size and patch'),
-    (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
+    (
+      r'^quantize\.embedding',
+      'config.tokenizer.quantizer: vocab_size and channels',
+    ),
     (
       r'^pixel_|decoder\.ffn|decoder\.conv_out',
       'config.tokenizer.type: legacy models have a pixel decoder',
@@ -45,8 +48,8 @@ class Tokenizer:
       if path.startswith('pixel_dec/')
     }
     table = [
-      Row('codebook', 'quantize.embedding.weight'),
-      Row('pixel_codebook', 'pixel_quantize.embedding.weight'),
+      Row('quant/codebook', 'quantize.embedding.weight'),
+      Row('pixel_quant/codebook', 'pixel_quantize.embedding.weight'),
       Row('enc/latents', 'latent_tokens'),
       *_vit(ours, 'enc', 'encoder'),
       Row('enc/patches/kernel', 'encoder.patch_embed.weight', Conv()),

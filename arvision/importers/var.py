@@ -32,7 +32,7 @@ class Transformer:
     (r'^class_emb', 'config.condition.classes'),
     (r'^head\.', 'config.head.vocab_size'),
     (r'^(pos_1LC|lvl_embed)', 'config.layout.scales'),
-    (r'^word_embed', 'config.tokenizer.channels'),
+    (r'^word_embed', 'config.tokenizer.quantizer.channels'),
   )
 
   def rows(self, ours):
@@ -43,8 +43,8 @@ class Transformer:
       *dense('backbone/input/linear', 'word_embed'),
       Row('backbone/position/slot', 'pos_1LC', Identity(before=1)),
       Row('backbone/position/entity', 'lvl_embed.weight'),
-      *dense('backbone/norm_adaln', 'head_nm.ada_lin.1'),
-      *dense('backbone/shared_adaln', 'shared_ada_lin.1'),
+      *dense('backbone/norm/adaln', 'head_nm.ada_lin.1'),
+      *dense('backbone/shared_adaln/linear', 'shared_ada_lin.1'),
       Row(f'{adaln}/offset', 'blocks.{i}.ada_gss', Identity(before=2)),
       *dense(f'{adaln}/linear', 'blocks.{i}.ada_lin.1'),
       Row(
@@ -98,7 +98,10 @@ class Tokenizer:
   name = 'VAR tokenizer'
   wrapping = ''
   hints = (
-    (r'^quantize\.embedding', 'config.tokenizer.vocab_size and channels'),
+    (
+      r'^quantize\.embedding',
+      'config.tokenizer.quantizer: vocab_size and channels',
+    ),
     (r'^quantize\.quant_resi', 'config.tokenizer.phi_share'),
     (
       r'(down|up)\.\d',
@@ -118,7 +121,7 @@ class Tokenizer:
       return autoencoder.ldm(name)
 
     return [
-      Row('codebook', 'quantize.embedding.weight'),
+      Row('quant/codebook', 'quantize.embedding.weight'),
       *autoencoder.rows(ours, rename, fused_qkv=True),
     ]
 

@@ -36,14 +36,14 @@ class Transformer:
   name = 'xAR transformer'
   wrapping = ''
   hints = (
-    (r'_blocks\.\d+\.mlp', 'config.backbone.mlp.hidden'),
+    (r'_blocks\.\d+\.mlp', 'config.backbone.block.mlp.hidden'),
     (
       r'^(encoder|decoder)_blocks\.',
-      'config.backbone.depth, second_depth, width and heads',
+      'config.backbone.depth, body.depth, width and heads',
     ),
     (r'^class_emb', 'config.condition.classes'),
     (r'pos_embed_learned', 'config.layout'),
-    (r'^(z_proj|pred)\.', 'config.tokenizer.channels'),
+    (r'^(z_proj|pred)\.', 'config.tokenizer.quantizer.channels'),
   )
 
   def rows(self, ours):

@@ -6,7 +6,7 @@
     cudnn    GPU: fused, never materializes the attention weights
 
 The kernel is chosen at trace time, by platform and shapes.
-`config.backbone.attention.kernel` forces one.
+`config.backbone.block.attention.kernel` forces one.
 """
 
 import functools
@@ -101,7 +101,7 @@ def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
   """The kernel for a call of `attention`; logs it once."""
   if kernel not in KERNELS:
     raise ValueError(
-      f"config.backbone.attention.kernel='{kernel}': wanted one of "
+      f"config.backbone.block.attention.kernel='{kernel}': wanted one of "
       f'{", ".join(KERNELS)}'
     )
   if drop is not None or not isinstance(mask, AttentionMask):
@@ -119,7 +119,7 @@ def choose(q: jax.Array, mask: Any, drop: Any, kernel: str) -> str:
     name = kernel
     if why := refused.get(name):
       raise ValueError(
-        f"config.backbone.attention.kernel='{name}': {why}; "
+        f"config.backbone.block.attention.kernel='{name}': {why}; "
         "set it to 'auto' or 'dense'"
       )
   _log_once(f'attention of {q.shape[2]} queries, heads of {q.shape[3]}: {name}')

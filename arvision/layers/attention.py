@@ -1,4 +1,4 @@
-"""Self-attention over slots, with or without a cache."""
+"""Self-attention, with or without a cache, and attention to a memory."""
 
 from typing import Any, ClassVar
 
@@ -7,73 +7,63 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from arvision.kernels import traced
 from arvision.kernels.attention import attention
+from arvision.layers.cache import KeyValues
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal, param, zeros
 from arvision.layers.position import rotate
+from arvision.layouts.base import Layout
 from arvision.parallel.constrain import RESIDUAL, constrain
 from arvision.ranges import AtLeast0, Below1, Dtype, Few, Positive
 from arvision.structs import Template
 
 
 @flax.struct.dataclass
-class Cache:
-  """Keys and values of one layer, a row per slot of the layout.
-
-  Heads come before slots, so that a decoding step is a plain batched matmul.
+class Memory:
+  """A second sequence that blocks with cross attention read.
 
   Attributes:
-    k, v: (b, h, n, k); of a stack of layers (l, b, h, n, k).
-    layer: of a stack, the one that is written and read; None: there is none.
+    values: (b, m, c).
+    mask: an `AttentionMask`, or bool, broadcastable to (b, h, n, m).
+    rotation: (2, n, k / 2) rotary table of x and, as long, of the memory; or None.
   """
 
-  k: jax.Array
-  v: jax.Array
-  layer: Any = None
+  values: jax.Array
+  mask: Any
+  rotation: Any = None
 
-  @classmethod
-  def empty(cls, batch, heads, slots, head_dim, dtype=jnp.float32):
-    zeros = jnp.zeros((batch, heads, slots, head_dim), dtype)
-    return cls(zeros, zeros)
 
-  def write(self, k, v, start: Any) -> 'Cache':
-    """Rows k, v (b, h, e, k) at slots start, start + 1, ..."""
-    at: tuple[Any, ...] = (0, 0, start, 0)
-    if self.layer is not None:
-      k, v, at = k[None], v[None], (self.layer, *at)
-    put = jax.lax.dynamic_update_slice
-    return self.replace(
-      k=put(self.k, k.astype(self.k.dtype), at),
-      v=put(self.v, v.astype(self.v.dtype), at),
-    )
+@flax.struct.dataclass
+class BlockInputs:
+  """What every layer is given besides x and its cache.
 
-  def first(self, slots: int) -> 'Cache':
-    """The rows of the first slots alone."""
-    return self.replace(k=self.k[..., :slots, :], v=self.v[..., :slots, :])
+  Attributes:
+    mask: a `kernels.attention.AttentionMask` where slots see one another and are
+      static; or bool, broadcastable to (b, h, n, m).
+    modulation: (b, 1 or n, d), or (b, 1 or n, 6, d) where layers share it.
+    rows: (n,) row of `modulation` that every slot takes; None: as they come.
+    level: (b, 1 or n, d) the share of noise levels alone in it, for blocks that
+      tell them apart.
+    memory: what cross attention reads, or None.
+    rotation: (2, n, k / 2) or None.
+    index: (n,) int32 place of every slot in the layout; None outside of a backbone.
+    layout: static; likewise.
+    start: first slot in the cache; traced or not.
+    extent: static; slots of the cache that are read.
+    train: static; dropout and drop path.
+  """
 
-  def over(self, whole: 'Cache') -> 'Cache':
-    """`whole` with these rows as its first."""
-    put = lambda x, new: jax.lax.dynamic_update_slice(x, new, (0,) * x.ndim)
-    return whole.replace(k=put(whole.k, self.k), v=put(whole.v, self.v))
-
-  def read(self, extent: int | None) -> tuple[jax.Array, jax.Array]:
-    """k and v (b, h, extent, k) of the first slots; None: of all."""
-    if self.layer is None:
-      return self.k[..., :extent, :], self.v[..., :extent, :]
-    return self._of_layer(self.k, extent), self._of_layer(self.v, extent)
-
-  def _of_layer(self, x, extent):
-    # Slicing `extent` of all layers first would copy all layers. On a TPU the
-    # matrix product reads a single dynamic slice in place: by the plan, a sampling
-    # step of VAR-d16 moves 67 GiB instead of 91. On two cores of a CPU that single
-    # slice is slower (22.5 s for four images instead of 16.9), so there are two.
-    rows = x.shape[-2] if extent is None else min(extent, x.shape[-2])
-    if traced.on_cpu():
-      x = jax.lax.dynamic_index_in_dim(x, self.layer, keepdims=False)
-      return x[..., :rows, :]
-    sizes = (1, *x.shape[1:-2], rows, x.shape[-1])
-    return jax.lax.dynamic_slice(x, (self.layer, 0, 0, 0, 0), sizes)[0]
+  mask: Any
+  modulation: Any = None
+  rows: Any = None
+  level: Any = None
+  memory: Memory | None = None
+  rotation: Any = None
+  index: Any = None
+  layout: Layout | None = flax.struct.field(pytree_node=False, default=None)
+  start: Any = None
+  extent: int | None = flax.struct.field(pytree_node=False, default=None)
+  train: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 class Scaled(nn.Module):
@@ -161,27 +151,22 @@ class Attention(nn.Module):
 
   adjustable: ClassVar[tuple[str, ...]] = ('kernel',)
 
-  @nn.compact
-  def __call__(
-    self,
-    x,
-    mask,
-    rotation=None,
-    cache=None,
-    start=None,
-    extent=None,
-    train=False,
-  ):
-    """x (b, n, d) -> (b, n, d) and the cache with the new rows.
+  def empty_cache(self, batch: int, slots: int, width: int) -> KeyValues:
+    """A `Cache` of a layer without any slot; subclasses may keep another kind.
 
     Args:
-      x: (b, n, d).
-      mask: a `AttentionMask`, or bool, broadcastable to (b, 1, n, m).
-      rotation: (2, n, k / 2) rotary table or None.
-      cache: `Cache`, or None to attend within x alone.
-      start: first slot of x in the cache.
-      extent: static; the cache is read up to this slot.
-      train: whether dropout is on.
+      batch: b.
+      slots: of the layout.
+      width: d.
+    """
+    head = width // self.heads
+    return KeyValues.empty(batch, self.heads, slots, head, self.dtype)
+
+  @nn.compact
+  def __call__(self, x, inputs: BlockInputs, cache=None):
+    """x (b, n, d) -> (b, n, d) and the cache with the new slots.
+
+    Without a cache x attends within itself alone.
     """
     width = x.shape[-1]
     head = (self.heads, width // self.heads)
@@ -198,19 +183,19 @@ class Attention(nn.Module):
     )
     q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # (b, h, n, k)
     q, k, v = (self._bias(n, t, head) for n, t in zip('qkv', (q, k, v)))
-    if rotation is not None:
-      q, k = rotate(q, rotation), rotate(k, rotation)
+    if inputs.rotation is not None:
+      q, k = rotate(q, inputs.rotation), rotate(k, inputs.rotation)
     q, k = self.logits(name='logits')(q, k)
     if cache is not None:
-      cache = cache.write(k, v, start)
-      k, v = cache.read(extent)
+      cache = cache.write(k, v, inputs.start)
+      k, v = cache.read(inputs.extent)
     drop = None
-    if train and self.weights_dropout:
+    if inputs.train and self.weights_dropout:
       drop = nn.Dropout(self.weights_dropout, deterministic=False)
     # What is traced to make parameters is spread over no mesh and not run.
     kernel = 'dense' if self.is_initializing() else self.kernel
     k, v = k.astype(q.dtype), v.astype(q.dtype)
-    y = attention(q, k, v, mask, drop, kernel)
+    y = attention(q, k, v, inputs.mask, drop, kernel)
     y = Dense(
       (width,),
       ('heads', 'kv', 'embed'),
@@ -220,7 +205,7 @@ class Attention(nn.Module):
       dtype=self.dtype,
       name='out',
     )(y.swapaxes(1, 2))
-    y = nn.Dropout(self.dropout, deterministic=not train)(y)
+    y = nn.Dropout(self.dropout, deterministic=not inputs.train)(y)
     return constrain(y, RESIDUAL), cache
 
   def _bias(self, name, x, head):
@@ -228,3 +213,56 @@ class Attention(nn.Module):
       return x
     bias = param(self, f'{name}_bias', zeros, ('heads', 'kv'), head)
     return x + bias[:, None].astype(x.dtype)
+
+
+class CrossAttention(nn.Module):
+  """Multi-head attention to a memory, with a bias on the output alone.
+
+  Attributes:
+    heads: number of heads; they divide the width.
+    logits: template of what is done to q and k before their product.
+    std: standard deviation of the kernels at the start; None: Xavier's.
+    kernel: see `layers.attention.Attention`.
+    dtype: compute dtype.
+  """
+
+  heads: Few
+  logits: Template = Scaled
+  std: AtLeast0 | None = 0.02
+  kernel: str = 'auto'
+  dtype: Dtype = jnp.float32
+
+  adjustable: ClassVar[tuple[str, ...]] = ('kernel',)
+
+  @nn.compact
+  def __call__(self, x, memory: Memory):
+    """x (b, n, d) -> (b, n, d)."""
+    width = x.shape[-1]
+    head = (self.heads, width // self.heads)
+
+    def linear(name, features, names, inputs=1, bias=False):
+      return Dense(
+        features,
+        names,
+        inputs=inputs,
+        bias=bias,
+        kernel_init=normal(self.std),
+        dtype=self.dtype,
+        name=name,
+      )
+
+    q = linear('q', head, ('embed', 'heads', 'kv'))(x)
+    q = constrain(q, ('act_batch', 'act_length', 'act_heads', 'act_kv'))
+    kv = linear('kv', (2, *head), ('embed', None, 'heads', 'kv'))(memory.values)
+    kv = constrain(kv, ('act_batch', 'act_length', None, 'act_heads', 'act_kv'))
+    q = q.swapaxes(1, 2)  # (b, h, n, k)
+    k, v = (kv[:, :, i].swapaxes(1, 2) for i in range(2))
+    if memory.rotation is not None:
+      q, k = rotate(q, memory.rotation), rotate(k, memory.rotation)
+    q, k = self.logits(name='logits')(q, k)
+    kernel = 'dense' if self.is_initializing() else self.kernel
+    y = attention(q, k, v, memory.mask, kernel=kernel).swapaxes(1, 2)
+    names = ('heads', 'kv', 'embed')
+    return constrain(
+      linear('out', (width,), names, inputs=2, bias=True)(y), RESIDUAL
+    )

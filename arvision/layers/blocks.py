@@ -1,11 +1,15 @@
 """Transformer blocks and what they are made of."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from arvision.layers.attention import BlockInputs
+from arvision.layers.cache import Cache
 from arvision.layers.dense import Dense
-from arvision.layers.norm import modulate
+from arvision.layers.norm import RMSNorm, modulate
 from arvision.layers.param import normal, param
 from arvision.parallel.constrain import (
   INNER,
@@ -14,7 +18,7 @@ from arvision.parallel.constrain import (
   constrain,
   gather_rows,
 )
-from arvision.ranges import AtLeast0, Below1, Dtype, Width
+from arvision.ranges import AtLeast0, Below1, Dtype, Few, Width
 from arvision.structs import Template
 
 
@@ -155,14 +159,34 @@ def gated_init(std: float, gate: float, rest: float, gates: int):
   return init
 
 
-class AdaLN(nn.Module):
-  """Six modulations of a block from the condition.
+# Gate, scale and shift of a sub-layer, (b, 1 or n, d) each.
+Modulation = tuple[jax.Array, jax.Array, jax.Array]
 
-  Order of the chunks: gate and gate, scale and scale, shift and shift, of
-  attention and MLP each (VAR's gamma1, gamma2, scale1, scale2, shift1, shift2).
+
+def of_sublayers(chunks: jax.Array, rows: Any = None) -> list[Modulation]:
+  """The modulation of every sub-layer of a block.
+
+  Args:
+    chunks: (b, 1 or n, 3 l, d): the gates of l sub-layers, then their scales, then
+      their shifts.
+    rows: see `BlockInputs`.
+  """
+  if rows is not None:
+    chunks = gather_rows(chunks, rows)
+  count = chunks.shape[-2] // 3
+  at = lambda i: chunks[..., i, :]
+  return [(at(i), at(i + count), at(i + 2 * count)) for i in range(count)]
+
+
+class AdaLN(nn.Module):
+  """Gates, scales and shifts of a block's sub-layers from the condition.
+
+  With two sub-layers, attention and MLP, these are VAR's gamma1, gamma2, scale1,
+  scale2, shift1 and shift2.
 
   Attributes:
     width: d.
+    sublayers: how many are modulated.
     std: standard deviation of the kernel before the factors below; None: Xavier's
       numbers, without factors.
     gate: factor on the columns of the gates (VAR's alng).
@@ -171,29 +195,53 @@ class AdaLN(nn.Module):
   """
 
   width: Width
+  sublayers: Few = 2
   std: AtLeast0 | None = 0.02
   gate: AtLeast0 = 1e-3
   rest: AtLeast0 = 0.5
   dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, modulation):
-    """(b, 1 or n, d) -> (b, 1 or n, 6, d)."""
+  def __call__(self, inputs: BlockInputs) -> list[Modulation]:
+    """The modulation of every sub-layer, from `inputs.modulation`."""
     init = normal(None)
     if self.std is not None:
-      init = gated_init(self.std, self.gate, self.rest, 2)
-    six = Dense(
-      (6, self.width),
+      init = gated_init(self.std, self.gate, self.rest, self.sublayers)
+    chunks = Dense(
+      (3 * self.sublayers, self.width),
       ('embed', None, 'mlp'),
       kernel_init=init,
       dtype=self.dtype,
       name='linear',
-    )(jax.nn.silu(modulation))
-    return constrain(six, MODULATION)
+    )(jax.nn.silu(inputs.modulation))
+    return of_sublayers(constrain(chunks, MODULATION), inputs.rows)
+
+
+class SharedModulation(nn.Module):
+  """Six modulations that all blocks share (VAR-d36's shared_ada_lin).
+
+  Attributes:
+    width: d.
+    std: standard deviation of the kernel at the start.
+  """
+
+  width: Width
+  std: AtLeast0 = 0.02
+
+  @nn.compact
+  def __call__(self, modulation):
+    """(b, 1 or n, d) -> (b, 1 or n, 6, d) float32."""
+    linear = Dense(
+      (6, self.width),
+      ('embed', None, 'mlp'),
+      kernel_init=normal(self.std),
+      name='linear',
+    )
+    return linear(jax.nn.silu(modulation))
 
 
 class SharedAdaLN(nn.Module):
-  """A block's own offset to modulations that all blocks share (VAR-d36).
+  """A block's own offset to `SharedModulation` (VAR-d36).
 
   Attributes:
     width: d.
@@ -208,66 +256,120 @@ class SharedAdaLN(nn.Module):
   dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, shared):
-    """(b, 1 or n, 6, d) -> the same plus the block's offset."""
+  def __call__(self, inputs: BlockInputs) -> list[Modulation]:
+    """The modulation of both sub-layers, from (b, 1 or n, 6, d)."""
     factors = jnp.array([self.gate] * 2 + [self.rest] * 4)[:, None]
 
     def init(key, shape, dtype=jnp.float32):
       return factors * normal(self.width**-0.5)(key, shape, dtype)
 
     offset = param(self, 'offset', init, (None, 'embed'), (6, self.width))
-    return (shared + offset).astype(self.dtype)
+    chunks = (inputs.modulation + offset).astype(self.dtype)
+    return of_sublayers(chunks, inputs.rows)
+
+
+class SplitAdaLN(nn.Module):
+  """Noise levels alone modulate the attention, the whole condition the MLP.
+
+  Source: OliverRensu/FlowAR, the flow heads of its larger models.
+
+  Attributes:
+    width: d.
+    std: standard deviation of the kernels at the start; None: Xavier's.
+    dtype: compute dtype.
+  """
+
+  width: Width
+  std: AtLeast0 | None = 0.02
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, inputs: BlockInputs) -> list[Modulation]:
+    """The modulation of both sub-layers; `inputs` has a `level`."""
+
+    def modulation(name, vector):
+      one = AdaLN(
+        self.width, sublayers=1, std=self.std, dtype=self.dtype, name=name
+      )
+      return one(inputs.replace(modulation=vector))
+
+    return [
+      *modulation('attention', inputs.level),
+      *modulation('mlp', inputs.modulation),
+    ]
 
 
 class Block(nn.Module):
-  """A pre-norm transformer block, modulated by adaLN or not.
+  """A pre-norm transformer block: attention, cross attention if any, MLP.
 
   Attributes:
     attention, mlp, norm: templates.
-    adaln: template of the modulation, or None.
+    adaln: template of the modulation of attention and MLP, or None.
+    cross: template of an attention to `BlockInputs.memory`, or None. It is neither
+      modulated nor gated.
+    cross_norm: template of the norms of x and of the memory before it.
+    heads: attention heads.
+    dtype: compute dtype.
   """
 
   attention: Template
   mlp: Template
   norm: Template
   adaln: Template | None = None
+  cross: Template | None = None
+  cross_norm: Template = RMSNorm
+  heads: Few = 1
+  dtype: Dtype = jnp.float32
+
+  def empty_cache(self, batch: int, slots: int, width: int) -> Cache:
+    """A cache of this layer, see `Attention.empty_cache`."""
+    attention = self.attention(heads=self.heads, dtype=self.dtype, parent=None)
+    return attention.empty_cache(batch, slots, width)
 
   @nn.compact
-  def __call__(self, x, drop, rest, cache=None):
+  def __call__(self, x, drop, inputs: BlockInputs, cache=None):
     """x (b, n, d) -> (x, cache).
 
     Args:
       x: (b, n, d).
       drop: () float32 drop-path rate of this layer, or None for none.
-      rest: `BlockInputs` that all layers share.
+      inputs: what all layers share.
       cache: `Cache` of this layer or None.
     """
-    gates = (1, 1)
-    first, second = self.norm(name='norm1'), self.norm(name='norm2')
-    norms = (first, second)
+    modulations = [None, None]
     if self.adaln is not None:
-      six = self.adaln(name='adaln')(rest.modulation)
-      if rest.rows is not None:
-        six = gather_rows(six, rest.rows)
-      g1, g2, s1, s2, t1, t2 = (six[..., i, :] for i in range(6))
-      gates = (g1, g2)
-      norms = (
-        lambda x: modulate(first(x), s1, t1),
-        lambda x: modulate(second(x), s2, t2),
-      )
-    y, cache = self.attention(name='attention')(
-      norms[0](x),
-      rest.mask,
-      rest.rotation,
-      cache,
-      rest.start,
-      rest.extent,
-      rest.train,
-    )
-    x = x + self._drop(y * gates[0], drop, rest.train)
-    y = self.mlp(name='mlp')(norms[1](x), rest.train)
-    x = x + self._drop(y * gates[1], drop, rest.train)
+      modulations = self._part('adaln', width=x.shape[-1])(inputs)
+    gates = [1 if m is None else m[0] for m in modulations]
+
+    def normed(name, modulation):
+      y = self.norm(dtype=self.dtype, name=name)(x)
+      return y if modulation is None else modulate(y, *modulation[1:])
+
+    y = normed('norm1', modulations[0])
+    y, cache = self._part('attention', heads=self.heads)(y, inputs, cache)
+    x = x + self._drop(y * gates[0], drop, inputs.train)
+    if self.cross is not None:
+      y = self._read(x, inputs.memory)
+      x = x + self._drop(y, drop, inputs.train)
+    y = self._part('mlp')(normed('norm2', modulations[1]), inputs.train)
+    x = x + self._drop(y * gates[1], drop, inputs.train)
     return x, cache
+
+  def _part(self, name, **fields):
+    return getattr(self, name)(dtype=self.dtype, name=name, **fields)
+
+  def _read(self, x, memory):
+    """What cross attention gives (b, n, d)."""
+    if memory is None:
+      raise ValueError(
+        'config.backbone.block.cross: the condition has no memory to attend to; '
+        'use a condition that fills `Cond.memory`, or leave `cross` out'
+      )
+    norm = lambda name: self.cross_norm(dtype=self.dtype, name=name)
+    values = norm('memory_norm')(memory.values)
+    return self._part('cross', heads=self.heads)(
+      norm('cross_norm')(x), memory.replace(values=values)
+    )
 
   def _drop(self, y, rate, train):
     """Drops the branch of whole examples (stochastic depth)."""
@@ -282,17 +384,9 @@ class PostNormBlock(Block):
   """A transformer block with norms after the sums (BERT), not modulated."""
 
   @nn.compact
-  def __call__(self, x, drop, rest, cache=None):
-    y, cache = self.attention(name='attention')(
-      x,
-      rest.mask,
-      rest.rotation,
-      cache,
-      rest.start,
-      rest.extent,
-      rest.train,
-    )
-    x = self.norm(name='norm1')(x + self._drop(y, drop, rest.train))
-    y = self.mlp(name='mlp')(x, rest.train)
-    x = self.norm(name='norm2')(x + self._drop(y, drop, rest.train))
-    return x, cache
+  def __call__(self, x, drop, inputs: BlockInputs, cache=None):
+    y, cache = self._part('attention', heads=self.heads)(x, inputs, cache)
+    norm = lambda name: self.norm(dtype=self.dtype, name=name)
+    x = norm('norm1')(x + self._drop(y, drop, inputs.train))
+    y = self._part('mlp')(x, inputs.train)
+    return norm('norm2')(x + self._drop(y, drop, inputs.train)), cache

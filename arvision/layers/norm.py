@@ -1,11 +1,16 @@
 """Norms with the defaults of this field; statistics in float32."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from arvision.ranges import Dtype, Positive
+from arvision.layers.dense import Dense
+from arvision.layers.param import normal
+from arvision.parallel.constrain import gather_rows
+from arvision.ranges import AtLeast0, Dtype, Positive
+from arvision.structs import Template
 
 _scale: Any = nn.with_logical_partitioning(nn.initializers.ones, ('norm',))
 _bias: Any = nn.with_logical_partitioning(nn.initializers.zeros, ('norm',))
@@ -48,3 +53,32 @@ class NoNorm(nn.Module):
 def modulate(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
   """adaLN's x (1 + scale) + shift."""
   return x * (1 + scale) + shift
+
+
+class ModulatedNorm(nn.Module):
+  """A norm whose scale and shift come from the condition (VAR's head_nm).
+
+  Attributes:
+    norm: template of the norm.
+    std: standard deviation of the kernel of the modulation at the start.
+  """
+
+  norm: Template = LayerNorm
+  std: AtLeast0 = 0.02
+
+  # A backbone gives its condition to a last norm with this trait.
+  modulated: ClassVar[bool] = True
+
+  @nn.compact
+  def __call__(self, x: jax.Array, modulation: jax.Array, rows: Any = None):
+    """x (b, n, d), modulation (b, 1 or n, d) -> (b, n, d); rows: `BlockInputs`."""
+    x = self.norm(name='norm')(x)
+    two = Dense(
+      (2, x.shape[-1]),
+      ('embed', None, 'mlp'),
+      kernel_init=normal(self.std),
+      name='adaln',
+    )(jax.nn.silu(jnp.asarray(modulation, jnp.float32)))
+    if rows is not None:
+      two = gather_rows(two, rows)
+    return modulate(x, two[..., 0, :], two[..., 1, :])

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.layers.attention import Cache
+from arvision.layers.attention import BlockInputs
+from arvision.layers.cache import Cache
 from arvision.layers.dense import KEPT, Dense
 from arvision.parallel.constrain import RESIDUAL, constrain
 from arvision.ranges import Below1, Few
@@ -21,35 +22,6 @@ REMAT = {
   'full': jax.checkpoint_policies.nothing_saveable,
   'dots': jax.checkpoint_policies.save_only_these_names(KEPT),
 }
-
-
-@flax.struct.dataclass
-class BlockInputs:
-  """What every layer is given besides x.
-
-  Attributes:
-    mask: a `kernels.attention.AttentionMask` where rows see one another and are static; or
-      bool, broadcastable to (b, h, n, m).
-    modulation: (b, 1 or n, d), or (b, 1 or n, 6, d) where layers share it.
-    rows: (n,) row of `modulation` that every slot takes; None: as they come.
-    level: (b, 1 or n, d) the share of noise levels alone in it, for blocks that
-      tell them apart.
-    memory: (b, m, c) what cross attention reads.
-    rotation: (2, n, k / 2) or None.
-    start: first slot in the cache; traced or not.
-    extent: static; slots of the cache that are read.
-    train: static; dropout and drop path.
-  """
-
-  mask: Any
-  modulation: Any = None
-  rows: Any = None
-  level: Any = None
-  memory: Any = None
-  rotation: Any = None
-  start: Any = None
-  extent: int | None = flax.struct.field(pytree_node=False, default=None)
-  train: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 class _Scanned(nn.Module):
@@ -129,6 +101,12 @@ class Stack(nn.Module):
     x, kept = layers(x, drop, skips, rest)
     return x, kept if self.keep else caches
 
+  def empty_cache(self, batch: int, slots: int, width: int) -> 'Caches':
+    """A cache for every layer, with room for `slots` slots of width `width`."""
+    block = self.block(parent=None)
+    layers = range(self.depth)
+    return tuple(block.empty_cache(batch, slots, width) for _ in layers)
+
   def _params(self):
     return self.variables.get('params', {}).get(LAYERS)
 
@@ -148,12 +126,13 @@ class Stack(nn.Module):
     new = []
     for i, own in enumerate(params.single):
       if isinstance(caches, Cache):
-        x, caches = layer(x, own, caches.replace(layer=i))
+        x, cache = layer(x, own, caches.at_layer(i))
+        caches = caches.put_layer(i, cache)
         continue
       x, cache = layer(x, own, None if caches is None else caches[i])
       new.append(cache)
     if isinstance(caches, Cache):
-      return x, caches.replace(layer=None)
+      return x, caches
     return x, None if caches is None else tuple(new)
 
 
@@ -165,7 +144,7 @@ class Stack(nn.Module):
 _SCANNED_ROWS = 512
 
 # What a stack of layers holds: a `Cache` per layer; from its first scan on one of
-# all layers, whose rows are written where they are.
+# all layers.
 Caches = tuple[Cache, ...] | Cache
 
 
@@ -178,10 +157,10 @@ def _scan_layers(layer, x, params, caches):
   def advance(carry, own):
     x, caches = carry
     i, params = own
-    x, caches = layer(x, params, caches.replace(layer=i))
-    return (x, caches.replace(layer=None)), None
+    x, cache = layer(x, params, caches.at_layer(i))
+    return (x, caches.put_layer(i, cache)), None
 
-  numbers = jnp.arange(len(caches.k))
+  numbers = jnp.arange(len(jax.tree.leaves(caches)[0]))
   return jax.lax.scan(advance, (x, caches), (numbers, params))[0]
 
 

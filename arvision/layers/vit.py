@@ -4,6 +4,7 @@ Source: arXiv 2406.07550; bytedance/1d-tokenizer, modeling/modules/blocks.py.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.kernels.attention import AttentionMask
-from arvision.layers.attention import Attention
+from arvision.layers.attention import Attention, BlockInputs
 from arvision.layers.blocks import Block, ExactGELU
 from arvision.layers.conv import conv
 from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal, param
-from arvision.layers.stack import BlockInputs, Stack
+from arvision.layers.stack import Stack
 from arvision.layouts import masks
 from arvision.ranges import AtLeast0, Count, Dtype, Few, Side, Width
 
@@ -80,13 +81,14 @@ class _ViT(nn.Module):
   def _block(self):
     """Template of a block."""
     part = functools.partial
-    std = {'std': self.std, 'out_std': self.std, 'dtype': self.dtype}
-    biases = ('q', 'k', 'v', 'out')
+    std: dict[str, Any] = {'std': self.std, 'out_std': self.std}
     return part(
       Block,
-      part(Attention, self.heads, biases=biases, **std),
-      part(ExactGELU, 4 * self.width, **std),
-      part(_norm, dtype=self.dtype),
+      attention=part(Attention, biases=('q', 'k', 'v', 'out'), **std),
+      mlp=part(ExactGELU, hidden=4 * self.width, **std),
+      norm=_norm,
+      heads=self.heads,
+      dtype=self.dtype,
     )
 
   def _linear(self, features, names, name):

@@ -68,7 +68,7 @@ def count(jaxpr: Any) -> Flops:
 def name(path: str) -> str:
   """The module path in the name stack of an equation.
 
-  'jvp(ARModel.losses)/backbone/backbone._layers/stack/layers/block/mlp/fc1' ->
+  'jvp(ARModel.losses)/backbone/stack/layers/block/mlp/fc1' ->
   'backbone/stack/block/mlp/fc1'.
   """
   found: list[str] = []

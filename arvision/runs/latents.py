@@ -37,8 +37,9 @@ def measure(
 
   @jax.jit
   def latents(variables, image, index):
-    posterior = run.tokenizer.bind(variables).posterior(image)
-    return posterior.sample(Draw.create(seed, index))
+    codec = run.tokenizer.bind(variables)
+    moments = codec.encode_moments(image)
+    return codec.quant.latent(moments, Draw.create(seed, index))
 
   count, total, squares = 0, 0.0, 0.0
   left = images or data.examples
@@ -81,13 +82,13 @@ def _check(run, images, batch_size):
     )
   if run.tokenizer.spec.size:
     raise ConfigError(
-      f'config.tokenizer.type={run.config.tokenizer.type} has discrete tokens; '
-      'wanted a tokenizer with latents, tokenizers.kl.KL'
+      f'config.tokenizer ({run.config.tokenizer.type}) has discrete tokens; '
+      "wanted config.tokenizer.quantizer.type='quantizers.kl.KL'"
     )
 
 
 def setting(found: dict[str, Any], shift: bool = False) -> dict[str, Any]:
-  """Fields of the tokenizer for latents of standard deviation 1.
+  """Fields of the quantiser for latents of standard deviation 1.
 
   Args:
     found: result of `measure`.

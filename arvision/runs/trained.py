@@ -91,7 +91,11 @@ class TrainedRun:
 
   @functools.cached_property
   def _decode(self):
-    return self._rows('decoding', lambda codec, t: codec.decode(Tokens(t)))
+    def decode(codec, rows):
+      values, index, seed = rows
+      return codec.decode(Tokens(values), Draw.create(seed[0], index))
+
+    return self._rows('decoding', decode)
 
   def _rows(self, name, function):
     """x (b, ...) -> function(codec, x), split to fit into memory."""
@@ -101,7 +105,7 @@ class TrainedRun:
       name,
       say=self.say,
     )
-    return lambda x: call(self.variables, np.asarray(x))
+    return lambda x: call(self.variables, jax.tree.map(np.asarray, x))
 
   def encode(self, image: Any) -> np.ndarray:
     """Encodes images (b, H, W, C) in [-1, 1].
@@ -115,13 +119,21 @@ class TrainedRun:
     """Encodes images (b, H, W, C) in [-1, 1] for `arvision encode`."""
     return self._store(image)
 
-  def decode(self, values: Any) -> np.ndarray:
-    """Decodes tokens (b, t) int32 or (b, t, c).
+  def decode(self, values: Any, index: Any = None, seed: int = 0) -> np.ndarray:
+    """Decodes tokens.
+
+    Args:
+      values: (b, t) int32 or (b, t, c) tokens.
+      index: (b,) int32 indices of the images; None for 0, 1, ... The images of a
+        decoder that samples depend on index and seed.
+      seed: see `index`.
 
     Returns:
       images (b, H, W, C) float32 in [-1, 1].
     """
-    return self._decode(values)
+    count = len(values)
+    index = np.arange(count, dtype=np.int32) if index is None else index
+    return self._decode((values, index, np.full(count, seed, np.uint32)))
 
   def sampler(
     self,
@@ -186,7 +198,7 @@ class TrainedRun:
           + ', '.join(prompts.inputs)
         )
     tokens = self._sampling(self.sampler(**sampling), seed, at_once)
-    return SampleFn(self, tokens, prompts)
+    return SampleFn(self, tokens, prompts, seed=seed)
 
   def edit_fn(
     self, *args: Any, **sampling: Any
@@ -245,12 +257,14 @@ class SampleFn:
     tokens: samples the tokens.
     prompts: prompts that labels index; None where the condition reads labels.
     null: whether a label may equal the number of classes, for no class.
+    seed: seed of decoders that sample.
   """
 
   run: TrainedRun
   tokens: Rows
   prompts: Prompts | None = None
   null: bool = False
+  seed: int = 0
 
   def __call__(
     self, labels: Any, index: Any = None, picture: Any = None
@@ -279,7 +293,7 @@ class SampleFn:
       )
     rows = (self._inputs(labels), index, picture)
     tokens = self.tokens(self._held, rows)
-    return self.run.as_sampled.decode(tokens), tokens
+    return self.run.as_sampled.decode(tokens, index, self.seed), tokens
 
   def fit(self, count: int) -> int:
     """The largest batch of at most `count` images that fits into memory."""

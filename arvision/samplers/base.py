@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from arvision.build import Checked
 from arvision.heads.base import Guide
-from arvision.layers.attention import Cache
+from arvision.layers.cache import Cache
 from arvision.layouts.base import Layout, Step
 from arvision.process.guidance import Constant, Schedule, guide
 from arvision.process.logits import LogitsFilter
@@ -134,7 +134,7 @@ class Sampler(Checked, abc.ABC):
           (state, cut),
           jnp.asarray(numbers),
         )
-        carry = state, _caches(Cache.over, cut, cache)
+        carry = state, _caches(lambda cut, whole: cut.over(whole), cut, cache)
       traces.append(trace)
     return model.finish(carry[0]), traces
 
@@ -233,7 +233,7 @@ def over_all(masked: jax.Array, step: Step, tokens: int) -> jax.Array:
 
 
 def _caches(f, tree, *rest):
-  """Maps f over the key-value caches of a tree; other leaves stay."""
+  """Maps f over the caches of a tree; other leaves stay."""
   is_cache = lambda x: isinstance(x, Cache)
   apply = lambda x, *others: f(x, *others) if is_cache(x) else x
   return jax.tree.map(apply, tree, *rest, is_leaf=is_cache)

@@ -139,7 +139,8 @@ class Autoregressive(GradientTask):
   def check(self, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
     """The images of a batch, and their tokens decoded again."""
     tokens = self.tokens(frozen, batch)
-    decoded = self.codec(frozen).decode(tokens)
+    draw = Draw.create(self.seed, jnp.arange(tokens.values.shape[0]))
+    decoded = self.codec(frozen).decode(tokens, draw)
     if 'image' not in batch:
       return {'decoded': decoded}
     return {'images': batch['image'], 'decoded': decoded}

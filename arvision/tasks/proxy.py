@@ -36,7 +36,7 @@ class TrainProxy(TrainTokenizer):
   def _fresh(self, key, image):
     params = super()._fresh(key, image)
     theirs = self.frozen['teacher']['params']
-    taken = {'pixel_dec': theirs['dec'], 'pixel_codebook': theirs['codebook']}
+    taken = {'pixel_dec': theirs['dec'], 'pixel_quant': theirs['quant']}
 
     def put(own, value):
       boxed = isinstance(own, nn.meta.AxisMetadata)
@@ -59,6 +59,7 @@ class TrainProxy(TrainTokenizer):
     logits, out = self.tokenizer.apply(
       {'params': params['tokenizer']},
       image,
+      draw,
       train=True,
       rngs={'dropout': draw.key('task/dropout')},
       method='proxy',
@@ -67,7 +68,7 @@ class TrainProxy(TrainTokenizer):
     terms = {k: Term(x) for k, x in out.losses.items()}
     return Objective(
       {'proxy': Term(each), **terms},
-      metrics={'proxy_accuracy': Mean.of(right)},
+      metrics={'proxy_accuracy': Mean.of(right), **out.metrics},
       aux=self._codes(state, rows, out),
     )
 

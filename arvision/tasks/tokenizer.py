@@ -10,6 +10,7 @@ from absl import logging
 
 from arvision.errors import ConfigError
 from arvision.metrics import Mean, Metric, Term
+from arvision.quantizers import lookup
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Natural
 from arvision.structs import Reconstruction, Template
@@ -21,12 +22,7 @@ from arvision.tasks.base import (
   Objective,
   TrainState,
 )
-from arvision.tokenizers import (
-  adversarial,
-  losses,
-  perceptual,
-  quantizers,
-)
+from arvision.tokenizers import adversarial, losses, perceptual
 
 _USAGE_DECAY = 0.99
 
@@ -61,7 +57,8 @@ class TrainTokenizer(GradientTask):
     frozen: {'perceptual': weights}, read from the files where not given.
 
   Raises:
-    ConfigError: weights that cannot be read, images too small for LPIPS.
+    ConfigError: weights that cannot be read, images too small for LPIPS, codes
+      to be restarted where there is no table of them.
   """
 
   tokenizer: Any
@@ -77,6 +74,11 @@ class TrainTokenizer(GradientTask):
   restart_after: Natural = 0
 
   def __post_init__(self):
+    if self.restart_after and not self.tokenizer.codebook_path:
+      raise ConfigError(
+        f'config.task.restart_after={self.restart_after}: the quantiser has no '
+        'table of codes (config.tokenizer.quantizer); set it to 0'
+      )
     if not self.perceptual or 'perceptual' in self.frozen:
       return
     paths = self.perceptual_weights
@@ -155,7 +157,7 @@ class TrainTokenizer(GradientTask):
     terms |= {k: Term(x) for k, x in out.losses.items()}
     found = Objective(
       terms,
-      metrics={'psnr': Mean.of(losses.psnr(image, out.image))},
+      metrics={'psnr': Mean.of(losses.psnr(image, out.image)), **out.metrics},
       aux=self._codes(state, rows, out),
     )
     if self.discriminator is None:
@@ -255,7 +257,7 @@ class TrainTokenizer(GradientTask):
     spec, start, rows = self.tokenizer.spec, 0, []
     for h, w in spec.grids:
       here = codes[:, start : start + h * w]
-      rows.append(quantizers.histogram(here, spec.size))
+      rows.append(lookup.histogram(here, spec.size))
       start += h * w
     return jnp.stack(rows)
 
@@ -286,8 +288,8 @@ class TrainTokenizer(GradientTask):
     idle = jnp.where(jnp.sum(counts, 0) > 0, 0, state.extra['idle'] + 1)
     metrics = {}
     for name, row in zip(self._scales, average):
-      metrics[f'usage/{name}'] = quantizers.usage(row)
-      metrics[f'perplexity/{name}'] = quantizers.perplexity(row)
+      metrics[f'usage/{name}'] = lookup.usage(row)
+      metrics[f'perplexity/{name}'] = lookup.perplexity(row)
     if 'fresh' in aux:
       dead = idle >= self.restart_after
       metrics['restarted'] = jnp.sum(dead).astype(jnp.float32)
@@ -311,7 +313,8 @@ class TrainTokenizer(GradientTask):
 
   def _decoded(self, params, image):
     codec = self.tokenizer.bind({'params': params['tokenizer']})
-    return codec.decode(codec.encode(image))
+    draw = Draw.create(self.seed, jnp.arange(image.shape[0]))
+    return codec.decode(codec.encode(image), draw)
 
   def evaluate(
     self, params: Any, frozen: Frozen, batch: Batch

@@ -20,9 +20,17 @@ class Tokenizer(nn.Module):
   Attributes:
     adjustable: fields that change what tokens mean to a generator and no
       parameter, so that a generator's config may set them otherwise.
+    last_layer_path: where the last kernel of the decoder is among the
+      parameters; an adaptive weight of a discriminator is measured there.
   """
 
   adjustable: ClassVar[tuple[str, ...]] = ()
+  last_layer_path: ClassVar[tuple[str, ...]] = ()
+
+  @property
+  def codebook_path(self) -> tuple[str, ...]:
+    """Where the table of codes is among the parameters; () for none."""
+    return ()
 
   @property
   def spec(self) -> TokenSpec:
@@ -39,7 +47,7 @@ class Tokenizer(nn.Module):
     raise AttributeError(f'{type(self).__name__} cannot encode')
 
   def store(self, image: jax.Array) -> jax.Array:
-    """What is kept of an image, so that `visit` can make its tokens."""
+    """What is stored of an image, for `visit` to make its tokens of."""
     return jnp.asarray(self.encode(image).values)
 
   def visit(self, stored: jax.Array, draw: Draw) -> Tokens:
@@ -47,14 +55,19 @@ class Tokenizer(nn.Module):
     del draw  # tokens that are not random are the same at every visit
     return Tokens(stored)
 
-  def decode(self, tokens: Tokens) -> jax.Array:
-    """Tokens -> (b, H, W, C) float32, clipped to [-1, 1]."""
+  def decode(self, tokens: Tokens, draw: Draw | None = None) -> jax.Array:
+    """Tokens -> (b, H, W, C) float32, clipped to [-1, 1].
+
+    Args:
+      tokens: of b images.
+      draw: keys of the b examples, for decoders that sample; others ignore it.
+    """
     raise AttributeError(f'{type(self).__name__} cannot decode')
 
   # The codec protocol. `s` is a scale index (a Python int).
 
   def embed(self, values: jax.Array) -> jax.Array:
-    """(b, e) codes of any one scale -> (b, e, c) vectors; latents as they are."""
+    """Tokens of any one scale (b, e, ...) -> (b, e, c); latents as they are."""
     raise AttributeError(f'{type(self).__name__} has no embed')
 
   def canvas(self, batch: int) -> jax.Array:
@@ -62,7 +75,7 @@ class Tokenizer(nn.Module):
     raise AttributeError(f'{type(self).__name__} is not multi-scale')
 
   def merge(self, canvas: jax.Array, values: jax.Array, s: int) -> jax.Array:
-    """Adds scale s, codes (b, e), to the canvas (b, h, w, c)."""
+    """Adds scale s, tokens (b, e, ...), to the canvas (b, h, w, c)."""
     raise AttributeError(f'{type(self).__name__} is not multi-scale')
 
   def view(self, canvas: jax.Array, s: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A pyramid of codes, every scale a whole picture by itself (FlexVAR)."""
+"""Pyramids: tokens of the latent at several sizes, small to large."""
 
 from typing import ClassVar
 
@@ -7,67 +7,72 @@ import jax
 import jax.numpy as jnp
 
 from arvision.layers.resize import resize
-from arvision.layouts.scales import as_grids
+from arvision.layouts.scales import Grids, as_grids
+from arvision.quantizers.base import mean_losses
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Side
-from arvision.structs import Array, Reconstruction, Tokens, TokenSpec
-from arvision.tokenizers.quantizers import normalized, straight_through
-from arvision.tokenizers.vq import VQ
+from arvision.structs import Reconstruction, Tokens
+from arvision.tokenizers.autoencoder import Autoencoder, flat
 
 
-class PyramidVQ(VQ, kw_only=True):
-  """The latent averaged down to every grid, each quantised without the others.
+class Pyramid(Autoencoder, kw_only=True):
+  """The latent resampled to every grid, each quantised without the others.
 
-  Images are decoded from the last scale alone. In training one smaller scale is
-  drawn at every step and decoded too, to be like the image averaged down.
+  Images are decoded from the last scale alone. FlexVAR's has codes, those of
+  FlowAR and of xAR's scales are continuous.
 
   Source: arXiv 2502.20313; jiaosiyu1999/FlexVAR, models/vq_llama.py, which has no
-  training code.
+  training code; arXiv 2412.15205 (FlowAR); arXiv 2502.20388 (xAR).
 
   Attributes:
     scales: sides or (height, width) of all grids, small to large; the last is
       the grid of the latent.
-    smaller: weight of the squared difference at the smaller scale.
+    kind: how the latent is resampled, see `layers.resize`.
+    smaller: weight of a squared difference: at every training step a smaller
+      scale is drawn and decoded, to be like the image averaged down.
   """
 
-  scales: tuple[Side | tuple[Side, Side], ...]
-  smaller: AtLeast0 = 1.0
-  grid: tuple[Side, Side] = (0, 0)  # of `VQ`; the last scale says it
+  scales: Grids
+  kind: str = 'area'
+  smaller: AtLeast0 = 0.0
+  grid: tuple[Side, Side] = (0, 0)  # of `Autoencoder`; the last scale says it
 
-  # The codes of a `VQ` serve at every scale.
-  adjustable: ClassVar[tuple[str, ...]] = ('type', 'grid', 'scales', 'smaller')
+  # The parameters of an `Autoencoder` serve at every scale.
+  adjustable: ClassVar[tuple[str, ...]] = (
+    'type',
+    'grid',
+    'scales',
+    'kind',
+    'smaller',
+  )
 
   @property
-  def spec(self) -> TokenSpec:
-    grids = as_grids(self.scales)
-    return TokenSpec(self.vocab_size, 1, self.channels, grids)
+  def grids(self) -> tuple[tuple[int, int], ...]:
+    return as_grids(self.scales)
 
-  def __call__(
+  def quantized(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False
-  ) -> Reconstruction:
-    latent = self.encode_latents(image, train)
-    zs = [normalized(z) if self.normalize else z for z in self.pyramid(latent)]
-    codes = [self.nearest(z) for z in zs]
-    found = [self.embed(c) for c in codes]
-    through = [straight_through(z, q) for z, q in zip(zs, found)]
-    sg = jax.lax.stop_gradient
-    mean = lambda parts: jnp.mean(jnp.stack([jnp.mean(x**2) for x in parts]))
-    losses: dict[str, Array] = {
-      'codebook': mean([q - sg(z) for z, q in zip(zs, found)]),
-      'commitment': self.commitment
-      * mean([sg(q) - z for z, q in zip(zs, found)]),
-    }
-    if len(zs) > 1 and train:
+  ) -> tuple[jax.Array, Reconstruction]:
+    moments = self.encode_moments(image, train)
+    latent = self.quant.latent(moments, draw)
+    found = [self.quant(z, draw) for z in self._resized(latent)]
+    losses = mean_losses([x.losses for x in found])
+    losses |= self.quant.regularization(moments)
+    if self.smaller and len(found) > 1 and train:
       s = jnp.int32(0)
       if draw is not None:
-        s = jax.random.randint(draw.key('tokenizer/scale'), (), 0, len(zs) - 1)
-      losses['smaller'] = self.smaller * self._smaller(s, image, through, train)
-    return Reconstruction(
-      image=self.decode_latents(through[-1], train),
+        key = draw.key('tokenizer/scale')
+        s = jax.random.randint(key, (), 0, len(found) - 1)
+      vectors = [x.vectors for x in found]
+      losses['smaller'] = self.smaller * self._smaller(s, image, vectors, train)
+    out = Reconstruction(
+      image=image,
       losses=losses,
-      codes=_flat(codes),
-      features=_flat(zs),
+      codes=self._codes([x.values for x in found]),
+      features=flat([x.features for x in found]),
+      metrics=jax.tree.map(lambda *x: sum(x), *[x.metrics for x in found]),
     )
+    return found[-1].vectors, out
 
   def _smaller(self, s, image, latents, train):
     """Mean squared difference of the image that scale s is decoded to."""
@@ -82,23 +87,13 @@ class PyramidVQ(VQ, kw_only=True):
     branches = [branch(i) for i in range(len(latents) - 1)]
     return nn.switch(s, branches, self, latents)
 
-  def pyramid(self, latent: jax.Array) -> list[jax.Array]:
-    """(b, h, w, c) -> the same averaged down to every grid."""
-    return [resize(latent, grid, 'area') for grid in self.spec.grids]
+  def _resized(self, latent):
+    """(b, h, w, c) -> the same at every grid."""
+    return [resize(latent, grid, self.kind) for grid in self.grids]
 
-  def encode(self, image: jax.Array) -> Tokens:
-    zs = self.pyramid(self.encode_latents(image))
-    return Tokens(_flat([self.nearest(z) for z in zs]))
+  def _tokens(self, latent):
+    return Tokens(flat([self.quant.quantize(z) for z in self._resized(latent)]))
 
-  def decode(self, tokens: Tokens) -> jax.Array:
-    height, width = self.spec.grids[-1]
-    last = jnp.asarray(tokens.values)[:, -height * width :]
-    latent = self.embed(last).reshape(-1, height, width, self.channels)
-    return jnp.clip(self.decode_latents(latent), -1, 1)
-
-
-def _flat(maps):
-  """(b, h, w, ...) of all scales -> (b, t, ...)."""
-  return jnp.concatenate(
-    [x.reshape(x.shape[0], -1, *x.shape[3:]) for x in maps], axis=1
-  )
+  def _latent(self, tokens):
+    height, width = self.latent_grid
+    return super()._latent(Tokens(tokens.values[:, -height * width :]))

@@ -1,4 +1,4 @@
-"""A pyramid of codes, every scale a correction of the smaller ones (VAR)."""
+"""A pyramid whose every scale corrects the sum of the smaller ones (VAR)."""
 
 import jax
 import jax.numpy as jnp
@@ -6,22 +6,22 @@ import numpy as np
 
 from arvision.layers.conv import conv
 from arvision.layers.resize import resize
+from arvision.layouts.scales import Grids, as_grids
+from arvision.quantizers.base import mean_losses, straight_through
 from arvision.random import Draw
 from arvision.ranges import FewOr0, Share, Side
-from arvision.structs import Reconstruction, Tokens, TokenSpec
-from arvision.tokenizers.codebook import Codebook
-from arvision.tokenizers.quantizers import straight_through
+from arvision.structs import Reconstruction, Tokens
+from arvision.tokenizers.autoencoder import Autoencoder
 
 
-class MultiScaleVQ(Codebook, kw_only=True):
-  """Residual quantisation over grids of growing size, one codebook for all.
+class ResidualPyramid(Autoencoder, kw_only=True):
+  """Residual quantisation over grids of growing size, one quantiser for all.
 
-  What the smaller scales left over is averaged down to the grid of a scale,
-  every place becomes its nearest code, and the codes are resampled up, passed
+  The difference of the latent and the sum of the smaller scales is averaged down
+  to the grid of a scale and quantised; its vectors are resampled up, passed
   through a blending convolution phi and added to the sum.
 
   Source: FoundationVision/VAR, quant.py (arXiv 2404.02905, algorithms 1, 2).
-  `normalize` is its `using_znorm`: only the lookup compares directions.
 
   Attributes:
     scales: sides or (height, width) of all grids, small to large; the last is
@@ -31,71 +31,66 @@ class MultiScaleVQ(Codebook, kw_only=True):
       scale its own.
   """
 
-  scales: tuple[Side | tuple[Side, Side], ...]
+  scales: Grids
   quant_kernel: FewOr0 = 3
   phi_ratio: Share = 0.5
   phi_share: FewOr0 = 4
+  grid: tuple[Side, Side] = (0, 0)  # of `Autoencoder`; the last scale says it
 
   @property
-  def spec(self) -> TokenSpec:
-    grids = tuple(
-      (s, s) if isinstance(s, int) else (int(s[0]), int(s[1]))
-      for s in self.scales
-    )
-    return TokenSpec(self.vocab_size, 1, self.channels, grids)
+  def grids(self) -> tuple[tuple[int, int], ...]:
+    return as_grids(self.scales)
 
   def setup(self):
     super().setup()
     count = self.phi_share or len(self.scales)
     self.phi = [
-      conv(self.channels, name=f'phi_{i}')
+      conv(self.static.channels, name=f'phi_{i}')
       for i in range(count if self.phi_ratio else 0)
     ]
 
-  def __call__(
+  def quantized(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False
-  ) -> Reconstruction:
-    f = self.encode_latents(image, train)
-    codes, sums, features = self.quantize(f)
-    sg = jax.lax.stop_gradient
-    # All partial sums are pulled towards f, so that each scale is worth most.
-    squares = jnp.stack([jnp.mean((x - sg(f)) ** 2) for x in sums])
-    pulls = jnp.stack([jnp.mean((sg(x) - f) ** 2) for x in sums])
-    return Reconstruction(
-      image=self.decode_latents(straight_through(f, sums[-1]), train),
-      losses={
-        'codebook': jnp.mean(squares),
-        'commitment': self.commitment * jnp.mean(pulls),
-      },
-      codes=jnp.concatenate(codes, axis=1),
+  ) -> tuple[jax.Array, Reconstruction]:
+    moments = self.encode_moments(image, train)
+    latent = self.quant.latent(moments, draw)
+    values, sums, features = self.quantize(latent)
+    # All partial sums are pulled towards the latent, so that each scale is worth
+    # most.
+    losses = [
+      {**self.quant.pull(latent, x), **self.quant.spread(z)}
+      for x, z in zip(sums, features)
+    ]
+    out = Reconstruction(
+      image=image,
+      losses={**self.quant.regularization(moments), **mean_losses(losses)},
+      codes=jnp.concatenate(values, 1) if self.spec.codes else None,
       features=jnp.concatenate(features, axis=1),
     )
+    return straight_through(latent, sums[-1]), out
 
-  def quantize(self, f: jax.Array) -> tuple[list, list, list]:
+  def quantize(self, latent: jax.Array) -> tuple[list, list, list]:
     """The pyramid of a latent (b, h, w, c).
 
     Returns:
-      per scale: codes (b, e) int32; the sum up to and with this scale
+      per scale: values (b, e, ...); the sum up to and with this scale
       (b, h, w, c); and the vectors (b, e, c) that were quantised.
     """
-    total, codes, sums, features = self.canvas(f.shape[0]), [], [], []
-    for s, grid in enumerate(self.spec.grids):
-      rest = jax.lax.stop_gradient(f - total)
-      z = resize(rest, grid, 'area').reshape(f.shape[0], -1, self.channels)
-      codes.append(self.nearest(z))
-      total = self.merge(total, codes[-1], s)
+    batch, channels = latent.shape[0], latent.shape[-1]
+    total, values, sums, features = self.canvas(batch), [], [], []
+    for s, grid in enumerate(self.grids):
+      rest = jax.lax.stop_gradient(latent - total)
+      z = resize(rest, grid, 'area').reshape(batch, -1, channels)
+      values.append(self.quant.quantize(z))
+      total = self.merge(total, values[-1], s)
       sums.append(total)
       features.append(z)
-    return codes, sums, features
+    return values, sums, features
 
-  def encode(self, image: jax.Array) -> Tokens:
-    codes, _, _ = self.quantize(self.encode_latents(image))
-    return Tokens(jnp.concatenate(codes, axis=1))
+  def _tokens(self, latent):
+    return Tokens(jnp.concatenate(self.quantize(latent)[0], axis=1))
 
-  def decode(self, tokens: Tokens) -> jax.Array:
-    return jnp.clip(self.decode_latents(self.total(tokens)), -1, 1)
-
-  def total(self, tokens: Tokens) -> jax.Array:
+  def _latent(self, tokens):
     """The sum of all scales that the tokens hold: (b, h, w, c).
 
     Tokens may end after any scale; the sum is then the image as far as known.
@@ -105,33 +100,34 @@ class MultiScaleVQ(Codebook, kw_only=True):
     """
     values = jnp.asarray(tokens.values)
     canvas, start = self.canvas(values.shape[0]), 0
-    for s, (height, width) in enumerate(self.spec.grids):
+    for s, (height, width) in enumerate(self.grids):
       if start == values.shape[1]:
         break
       stop = start + height * width
       if stop > values.shape[1]:
         raise ValueError(
           f'{values.shape[1]} tokens end inside scale {s} '
-          f'({height} x {width}) of {self.spec.grids}'
+          f'({height} x {width}) of {self.grids}'
         )
       canvas = self.merge(canvas, values[:, start:stop], s)
       start = stop
     return canvas
 
   def canvas(self, batch: int) -> jax.Array:
-    return jnp.zeros((batch, *self.spec.grids[-1], self.channels), jnp.float32)
+    return jnp.zeros((batch, *self.latent_grid, self.static.channels))
 
   def merge(self, canvas: jax.Array, values: jax.Array, s: int) -> jax.Array:
-    h = self.embed(values).reshape(-1, *self.spec.grids[s], self.channels)
-    h = resize(h, self.spec.grids[-1], 'bicubic')
+    h = self.embed(values)
+    h = h.reshape(-1, *self.grids[s], h.shape[-1])
+    h = resize(h, self.latent_grid, 'bicubic')
     if not self.phi_ratio:
       return canvas + h
     phi = self.phi[phi_index(s, len(self.scales), len(self.phi))]
     return canvas + (1 - self.phi_ratio) * h + self.phi_ratio * phi(h)
 
   def view(self, canvas: jax.Array, s: int) -> jax.Array:
-    small = resize(canvas, self.spec.grids[s], 'area')
-    return small.reshape(canvas.shape[0], -1, self.channels)
+    small = resize(canvas, self.grids[s], 'area')
+    return small.reshape(canvas.shape[0], -1, canvas.shape[-1])
 
 
 def phi_index(s: int, scales: int, convs: int) -> int:

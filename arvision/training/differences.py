@@ -41,7 +41,7 @@ CHANGEABLE = (
   'data.workers',
   'data.cache',
   'release',
-  'backbone.attention.kernel',
+  'backbone.block.attention.kernel',
 )
 
 # Keys added in later versions, with the value that older runs trained with.
@@ -132,7 +132,7 @@ def check_same(
 
 
 def _kind(config):
-  """'a generator (Scales, Categorical)', 'a tokenizer (VQ)', or ''."""
+  """'a generator (Scales, Categorical)', 'a tokenizer (Pyramid)', or ''."""
   if 'tokenizer' not in config:
     return ''
   names = ('layout', 'head') if 'backbone' in config else ('tokenizer',)

@@ -28,7 +28,7 @@ def get_config(arg: str = 'token'):
   parts.llamagen(
     config,
     grid=(4, 4),
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     depth=4,
     width=96,
@@ -49,14 +49,13 @@ def _token(config):
 
 def _diagonal(config):
   config.layout = block(type='layouts.grid.diagonals', height=4, width=4)
-  config.backbone.update(
-    type='backbones.branches.Branches', branches=2, depth=3
-  )
+  config.backbone.depth = 3
+  config.backbone.body = block(type='backbones.bodies.Branches', branches=2)
   config.head.branches = 2
 
 
 def _scale(config):
-  config.tokenizer.type = 'tokenizers.pyramid.PyramidVQ'
+  config.tokenizer.type = 'tokenizers.pyramid.Pyramid'
   config.tokenizer.scales = _SCALES
   del config.tokenizer.grid
   config.layout = block(type='layouts.scales.scales', scales=_SCALES)

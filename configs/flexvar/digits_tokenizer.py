@@ -1,4 +1,4 @@
-"""A tokenizer of scikit-learn's digits whose every scale is a picture.
+"""A VQ tokenizer of scikit-learn's digits whose every scale is a picture.
 
     arvision train --config=configs/flexvar/digits_tokenizer.py \\
       --workdir=runs/flexvar/digits_tokenizer
@@ -20,11 +20,10 @@ def get_config(arg: str = ''):
   config = common.new()
   config.release = common.block(type='importers.llamagen.Tokenizer')
   config.tokenizer = common.block(
-    type='tokenizers.pyramid.PyramidVQ',
+    type='tokenizers.pyramid.Pyramid',
     scales=(1, 2, 3, 4),
-    vocab_size=128,
-    channels=8,
-    commitment=0.25,
+    quantizer=common.unit_lookup(128, 8),
+    smaller=1.0,
     **var.autoencoder(),
   )
   var.recipe(config, l2=1.0)

@@ -59,7 +59,7 @@ def get_config(arg: str = 'd16'):
     ),
     best=tuple(side for side in size.drawn if side not in SAMPLED or side > 16),
     guidance=size.guidance,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=1000,
     depth=size.depth,
     width=64 * size.depth,

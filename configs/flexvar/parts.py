@@ -12,10 +12,10 @@ def pyramid_vq(
 ) -> ConfigDict:
   """The block of FlexVAR's tokenizer; see `common.autoencoder`."""
   return block(
-    type='tokenizers.pyramid.PyramidVQ',
-    vocab_size=vocab_size,
-    channels=channels,
+    type='tokenizers.pyramid.Pyramid',
+    quantizer=common.unit_lookup(vocab_size, channels),
     scales=scales,
+    smaller=1.0,
     **common.autoencoder(**convolutions),
   )
 

@@ -31,7 +31,7 @@ def get_config(arg: str = ''):
   parts.flowar(
     config,
     scales=scales,
-    channels=config.tokenizer.channels,
+    channels=config.tokenizer.quantizer.channels,
     classes=10,
     width=96,
     heads=4,

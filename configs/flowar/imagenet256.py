@@ -55,7 +55,7 @@ def get_config(arg: str = 'S'):
   parts.flowar(
     config,
     scales=scales,
-    channels=config.tokenizer.channels,
+    channels=config.tokenizer.quantizer.channels,
     classes=1000,
     second_depth=size['depth'],
     **size,

@@ -10,7 +10,7 @@ SELF, CROSS = 'self', 'cross'
 
 def pyramid(tokenizer: ConfigDict, scales) -> None:
   """Turns the block of a KL tokenizer into that of its latent at all scales."""
-  tokenizer.type = 'tokenizers.kl.PyramidKL'
+  tokenizer.type = 'tokenizers.pyramid.Pyramid'
   tokenizer.scales = tuple(scales)
   tokenizer.kind = 'area'
   if 'grid' in tokenizer:
@@ -65,67 +65,76 @@ def flowar(
   config.feed = block(type='feeds.resample.UpAndDown')
   bare = block(type='layers.norm.RMSNorm', epsilon=1e-6, use_scale=False)
   norm = block(type='layers.norm.RMSNorm', epsilon=1e-6)
-  adaln = block(type='layers.blocks.AdaLN', std=None)
   rotary = block(type='layers.position.Rotary')
   config.backbone = block(
-    type='backbones.encoder_decoder.EncoderDecoder',
+    type='backbones.decoder.Decoder',
     width=width,
     depth=depth,
-    second_depth=second_depth,
     heads=heads,
     input=block(type='backbones.decoder.VectorInput', std=None),
-    attention=block(
-      type='layers.attention.Attention',
-      kernel='auto',
-      biases=('q', 'k', 'v', 'out'),
-      std=None,
-      out_std=None,
-      dropout=dropout,
-      weights_dropout=dropout,
+    block=block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention',
+        kernel='auto',
+        biases=('q', 'k', 'v', 'out'),
+        std=None,
+        out_std=None,
+        dropout=dropout,
+        weights_dropout=dropout,
+      ),
+      mlp=block(
+        type='layers.blocks.GeGLU',
+        hidden=gelu_hidden(width),
+        std=None,
+        out_std=None,
+        dropout=dropout,
+      ),
+      norm=bare,
+      adaln=block(type='layers.blocks.AdaLN', std=None),
     ),
-    mlp=block(
-      type='layers.blocks.GeGLU',
-      hidden=gelu_hidden(width),
-      std=None,
-      out_std=None,
-      dropout=dropout,
-    ),
-    norm=bare,
-    embedding_norm=norm,
     last_norm=norm,
+    body=block(
+      type='backbones.encoder_decoder.EncoderDecoder',
+      depth=second_depth,
+      out_position=True,
+    ),
     position=block(type='layers.position.Learned'),
-    out_position=True,
     rotary=rotary,
-    adaln=adaln,
+    embedding_norm=norm,
     remat='none',
     unroll=1,
   )
-  head_heads = head_heads or head_width // 64
   config.head = block(
     type='heads.flow.Flow',
     channels=channels,
     width=head_width,
     depth=head_depth,
-    heads=head_heads,
-    attention=block(
-      type='layers.attention.Attention', biases=('out',), std=None, out_std=None
+    heads=head_heads or head_width // 64,
+    block=block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention',
+        biases=('out',),
+        std=None,
+        out_std=None,
+      ),
+      mlp=block(
+        type='layers.blocks.GeGLU',
+        hidden=gelu_hidden(head_width),
+        std=None,
+        out_std=None,
+      ),
+      norm=bare,
+      **_reads(head, norm),
     ),
-    mlp=block(
-      type='layers.blocks.GeGLU',
-      hidden=gelu_hidden(head_width),
-      std=None,
-      out_std=None,
-    ),
-    norm=bare,
-    block=_block(head, head_heads, norm),
+    last_norm=bare,
     rotary=rotary,
     counts=block(type='process.counts.Falling', first=steps, last=steps),
     solver=block(type='process.flow.TwoSpeeds'),
     remat='none',
     unroll=1,
   )
-  if head == SELF:
-    config.head.adaln = adaln
   config.condition = block(
     type='layers.condition.ClassLabel',
     classes=classes,
@@ -144,16 +153,16 @@ def flowar(
   )
 
 
-def _block(head, heads, norm):
-  """The template of the flow head's blocks."""
+def _reads(head, norm):
+  """How the blocks of the flow head read the condition."""
   if head == SELF:
-    return block(type='layers.blocks.Block')
+    return {'adaln': block(type='layers.blocks.AdaLN', std=None)}
   if head == CROSS:
-    return block(
-      type='layers.cross.CrossBlock',
-      cross=block(type='layers.cross.CrossAttention', heads=heads, std=None),
-      memory_norm=norm,
-    )
+    return {
+      'adaln': block(type='layers.blocks.SplitAdaLN', std=None),
+      'cross': block(type='layers.attention.CrossAttention', std=None),
+      'cross_norm': norm,
+    }
   raise ValueError(f"head='{head}': wanted '{SELF}' or '{CROSS}'")
 
 

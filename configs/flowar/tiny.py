@@ -25,7 +25,7 @@ def get_config(arg: str = 'S'):
   parts.flowar(
     config,
     scales=scales,
-    channels=config.tokenizer.channels,
+    channels=config.tokenizer.quantizer.channels,
     classes=10,
     second_depth=1,
     head=head,

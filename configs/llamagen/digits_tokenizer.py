@@ -1,4 +1,4 @@
-"""A single-scale tokenizer of scikit-learn's digits, for LlamaGen and NAR.
+"""A single-scale VQ tokenizer of scikit-learn's digits, for LlamaGen and NAR.
 
     arvision train --config=configs/llamagen/digits_tokenizer.py \\
       --workdir=runs/llamagen/digits_tokenizer
@@ -20,12 +20,9 @@ def get_config(arg: str = ''):
   config = common.new()
   config.release = common.block(type='importers.llamagen.Tokenizer')
   config.tokenizer = common.block(
-    type='tokenizers.vq.VQ',
+    type='tokenizers.autoencoder.Autoencoder',
     grid=(4, 4),
-    vocab_size=128,
-    channels=8,
-    commitment=0.25,
-    normalize=True,
+    quantizer=common.unit_lookup(128, 8),
     **var.autoencoder(),
   )
   var.recipe(config, l2=1.0)

@@ -20,10 +20,9 @@ def get_config(arg: str = ''):
   config = common.new()
   config.release = common.block(type='importers.llamagen.Tokenizer')
   config.tokenizer = common.block(
-    type='tokenizers.vq.VQ',
+    type='tokenizers.autoencoder.Autoencoder',
     grid=(8, 8),
-    vocab_size=256,
-    channels=8,
+    quantizer=common.unit_lookup(256, 8),
     **var.autoencoder(),
   )
   var.recipe(config)

@@ -33,7 +33,7 @@ def get_config(arg: str = 'B'):
   parts.llamagen(
     config,
     grid=(16, 16),
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=1000,
     **size,
   )

@@ -11,9 +11,8 @@ def vq(
 ) -> ConfigDict:
   """The block of LlamaGen's tokenizer; see `common.autoencoder`."""
   return block(
-    type='tokenizers.vq.VQ',
-    vocab_size=vocab_size,
-    channels=channels,
+    type='tokenizers.autoencoder.Autoencoder',
+    quantizer=common.unit_lookup(vocab_size, channels),
     grid=grid,
     **common.autoencoder(**convolutions),
   )
@@ -45,17 +44,22 @@ def llamagen(
     type='layouts.grid.raster', height=grid[0], width=grid[1], longest=64
   )
   config.feed = block(type='feeds.shift.Shift')
+  norm = block(type='layers.norm.RMSNorm')
   config.backbone = block(
     type='backbones.decoder.Decoder',
     width=width,
     depth=depth,
     heads=heads,
     input=block(type='backbones.decoder.CodeInput', vocab_size=vocab_size),
-    attention=block(
-      type='layers.attention.Attention', kernel='auto', dropout=dropout
+    block=block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention', kernel='auto', dropout=dropout
+      ),
+      mlp=block(type='layers.blocks.SwiGLU', hidden=hidden, dropout=dropout),
+      norm=norm,
     ),
-    mlp=block(type='layers.blocks.SwiGLU', hidden=hidden, dropout=dropout),
-    norm=block(type='layers.norm.RMSNorm'),
+    last_norm=norm,
     rotary=block(type='layers.position.Rotary'),
     dropout=dropout,
     remat='none',

@@ -22,7 +22,7 @@ def get_config(arg: str = 'B'):
   )
   sizes = {
     'grid': config.tokenizer.grid,
-    'vocab_size': config.tokenizer.vocab_size,
+    'vocab_size': config.tokenizer.quantizer.vocab_size,
     'hidden': 64,
     **common.TINY,
   }

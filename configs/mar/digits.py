@@ -28,7 +28,7 @@ def get_config(arg: str = 'masked'):
   make(
     config,
     grid=(4, 4),
-    channels=config.tokenizer.channels,
+    channels=config.tokenizer.quantizer.channels,
     classes=10,
     depth=2,
     second_depth=2,

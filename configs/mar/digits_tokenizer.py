@@ -23,11 +23,14 @@ def get_config(arg: str = ''):
   parts = var.autoencoder()
   parts['encoder'].z_channels = 8
   config.tokenizer = common.block(
-    type='tokenizers.kl.KL',
+    type='tokenizers.autoencoder.Autoencoder',
     grid=(4, 4),
-    channels=4,
-    kl=1e-5,
-    scale=1.03,  # 1 / the standard deviation of drawn latents, 0.972
+    quantizer=common.block(
+      type='quantizers.kl.KL',
+      channels=4,
+      kl=1e-5,
+      scale=1.03,  # 1 / the standard deviation of sampled latents, 0.972
+    ),
     **parts,
   )
   var.recipe(config, l2=1.0)

@@ -46,29 +46,34 @@ def transformer(
   biases: tuple[str, ...] = ('q', 'k', 'v', 'out'),
 ) -> dict:
   """What the backbones of MAR and of its causal baseline have in common."""
+  norm = block(type='layers.norm.AffineLayerNorm')
   return {
     'width': width,
     'depth': depth,
     'heads': heads,
     'input': block(type='backbones.decoder.VectorInput', std=None),
-    'attention': block(
-      type='layers.attention.Attention',
-      kernel='auto',
-      biases=biases,
-      std=None,
-      out_std=None,
-      dropout=dropout,
-      weights_dropout=dropout,
+    'block': block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention',
+        kernel='auto',
+        biases=biases,
+        std=None,
+        out_std=None,
+        dropout=dropout,
+        weights_dropout=dropout,
+      ),
+      mlp=block(
+        type='layers.blocks.ExactGELU',
+        hidden=hidden,
+        std=None,
+        out_std=None,
+        dropout=dropout,
+        inner_dropout=dropout,
+      ),
+      norm=norm,
     ),
-    'mlp': block(
-      type='layers.blocks.ExactGELU',
-      hidden=hidden,
-      std=None,
-      out_std=None,
-      dropout=dropout,
-      inner_dropout=dropout,
-    ),
-    'norm': block(type='layers.norm.AffineLayerNorm'),
+    'last_norm': norm,
     'position': block(type='layers.position.Learned'),
     'embedding_norm': block(type='layers.norm.AffineLayerNorm'),
     'remat': 'none',
@@ -110,9 +115,12 @@ def mar(
   )
   config.feed = block(type='feeds.mask.Dropped', lowest=0.7, group=64)
   config.backbone = block(
-    type='backbones.masked.Masked',
-    second_depth=second_depth,
-    out_position=True,
+    type='backbones.decoder.Decoder',
+    body=block(
+      type='backbones.encoder_decoder.Masked',
+      depth=second_depth,
+      out_position=True,
+    ),
     **transformer(
       width=width,
       depth=depth,
@@ -154,9 +162,9 @@ def second_half(
   config: ConfigDict, *, width: int, heads: int, hidden: int
 ) -> None:
   """Gives the second half of a backbone a size of its own."""
-  mlp = config.backbone.mlp.copy_and_resolve_references()
+  mlp = config.backbone.block.mlp.copy_and_resolve_references()
   mlp.hidden = hidden
-  config.backbone.update(second_width=width, second_heads=heads, second_mlp=mlp)
+  config.backbone.body.update(width=width, heads=heads, mlp=mlp)
 
 
 def causal(config: ConfigDict, *, prefix: int = 1, **sizes) -> None:

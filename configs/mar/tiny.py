@@ -22,7 +22,7 @@ def get_config(arg: str = 'B'):
   make(
     config,
     grid=config.tokenizer.grid,
-    channels=config.tokenizer.channels,
+    channels=config.tokenizer.quantizer.channels,
     classes=10,
     second_depth=1,
     hidden=64,

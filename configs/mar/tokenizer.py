@@ -65,11 +65,11 @@ def kl16(
   parts['encoder'].attention_levels = encoder_levels
   parts['decoder'].attention_levels = ()
   return common.block(
-    type='tokenizers.kl.KL',
+    type='tokenizers.autoencoder.Autoencoder',
     grid=grid,
-    channels=channels,
-    kl=1e-6,
-    scale=scale,
+    quantizer=common.block(
+      type='quantizers.kl.KL', channels=channels, kl=1e-6, scale=scale
+    ),
     **parts,
   )
 

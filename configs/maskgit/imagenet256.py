@@ -23,7 +23,7 @@ def get_config(arg: str = ''):
   parts.maskgit(
     config,
     grid=config.tokenizer.grid,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=1000,
     depth=24,
     width=768,

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from arvision.configs import common
 from arvision.configs.common import block
 from arvision.configs.titok import parts as titok_parts
 
@@ -28,15 +29,11 @@ def maskgit_vq(
     'groups': groups,
   }
   return block(
-    type='tokenizers.vq.VQ',
+    type='tokenizers.autoencoder.Autoencoder',
     grid=grid,
-    vocab_size=vocab_size,
-    channels=channels,
-    normalize=False,
+    quantizer=common.lookup(vocab_size, channels, entropy=entropy),
     quant_kernel=0,
     darkest=0.0,
-    commitment=0.25,
-    entropy=entropy,
     encoder=block(
       type='layers.maskgit_conv.Encoder', z_channels=channels, **shared
     ),
@@ -62,7 +59,7 @@ def maskgit(config: ConfigDict, *, temperature: float = 4.5, **sizes) -> None:
   )
   del config.release
   config.feed.update(schedule='cosine', lowest=0.5, unmasked_weight=0.0)
-  config.backbone.mlp.type = 'layers.blocks.GELU'
+  config.backbone.block.mlp.type = 'layers.blocks.GELU'
   config.head.type = 'heads.categorical.Transformed'
   config.head.width = config.backbone.width
   config.condition.drop = 0.0

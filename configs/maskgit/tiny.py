@@ -18,7 +18,7 @@ def get_config(arg: str = ''):
   parts.maskgit(
     config,
     grid=config.tokenizer.grid,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     hidden=64,
     steps=3,

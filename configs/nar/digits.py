@@ -23,7 +23,7 @@ def get_config(arg: str = ''):
   parts.nar(
     config,
     grid=(4, 4),
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     depth=3,
     width=96,

@@ -32,7 +32,7 @@ def get_config(arg: str = 'B'):
   parts.nar(
     config,
     grid=(16, 16),
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=1000,
     guidance=2.0,
     **size,

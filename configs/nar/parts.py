@@ -21,6 +21,5 @@ def nar(config: ConfigDict, *, grid: tuple[int, int], **sizes) -> None:
   config.layout = block(
     type='layouts.grid.diagonals', height=grid[0], width=grid[1]
   )
-  config.backbone.type = 'backbones.branches.Branches'
-  config.backbone.branches = 2
+  config.backbone.body = block(type='backbones.bodies.Branches', branches=2)
   config.head.branches = 2

@@ -19,7 +19,7 @@ def get_config(arg: str = ''):
   parts.nar(
     config,
     grid=config.tokenizer.grid,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     hidden=64,
     **common.TINY,

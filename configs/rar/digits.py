@@ -22,7 +22,7 @@ def get_config(arg: str = ''):
   parts.rar(
     config,
     grid=(4, 4),
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     depth=4,
     width=96,

@@ -39,7 +39,7 @@ def get_config(arg: str = 'B'):
   parts.rar(
     config,
     grid=(16, 16),
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=1000,
     heads=16,
     spare_positions=1022,

@@ -49,23 +49,28 @@ def rar(
     input=block(
       type='backbones.decoder.CodeInput', vocab_size=vocab_size, extra=1
     ),
-    attention=block(
-      type='layers.attention.Attention',
-      kernel='auto',
-      logits=block(type='layers.attention.Normed', norm=affine),
-      biases=('q', 'k', 'v', 'out'),
-      dropout=dropout,
-      weights_dropout=dropout,
+    block=block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention',
+        kernel='auto',
+        logits=block(type='layers.attention.Normed', norm=affine),
+        biases=('q', 'k', 'v', 'out'),
+        dropout=dropout,
+        weights_dropout=dropout,
+      ),
+      mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
+      norm=affine,
+      adaln=block(type='layers.blocks.AdaLN', std=0.0),
     ),
-    mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
-    norm=affine,
-    last_norm=block(type='layers.norm.LayerNorm'),
+    last_norm=block(
+      type='layers.norm.ModulatedNorm',
+      norm=block(type='layers.norm.LayerNorm'),
+      std=0.0,
+    ),
     position=block(
       type='layers.position.Aimed', rows=tokens + 2 + spare_positions
     ),
-    adaln=block(type='layers.blocks.AdaLN', std=0.0),
-    modulated_norm=True,
-    norm_std=0.0,
     remat='none',
     unroll=1,
   )

@@ -29,7 +29,7 @@ def get_config(arg: str = ''):
   parts.uvit(
     config,
     grid=config.tokenizer.grid,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     depth=4,
     width=96,

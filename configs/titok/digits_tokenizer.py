@@ -46,9 +46,7 @@ def _warmup():
   pixels = maskgit.get_config('few').tokenizer
   config = _new(
     parts.legacy_titok,
-    pixel_codes=pixels.vocab_size,
-    pixel_channels=pixels.channels,
-    pixel_decoder=pixels.decoder,
+    pixels=pixels,
   )
   var.recipe(config, l2=0.0)
   parts.titok_warmup(config, pixels, 'runs/maskgit/digits_tokenizer_few')

@@ -40,7 +40,7 @@ def get_config(arg: str = 'L-32'):
   size.pop('make')(
     config,
     grid=config.tokenizer.grid,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=1000,
     guidance=GUIDANCE[arg],
     **size,

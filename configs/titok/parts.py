@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from arvision.configs import common
 from arvision.configs.common import block
 
 # TiTok's transformers.
@@ -12,7 +13,7 @@ SIZES = {
 }
 
 # What the second stage of a legacy TiTok does not train.
-WARMED_UP = ('enc', 'codebook')
+WARMED_UP = ('enc', 'quant')
 
 
 def titok(
@@ -39,20 +40,19 @@ def titok(
     normalize: codes on the unit sphere.
   """
 
+  lookup = common.unit_lookup if normalize else common.lookup
+
   def vit(type, size, **more):
     return block(
       type=f'layers.vit.{type}', patch=patch, length=length, **size, **more
     )
 
   return block(
-    type='tokenizers.vq.VQ',
+    type='tokenizers.autoencoder.Autoencoder',
     grid=(1, length),
-    vocab_size=vocab_size,
-    channels=channels,
-    normalize=normalize,
+    quantizer=lookup(vocab_size, channels),
     quant_kernel=0,
     darkest=0.0,
-    commitment=0.25,
     encoder=vit('Encoder', encoder, z_channels=channels),
     decoder=vit('Decoder', decoder, grid=grid, channels=image_channels),
   )
@@ -60,28 +60,25 @@ def titok(
 
 def legacy_titok(
   *,
-  pixel_codes: int,
-  pixel_channels: int,
-  pixel_decoder: ConfigDict,
+  pixels: ConfigDict,
   normalize: bool = True,
   **sizes,
 ) -> ConfigDict:
   """The tokenizer block of TiTok-L-32, B-64 and S-128.
 
   Args:
-    pixel_codes, pixel_channels: of the codebook of the second tokenizer.
-    pixel_decoder: block of its decoder.
+    pixels: block of the second tokenizer.
     normalize: codes on the unit sphere, as published.
     **sizes: of `titok`.
   """
   config = titok(normalize=normalize, **sizes)
-  config.type = 'tokenizers.titok.LegacyTiTok'
+  codes, channels = pixels.quantizer.vocab_size, pixels.quantizer.channels
+  config.type = 'tokenizers.legacy_titok.LegacyTiTok'
   config.encoder.type = 'layers.vit.LegacyEncoder'
   config.decoder.type = 'layers.vit.CodesDecoder'
-  config.decoder.codes = pixel_codes
-  config.pixel_codes = pixel_codes
-  config.pixel_channels = pixel_channels
-  config.pixel_decoder = pixel_decoder
+  config.decoder.codes = codes
+  config.pixel_quantizer = common.lookup(codes, channels, std=0.02)
+  config.pixel_decoder = pixels.decoder
   return config
 
 
@@ -129,22 +126,28 @@ def uvit(
     type='layouts.grid.whole', height=grid[0], width=grid[1]
   )
   config.feed = block(type='feeds.mask.RandomMask', schedule='arccos')
+  norm = block(type='layers.norm.AffineLayerNorm', epsilon=1e-5)
   config.backbone = block(
-    type='backbones.skips.Skips',
+    type='backbones.decoder.Decoder',
     width=width,
     depth=depth,
     heads=heads,
     input=block(
       type='backbones.decoder.CodeInput', vocab_size=vocab_size, extra=1
     ),
-    attention=block(
-      type='layers.attention.Attention',
-      kernel='auto',
-      biases=('out',),
-      dropout=dropout,
+    block=block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention',
+        kernel='auto',
+        biases=('out',),
+        dropout=dropout,
+      ),
+      mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
+      norm=norm,
     ),
-    mlp=block(type='layers.blocks.ExactGELU', hidden=hidden, dropout=dropout),
-    norm=block(type='layers.norm.AffineLayerNorm', epsilon=1e-5),
+    last_norm=norm,
+    body=block(type='backbones.bodies.Skips'),
     position=block(type='layers.position.Learned'),
     remat='none',
     unroll=1,
@@ -181,14 +184,10 @@ def bert(config: ConfigDict, *, dropout: float = 0.1, **sizes) -> None:
   """
   uvit(config, dropout=dropout, **sizes)
   norm = block(type='layers.norm.AffineLayerNorm', epsilon=1e-12)
-  config.backbone.type = 'backbones.decoder.Decoder'
-  config.backbone.update(
-    block=block(type='layers.blocks.PostNormBlock'),
-    norm=norm,
-    embedding_norm=norm,
-    last_norm=block(type='layers.norm.NoNorm'),
-    dropout=dropout,
-  )
-  config.backbone.attention.update(
+  del config.backbone.body
+  config.backbone.update(embedding_norm=norm, dropout=dropout)
+  config.backbone.last_norm = block(type='layers.norm.NoNorm')
+  config.backbone.block.update(type='layers.blocks.PostNormBlock', norm=norm)
+  config.backbone.block.attention.update(
     biases=('q', 'k', 'v', 'out'), weights_dropout=dropout
   )

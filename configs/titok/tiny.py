@@ -33,7 +33,7 @@ def get_config(arg: str = 'L-32'):
   size['make'](
     config,
     grid=config.tokenizer.grid,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     hidden=64,
     steps=3,

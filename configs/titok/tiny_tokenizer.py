@@ -33,9 +33,7 @@ def get_config(arg: str = 'L-32'):
   else:
     pixels = maskgit.get_config().tokenizer
     config.tokenizer = parts.legacy_titok(
-      pixel_codes=pixels.vocab_size,
-      pixel_channels=pixels.channels,
-      pixel_decoder=pixels.decoder,
+      pixels=pixels,
       **sizes,
     )
   return common.tiny(config)

@@ -65,9 +65,7 @@ def get_config(arg: str = 'L-32'):
     config.tokenizer = parts.legacy_titok(
       vocab_size=4096,
       channels=12,
-      pixel_codes=pixels.vocab_size,
-      pixel_channels=pixels.channels,
-      pixel_decoder=pixels.decoder,
+      pixels=pixels,
       **sizes,
     )
   if arg.endswith(WARMUP):

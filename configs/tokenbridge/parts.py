@@ -17,8 +17,13 @@ def quantized(
   span: float = 3.0,
 ) -> None:
   """Turns the block of a KL tokenizer into one with levels."""
-  tokenizer.type = 'tokenizers.levels.Levels'
-  tokenizer.update(levels=levels, low=low, high=high, span=span)
+  tokenizer.quantizer.update(
+    type='quantizers.levels.Levels',
+    levels=levels,
+    low=low,
+    high=high,
+    span=span,
+  )
 
 
 def tokenbridge(
@@ -42,7 +47,7 @@ def tokenbridge(
     config: to fill.
     order: of the channels.
     levels: of a channel.
-    span: of the levels, see `tokenizers.levels.Levels`.
+    span: of the levels, see `quantizers.levels.Levels`.
     head_width, head_depth, head_heads, head_hidden: of the transformer over
       channels.
     dropout: of both transformers.

@@ -59,11 +59,9 @@ def get_config(arg: str = ''):
   config = common.new()
   config.release = common.block(type='importers.var.Tokenizer')
   config.tokenizer = common.block(
-    type='tokenizers.residual.MultiScaleVQ',
+    type='tokenizers.residual.ResidualPyramid',
     scales=(1, 2, 3, 4),
-    vocab_size=128,
-    channels=16,
-    commitment=0.25,
+    quantizer=common.lookup(128, 16),
     **autoencoder(),
   )
   recipe(config, l2=2.0)

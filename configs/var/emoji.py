@@ -19,7 +19,7 @@ def get_config(arg: str = ''):
   parts.var(
     config,
     scales=config.tokenizer.scales,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=None,
     depth=6,
     width=256,

@@ -38,7 +38,7 @@ def get_config(arg: str = ''):
   parts.var(
     config,
     scales=config.tokenizer.scales,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     depth=4,
     width=128,

@@ -76,10 +76,9 @@ def get_config(arg: str = ''):
   config = common.new()
   config.release = common.block(type='importers.var.Tokenizer')
   config.tokenizer = common.block(
-    type='tokenizers.residual.MultiScaleVQ',
+    type='tokenizers.residual.ResidualPyramid',
     scales=(1, 2, 3, 5, 8),
-    vocab_size=256,
-    channels=16,
+    quantizer=common.lookup(256, 16),
     **autoencoder(),
   )
   recipe(config)

@@ -60,7 +60,7 @@ def recipe(
   parts.var(
     config,
     scales=config.tokenizer.scales,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=1000,
     depth=depth,
     width=64 * depth,

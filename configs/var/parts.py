@@ -22,9 +22,8 @@ def multi_scale_vq(
 ) -> ConfigDict:
   """The block of VAR's tokenizer; see `common.autoencoder` for its convolutions."""
   return block(
-    type='tokenizers.residual.MultiScaleVQ',
-    vocab_size=vocab_size,
-    channels=channels,
+    type='tokenizers.residual.ResidualPyramid',
+    quantizer=common.lookup(vocab_size, channels),
     scales=tuple(scales),
     **common.autoencoder(**convolutions),
   )
@@ -58,6 +57,7 @@ def var(
   config.release = block(type='importers.var.Transformer')
   config.layout = block(type='layouts.scales.scales', scales=tuple(scales))
   config.feed = block(type='feeds.residual.Residual')
+  norm = block(type='layers.norm.LayerNorm')
   adaln = block(type='layers.blocks.AdaLN', std=std, gate=gate, rest=0.5)
   if shared_adaln:
     adaln = block(type='layers.blocks.SharedAdaLN', gate=gate, rest=0.5)
@@ -67,32 +67,36 @@ def var(
     depth=depth,
     heads=heads,
     input=block(type='backbones.decoder.VectorInput', std=std),
-    attention=block(
-      type='layers.attention.Attention',
-      kernel='auto',
-      logits=block(type='layers.attention.L2Normed'),
-      biases=('q', 'v', 'out'),
-      std=std,
-      out_std=out,
+    block=block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention',
+        kernel='auto',
+        logits=block(type='layers.attention.L2Normed'),
+        biases=('q', 'v', 'out'),
+        std=std,
+        out_std=out,
+      ),
+      mlp=block(
+        type='layers.blocks.GELU',
+        hidden=4 * width,
+        std=std,
+        out_std=out,
+        dropout=dropout,
+      ),
+      norm=norm,
+      adaln=adaln,
     ),
-    mlp=block(
-      type='layers.blocks.GELU',
-      hidden=4 * width,
-      std=std,
-      out_std=out,
-      dropout=dropout,
-    ),
-    norm=block(type='layers.norm.LayerNorm'),
+    last_norm=block(type='layers.norm.ModulatedNorm', norm=norm, std=0.5 * std),
     position=block(type='layers.position.Learned', std=std, entities=True),
-    adaln=adaln,
-    shared_adaln=shared_adaln,
-    modulated_norm=True,
-    modulation_std=std,
-    norm_std=0.5 * std,
     drop_path=0.1 * depth / 24 if drop_path is None else drop_path,
     remat='none',
     unroll=1,
   )
+  if shared_adaln:
+    config.backbone.shared_adaln = block(
+      type='layers.blocks.SharedModulation', std=std
+    )
   config.head = block(
     type='heads.categorical.Categorical',
     vocab_size=vocab_size,

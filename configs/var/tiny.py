@@ -22,7 +22,7 @@ def get_config(arg: str = 'd16'):
   parts.var(
     config,
     scales=config.tokenizer.scales,
-    vocab_size=config.tokenizer.vocab_size,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
     classes=10,
     gate=0.1,
     top_k=40,

@@ -31,7 +31,7 @@ def get_config(arg: str = 'cell'):
   parts.xar(
     config,
     grid=(4, 4),
-    channels=config.tokenizer.channels,
+    channels=config.tokenizer.quantizer.channels,
     classes=10,
     depth=3,
     width=96,

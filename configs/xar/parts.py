@@ -62,42 +62,46 @@ def xar(
   if entity == 'scale':
     del config.tokenizer['grid']
     config.tokenizer.update(
-      type='tokenizers.kl.PyramidKL', scales=scales, kind='nearest'
+      type='tokenizers.pyramid.Pyramid', scales=scales, kind='nearest'
     )
   feed = f'feeds.noise.{CONTEXTS[context]}'
   config.feed = block(type=feed, levels='logit_normal')
   weighted = block(type='layers.norm.RMSNorm', epsilon=1e-6)
   config.backbone = block(
-    type='backbones.encoder_decoder.EncoderDecoder',
+    type='backbones.decoder.Decoder',
     width=width,
     depth=depth,
-    second_depth=depth,
     heads=heads,
     input=block(type='backbones.decoder.VectorInput', std=None),
-    attention=block(
-      type='layers.attention.Attention',
-      kernel='auto',
-      biases=('q', 'k', 'v', 'out'),
-      std=None,
-      out_std=None,
-      dropout=dropout,
-      weights_dropout=dropout,
+    block=block(
+      type='layers.blocks.Block',
+      attention=block(
+        type='layers.attention.Attention',
+        kernel='auto',
+        biases=('q', 'k', 'v', 'out'),
+        std=None,
+        out_std=None,
+        dropout=dropout,
+        weights_dropout=dropout,
+      ),
+      mlp=block(
+        type='layers.blocks.GeGLU',
+        hidden=hidden,
+        std=None,
+        out_std=None,
+        dropout=dropout,
+        inner_dropout=dropout,
+      ),
+      norm=block(type='layers.norm.RMSNorm', epsilon=1e-6, use_scale=False),
+      adaln=block(type='layers.blocks.AdaLN', std=None),
     ),
-    mlp=block(
-      type='layers.blocks.GeGLU',
-      hidden=hidden,
-      std=None,
-      out_std=None,
-      dropout=dropout,
-      inner_dropout=dropout,
-    ),
-    norm=block(type='layers.norm.RMSNorm', epsilon=1e-6, use_scale=False),
-    embedding_norm=weighted,
     last_norm=weighted,
+    body=block(
+      type='backbones.encoder_decoder.EncoderDecoder', depth=depth, std=None
+    ),
+    embedding_norm=weighted,
     position=block(type='layers.position.Learned'),
     rotary=block(type='layers.position.Rotary'),
-    adaln=block(type='layers.blocks.AdaLN', std=None),
-    std=None,
     remat='none',
     unroll=1,
   )

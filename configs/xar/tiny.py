@@ -24,7 +24,7 @@ def get_config(arg: str = 'cell'):
   parts.xar(
     config,
     grid=config.tokenizer.grid,
-    channels=config.tokenizer.channels,
+    channels=config.tokenizer.quantizer.channels,
     classes=10,
     hidden=64,
     entity=name if name in parts.ENTITIES else 'cell',

@@ -1,10 +1,13 @@
 """One program per phase: no second batch compiles anything."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from arvision.runs.trained import load_run
+from arvision.tokenizers.residual import ResidualPyramid
 
 
 class Compiles:
@@ -54,3 +57,31 @@ def test_encoded_images_decode_again(run):
   image = run.decode(tokens)
   assert image.shape == batch['image'].shape
   assert float(abs(image).max()) <= 1
+
+
+class Sampling(ResidualPyramid):
+  """A decoder that samples."""
+
+  def decode(self, tokens, draw=None):
+    image = super().decode(tokens)
+    return image + draw.normal('tokenizer/pixels', image.shape[1:])
+
+
+def test_a_decoder_samples_by_seed_and_number(run):
+  fields = {f.name: getattr(run.tokenizer, f.name) for f in RESIDUAL}
+  other = dataclasses.replace(run, tokenizer=Sampling(**fields))
+  images, tokens = run.sample_fn(seed=1)(np.arange(4))
+  noisy, same = other.sample_fn(seed=1)(np.arange(4))
+  np.testing.assert_array_equal(same, tokens)
+  assert (noisy != images).any((1, 2, 3)).all()
+  late = other.decode(tokens[2:], np.arange(2, 4), seed=1)
+  np.testing.assert_allclose(late, noisy[2:], atol=1e-5)
+  assert (other.decode(tokens[2:], seed=1) != noisy[2:]).any()
+  assert (other.decode(tokens, seed=2) != noisy).any()
+
+
+RESIDUAL = [
+  f
+  for f in dataclasses.fields(ResidualPyramid)
+  if f.name not in ('parent', 'name')
+]

@@ -19,6 +19,7 @@ from arvision.errors import ConfigError
 from arvision.feeds.base import all_slots, all_targets
 from arvision.layouts import grid
 from arvision.model import ARModel
+from arvision.quantizers.kl import Gaussian
 from arvision.random import Draw
 from arvision.runs.trained import load_run
 from arvision.structs import Cond, Tokens
@@ -44,10 +45,11 @@ def test_latents_are_measured(workdir, run, capsys):
   assert not main(['latents', f'--workdir={workdir}', '--images=100'])
   said = capsys.readouterr().out
   found = json.loads((workdir / 'latents.json').read_text())
-  assert f'--config.tokenizer.scale={found["scale"]:.4g}' in said
+  assert f'--config.tokenizer.quantizer.scale={found["scale"]:.4g}' in said
   assert found['images'] == 100 and 'shift' not in found
   images = [b['image'][:, 0] for b in run.data.train_pass(100, views='center')]
-  posterior = run.tokenizer.bind(run.variables).posterior(images[0])
+  codec = run.tokenizer.bind(run.variables)
+  posterior = Gaussian.of(codec.encode_moments(images[0]))
   # The variance of what is drawn is that of the means and the mean variance.
   mean = np.asarray(posterior.mean).reshape(-1, 4)
   variance = np.asarray(posterior.std**2).reshape(-1, 4).mean(0) + mean.var(0)
@@ -61,7 +63,7 @@ def test_a_shift_is_given_where_it_is_asked_for(workdir, capsys):
   assert not main(['latents', f'--workdir={workdir}', *flags])
   found = json.loads((workdir / 'latents.json').read_text())
   assert found['images'] == 100 and found['shift'] == found['channel_mean']
-  assert ' --config.tokenizer.shift=' in capsys.readouterr().out
+  assert ' --config.tokenizer.quantizer.shift=' in capsys.readouterr().out
   within = np.square(found['channel_std']).mean() ** 0.5
   assert found['scale'] == pytest.approx(1 / within)
 
@@ -145,7 +147,7 @@ def test_tokens_of_other_weights_than_the_generators_are_refused(
   moved = jax.tree.map(lambda x: x + 1e-6, kept)
   with pytest.raises(ConfigError, match='(?s)weights: fingerprint .*anew'):
     frozen.check_tokens(config, cached, moved)
-  with pytest.raises(ConfigError, match=r'config\.tokenizer\.kl'):
+  with pytest.raises(ConfigError, match=r'config\.tokenizer\.quantizer\.kl'):
     frozen.check_tokens(generator(workdir, kl=0.5), cached, kept)
   # Whoever writes tokens of his own need not say what made them.
   own = types.SimpleNamespace(spec={})
@@ -196,11 +198,11 @@ def test_every_visit_draws_anew(run, task):
 # ------------------------------------------------- what a generator may change
 
 
-def generator(workdir, **tokenizer):
+def generator(workdir, **quantizer):
   config = ALL['mar/digits_tokenizer']()
   with config.unlocked():
     config.frozen = {'tokenizer': str(workdir)}
-    config.tokenizer.update(tokenizer)
+    config.tokenizer.quantizer.update(quantizer)
   return config
 
 
@@ -211,14 +213,14 @@ def test_a_generator_may_scale_latents_otherwise(workdir, tmp_path):
   assert codec.spec.size == 0
   own = load_run(workdir)
   image = next(iter(own.data.held_out(2)))['image']
-  scale = 0.5 / own.tokenizer.scale
+  scale = 0.5 / own.config.tokenizer.quantizer.scale
   np.testing.assert_allclose(
     codec.encode(image).values, scale * own.encode(image), rtol=1e-5, atol=1e-6
   )
 
 
 def test_a_generator_may_not_have_another_tokenizer(workdir, tmp_path):
-  with pytest.raises(ConfigError, match=r'config\.tokenizer\.kl'):
+  with pytest.raises(ConfigError, match=r'config\.tokenizer\.quantizer\.kl'):
     frozen.load(generator(workdir, kl=0.5), tmp_path)
 
 
@@ -234,6 +236,6 @@ def test_levels_take_the_weights_of_a_kl_tokenizer(workdir, run, tmp_path):
   values = codec.visit(stored, draw).values
   assert values.shape == (4, 16, 4) and values.dtype == jnp.int32
   latent = plain.visit(stored, draw).values
-  np.testing.assert_array_equal(values, codec.quantize(latent))
+  np.testing.assert_array_equal(values, codec.quant.quantize(latent))
   image = plain.decode(Tokens(codec.embed(values)))
   np.testing.assert_array_equal(codec.decode(Tokens(values)), image)

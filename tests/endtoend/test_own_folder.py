@@ -41,7 +41,7 @@ def configured(name, pictures):
     half.ch = 8
   if 'backbone' in config:
     config.backbone.update(width=32, depth=2)
-    config.backbone.mlp.hidden = 64
+    config.backbone.block.mlp.hidden = 64
     config.condition.width = 32
   config.data.batch_size = 4
   config.train.duration = {'steps': 2}

@@ -97,8 +97,8 @@ def test_the_file_has_the_official_keys_and_shapes(tmp_path):
   args = case.args
   flags = [
     '--config=var/tokenizer',
-    f'--config.tokenizer.vocab_size={args["vocab_size"]}',
-    f'--config.tokenizer.channels={args["z_channels"]}',
+    f'--config.tokenizer.quantizer.vocab_size={args["vocab_size"]}',
+    f'--config.tokenizer.quantizer.channels={args["z_channels"]}',
     f'--config.tokenizer.scales={tuple(args["v_patch_nums"])}',
     f'--config.tokenizer.encoder.z_channels={args["z_channels"]}',
     '--config.data.size=(20, 20)',

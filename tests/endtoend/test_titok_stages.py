@@ -41,7 +41,7 @@ def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
   # The way from codes to pixels is the teacher's, and waits for its stage.
   theirs = weights(teacher)
   before = weights(first)
-  for name, tree in (('pixel_dec', 'dec'), ('pixel_codebook', 'codebook')):
+  for name, tree in (('pixel_dec', 'dec'), ('pixel_quant', 'quant')):
     jax.tree.map(np.testing.assert_array_equal, before[name], theirs[tree])
   assert not main(
     [
@@ -54,7 +54,7 @@ def test_each_stage_trains_its_part(random_tokenizer, tmp_path, capsys):
     ]
   )
   after = weights(second)
-  assert changed(before, after) == {'dec', 'pixel_dec', 'pixel_codebook'}
+  assert changed(before, after) == {'dec', 'pixel_dec', 'pixel_quant'}
   capsys.readouterr()
   # Without its teacher the first stage says what is missing.
   flags = [f'--workdir={tmp_path}/third', '--config.frozen.teacher=no']

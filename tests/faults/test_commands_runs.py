@@ -26,7 +26,7 @@ from arvision.structs import TokenSpec
 from arvision.training.frozen import fingerprint
 
 QUICK = Recipe(batch_size=64, max_epochs=2, width=8, features=16)
-TOKENIZER = {'type': 'tokenizers.vq.VQ', 'vocab_size': 16}
+TOKENIZER = {'type': 'tokenizers.autoencoder.Autoencoder', 'grid': (4, 4)}
 
 
 def config(generator=True):
@@ -284,7 +284,9 @@ def test_lines_say_how_long_it_takes(monkeypatch, capsys):
 def test_the_compute_dtype_may_differ(monkeypatch):
   run = Toy(config())
   with run.config.unlocked():
-    run.config.backbone.update(dtype='bfloat16', attention={'heads': 2})
+    run.config.backbone.update(
+      dtype='bfloat16', block={'attention': {'heads': 2}}
+    )
   other = run.config.copy_and_resolve_references()
   with other.unlocked():
     other.backbone.dtype = 'float32'
@@ -298,7 +300,7 @@ def test_the_compute_dtype_may_differ(monkeypatch):
   assert changed['config'].backbone.dtype == 'float32'
   assert made == [changed['config']] * 2
   with other.unlocked():
-    other.backbone.attention.heads = 4
+    other.backbone.block.attention.heads = 4
   with pytest.raises(ConfigError) as error:
     run_flags.with_config(run, other, 'run')
   assert 'attention.heads: 2 there, 4 here' in str(error.value)

@@ -130,7 +130,7 @@ def test_resume_from_with_change(whole, tmp_path):
 
 
 def with_tokenizer(folder, **more):
-  tokenizer = {'type': 'tokenizers.vq.VQ', 'vocab_size': 16}
+  tokenizer = {'type': 'tokenizers.autoencoder.Autoencoder', 'grid': (4, 4)}
   return ConfigDict(
     {
       'tokenizer': tokenizer,

@@ -47,8 +47,8 @@ VALUES = [
   (VAR, 'ema=0.9', (0.9,)),
   (VAR, 'ema=0.9,0.99', (0.9, 0.99)),
   (VAR, 'backbone.remat=none', 'none'),  # text, not None
-  ('mar/digits_tokenizer', 'tokenizer.shift=1,2.5', (1.0, 2.5)),
-  ('mar/digits_tokenizer', 'tokenizer.shift=2', 2.0),
+  ('mar/digits_tokenizer', 'tokenizer.quantizer.shift=1,2.5', (1.0, 2.5)),
+  ('mar/digits_tokenizer', 'tokenizer.quantizer.shift=2', 2.0),
   (VAR, 'tokenizer.scales=1,2,(4,4)', (1, 2, (4, 4))),
   (VAR, 'optim.schedule.warmup.steps=3', {'steps': 3}),
   (VAR, 'evals.generation.samples=50', 50),
@@ -111,10 +111,12 @@ def test_a_default_part_is_written_out_where_a_field_of_it_is_set():
     'min_ndim': 1,
     'exempt': (),
   }
-  made = overrides.override(config, ['backbone.block.adaln=none'])
-  assert made.backbone.block.to_dict() == {
-    'type': 'layers.blocks.Block',
-    'adaln': None,
+  config = ALL['llamagen/tiny:B']()
+  text = 'backbone.block.attention.logits.scale=0.5'
+  made = overrides.override(config, [text])
+  assert made.backbone.block.attention.logits.to_dict() == {
+    'type': 'layers.attention.Scaled',
+    'scale': 0.5,
   }
 
 
@@ -221,7 +223,7 @@ def named_keys():
 VARIANTS = [
   (VAR, ['data.type=data.latents.CachedTokens']),
   ('llamagen/digits_t2i', ['data.text.type=data.text.Stored']),
-  (VAR, ['tokenizer.type=tokenizers.kl.PatchedKL']),
+  (VAR, ['tokenizer.type=tokenizers.autoencoder.Patched']),
   (VAR, ['data.source.type=data.arrayrecord.ArrayRecordImages']),
 ]
 

@@ -165,7 +165,9 @@ def test_a_wrong_folder_says_what_it_holds(moved):
   with pytest.raises(ConfigError) as error:
     differences.check_same(new, moved)
   said = str(error.value)
-  assert 'holds a generator' in said and 'trains a tokenizer (VQ)' in said
+  assert (
+    'holds a generator' in said and 'trains a tokenizer (Autoencoder)' in said
+  )
   assert '\n' not in said
 
 

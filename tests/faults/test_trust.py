@@ -112,6 +112,9 @@ def stored(folder, key, path, name='var/digits'):
   [
     ('sampler.logits_filter', 'process.choice.Choice'),  # a module that is gone
     ('feed', 'feeds.mask.Mask'),
+    ('tokenizer', 'tokenizers.vq.VQ'),
+    ('tokenizer', 'tokenizers.pyramid.PyramidVQ'),
+    ('tokenizer', 'tokenizers.titok.LegacyTiTok'),
   ],
 )
 def test_a_run_of_another_version_is_refused_by_name(tmp_path, key, path):

@@ -41,7 +41,7 @@ def small(name, grid):
   """A tiny config with few outcomes and one class."""
   config = TINY[name]()
   with config.unlocked():
-    config.tokenizer.vocab_size = config.head.vocab_size = IDS
+    config.tokenizer.quantizer.vocab_size = config.head.vocab_size = IDS
     if 'scales' in config.layout:
       config.tokenizer.scales = config.layout.scales = grid
     else:

@@ -44,8 +44,8 @@ def test_every_tiny_config_stands_for_another():
   ('key', 'value'),
   [
     ('backbone.position.entities', False),  # an option
-    ('backbone.mlp.type', 'layers.blocks.SwiGLU'),
-    ('backbone.attention.biases', ('q', 'v')),
+    ('backbone.block.mlp.type', 'layers.blocks.SwiGLU'),
+    ('backbone.block.attention.biases', ('q', 'v')),
     ('sampler.logits_filter.top_k', 0),  # switched off
     ('condition.classes', None),
     ('release', None),

@@ -96,11 +96,13 @@ def test_a_difference_shows_only_what_differs(capsys):
   keys = {line.split(':')[0] for line in lines}
   block = 'config.backbone'
   assert keys == {
-    f'{block}.adaln.std',
-    f'{block}.adaln.type',
+    f'{block}.block.adaln.std',
+    f'{block}.block.adaln.type',
     f'{block}.shared_adaln',
+    f'{block}.shared_adaln.std',
+    f'{block}.shared_adaln.type',
   }
-  shown = f'{block}.shared_adaln: True, False in var/tiny:d16'
+  shown = f"{block}.shared_adaln: 'absent', None in var/tiny:d16"
   assert shown in lines
   assert main(['config', 'var/tiny', '--diff=var/tiny']) == 0
   assert capsys.readouterr().out == ''

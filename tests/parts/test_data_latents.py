@@ -10,7 +10,7 @@ from arvision.data.latents import CachedTokens, write_tokens
 SPEC = {
   'classes': ['a', 'b'],
   'shape': (8, 12, 3),
-  'tokenizer': {'type': 'tokenizers.vq.VQ', 'sha': 'x'},
+  'tokenizer': {'type': 'tokenizers.autoencoder.Autoencoder', 'sha': 'x'},
 }
 
 

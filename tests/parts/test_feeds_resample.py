@@ -106,7 +106,7 @@ def test_rows_are_those_of_a_layout_of_the_drawn_scales(seed):
 def test_the_loss_is_that_of_a_model_of_the_drawn_scales():
   config = ALL['flexvar/tiny']()
   model = assemble.make_model(config)
-  codec = Table(config.head.vocab_size, config.tokenizer.channels)
+  codec = Table(config.head.vocab_size, config.tokenizer.quantizer.channels)
   rng = np.random.default_rng(0)
   layout = model.layout
   values = rng.integers(0, config.head.vocab_size, (2, layout.tokens))

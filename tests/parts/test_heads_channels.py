@@ -16,10 +16,10 @@ from arvision.model import sample
 from arvision.process.guidance import Constant
 from arvision.process.logits import LogitsFilter
 from arvision.process.quantiles import boundaries, centres
+from arvision.quantizers.levels import Levels
 from arvision.random import Draw, Picked, Replay
 from arvision.structs import Query
 from arvision.tasks import assemble, fit
-from arvision.tokenizers.levels import Levels
 from tests.configs import ALL
 from tests.laws.test_generators import scrambled
 
@@ -48,9 +48,7 @@ def test_levels_beyond_the_span_are_empty_and_finite():
 
 
 def codec(**fields):
-  return Levels(
-    encoder=None, decoder=None, grid=(1, 1), channels=2, **fields
-  ).clone(parent=None)
+  return Levels(channels=2, **fields)
 
 
 def test_the_nearest_level_is_taken():

@@ -52,13 +52,13 @@ def test_out_and_in_again(name):
 def test_keys_of_phi_tell_how_it_is_shared(phis, own, key):
   ours = {f'phi_{i}/bias': (8,) for i in range(phis)}
   ours |= {f'phi_{i}/kernel': (3, 3, 8, 8) for i in range(phis)}
-  rows = var.Tokenizer(own_phi=own).rows({**ours, 'codebook': (9, 8)})
+  rows = var.Tokenizer(own_phi=own).rows({**ours, 'quant/codebook': (9, 8)})
   assert key in [row.key for row in rows]
 
 
 def test_levels_of_a_decoder_are_counted_without_the_encoder():
   ours = {f'{path}/conv1/bias': (8,) for path in _BLOCKS}
-  rows = llamagen.Tokenizer().rows({**ours, 'codebook': (9, 8)})
+  rows = llamagen.Tokenizer().rows({**ours, 'quant/codebook': (9, 8)})
   assert [row.key for row in rows][1:] == [
     'encoder.conv_blocks.2.res.0.conv1.bias',
     'decoder.conv_blocks.0.res.0.conv1.bias',

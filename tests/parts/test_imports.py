@@ -13,7 +13,7 @@ ROOT = pathlib.Path(arvision.__file__).parent
 CONFIGS = ROOT.parent / 'configs'
 
 _PARTS = ('structs', 'random', 'layouts', 'kernels', 'layers', 'process')
-_ROOMS = ('tokenizers', 'feeds', 'backbones', 'heads')
+_ROOMS = ('quantizers', 'tokenizers', 'feeds', 'backbones', 'heads')
 _BEFORE_TASKS = (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'model', 'parallel')
 # A room may import the rooms named here, and itself; these are open to all:
 _OPEN = ('atomic', 'build', 'errors', 'ranges')
@@ -32,7 +32,8 @@ ALLOWED = {
   'kernels': ('layouts', 'parallel'),
   'layers': ('structs', 'random', 'layouts', 'kernels', 'parallel'),
   'process': ('structs', 'random', 'layouts', 'layers'),
-  'tokenizers': (*_PARTS, 'parallel'),
+  'quantizers': (*_PARTS, 'metrics'),
+  'tokenizers': (*_PARTS, 'quantizers', 'parallel'),
   'feeds': _PARTS,
   'backbones': (*_PARTS, 'parallel'),
   'heads': (*_PARTS, 'parallel'),
@@ -130,6 +131,8 @@ def test_the_package_itself_imports_nothing():
 _DRAWS = {
   'model.py': {'condition'},
   'tasks': {'task'},
+  # A quantiser draws for its tokenizer.
+  'quantizers': {'tokenizer'},
   'tokenizers': {'tokenizer'},
   'feeds': {'feed'},
   'heads': {'head'},

@@ -11,9 +11,10 @@ import pytest
 from arvision.backbones.decoder import CodeInput, Decoder
 from arvision.kernels.attention import attention
 from arvision.layers import stack
-from arvision.layers.attention import Attention, Cache, L2Normed, Scaled
-from arvision.layers.blocks import GELU, AdaLN, ExactGELU, SwiGLU
-from arvision.layers.norm import LayerNorm, RMSNorm
+from arvision.layers.attention import Attention, L2Normed, Scaled
+from arvision.layers.blocks import GELU, AdaLN, Block, ExactGELU, SwiGLU
+from arvision.layers.cache import Cache
+from arvision.layers.norm import LayerNorm, ModulatedNorm, RMSNorm
 from arvision.layers.position import Learned, Rotary, rotate, rotations
 from arvision.layouts import grid, scales
 from arvision.structs import Cond, Slots
@@ -74,11 +75,19 @@ def decoder(**fields):
     'depth': 2,
     'heads': 4,
     'input': functools.partial(CodeInput, vocab_size=11, std=1.0),
+    'block': block(),
+    'last_norm': LayerNorm,
+  }
+  return Decoder(**{**defaults, **fields})
+
+
+def block(cls=Block, **parts):
+  defaults = {
     'attention': SPREAD,
     'mlp': functools.partial(GELU, hidden=64, std=0.3, out_std=0.3),
     'norm': LayerNorm,
   }
-  return Decoder(**{**defaults, **fields})
+  return functools.partial(cls, **{**defaults, **parts})
 
 
 def start(model, slots, cond, layout=LAYOUT):
@@ -91,20 +100,27 @@ VARIANTS = {
   'learned positions': {'position': functools.partial(Learned, std=1.0)},
   'rotary': {'rotary': Rotary(100.0)},
   'cosine attention': {
-    'attention': functools.partial(Attention, logits=L2Normed, std=0.3)
+    'block': block(
+      attention=functools.partial(Attention, logits=L2Normed, std=0.3)
+    )
   },
   'own scale': {
-    'attention': functools.partial(
-      Attention, logits=functools.partial(Scaled, scale=0.1), std=0.3
+    'block': block(
+      attention=functools.partial(
+        Attention, logits=functools.partial(Scaled, scale=0.1), std=0.3
+      )
     )
   },
   'swiglu, rms': {
-    'mlp': functools.partial(SwiGLU, hidden=48, std=0.3, out_std=0.3),
-    'norm': RMSNorm,
+    'block': block(
+      mlp=functools.partial(SwiGLU, hidden=48, std=0.3, out_std=0.3),
+      norm=RMSNorm,
+    ),
+    'last_norm': RMSNorm,
   },
   'adaln': {
-    'adaln': functools.partial(AdaLN, std=0.3, gate=1.0),
-    'modulated_norm': True,
+    'block': block(adaln=functools.partial(AdaLN, std=0.3, gate=1.0)),
+    'last_norm': ModulatedNorm,
   },
 }
 
@@ -180,7 +196,10 @@ def test_many_rows_are_decoded_by_a_scan_over_layers_and_few_are_not():
     {'remat': 'dots'},
     {'remat': 'full'},
     {'unroll': 2},
-    {'remat': 'dots', 'attention': functools.partial(SPREAD, kernel='splash')},
+    {
+      'remat': 'dots',
+      'block': block(attention=functools.partial(SPREAD, kernel='splash')),
+    },
   ],
 )
 def test_how_layers_are_run_changes_no_gradient(how):

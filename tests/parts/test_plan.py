@@ -168,7 +168,7 @@ def test_what_nothing_uses_is_not_counted():
 
 def test_layers_have_the_names_of_modules():
   path = (
-    '/transpose(jvp(ARModel.losses))/ARModel.hidden/backbone/backbone._layers/'
+    '/transpose(jvp(ARModel.losses))/ARModel.hidden/backbone/'
     'stack//rematted_computation/layers/block/attention/bhnk,bhmk->bhnm'
   )
   assert flops.name(path) == 'backbone/stack/block/attention'
@@ -181,7 +181,7 @@ def digits():
     [
       'backbone.depth=2',
       'backbone.width=256',
-      'backbone.mlp.hidden=1024',
+      'backbone.block.mlp.hidden=1024',
       'condition.width=256',
       'data.batch_size=16',
       'backbone.unroll=2',

@@ -261,9 +261,9 @@ def test_halves_of_different_sizes_go_out_and_in():
 
   config = TINY['mar/tiny:B']()
   with config.unlocked():
-    mlp = config.backbone.mlp.copy_and_resolve_references()
+    mlp = config.backbone.block.mlp.copy_and_resolve_references()
     mlp.hidden = 20
-    config.backbone.update(second_width=24, second_heads=3, second_mlp=mlp)
+    config.backbone.body.update(width=24, heads=3, mlp=mlp)
   form, shapes = table_of(config), assemble.trained_shapes(config)
   params = scrambled(shapes)
   weights = table.to_weights(form, params, ((1, 1),))

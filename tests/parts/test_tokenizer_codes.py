@@ -9,22 +9,25 @@ import numpy as np
 import pytest
 
 from arvision.layers import conv
+from arvision.quantizers import base, lookup
+from arvision.quantizers.lookup import AngleLookup, Lookup, UnitLookup
 from arvision.structs import Tokens
-from arvision.tokenizers import quantizers
-from arvision.tokenizers.residual import MultiScaleVQ, phi_index
-from arvision.tokenizers.vq import VQ
+from arvision.tokenizers.autoencoder import Autoencoder
+from arvision.tokenizers.residual import ResidualPyramid, phi_index
 
 
-def parts(channels=1, **fields):
+def parts(channels=1, quantizer=Lookup, **fields):
   net = {'ch': 8, 'ch_mult': (1,), 'patch': 2, 'res_blocks': 1, 'groups': 4}
   net = net | {'attention': False} | fields
   return {
     'encoder': functools.partial(conv.Encoder, z_channels=6, **net),
     'decoder': functools.partial(conv.Decoder, channels=channels, **net),
-    'vocab_size': 16,
-    'channels': 4,
-    'codebook_std': 1.0,
+    'quantizer': codes(quantizer),
   }
+
+
+def codes(kind, **fields):
+  return functools.partial(kind, vocab_size=16, channels=4, std=1.0, **fields)
 
 
 def run(case, f):
@@ -44,13 +47,14 @@ def picture(*shape):
 
 @functools.cache
 def pyramid():
-  module = MultiScaleVQ(scales=(1, (2, 1), (4, 3)), **parts(channels=3))
+  module = ResidualPyramid(scales=(1, (2, 1), (4, 3)), **parts(channels=3))
   return made(module, picture(2, 8, 6, 3))
 
 
 @functools.cache
 def single():
-  return made(VQ(grid=(4, 3), **parts()), picture(2, 8, 6, 1))
+  module = Autoencoder(grid=(4, 3), **parts(quantizer=UnitLookup))
+  return made(module, picture(2, 8, 6, 1))
 
 
 @functools.cache
@@ -100,7 +104,7 @@ def test_patches_replace_levels():
 
 
 def test_every_parameter_names_its_axes():
-  module = VQ(grid=(4, 4), **parts())
+  module = Autoencoder(grid=(4, 4), **parts())
   image = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), image)
   boxes = jax.tree.leaves(
@@ -129,7 +133,8 @@ def test_levels_and_attention_run_on_any_grid():
 def test_bfloat16_computes_close_to_float32():
   module, variables, image = single()
   f = seen(single)['latent']
-  rough = VQ(grid=(4, 3), **parts(dtype='bfloat16'))
+  fields = parts(quantizer=UnitLookup, dtype='bfloat16')
+  rough = Autoencoder(grid=(4, 3), **fields)
   g = run((rough, variables, image), lambda codec, x: codec.encode_latents(x))
   assert g.dtype == jnp.float32
   assert 1e-6 < np.abs(f - g).max() < 0.1 * np.abs(f).max()
@@ -152,24 +157,20 @@ def test_dropout_needs_training():
 def test_nearest_takes_the_first_of_equals():
   codebook = jnp.array([[2.0, 0], [1, 0], [1, 0], [0, 1]])
   z = jnp.array([[[0.9, 0.1], [0.0, 4.0]]])
-  np.testing.assert_array_equal(quantizers.nearest(z, codebook), [[1, 3]])
+  np.testing.assert_array_equal(lookup.nearest(z, codebook), [[1, 3]])
 
 
 def test_nearest_is_the_nearest():
   random = np.random.RandomState(0)
   z, codebook = random.normal(size=(50, 3)), random.normal(size=(20, 3))
   wanted = ((z[:, None] - codebook) ** 2).sum(-1)
-  np.testing.assert_allclose(
-    quantizers.distances(z, codebook), wanted, atol=1e-5
-  )
-  np.testing.assert_array_equal(
-    quantizers.nearest(z, codebook), wanted.argmin(1)
-  )
+  np.testing.assert_allclose(lookup.distances(z, codebook), wanted, atol=1e-5)
+  np.testing.assert_array_equal(lookup.nearest(z, codebook), wanted.argmin(1))
 
 
 def test_straight_through_has_the_gradient_of_the_latent():
   def f(z):
-    return jnp.sum(quantizers.straight_through(z, jnp.round(z)) ** 2)
+    return jnp.sum(base.straight_through(z, jnp.round(z)) ** 2)
 
   z = jnp.array([0.2, 1.7])
   np.testing.assert_allclose(jax.grad(f)(z), 2 * jnp.round(z))
@@ -178,19 +179,19 @@ def test_straight_through_has_the_gradient_of_the_latent():
 def test_normalized_of_zero_is_zero_with_a_finite_gradient():
   x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
   np.testing.assert_allclose(
-    quantizers.normalized(x), [[0.6, 0.8], [0, 0]], atol=1e-6
+    lookup.normalized(x), [[0.6, 0.8], [0, 0]], atol=1e-6
   )
-  gradient = jax.grad(lambda x: jnp.sum(quantizers.normalized(x)))(x)
+  gradient = jax.grad(lambda x: jnp.sum(lookup.normalized(x)))(x)
   assert np.isfinite(gradient).all()
 
 
 def test_usage_and_perplexity():
   counts = jnp.array([5.0, 5, 5, 5, 0, 0, 0, 0])
-  np.testing.assert_allclose(quantizers.usage(counts), 0.5)
-  np.testing.assert_allclose(quantizers.perplexity(counts), 4, rtol=1e-5)
-  np.testing.assert_allclose(quantizers.perplexity(jnp.zeros(4)), 1)
+  np.testing.assert_allclose(lookup.usage(counts), 0.5)
+  np.testing.assert_allclose(lookup.perplexity(counts), 4, rtol=1e-5)
+  np.testing.assert_allclose(lookup.perplexity(jnp.zeros(4)), 1)
   codes = jnp.array([[0, 2], [2, 2]])
-  np.testing.assert_array_equal(quantizers.histogram(codes, 4), [1, 0, 3, 0])
+  np.testing.assert_array_equal(lookup.histogram(codes, 4), [1, 0, 3, 0])
 
 
 def test_entropy_loss_prefers_sure_and_even_codes():
@@ -198,7 +199,7 @@ def test_entropy_loss_prefers_sure_and_even_codes():
   sure_and_one = jnp.tile(sure_and_even[:1], (4, 1))
   unsure = jnp.ones((4, 4))
   low, one, flat = map(
-    quantizers.entropy_loss, (sure_and_even, sure_and_one, unsure)
+    lookup.entropy_loss, (sure_and_even, sure_and_one, unsure)
   )
   # The published code adds 1e-5 inside the logarithm of the mean code.
   quarter, whole = np.log(1 / 4 + 1e-5), np.log(1 + 1e-5)
@@ -227,14 +228,14 @@ def test_encodes_to_codes_that_its_own_pass_used(case, grids):
   np.testing.assert_allclose(out['decoded'], clipped, atol=1e-5)
 
 
-def test_vq_rows_are_unit_vectors_at_use():
+def test_codes_are_unit_vectors_at_use():
   lengths = jnp.linalg.norm(seen(single)['vectors'], axis=-1)
   np.testing.assert_allclose(lengths, 1, rtol=1e-5)
-  stored = single()[1]['params']['codebook']
+  stored = single()[1]['params']['quant']['codebook']
   assert not np.allclose(jnp.linalg.norm(stored, axis=-1), 1)
 
 
-def test_vq_losses_pull_both_sides():
+def test_losses_pull_both_sides():
   module, variables, image = single()
 
   @jax.jit
@@ -245,9 +246,9 @@ def test_vq_losses_pull_both_sides():
     return [jax.grad(loss)(params, k) for k in ('codebook', 'commitment')]
 
   codes, encoder = pulls(variables['params'])
-  assert np.abs(codes['codebook']).max() > 0
+  assert np.abs(codes['quant']['codebook']).max() > 0
   assert not np.abs(codes['quant_conv']['kernel']).any()
-  assert not np.abs(encoder['codebook']).any()
+  assert not np.abs(encoder['quant']['codebook']).any()
   assert np.abs(encoder['quant_conv']['kernel']).max() > 0
   losses = seen(single)['pass'].losses
   np.testing.assert_allclose(
@@ -255,9 +256,10 @@ def test_vq_losses_pull_both_sides():
   )
 
 
-def test_vq_entropy_is_a_field():
-  module, variables, image = single()
-  other = module.clone(entropy=0.5), variables, image
+@pytest.mark.parametrize('case', [single, pyramid])
+def test_entropy_is_a_field(case):
+  module, variables, image = case()
+  other = module.clone(quantizer=codes(Lookup, entropy=0.5)), variables, image
   losses = run(other, lambda codec, x: codec(x).losses)
   assert set(losses) == {'codebook', 'commitment', 'entropy'}
 
@@ -273,7 +275,7 @@ def test_merge_and_view_are_the_steps_of_the_quantiser():
       rest = codec.view(latent - canvas, s)
       canvas = codec.merge(canvas, codes[s], s)
       steps.append((rest, features[s], canvas, sums[s]))
-    partial = codec.total(Tokens(jnp.concatenate(codes[:2], 1)))
+    partial = codec.to_latent(Tokens(jnp.concatenate(codes[:2], 1)))
     return steps, partial, codec.view(canvas, len(grids) - 1)
 
   steps, partial, last = run(pyramid(), f)
@@ -290,7 +292,7 @@ def test_merge_and_view_are_the_steps_of_the_quantiser():
 def test_tokens_that_end_inside_a_scale_are_refused():
   module, variables, _ = pyramid()
   with pytest.raises(ValueError, match='5 tokens end inside scale 2'):
-    module.bind(variables).total(Tokens(jnp.zeros((2, 5), jnp.int32)))
+    module.bind(variables).to_latent(Tokens(jnp.zeros((2, 5), jnp.int32)))
 
 
 def test_multi_scale_trains_encoder_codes_and_phi():
@@ -309,7 +311,7 @@ def test_multi_scale_trains_encoder_codes_and_phi():
     'dec',
     'quant_conv',
     'post_quant_conv',
-    'codebook',
+    'quant',
     *phis,
   ):
     assert max(jnp.abs(x).max() for x in jax.tree.leaves(tree[path])) > 0, path
@@ -324,12 +326,12 @@ def test_phi_is_chosen_as_published():
   assert phi_index(0, 1, 4) == 0
 
 
-def test_normalize_compares_directions_and_keeps_lengths():
+def test_angles_compare_directions_and_keeps_lengths():
   module, variables, _ = pyramid()
-  codec = module.clone(normalize=True).bind(variables)
-  rows = variables['params']['codebook']
+  codec = module.clone(quantizer=codes(AngleLookup)).bind(variables)
+  rows = variables['params']['quant']['codebook']
   # A code scaled up is still its own nearest direction.
-  np.testing.assert_array_equal(codec.nearest(100 * rows), np.arange(16))
+  np.testing.assert_array_equal(codec.quant.quantize(100 * rows), np.arange(16))
   np.testing.assert_array_equal(codec.embed(jnp.arange(16)), rows)
 
 

@@ -15,22 +15,25 @@ from arvision.errors import DataError
 from arvision.importers import kl as release
 from arvision.importers import table
 from arvision.layers import conv
+from arvision.quantizers.kl import KL, Gaussian
+from arvision.quantizers.levels import Levels
 from arvision.random import Draw
 from arvision.structs import Tokens
 from arvision.tasks.tokenizer import TrainTokenizer
 from arvision.tokenizers.adversarial import PatchDiscriminator
-from arvision.tokenizers.kl import KL, Gaussian, PatchedKL, PyramidKL
+from arvision.tokenizers.autoencoder import Autoencoder, Patched
+from arvision.tokenizers.pyramid import Pyramid
 
 CHANNELS = 2
 
 
-def parts():
+def parts(kind=KL, channels=CHANNELS, **fields):
   net = {'ch': 8, 'ch_mult': (1,), 'patch': 2, 'res_blocks': 1, 'groups': 4}
   net['attention'] = False
   return {
     'encoder': functools.partial(conv.Encoder, z_channels=2 * CHANNELS, **net),
     'decoder': functools.partial(conv.Decoder, channels=1, **net),
-    'channels': CHANNELS,
+    'quantizer': functools.partial(kind, channels=channels, **fields),
   }
 
 
@@ -39,13 +42,14 @@ IMAGE = np.random.RandomState(0).uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
 
 @functools.cache
 def variables():
-  module = KL(grid=(4, 4), **parts())
+  module = Autoencoder(grid=(4, 4), **parts())
   return nn.unbox(jax.jit(module.init)(jax.random.key(0), IMAGE))
 
 
-def bound(kind=KL, **fields):
-  fields = fields if kind is PyramidKL else {'grid': (4, 4)} | fields
-  return kind(**parts(), **fields).bind(variables())
+def bound(kind=Autoencoder, scale=1.0, shift=0.0, quantizer=KL, **fields):
+  fields = fields if kind is Pyramid else {'grid': (4, 4)} | fields
+  inner = parts(quantizer, scale=scale, shift=shift)
+  return kind(**inner, **fields).bind(variables())
 
 
 def draw(step=0):
@@ -72,11 +76,13 @@ def test_variances_are_cut_to_what_float32_holds():
 
 def test_latents_are_shifted_and_scaled_and_brought_back():
   codec = bound(scale=0.25, shift=(1.0, -2.0))
-  mean = codec.posterior(IMAGE).mean
+  mean = codec.encode_latents(IMAGE)
   tokens = codec.encode(IMAGE)
   wanted = (mean.reshape(3, 16, 2) - np.array([1.0, -2.0])) / 4
   np.testing.assert_allclose(tokens.values, wanted, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(codec.latent(tokens), mean, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    codec.to_latent(tokens), mean, rtol=1e-5, atol=1e-5
+  )
   image = np.clip(codec.decode_latents(mean), -1, 1)
   np.testing.assert_allclose(codec.decode(tokens), image, atol=1e-5)
 
@@ -95,7 +101,7 @@ def test_a_visit_draws_what_the_moments_say():
 
 
 def test_a_pyramid_is_decoded_from_its_last_scale():
-  codec, plain = bound(PyramidKL, scales=(1, 2, 4), scale=0.5), bound(scale=0.5)
+  codec, plain = bound(Pyramid, scales=(1, 2, 4), scale=0.5), bound(scale=0.5)
   values = codec.encode(IMAGE).values
   last = plain.encode(IMAGE).values
   np.testing.assert_array_equal(values[:, 5:], last)
@@ -109,7 +115,7 @@ def test_a_pyramid_is_decoded_from_its_last_scale():
 
 
 def test_a_patch_holds_its_places_channel_by_channel():
-  codec, plain = bound(PatchedKL, patch=2, scale=0.5), bound(scale=0.5)
+  codec, plain = bound(Patched, patch=2, scale=0.5), bound(scale=0.5)
   assert (codec.spec.grids, codec.spec.parts) == (((2, 2),), 8)
   tokens = codec.encode(IMAGE)
   places = np.asarray(plain.encode(IMAGE).values).reshape(3, 4, 4, 2)
@@ -122,12 +128,29 @@ def test_a_patch_holds_its_places_channel_by_channel():
     codec.decode(tokens), plain.decode(plain.encode(IMAGE)), atol=1e-6
   )
   with pytest.raises(ValueError, match='does not divide the latent of 4 x 4'):
-    _ = bound(PatchedKL, patch=3).spec
+    _ = bound(Patched, patch=3).spec
+
+
+@pytest.mark.parametrize(
+  ('kind', 'fields'), [(Pyramid, {'scales': (2, 4)}), (Patched, {'patch': 2})]
+)
+def test_levels_are_those_of_the_latents_in_every_arrangement(kind, fields):
+  plain, codec = (bound(kind, quantizer=q, **fields) for q in (KL, Levels))
+  spec, stored = codec.spec, plain.store(IMAGE)
+  assert spec.size == 64 and spec.shape == plain.spec.shape
+  latents = plain.visit(stored, draw()).values
+  values = codec.visit(stored, draw()).values
+  np.testing.assert_array_equal(values, codec.quant.quantize(latents))
+  vectors = codec.embed(values)
+  np.testing.assert_array_equal(vectors, codec.quant.embed(values))
+  np.testing.assert_allclose(
+    codec.decode(Tokens(values)), plain.decode(Tokens(vectors)), atol=1e-6
+  )
 
 
 def test_two_steps_with_a_discriminator():
   task = TrainTokenizer(
-    tokenizer=KL(grid=(4, 4), kl=1e-3, **parts()),
+    tokenizer=Autoencoder(grid=(4, 4), **parts(kl=1e-3)),
     tx=optax.adam(1e-3),
     image_shape=(8, 8, 1),
     l1=1.0,
@@ -220,8 +243,12 @@ def test_keys_of_the_network_are_not_passed_over():
     table.to_params(release.Tokenizer(), weights | more, shapes)
 
 
-def test_other_channels_than_the_encoder_gives():
-  fields = parts() | {'channels': 3}
-  module = KL(grid=(4, 4), **fields)
-  with pytest.raises(ValueError, match='z_channels=4: wanted'):
+@pytest.mark.parametrize(
+  ('channels', 'given', 'kernel'), [(2, 5, 1), (3, 4, 0)]
+)
+def test_other_channels_than_the_encoder_gives(channels, given, kernel):
+  fields = parts(channels=channels)
+  fields['encoder'] = functools.partial(fields['encoder'], z_channels=given)
+  module = Autoencoder(grid=(4, 4), quant_kernel=kernel, **fields)
+  with pytest.raises(ValueError, match=f'z_channels={given}: wanted'):
     jax.eval_shape(module.init, jax.random.key(0), IMAGE)

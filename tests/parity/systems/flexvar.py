@@ -18,10 +18,11 @@ from arvision.importers import flexvar as table
 from arvision.importers import llamagen
 from arvision.model import sample
 from arvision.process.guidance import guide
+from arvision.quantizers.lookup import UnitLookup
 from arvision.random import Draw
 from arvision.structs import Tokens
 from arvision.tasks import assemble
-from arvision.tokenizers.pyramid import PyramidVQ
+from arvision.tokenizers.pyramid import Pyramid
 from tests.parity.case import Case, System, captured, imported, nchw, nhwc
 from tests.parity.systems import var
 
@@ -29,7 +30,7 @@ INPUTS = {'label', 'encoder_features'}
 
 
 class Given(nn.Module):
-  """In the place of an encoder: images are the features already."""
+  """Instead of an encoder: images are the features already."""
 
   z_channels: int
 
@@ -159,11 +160,12 @@ def _codec(case, scales):
   """The tokenizer of a list of scales behind its encoder, and its weights."""
   features = nhwc(case.io['encoder_features'])
   form = llamagen.Tokenizer()
-  module = PyramidVQ(
+  module = Pyramid(
     encoder=functools.partial(Given, z_channels=features.shape[-1]),
     decoder=functools.partial(Given, z_channels=features.shape[-1]),
-    vocab_size=case.args['vocab'],
-    channels=case.args['Cvae'],
+    quantizer=functools.partial(
+      UnitLookup, vocab_size=case.args['vocab'], channels=case.args['Cvae']
+    ),
     scales=tuple(scales),
   )
   init = functools.partial(module.init, method='encode')

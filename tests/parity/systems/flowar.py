@@ -18,10 +18,11 @@ from arvision.layers.level import as_time
 from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.flow import mix
+from arvision.quantizers.kl import KL
 from arvision.random import Replay
 from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
-from arvision.tokenizers.kl import PyramidKL
+from arvision.tokenizers.pyramid import Pyramid
 from tests.parity.case import Case, System, imported, intermediates, nchw, nhwc
 from tests.parity.systems import xar
 from tests.parity.systems.flexvar import Given
@@ -60,11 +61,11 @@ def config_of(case: Case) -> ConfigDict:
     head_heads=args['flow_head_heads'],
     dropout=0.0,
   )
-  config.backbone.mlp.hidden = first['hidden']
+  config.backbone.block.mlp.hidden = first['hidden']
   if second != first:
     mar_parts.second_half(config, **second)
     config.release.second_heads = second['heads']
-  config.head.mlp.hidden = args['head_swiglu_hidden']
+  config.head.block.mlp.hidden = args['head_swiglu_hidden']
   _set_sampler(config, case.generation)
   return config
 
@@ -92,14 +93,17 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   batch, inputs = len(io['label']), {'label': io['label']}
   channels = config.head.channels
   half = functools.partial(Given, z_channels=2 * channels)
-  codec = PyramidKL(
-    encoder=half, decoder=half, channels=channels, scales=layout.grids
+  codec = Pyramid(
+    encoder=half,
+    quantizer=functools.partial(KL, channels=channels),
+    decoder=half,
+    scales=layout.grids,
   ).bind({})
   shapes = assemble.model_shapes(model, lambda: codec, codec.spec.blank())
   params = imported(case, build(config.release, 'release'), shapes)
 
   latent = nhwc(io['latent'])
-  tokens = Tokens(codec.scaled(latent.reshape(batch, -1, latent.shape[-1])))
+  tokens = codec.to_tokens(latent)
   yield 'gt_tokens', tokens.values
   recorded = {'level': io['loss_t'], 'noise': io['loss_noise']}
   draw = Replay(recorded, size=batch)

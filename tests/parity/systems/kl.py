@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from arvision.build import build
 from arvision.configs.mar.tokenizer import kl16
 from arvision.importers import kl as table
+from arvision.quantizers.kl import Gaussian
 from arvision.random import Replay
-from arvision.structs import Tokens
 from tests.parity.case import Bound, Case, System, nchw, nhwc
 
 INPUTS = {'image', 'noise', 'z'}
@@ -45,14 +45,15 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
 
   def encode(codec, image, noise):
     draw = Replay({'posterior': noise}, size=batch)
-    found = codec.posterior(image)
+    moments = codec.encode_moments(image)
+    found = Gaussian.of(moments)
     rows = noise.reshape(batch, -1, noise.shape[-1])
     flat = Replay({'posterior': rows}, size=batch)
     latent = codec.visit(codec.store(image), flat).values
     out = codec.enc(image)
     return {
       'encoder_out': out,
-      'moments': codec.quant_conv(out),
+      'moments': moments,
       'mean': found.mean,
       'std': found.std,
       'sample': found.sample(draw),
@@ -68,8 +69,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
 
   def decode(codec, latent):
     # `decode` clips as pictures want it; the recording is from before.
-    tokens = Tokens(codec.scaled(latent.reshape(batch, -1, latent.shape[-1])))
-    return codec.decode_latents(codec.latent(tokens))
+    return codec.decode_latents(codec.to_latent(codec.to_tokens(latent)))
 
   yield 'decoded', nchw(codec(decode, nhwc(io['z'])))
   whole = codec(lambda codec, x: codec(x).image, image)

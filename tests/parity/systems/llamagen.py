@@ -19,10 +19,11 @@ from arvision.layers.position import rotations
 from arvision.metrics import total
 from arvision.model import sample
 from arvision.process.guidance import guide
+from arvision.quantizers.lookup import Lookup, UnitLookup
 from arvision.random import Draw
 from arvision.structs import Tokens
 from arvision.tasks import assemble
-from arvision.tokenizers.vq import VQ
+from arvision.tokenizers.autoencoder import Autoencoder
 from tests.parity.case import (
   Bound,
   Case,
@@ -68,7 +69,8 @@ def config_of(
   )
   args.ignore('multiple_of', 'ffn_dim_multiplier')  # where the width is stated
   config.backbone.rotary.base = float(args.get('rope_base', 10000))
-  config.backbone.norm.epsilon = args.get('norm_eps', 1e-5)
+  backbone, epsilon = config.backbone, args.get('norm_eps', 1e-5)
+  backbone.block.norm.epsilon = backbone.last_norm.epsilon = epsilon
   return config
 
 
@@ -209,17 +211,20 @@ def tokenizer_of(case: Case) -> Bound:
   )
   factor = 2 ** (len(encoder['ch_mult']) - 1)
   height, width = case.io['image'].shape[-2:]
-  module = VQ(
+  quantizer = UnitLookup if args['codebook_l2_norm'] else Lookup
+  module = Autoencoder(
     encoder=functools.partial(
       conv.Encoder, z_channels=args['z_channels'], **encoder
     ),
     decoder=functools.partial(conv.Decoder, **decoder),
-    vocab_size=args['codebook_size'],
-    channels=args['codebook_embed_dim'],
+    quantizer=functools.partial(
+      quantizer,
+      vocab_size=args['codebook_size'],
+      channels=args['codebook_embed_dim'],
+      commitment=args.get('commit_loss_beta', 0.25),
+      entropy=args.get('entropy_loss_ratio', 0.0),
+    ),
     grid=(height // factor, width // factor),
-    normalize=args['codebook_l2_norm'],
-    commitment=args.get('commit_loss_beta', 0.25),
-    entropy=args.get('entropy_loss_ratio', 0.0),
   )
   return Bound(case, module, table.Tokenizer())
 

@@ -78,7 +78,7 @@ def config_of(case: Case) -> ConfigDict:
   config = common.new()
   config.tokenizer = kl16(grid=(side, side), channels=channels, scale=1.0)
   if patch != 1:
-    config.tokenizer.update(type='tokenizers.kl.PatchedKL', patch=patch)
+    config.tokenizer.update(type='tokenizers.autoencoder.Patched', patch=patch)
   parts.mar(
     config,
     channels=channels * patch**2,
@@ -96,7 +96,8 @@ def set_masking(config: ConfigDict, args: Stated) -> None:
   """What MAR and TokenBridge state about masks and norms."""
   config.feed.lowest = args.get('mask_ratio_min', 0.7)
   # That of the first norm is fixed in the official code.
-  config.backbone.norm.epsilon = args.get('norm_eps', 1e-6)
+  backbone, epsilon = config.backbone, args.get('norm_eps', 1e-6)
+  backbone.block.norm.epsilon = backbone.last_norm.epsilon = epsilon
 
 
 def set_sampler(config: ConfigDict, run: Stated) -> None:
@@ -142,12 +143,12 @@ def codec_of(case: Case) -> Any:
 
 def tokens_of(case: Case, latent: np.ndarray) -> np.ndarray:
   """(b, c, h, w) -> (b, t, c)."""
-  return np.asarray(codec_of(case).scaled(rows(latent)))
+  return np.asarray(codec_of(case).to_tokens(nhwc(latent)).values)
 
 
 def latents(case: Case, values: Any) -> np.ndarray:
   """(b, t, c) -> (b, c, h, w)."""
-  return nchw(codec_of(case).latent(Tokens(values)))
+  return nchw(codec_of(case).to_latent(Tokens(values)))
 
 
 def draws(model, orders, hidden, times, noise) -> dict[str, np.ndarray]:

@@ -28,7 +28,7 @@ def config_of(args: Stated) -> Any:
   """Our config of the official constructor's arguments."""
   args.only(model_type='c2i', cls_token_num=1)
   config = llamagen.config_of(args, parts.nar, classes=args['num_classes'])
-  config.backbone.extra = args['total_layers'] - args['n_layer']
+  config.backbone.body.extra = args['total_layers'] - args['n_layer']
   args.ignore('medusa_attention_num')  # this difference
   return config
 

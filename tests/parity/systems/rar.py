@@ -45,13 +45,15 @@ def config_of(case: Case) -> ConfigDict:
     spare_steps=args.get('timestep_rows', used + 98) - used,
   )
   backbone, epsilon = config.backbone, args.get('norm_eps', 1e-6)
-  backbone.norm.epsilon = backbone.last_norm.epsilon = epsilon
+  backbone.block.norm.epsilon = backbone.last_norm.norm.epsilon = epsilon
   if args.get('qk_norm', True):
-    backbone.attention.logits.norm.epsilon = epsilon
+    backbone.block.attention.logits.norm.epsilon = epsilon
   else:
-    backbone.attention.logits = common.block(type='layers.attention.Scaled')
+    backbone.block.attention.logits = common.block(
+      type='layers.attention.Scaled'
+    )
   if not args.get('qkv_bias', True):
-    backbone.attention.biases = ('out',)
+    backbone.block.attention.biases = ('out',)
   return config
 
 

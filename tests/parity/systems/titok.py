@@ -62,12 +62,7 @@ def _finetuned(args, sizes):
     res_blocks=pixel['num_res_blocks'],
     image_channels=pixel['num_channels'],
   )
-  return titok_parts.legacy_titok(
-    pixel_codes=args['pixel_codebook_size'],
-    pixel_channels=pixel['z_channels'],
-    pixel_decoder=other.decoder,
-    **sizes,
-  )
+  return titok_parts.legacy_titok(pixels=other, **sizes)
 
 
 def _size(args, half):

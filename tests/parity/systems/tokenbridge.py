@@ -66,7 +66,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'inv_channel_order', np.argsort(model.head.order)
   shapes = assemble.model_shapes(model, lambda: codec, codec.spec.blank())
   params = imported(case, table.Transformer(span), shapes)
-  values = codec.quantize(mar.rows(io['latent']))
+  values = codec.quant.quantize(mar.rows(io['latent']))
   yield 'quant_idx', values
   yield 'quant_value', codec.embed(values)
 
@@ -103,7 +103,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
   found = generate(params)
   yield 'gen_idx', found
-  yield 'gen', nchw(codec.latent(Tokens(found)))
+  yield 'gen', nchw(codec.to_latent(Tokens(found)))
 
 
 SYSTEMS = {

@@ -17,10 +17,11 @@ from arvision.importers import var as table
 from arvision.layers import conv
 from arvision.model import sample
 from arvision.process.guidance import guide
+from arvision.quantizers.lookup import AngleLookup, Lookup
 from arvision.random import Draw
 from arvision.structs import Tokens
 from arvision.tasks import assemble
-from arvision.tokenizers.residual import MultiScaleVQ, phi_index
+from arvision.tokenizers.residual import ResidualPyramid, phi_index
 from tests.parity.case import (
   Bound,
   Case,
@@ -83,11 +84,12 @@ def set_blocks(config: ConfigDict, args: Stated) -> None:
   args.ignore('drop_rate', 'attn_drop_rate')
   args.ignore('flash_if_available', 'fused_if_available')
   width = args['embed_dim']
-  config.backbone.mlp.hidden = round(width * args['mlp_ratio'])
-  config.backbone.norm.epsilon = args['norm_eps']
+  backbone, epsilon = config.backbone, args['norm_eps']
+  backbone.block.mlp.hidden = round(width * args['mlp_ratio'])
+  backbone.block.norm.epsilon = backbone.last_norm.norm.epsilon = epsilon
   if not args['attn_l2_norm']:
     scale = 0.25 / (width // args['num_heads']) ** 0.5
-    config.backbone.attention.logits = common.block(
+    backbone.block.attention.logits = common.block(
       type='layers.attention.Scaled', scale=scale
     )
 
@@ -154,7 +156,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     draw = Draw.create(0, jnp.arange(batch))
     tokens = sample(model, params, sampler, inputs, draw, bound)
     views = _views(bound, tokens.values)
-    return tokens.values, bound.total(tokens), views, bound.decode(tokens)
+    return tokens.values, bound.to_latent(tokens), views, bound.decode(tokens)
 
   codes, total, views, image = generate(params, codec.params)
   yield 'gen_idx', codes
@@ -198,17 +200,20 @@ def tokenizer_of(case: Case) -> Bound:
     'res_blocks': args['num_res_blocks'],
   }
   z, share = args['z_channels'], args['share_quant_resi']
-  module = MultiScaleVQ(
+  quantizer = AngleLookup if args['using_znorm'] else Lookup
+  module = ResidualPyramid(
     encoder=functools.partial(conv.Encoder, z_channels=z, **sizes),
     decoder=functools.partial(conv.Decoder, **sizes),
-    vocab_size=args['vocab_size'],
-    channels=z,
+    quantizer=functools.partial(
+      quantizer,
+      vocab_size=args['vocab_size'],
+      channels=z,
+      commitment=args['beta'],
+    ),
     scales=tuple(args['v_patch_nums']),
     phi_ratio=abs(args['quant_resi']),
     phi_share=share or args.get('default_qresi_counts', 0),
-    normalize=args['using_znorm'],
     quant_kernel=args.get('quant_conv_ks', 3),
-    commitment=args['beta'],
   )
   return Bound(case, module, table.Tokenizer(own_phi=not share))
 
@@ -230,7 +235,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
 
   def decode(codec, values):
     two = sum(h * w for h, w in codec.spec.grids[:2])
-    total = codec.total(Tokens(values))
+    total = codec.to_latent(Tokens(values))
     return {
       'total': total,
       'unclamped': codec.decode_latents(total),

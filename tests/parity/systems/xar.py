@@ -86,7 +86,7 @@ def config_of(case: Case) -> ConfigDict:
     dropout=0.0,
     **first,
   )
-  config.backbone.second_depth = args['decoder_depth']
+  config.backbone.body.depth = args['decoder_depth']
   if second != first:
     mar_parts.second_half(config, **second)
     config.release.second_heads = second['heads']

@@ -1,6 +1,5 @@
 """Latents in levels: a KL tokenizer that is quantised after its training."""
 
-import dataclasses
 import functools
 from typing import ClassVar
 
@@ -9,10 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.process.quantiles import centres
-from arvision.random import Draw
+from arvision.quantizers.kl import KL
 from arvision.ranges import Count, Positive
-from arvision.structs import Tokens, TokenSpec
-from arvision.tokenizers.kl import KL
 
 
 @functools.cache
@@ -24,11 +21,10 @@ def _values(levels, low, high, span):
 
 
 class Levels(KL, kw_only=True):
-  """A KL tokenizer whose latents are quantised, channel by channel.
+  """The latents of a KL tokenizer, quantised channel by channel.
 
-  Tokens are numbers of levels, (b, t, c) int32. The levels lie where a normal
-  number is equally often, and they are no parameters: any trained KL tokenizer
-  serves as it is.
+  A token is the number of a level for every channel. Levels are quantiles of the
+  normal distribution and no parameters: any trained KL tokenizer serves as it is.
 
   Source: arXiv 2503.16430; YuqingWang1029/TokenBridge.
 
@@ -54,28 +50,15 @@ class Levels(KL, kw_only=True):
   )
 
   @property
-  def spec(self) -> TokenSpec:
-    return dataclasses.replace(super().spec, size=self.levels)
+  def size(self) -> int:
+    return self.levels
 
   def quantize(self, latent: jax.Array) -> jax.Array:
-    """Scaled latents (...) -> (...) int32 the nearest levels."""
     _, middles = self._values()
     return jnp.searchsorted(jnp.asarray(middles), latent).astype(jnp.int32)
 
   def embed(self, values: jax.Array) -> jax.Array:
-    """Levels (...) int32 -> (...) float32 scaled latents."""
     return jnp.asarray(self._values()[0])[values]
-
-  def encode(self, image: jax.Array) -> Tokens:
-    """The levels of the means."""
-    return Tokens(self.quantize(jnp.asarray(super().encode(image).values)))
-
-  def visit(self, stored: jax.Array, draw: Draw) -> Tokens:
-    latent = super().visit(stored, draw).values
-    return Tokens(self.quantize(jnp.asarray(latent)))
-
-  def latent(self, tokens: Tokens) -> jax.Array:
-    return super().latent(Tokens(self.embed(jnp.asarray(tokens.values))))
 
   def _values(self):
     return _values(self.levels, self.low, self.high, self.span)

@@ -1,0 +1,79 @@
+"""Bodies of a decoder: one stack of layers, branches, and U-ViT's skips."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from arvision.backbones.base import Size
+from arvision.ranges import Few, Natural
+
+
+@dataclasses.dataclass(frozen=True)
+class OneStack:
+  """A stack of layers and the last norm."""
+
+  def sizes(self, size):
+    return (size,)
+
+  def __call__(self, run, x, caches):
+    x, cache = run.stack('stack', x, *caches)
+    return run.norm('norm', x)[:, :, None], (cache,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Branches:
+  """A trunk, and layers after it for every further branch (NAR).
+
+  Branch 0 is read after the trunk, branch r after r times `extra` layers more;
+  every branch has a last norm of its own, and predicts another token.
+
+  Source: arXiv 2503.10696; ThisisBillhe/NAR, whose one further branch has one
+  layer.
+
+  Attributes:
+    branches: how many.
+    extra: layers between one branch and the next.
+  """
+
+  branches: Few = 2
+  extra: Natural = 1
+
+  def sizes(self, size):
+    further = size._replace(depth=self.extra)
+    return size, *(further,) * (self.branches - 1)
+
+  def __call__(self, run, x, caches):
+    hidden, written = [], []
+    for r, size in enumerate(self.sizes(run.size)):
+      end = f'_{r}' if r else ''
+      x, cache = run.stack(f'stack{end}', x, caches[r], size)
+      written.append(cache)
+      hidden.append(run.norm(f'norm{end}', x))
+    return jnp.stack(hidden, axis=2), tuple(written)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skips:
+  """U-ViT long skips: layer L - i concatenates the output of layer i.
+
+  A linear map takes the concatenation back to the width. There are depth // 2
+  layers, one in the middle, and depth // 2 more. It has no cache.
+
+  Source: arXiv 2209.12152; bytedance/1d-tokenizer, UViTBert.
+  """
+
+  def sizes(self, size):
+    half = size._replace(depth=size.depth // 2)
+    return half, Size(1, *size[1:]), half
+
+  def __call__(self, run, x, caches):
+    if any(cache is not None for cache in caches):
+      raise ValueError(
+        'config.backbone.body: a backbone with skips has no cache; '
+        "config.sampler.type='samplers.masked.Masked' needs none"
+      )
+    first, middle, last = self.sizes(run.size)
+    x, kept = run.stack('stack', x, size=first, keep=True)
+    x, _ = run.stack('stack_mid', x, size=middle)
+    x, _ = run.stack('stack_out', x, size=last, skips=kept[::-1])
+    return run.norm('norm', x)[:, :, None], caches

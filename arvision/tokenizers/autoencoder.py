@@ -1,0 +1,275 @@
+"""Encoder, quantiser and decoder: tokens on one grid.
+
+What the quantiser is makes it a VQGAN (`quantizers.lookup`) or the autoencoder of
+latent diffusion (`quantizers.kl`). Subclasses arrange the latent in other ways.
+"""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from arvision.layers.conv import conv
+from arvision.random import Draw
+from arvision.ranges import FewOr0, Side
+from arvision.structs import Reconstruction, Template, Tokens, TokenSpec
+from arvision.tokenizers.base import Tokenizer
+
+
+class Autoencoder(Tokenizer, kw_only=True):
+  """One grid of tokens; a line of tokens is a grid of one row.
+
+  Attributes:
+    encoder: template of a module (b, H, W, C) -> (b, h, w, z_channels), with a
+      field `z_channels`: `layers.conv.Encoder` or its like.
+    quantizer: template of a `quantizers.base.Quantizer`.
+    decoder: template of a module (b, h, w, z_channels) -> (b, H, W, C):
+      `layers.conv.Decoder` or its like.
+    grid: (height, width) of the latent.
+    quant_kernel: side of the convolutions before and after the quantiser; 0 for
+      none.
+    darkest: what black is to the networks, -1, or 0 (MaskGIT); white is 1.
+  """
+
+  encoder: Template
+  quantizer: Template
+  decoder: Template
+  grid: tuple[Side, Side]
+  quant_kernel: FewOr0 = 1
+  darkest: float = -1.0
+
+  # Where a task finds the last layer of the decoder.
+  last_layer_path: ClassVar[tuple[str, ...]] = ('dec', 'conv_out', 'kernel')
+
+  def setup(self):
+    self.enc = self.encoder()
+    self.dec = self.decoder()
+    self.quant = self.quantizer()
+    moments, channels = self.quant.moments, self.quant.channels
+    given, wanted = self.enc.z_channels, moments * channels
+    width, rest = divmod(given, moments)
+    if rest or not self.quant_kernel and given != wanted:
+      numbers = f'{moments} for each of {channels} channels, {wanted}'
+      if self.quant_kernel:
+        numbers = f'a multiple of {moments}, so many for every channel'
+      raise ValueError(
+        f'config.tokenizer.encoder.z_channels={given}: wanted {numbers} '
+        f'(config.tokenizer.quantizer, {type(self.quant).__name__})'
+      )
+    if kernel := self.quant_kernel:
+      self.quant_conv = conv(wanted, kernel, name='quant_conv')
+      self.post_quant_conv = conv(width, kernel, name='post_quant_conv')
+
+  @property
+  def static(self):
+    """The quantiser without its parameters, for what no parameter changes."""
+    return self.quantizer(parent=None)
+
+  @property
+  def grids(self) -> tuple[tuple[int, int], ...]:
+    """(height, width) of every scale of tokens, small to large."""
+    return ((int(self.grid[0]), int(self.grid[1])),)
+
+  @property
+  def latent_grid(self) -> tuple[int, int]:
+    """(height, width) of the latent."""
+    return self.grids[-1]
+
+  @property
+  def spec(self) -> TokenSpec:
+    return self.static.spec(self.grids)
+
+  @property
+  def codebook_path(self) -> tuple[str, ...]:
+    path = self.static.codebook_path
+    return ('quant', *path) if path else ()
+
+  # ---------------------------------------------------------------- training
+
+  def __call__(
+    self, image: jax.Array, draw: Draw | None = None, train: bool = False
+  ) -> Reconstruction:
+    vectors, out = self.quantized(image, draw, train)
+    return out.replace(image=self.decode_latents(vectors, train))
+
+  def quantized(
+    self, image: jax.Array, draw: Draw | None = None, train: bool = False
+  ) -> tuple[jax.Array, Reconstruction]:
+    """What the decoder takes (b, h, w, c), and all but the decoded image."""
+    moments = self.encode_moments(image, train)
+    latent = self.quant.latent(moments, draw)
+    found = self.quant(latent, draw)
+    out = Reconstruction(
+      image=image,
+      losses={**self.quant.regularization(moments), **found.losses},
+      codes=self._codes([found.values]),
+      features=found.features,
+      metrics=found.metrics,
+    )
+    return found.vectors, out
+
+  def _codes(self, values):
+    """(b, t) ids of all scales, None where a token is not one id."""
+    return flat(values) if self.spec.codes else None
+
+  # ------------------------------------------------------------------ stages
+
+  def encode_moments(self, image: jax.Array, train: bool = False) -> jax.Array:
+    """Image (b, H, W, C) -> what the quantiser takes, (b, h, w, m c) float32.
+
+    Raises:
+      ValueError: the latent's grid is not that of the tokenizer.
+    """
+    if self.darkest != -1:
+      image = self.darkest + (1 - self.darkest) * (image + 1) / 2
+    moments = self.enc(image, train).astype(jnp.float32)
+    if self.quant_kernel:
+      moments = self.quant_conv(moments)
+    if moments.shape[1:3] != self.latent_grid:
+      raise ValueError(
+        f'images of {image.shape[1:3]} become a latent of {moments.shape[1:3]} '
+        f'but the tokenizer is made for {self.latent_grid}; change '
+        'config.data.size, config.tokenizer.encoder, or '
+        'config.tokenizer.grid (.scales)'
+      )
+    return moments
+
+  def encode_latents(self, image: jax.Array) -> jax.Array:
+    """Image (b, H, W, C) -> latent before quantisation (b, h, w, c) float32."""
+    return self.quant.latent(self.encode_moments(image))
+
+  def decode_latents(self, latent: jax.Array, train: bool = False) -> jax.Array:
+    """Latent (b, h, w, c), not scaled -> image (b, H, W, C), not clipped."""
+    if self.quant_kernel:
+      latent = self.post_quant_conv(latent)
+    return self.brightened(self.dec(latent, train))
+
+  def brightened(self, image: jax.Array) -> jax.Array:
+    """What a decoder gives, in [`darkest`, 1], as float32 in [-1, 1]."""
+    image = image.astype(jnp.float32)
+    if self.darkest != -1:
+      image = 2 * (image - self.darkest) / (1 - self.darkest) - 1
+    return image
+
+  def to_tokens(self, latent: jax.Array) -> Tokens:
+    """Latent (b, h, w, c) as the decoder takes it -> tokens."""
+    return self._tokens(self.quant.scaled(latent))
+
+  def to_latent(self, tokens: Tokens) -> jax.Array:
+    """Tokens -> latent (b, h, w, c) as the decoder takes it."""
+    return self.quant.unscaled(self._latent(tokens))
+
+  # What subclasses replace: the arrangement of scaled latents.
+
+  def _tokens(self, latent):
+    return Tokens(flat([self.quant.quantize(latent)]))
+
+  def _latent(self, tokens):
+    return self._on_grid(self.embed(jnp.asarray(tokens.values)))
+
+  def _on_grid(self, vectors):
+    """(b, h * w, ...) -> (b, h, w, ...)."""
+    return vectors.reshape(
+      vectors.shape[0], *self.latent_grid, *vectors.shape[2:]
+    )
+
+  # ------------------------------------------------------------- image <-> tokens
+
+  def encode(self, image: jax.Array) -> Tokens:
+    return self.to_tokens(self.encode_latents(image))
+
+  def store(self, image: jax.Array) -> jax.Array:
+    """The values of its tokens, or (b, h * w, m c) float32 moments.
+
+    Moments are stored where the quantiser samples a new latent at every visit.
+    """
+    if not self.static.stochastic:
+      return super().store(image)
+    return flat([self.encode_moments(image)])
+
+  def visit(self, stored: jax.Array, draw: Draw) -> Tokens:
+    if not self.static.stochastic:
+      return super().visit(stored, draw)
+    return self.to_tokens(self._on_grid(self.quant.latent(stored, draw)))
+
+  def decode(self, tokens: Tokens, draw: Draw | None = None) -> jax.Array:
+    del draw  # a decoder that samples has a tokenizer of its own
+    return jnp.clip(self.decode_latents(self.to_latent(tokens)), -1, 1)
+
+  def embed(self, values: jax.Array) -> jax.Array:
+    return self.quant.embed(values)
+
+
+class Patched(Autoencoder, kw_only=True):
+  """Tokens of patch × patch places of the latent (MAR over KL-8).
+
+  The parts of a token go through its places in raster order, all of one channel
+  before the next.
+
+  Source: LTH14/mar, patchify in models/mar.py.
+
+  Attributes:
+    patch: side of a token in places; it divides the grid.
+  """
+
+  patch: Side = 2
+
+  adjustable: ClassVar[tuple[str, ...]] = ('type', 'patch')
+
+  @property
+  def latent_grid(self) -> tuple[int, int]:
+    return int(self.grid[0]), int(self.grid[1])
+
+  @property
+  def grids(self) -> tuple[tuple[int, int], ...]:
+    height, width = self.latent_grid
+    if height % self.patch or width % self.patch:
+      raise ValueError(
+        f'config.tokenizer.patch={self.patch} does not divide the latent of '
+        f'{height} x {width}'
+      )
+    return ((height // self.patch, width // self.patch),)
+
+  @property
+  def spec(self) -> TokenSpec:
+    one, places = self.static, self.patch**2
+    return TokenSpec(
+      one.size, places * one.parts, places * one.channels, self.grids
+    )
+
+  def _tokens(self, latent):
+    values = self.quant.quantize(latent)
+    values = values.reshape(*latent.shape[:3], -1)  # ids have no axis of parts
+    (h, w), p = self.grids[0], self.patch
+    cells = values.reshape(-1, h, p, w, p, values.shape[-1])
+    return Tokens(self._joined(cells.transpose(0, 1, 3, 2, 4, 5), h * w))
+
+  def _latent(self, tokens):
+    (h, w), p = self.grids[0], self.patch
+    cells = self.quant.embed(self._places(jnp.asarray(tokens.values)))
+    cells = cells.reshape(-1, h, w, p, p, cells.shape[-1])
+    return cells.swapaxes(2, 3).reshape(
+      len(cells), *self.latent_grid, cells.shape[-1]
+    )
+
+  def embed(self, values: jax.Array) -> jax.Array:
+    vectors = self.quant.embed(self._places(values))
+    return self._joined(vectors, values.shape[1])
+
+  def _joined(self, cells, count):
+    """(b, ..., p, p, n) -> (b, count, n p²)."""
+    return jnp.moveaxis(cells, -1, -3).reshape(cells.shape[0], count, -1)
+
+  def _places(self, values):
+    """(b, e, n p²) -> (b, e, p, p, n), without the last axis for ids."""
+    p = self.patch
+    cells = values.reshape(*values.shape[:2], -1, p, p)
+    cells = jnp.moveaxis(cells, -3, -1)
+    return cells[..., 0] if self.static.spec(self.grids).codes else cells
+
+
+def flat(maps: list) -> jax.Array:
+  """(b, h, w, ...) of all scales -> (b, t, ...)."""
+  return jnp.concatenate(
+    [x.reshape(x.shape[0], -1, *x.shape[3:]) for x in maps], axis=1
+  )
