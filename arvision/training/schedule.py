@@ -188,7 +188,7 @@ class Constant(Checked):
     if warmup >= clock.total:
       raise ConfigError(
         f'config.optim.schedule.warmup is {warmup} steps, but config.train.'
-        f'duration is {clock.total}; wanted a warm-up shorter than the run'
+        f'duration is {clock.total} steps; wanted a shorter warm-up'
       )
     first = line(self.start * peak, peak, 0, warmup)
     return optax.join_schedules([first, rest], [warmup])

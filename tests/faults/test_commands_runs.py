@@ -329,7 +329,7 @@ def test_labels_are_names_or_numbers():
   assert len(parse('', [str(i) for i in range(1000)])) <= 16
   with pytest.raises(ConfigError, match="Did you mean 'dog'"):
     parse('dgo', classes)
-  with pytest.raises(ConfigError, match='4 classes, 0 to 3'):
+  with pytest.raises(ConfigError, match='wanted a class from 0 to 3'):
     parse('4', classes)
   with pytest.raises(ConfigError, match='0 to 3'):
     parse('-1', classes)

@@ -120,7 +120,7 @@ def test_init_partial_takes_what_fits(whole, tmp_path, capsys):
   options = {'init_from': whole, 'init_partial': True, 'stop_at': 1}
   toys.run(config, tmp_path / 'run', **options)
   said = capsys.readouterr().out
-  assert '1 arrays are taken' in said and 'out/kernel: (8, 4) there' in said
+  assert '1 arrays are loaded' in said and 'out/kernel: (8, 4) there' in said
   assert '(raw, not a running average)' in said
   toys.run(config, tmp_path / 'fresh', stop_at=1)
   new, old = toys.arrays(tmp_path / 'run'), toys.arrays(whole)
