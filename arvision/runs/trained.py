@@ -125,8 +125,8 @@ class TrainedRun:
 
     Args:
       values: (b, t) int32 or (b, t, c) tokens.
-      index: (b,) int32 indices of the images; None for 0, 1, ... The images of a
-        decoder that samples depend on index and seed.
+      index: (b,) int32 indices of the images; None for 0, 1, ... The images of
+        a decoder that samples depend on index and seed.
       seed: see `index`.
 
     Returns:

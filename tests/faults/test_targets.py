@@ -144,7 +144,7 @@ def test_a_classifier_that_cannot_be_kept_serves_all_the_same(
     say=said.append,
   )
   assert any('class_accuracy' in name for name in metrics)
-  assert any('cannot be kept: No space left' in line for line in said)
+  assert any('cannot be written: No space left' in line for line in said)
   assert list(tmp_path.iterdir()) == []
 
 
