@@ -1,4 +1,4 @@
-"""The structures that the six parts hand to one another.
+"""Data structures that the parts exchange.
 
 Vocabulary: b batch, n slots, d width, t tokens, c latent channels, e slots of
 an entity, r branches, p prefix slots.

@@ -1,4 +1,4 @@
-"""Checks that the parts of a config fit one another and the data."""
+"""Checks that the parts of a config fit together and fit the data."""
 
 from typing import Any
 

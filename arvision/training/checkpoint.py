@@ -203,7 +203,7 @@ class Checkpoints:
           ),
         ),
       )
-    except Exception as error:  # what Orbax raises here is not specified
+    except Exception as error:  # Orbax documents no exceptions
       return None, first_line(error)
     bad = hooks.not_finite(found['state'])
     if bad:
@@ -226,7 +226,7 @@ class Checkpoints:
       return None, None, first_line(error)
     try:
       return meta, _shapes(folder), None
-    except Exception as error:  # what Orbax raises here is not specified
+    except Exception as error:  # Orbax documents no exceptions
       return None, None, first_line(error)
 
   def _check_facts(self, facts, step, change):
@@ -274,7 +274,7 @@ def saved_position(workdir: str | os.PathLike) -> dict[str, Any]:
   """The saved state of the data iterator, of the newest intact checkpoint.
 
   Returns:
-    what its `get_state()` returned; {} without a checkpoint.
+    its saved `get_state()`; {} without a checkpoint.
   """
   folder = pathlib.Path(workdir) / workdirs.CHECKPOINTS
   for step in workdirs.saved_steps(workdir):

@@ -61,13 +61,13 @@ class Watch:
     if bad:
       self._stop(f'{bad} was not finite after step {step}', saved)
 
-  def _stop(self, what, saved):
+  def _stop(self, fault, saved):
     kept, how = 'there is no checkpoint yet', 'in a new --workdir'
     if saved is not None:
       kept = f'the checkpoint of step {saved} is from before that and intact'
       how += f' (--init_from={self._workdir} takes its weights)'
     raise Diverged(
-      f"{what}, so training stopped; {kept} (in '{self._workdir}').\n"
+      f"{fault}, so training stopped; {kept} (in '{self._workdir}').\n"
       f'What may help, {how}: {", ".join(_advice(self._config))}'
     )
 

@@ -25,7 +25,7 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
     raise ValueError('meta/metadata is nested too deep') from error
   whole = isinstance(meta, dict) and meta.get('step') == int(folder.name)
   if not whole or 'data' not in meta or not isinstance(meta.get('facts'), dict):
-    raise ValueError('meta/metadata is not that of this checkpoint')
+    raise ValueError('meta/metadata does not belong to this checkpoint')
   figures = meta.get('figures')
   return {**meta, 'figures': figures if isinstance(figures, dict) else {}}
 

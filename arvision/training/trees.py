@@ -27,7 +27,7 @@ def read_shapes(folder: pathlib.Path) -> Any:
   """The tree in a folder, with shapes and dtypes as leaves.
 
   Raises:
-    Exception: it is damaged; what Orbax raises is not specified.
+    Exception: it is damaged; Orbax documents no exceptions.
   """
   # Not `ocp.Checkpointer`, which warns of a missing file that only checkpoints
   # with one item have.
@@ -173,7 +173,7 @@ def load_tree(path: pathlib.Path) -> Any:
   try:
     digests.check(path)
     return read_numpy(path.absolute(), read_shapes(path.absolute()))
-  except Exception as error:  # what Orbax raises here is not specified
+  except Exception as error:  # Orbax documents no exceptions
     raise DataError(f"'{path}' is damaged: {first_line(error)}") from error
 
 

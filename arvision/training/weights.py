@@ -103,7 +103,7 @@ def load_weights(
       params = found['ema'][key] if key else found['params']
     except ConfigError:
       raise
-    except Exception as error:  # what Orbax raises here is not specified
+    except Exception as error:  # Orbax documents no exceptions
       problem = f'checkpoint {number}: {first_line(error)}'
       logging.warning(problem)
       continue
