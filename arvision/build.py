@@ -27,7 +27,7 @@ from arvision.errors import ConfigError
 PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', re.ASCII)
 
 
-# What code raises that is given values that it cannot do with.
+# Exceptions that parts raise for values that they cannot use.
 FAULTS = (
   ArithmeticError,
   AssertionError,
@@ -39,7 +39,9 @@ FAULTS = (
 
 
 class Checked:
-  """Dataclasses that hold their fields to their annotations, see `ranges`.
+  """Base of dataclasses that check their fields against their annotations.
+
+  See `ranges` for the kinds of annotations.
 
   Raises:
     ConfigError: from the constructor, with the first field that does not fit.
@@ -53,7 +55,7 @@ class Checked:
 
 
 def suggest(name: str, names) -> str:
-  """' Did you mean x?' where a name is close, and the names there are."""
+  """' Did you mean x?' where a name is close, and the list of valid names."""
   names = sorted(map(str, names))
   return f'{did_you_mean(name, names)} There are: {", ".join(names)}.'
 
@@ -106,8 +108,8 @@ def _module(name, key):
   try:
     return importlib.import_module(name)
   except ModuleNotFoundError as error:
-    # A missing module on the way means: not here. Anything else that is
-    # missing is the fault of the module itself and must be seen.
+    # The module or one of its packages is missing: look elsewhere. Any other
+    # missing module is an error of an import inside the module.
     missing = error.name or ''
     if name == missing or name.startswith(missing + '.'):
       return None
@@ -117,7 +119,7 @@ def _module(name, key):
 
 
 def broken(name: str, error: BaseException) -> str:
-  """'mylab.heads cannot be imported (mylab/heads.py, line 3: NameError: ...)'."""
+  """'mylab.heads cannot be imported (heads.py, line 3: NameError: ...)'."""
   frames = traceback.extract_tb(error.__traceback__)
   where = f'{frames[-1].filename}, line {frames[-1].lineno}: ' if frames else ''
   text = ' '.join(str(error).split())
@@ -130,7 +132,7 @@ def build(block: Mapping, key: str, **given) -> Any:
   Args:
     block: mapping with `type` and the fields.
     key: where the block stands in the config, for errors.
-    **given: fields that the caller supplies instead of the config.
+    **given: fields that the caller supplies; the config must not set them.
 
   Raises:
     ConfigError: unknown type or field, a missing field, or one that the caller
@@ -173,10 +175,15 @@ def _read(block, key):
 
 
 def check(value: Any, kind: Any, name: str) -> None:
-  """Refuses a value that is not of a kind, see `ranges`.
+  """Checks that a value is of a kind, see `ranges`.
+
+  Args:
+    value: any value.
+    kind: a type annotation.
+    name: name of the value, for the error.
 
   Raises:
-    ConfigError: with the name of the value, and what was wanted.
+    ConfigError: it is not; with what was wanted.
   """
   wrong = ranges.fault(value, kind)
   if wrong:
@@ -213,7 +220,7 @@ class Field:
 
 
 def fields(target) -> dict[str, Field] | None:
-  """What a config may set of a part; None where anything goes (**kwargs)."""
+  """Fields of a part by name; None where it takes any name (**kwargs)."""
   hints = _hints(target)
   if dataclasses.is_dataclass(target):
     hidden = {'parent', 'name'}
@@ -238,7 +245,7 @@ def fields(target) -> dict[str, Field] | None:
 
 
 def value(block: Mapping, name: str) -> Any:
-  """A field of a block, its default where the block does not state it."""
+  """The value of a field of a block, or the default of the field."""
   if name in block:
     return block[name]
   return (fields(resolve(block['type'])) or {})[name].default
@@ -252,7 +259,7 @@ def _default(field):
 
 
 def _hints(target):
-  """Declared types by name, {} where they name what is not there."""
+  """Declared types by name, {} where they cannot be resolved."""
   if inspect.isclass(target) and not dataclasses.is_dataclass(target):
     target = target.__init__
   try:

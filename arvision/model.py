@@ -21,10 +21,10 @@ from arvision.structs import Array, Cond, Query, Slots, Tokens
 
 
 class ARModel(nn.Module):
-  """Condition, backbone and head are the trainable tree.
+  """Autoregressive model: condition, backbone, head, layout and feed.
 
   Attributes:
-    condition, backbone, head: Linen modules.
+    condition, backbone, head: Linen modules with the trainable parameters.
     layout, feed: static.
   """
 
@@ -43,19 +43,19 @@ class ARModel(nn.Module):
     weight: jax.Array | None = None,
     train: bool = True,
   ) -> tuple[dict[str, Term], dict[str, Mean]]:
-    """The terms of the objective, which the task reduces over a global batch.
+    """Loss terms, which the task reduces over the global batch.
 
     Args:
-      tokens: of b examples.
-      inputs: of the condition.
+      tokens: tokens of b examples.
+      inputs: inputs of the condition, leading axis b.
       draw: keys of the b examples.
-      codec: the bound tokenizer; only feeds that need vectors use it.
+      codec: the bound tokenizer; only feeds that embed tokens use it.
       weight: (b,) weights of examples (0 = padding), or None.
-      train: dropout, drop path and null dropping.
+      train: turns on dropout, drop path and dropping of the condition.
 
     Returns:
-      name -> term, and name -> metric: those of the head, and the loss of every
-      step of layouts with few.
+      name -> term, and name -> metric: the metrics of the head, and the loss of
+      every step of a layout of 2 to 16 steps.
     """
     batch = draw.batch
     null = jnp.zeros((batch,), bool)
@@ -75,7 +75,7 @@ class ARModel(nn.Module):
     return terms, measured | self._by_step(loss, w)
 
   def _by_step(self, loss, weight):
-    """Losses of every scale."""
+    """name -> loss of every step, {} for layouts of one or many steps."""
     if not 1 < self.layout.steps <= 16 or loss.shape[1] != self.layout.tokens:
       return {}
     steps = range(self.layout.steps)
@@ -93,13 +93,13 @@ class ARModel(nn.Module):
     train: bool = False,
     readout: Array | None = None,
   ) -> tuple[jax.Array, Query]:
-    """z (b, t, r, d) of all tokens, and what heads are told of them.
+    """Hidden states z (b, t, r, d) at the readout of all tokens, and the query.
 
     Args:
-      slots: all of the layout, or some that see one another.
-      inputs: of the condition.
+      slots: all slots of the layout, or some that attend to one another.
+      inputs: inputs of the condition, leading axis b.
       null: (b,) bool, True = unconditional.
-      train: dropout and drop path.
+      train: turns on dropout and drop path.
       readout: (t, r), see `Targets`.
     """
     cond = self.condition(inputs, slots, null=null)
@@ -110,7 +110,10 @@ class ARModel(nn.Module):
   def teacher_forced(
     self, tokens: Tokens, inputs: dict, codec: Any = None, null=None, draw=None
   ) -> tuple[jax.Array, Query]:
-    """z (b, t, r, d) of all tokens in one masked pass, see `hidden`."""
+    """z (b, t, r, d) of all tokens in one pass with an attention mask.
+
+    See `hidden`.
+    """
     batch = tokens.values.shape[0]
     draw = Draw.create(0, jnp.arange(batch)) if draw is None else draw
     slots, targets = self.feed.train(tokens, self.layout, codec, draw)
@@ -131,14 +134,14 @@ class ARModel(nn.Module):
   def read(self, slots, cond, cache, readout, commit=True):
     """One decoding step: z (b, t, r, d) of its tokens, and the new cache.
 
-    Without a cache the rows see one another alone.
+    Without a cache the slots attend only to one another.
     """
     h, cache = self.backbone(
       slots, cond, self.layout, cache=cache, commit=commit
     )
     return gather(h, readout), cache
 
-  def draw(self, z, draw, guide, sampling, query):
+  def sample(self, z, draw, guide, sampling, query):
     return self.head.sample(z, draw, guide, sampling, query)
 
   def field(self, z, query):
@@ -146,13 +149,14 @@ class ARModel(nn.Module):
 
 
 def gather(hidden: jax.Array, readout: Any) -> jax.Array:
-  """Hidden (b, n, r, d) at the rows (t, r) tokens are read from.
+  """Hidden states at the slots from which the tokens are read.
 
-  A hidden vector has one axis entry per branch, or one for all of them.
-  Absent branches (-1) are zero.
+  Args:
+    hidden: (b, n, r, d), or (b, n, 1, d) where the branches share one.
+    readout: (t, r) slot of every token and branch, -1 for absent branches.
 
   Returns:
-    (b, t, r, d).
+    (b, t, r, d), zeros for absent branches.
   """
   branches = readout.shape[1]
   z = jnp.stack(
@@ -171,15 +175,17 @@ def gather(hidden: jax.Array, readout: Any) -> jax.Array:
 def query_of(
   slots: Slots, readout: Any, layout: Layout, step: Any = None, steps: int = 0
 ) -> Query:
-  """What heads are told of the tokens that are read from some slots.
+  """The query of the tokens that are read from some slots.
 
-  A token with several branches lies where the slot of its first one does.
+  A token of several branches has the entity and the coordinates of the slot of
+  its first branch.
 
   Args:
-    slots: what the backbone was given.
-    readout: (t, r) number among the slots of every token and branch, -1 absent.
-    layout: says the entities and the coordinates of the tokens.
-    step, steps: of the sampler's loop.
+    slots: inputs of the backbone.
+    readout: (t, r) index into the slots for every token and branch, -1 for
+      absent branches.
+    layout: gives entities and coordinates of the slots.
+    step, steps: see `Query`.
   """
   xp = readout.__array_namespace__()
   first = xp.where(readout >= 0, readout, readout.max(1, keepdims=True))[:, 0]
@@ -196,7 +202,7 @@ def query_of(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundModel:
-  """A model with its variables, as samplers are handed it.
+  """A model bound to its variables and its tokenizer, for samplers.
 
   Attributes:
     module: static.
@@ -222,15 +228,15 @@ class BoundModel:
   def read(self, slots, cond, cache, readout, commit=True):
     return self._apply('read', slots, cond, cache, readout, commit)
 
-  def draw(self, z, draw, guide, sampling, query):
+  def sample(self, z, draw, guide, sampling, query):
     """Tokens of an entity, see `Head.sample`."""
-    return self._apply('draw', z, draw, guide, sampling, query)
+    return self._apply('sample', z, draw, guide, sampling, query)
 
   def start(self, batch: int):
     return self.module.feed.init(batch, self.layout, self.codec)
 
   def feed_slots(self, state, step, masked=None):
-    """The slots of a step; a feed that masks nothing is not told of masks."""
+    """The slots of a step; only feeds that mask take `masked`."""
     args = (state, step, self.layout, self.codec)
     if masked is None:
       return self.module.feed.slots(*args)
@@ -261,7 +267,10 @@ def sample_images(
   draw: Draw,
   codec: Any,
 ) -> tuple[jax.Array, Tokens]:
-  """Images (b, H, W, C) of a batch and their tokens, see `sample`."""
+  """Sampled images (b, H, W, C) and their tokens.
+
+  Args and behaviour: see `sample`. `codec` is required.
+  """
   tokens = sample(module, params, sampler, inputs, draw, codec)
   return codec.decode(tokens, draw), tokens
 
@@ -275,21 +284,21 @@ def sample(
   codec: Any = None,
   known: Any = None,
 ) -> Tokens:
-  """Tokens of a batch, drawn by a sampler; pure, to be called under jit.
+  """Samples the tokens of a batch; pure, to be called under jit.
 
   Args:
     module: static.
-    params: of the module, stacked or not.
+    params: parameters of the module; layers may be stacked.
     sampler: static.
-    inputs: of the condition, leading axis b.
+    inputs: inputs of the condition, leading axis b.
     draw: keys of the b examples.
     codec: the bound tokenizer.
-    known: a `samplers.base.Known`, tokens that are not drawn; None for none.
+    known: a `samplers.base.Known` with tokens to keep, or None.
   """
   if sampler.layout is not None:
     module = module.clone(layout=sampler.layout)
-  # A loop copies what it slices: of the layers while tokens are decoded one after
-  # another, and of a head while it integrates (10 of 100 s of MAR-B on a CPU).
+  # A loop copies the arrays that it slices: stacked layers in a loop over
+  # tokens, and a stacked head in its solver (10 of 100 s of MAR-B on a CPU).
   if sampler.cached(module.layout):
     params = unstack(params)
   elif 'head' in params:

@@ -1,4 +1,4 @@
-"""The structures that the six parts hand to one another.
+"""Data structures that the parts exchange.
 
 Vocabulary: b batch, n slots, d width, t tokens, c latent channels, e slots of
 an entity, r branches, p prefix slots.
@@ -26,7 +26,7 @@ class Tokens:
   Attributes:
     values: (b, t) int32 ids, (b, t, parts) int32 ids of every part, or
       (b, t, parts) float32 latents; raster order inside a scale.
-    shown: what the network is given where it differs from what it predicts
+    shown: input tokens of the network where they differ from the targets
       (flipped bits), shaped like `values`; None: the values themselves.
   """
 
@@ -35,18 +35,19 @@ class Tokens:
 
   @property
   def given(self) -> jax.Array:
-    """What feeds make slots of, shaped like `values`."""
+    """Input tokens of the network, shaped like `values`."""
     return jnp.asarray(self.values if self.shown is None else self.shown)
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenSpec:
-  """What a tokenizer emits, in static terms.
+  """Static description of the tokens that a tokenizer emits.
 
   Attributes:
-    size: ids that a part of a token can be; 0 for continuous tokens.
-    parts: ids or numbers of a token: 1 for plain codes; bits, levels or latent
-      channels otherwise.
+    size: number of ids that a part of a token can take; 0 for continuous
+      tokens.
+    parts: ids or numbers per token: 1 for plain codes; the number of bits,
+      levels or latent channels otherwise.
     channels: width of the embedded token that `Tokenizer.embed` returns.
     grids: sides of every scale, small to large, (height, width) for images and
       (1, length) for a line of tokens; one grid for a single-scale tokenizer.
@@ -59,7 +60,7 @@ class TokenSpec:
 
   @property
   def length(self) -> int:
-    """Tokens of an image."""
+    """Number of tokens of an image."""
     return sum(math.prod(grid) for grid in self.grids)
 
   @property
@@ -80,27 +81,28 @@ class TokenSpec:
 
 @flax.struct.dataclass
 class Slots:
-  """What enters the backbone: the slots of one step, or of all steps.
+  """Inputs of the backbone: the slots of one step, or of all steps.
 
   Leading axis b, or 1 where equal for all examples; None where unused. Prefix
   slots hold zeros: `Cond.prefix` fills them.
 
   Attributes:
     values: (b, n) int32 or (b, n, c) float.
-    index: (n,) int32 the place of every slot in the layout. Without a cache the
-      slots see one another, and those of the prefix come first.
-    extent: static; rows of a cache at or after it are not visible.
-    level: (b, s) float32 noise level, 0 = data, 1 = noise, of every entity of
-      the layout, those of a second stream behind those of the first; (b, 1)
-      where all slots have the same.
+    index: (n,) int32 index of every slot in the layout. Without a cache the
+      slots attend to one another, and prefix slots come first.
+    extent: static; cache entries from this index on are not visible.
+    level: (b, s) float32 noise level of every entity of the layout, 0 = data,
+      1 = noise; the second stream follows the first. (b, 1) where all slots
+      have the same level.
     masked: (b, n) bool, True = hidden from the network.
-    max_unmasked: static; at most so many slots, those of the prefix included,
-      are not masked; None: no bound is known.
-    valid: (b, n) bool, False = padding, seen by nobody but itself.
+    max_unmasked: static upper bound of the number of unmasked slots, prefix
+      slots included; None: no bound is known.
+    valid: (b, n) bool, False = padding, which only attends to itself and which
+      no other slot attends to.
     position: (b, n) int32 raster index of the token that a slot carries, -1
-      none; None: as the layout says, for all examples.
+      for none; None: the positions of the layout, for all examples.
     target_position: (b, n) int32 raster index of the token that a slot
-      predicts, likewise.
+      predicts; -1 and None as for `position`.
   """
 
   values: Array
@@ -116,15 +118,15 @@ class Slots:
 
 @flax.struct.dataclass
 class Targets:
-  """What a head is trained on; training only.
+  """Training targets of a head.
 
   Attributes:
     values: (b, t) int32 or (b, t, c) float: ids, latents or velocities.
     weight: (b or 1, t) float32 weight of every token's loss.
-    denominator: (b or 1, t) float32 what every token adds to the denominator of
+    denominator: (b or 1, t) float32 share of every token in the denominator of
       the mean loss; None: its weight.
-    readout: (t, r) int32 slot that each target is read from; None: the slot
-      that the layout says.
+    readout: (t, r) int32 slot that each target is read from; None: the readout
+      of the layout.
   """
 
   values: Array
@@ -135,19 +137,19 @@ class Targets:
 
 @flax.struct.dataclass
 class Query:
-  """What a head is told of the tokens that it predicts; each may be None.
+  """Inputs of a head besides the hidden states; each field may be None.
 
   Attributes:
-    values: (b, t, c) what a field is evaluated at: latents with noise, or the
-      ids of all parts where a part is predicted given those before.
-    level: (b, s) of every entity, or (b or 1, 1 or t), the noise level or time
-      of `values`.
-    entity: (t,) int32 step at which every token is predicted.
-    coords: (t, axes) float32 where the tokens lie.
+    values: (b, t, c) point at which a field is evaluated: noisy latents, or the
+      ids of all parts where each part is predicted from the parts before it.
+    level: (b, s) noise level of every entity, or (b or 1, 1 or t) noise level
+      or time of `values`.
+    entity: (t,) int32 entity of every token.
+    coords: (t, axes) float32 coordinates of the tokens.
     present: (t, r) bool, the branches that predict each token.
-    step: () of the sampler's loop, for heads with a loop of their own; traced or
-      not, None in training.
-    steps: static; of the sampler's loop.
+    step: () step of the sampler's loop, for heads with a loop of their own;
+      traced or static, None in training.
+    steps: static number of steps of the sampler's loop.
   """
 
   values: Array | None = None
@@ -161,16 +163,16 @@ class Query:
 
 @flax.struct.dataclass
 class Cond:
-  """The condition as the backbone takes it; each field may be None.
+  """Output of the condition, for the backbone; each field may be None.
 
   Attributes:
     prefix: (b, p, d) vectors that fill the prefix slots.
-    modulation: (b, 1, d) vector that adaLN reads, (b, n, d) with a row for every
-      slot of the layout, or (b, s, d) with one for every entity.
-    per: static; 'slot' or 'entity', what rows of `modulation` are of.
-    memory: (b, m, d) what blocks with cross attention read.
-    per_token: (b, t, d) vectors that are added to the slots that predict the
-      tokens, in raster order.
+    modulation: (b, 1, d) vector that adaLN reads, or one vector per slot of the
+      layout (b, n, d) or per entity (b, s, d).
+    per: static; 'slot' or 'entity', the second axis of `modulation`.
+    memory: (b, m, d) vectors for cross attention.
+    per_token: (b, t, d) vectors in raster order, added to the slots that predict
+      the tokens.
     prefix_valid: (b, p) bool, False = padding of a short caption.
     memory_valid: (b, m) bool, False = padding.
   """
@@ -186,14 +188,14 @@ class Cond:
 
 @flax.struct.dataclass
 class Reconstruction:
-  """What a tokenizer's own training pass returns.
+  """Result of the training pass of a tokenizer.
 
   Attributes:
     image: (b, H, W, C) float32, the decoded image, not clipped.
     losses: name -> scalar of the quantiser's losses, already weighted.
     codes: (b, t) int32 codes used, None where a token is not one id.
-    features: (b, ..., c) what was quantised, in the order of `codes`; dead codes
-      restart from it.
+    features: (b, ..., c) vectors that were quantised, in the order of `codes`;
+      dead codes restart from them.
     metrics: name -> `metrics.Mean`.
   """
 

@@ -1,4 +1,4 @@
-"""What commands share: flags, and configs with overrides."""
+"""Flags of commands, and configs with overrides."""
 
 import argparse
 import importlib.util
@@ -21,21 +21,21 @@ from arvision.errors import ConfigError
 
 
 class Flags(argparse.ArgumentParser):
-  """Flags whose faults are one line each."""
+  """An argument parser that raises ConfigError instead of exiting."""
 
   def error(self, message: str) -> NoReturn:
-    """Raises ConfigError: '--number: wanted 1 or more'."""
+    """Raises ConfigError, with text such as '--number: wanted 1 or more'."""
     raise ConfigError(
       re.sub(r'^argument (\S+?): (?==)|^argument ', r'\1', message)
     )
 
 
 def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
-  """A parser of flags.
+  """The flag parser of a command.
 
   Args:
-    command: its name.
-    doc: docstring of its module.
+    command: name of the command.
+    doc: docstring of its module, for the help text.
   """
   flags = Flags(
     prog=f'arvision {command}',
@@ -55,29 +55,36 @@ def add_config(flags: argparse.ArgumentParser, required: bool = True) -> None:
     '--config',
     required=required,
     metavar='FILE[:ARG]',
-    help="a config, as a file or as a name like 'var/digits'; ARG chooses a "
-    'variant of it',
+    help="a config file, or the name of a config such as 'var/digits'; ARG "
+    'chooses a variant',
   )
   flags.add_argument(
     '--config.KEY',
     metavar='VALUE',
     dest='ignored',
-    help='changes a key of the config, --config.optim.learning_rate=3e-4',
+    help='set a key of the config, --config.optim.learning_rate=3e-4',
   )
   if required:
     names = textwrap.fill(', '.join(catalog.names()), break_on_hyphens=False)
-    flags.epilog = f'configs that are installed:\n{names}'
+    flags.epilog = f'installed configs:\n{names}'
 
 
 def parse(
   flags: argparse.ArgumentParser, argv: list[str]
 ) -> tuple[argparse.Namespace, list[str]]:
-  """Flags, and the overrides ('optim.learning_rate=3e-4') among them.
+  """Parses a command line.
+
+  Args:
+    flags: flag parser of the command.
+    argv: the command line.
+
+  Returns:
+    the values of the flags, and the overrides ('optim.learning_rate=3e-4').
 
   Raises:
-    ConfigError: a flag that the command does not have.
+    ConfigError: an unknown flag, or a wrong or missing value.
   """
-  # Grain and others ask absl for flags of their own.
+  # Grain and other libraries read absl flags of their own.
   absl_flags.FLAGS.mark_as_parsed()
   plain, overrides = split_overrides(argv)
   known = {
@@ -103,12 +110,18 @@ def parse(
 
 
 def _must_not_be_empty(action) -> bool:
-  """Whether a flag names a file or folder and has no default to stand for ''."""
+  """Whether a flag names a file or folder."""
   return action is not None and action.metavar in ('DIR', 'FILE')
 
 
 def split_overrides(argv: Iterable[str]) -> tuple[list[str], list[str]]:
-  """['--a', '--config.x=1', '--config.y', '2'] -> ['--a'], ['x=1', 'y=2']."""
+  """Splits flags from overrides.
+
+  ['--a', '--config.x=1', '--config.y', '2'] -> ['--a'], ['x=1', 'y=2'].
+
+  Raises:
+    ConfigError: the last override has no value.
+  """
   plain, overrides = [], []
   waiting = ''
   for word in argv:
@@ -129,11 +142,13 @@ def split_overrides(argv: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
-  """The config that --config names, with overrides, locked.
+  """Loads the config of --config, with overrides; the result is locked.
+
+  Packages in the folder of a config file become importable, see
+  `find_packages_in`.
 
   Args:
-    name: a path or a name in `arvision.configs`, with or without ':arg'. Parts of
-      the user's own may lie beside a file, see `find_packages_in`.
+    name: path of a file or name in `arvision.configs`, with or without ':arg'.
     overrides: 'key=value' each, see `override`.
 
   Raises:
@@ -149,7 +164,7 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-  except Exception as error:  # a config of the user's may raise anything
+  except Exception as error:  # user code may raise anything
     raise ConfigError(f"--config='{name}': {broken('it', error)}") from error
   get_config = getattr(module, 'get_config', None)
   if not callable(get_config):
@@ -168,13 +183,13 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     raise ConfigError(f"--config='{name}': {path} has no variant '{arg}'")
   if not isinstance(config, ConfigDict):
     raise ConfigError(
-      f'{file}: get_config() wanted a ConfigDict, got {config!r}'
+      f'{file}: get_config() returned {config!r}, wanted a ConfigDict'
     )
   return override(config, overrides)
 
 
 def _takes_any(get_config) -> bool:
-  """Whether a config takes a variant that it cannot have, and changes nothing."""
+  """Whether a config ignores an unknown variant."""
   try:
     return get_config('no such variant') == get_config()
   except Exception:
@@ -182,10 +197,10 @@ def _takes_any(get_config) -> bool:
 
 
 def find_packages_in(folder: str | os.PathLike) -> None:
-  """Lets packages of the user's be found in a folder.
+  """Makes the packages in a folder importable.
 
-  It is the last place where Python looks, so that nothing in it stands before
-  what is installed. Processes that are started by this one look there too.
+  The folder is the last entry of `sys.path`, so it cannot hide installed
+  packages.
   """
   path = str(pathlib.Path(folder).resolve())
   if path not in sys.path:

@@ -1,9 +1,9 @@
-"""Prints a config, whole, or how it differs from another one.
+"""Prints a config, or its differences from another config.
 
     arvision config var/imagenet256:d30
     arvision config var/imagenet256:d30 --diff var/imagenet256:d16
 
-`--config.KEY=VALUE` changes it before.
+`--config.KEY=VALUE` sets a key first.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from arvision.training import differences
 
 
 def main(argv: list[str]) -> int:
-  """`arvision config`: a line for every key, as --config.KEY takes it."""
+  """`arvision config`: prints a line 'config.KEY=VALUE' per key."""
   flags, overrides = common.parse(parser(), argv)
   config = common.load_config(flags.config, overrides)
   if flags.diff:
@@ -31,11 +31,13 @@ def parser() -> argparse.ArgumentParser:
   """The flags of the command."""
   flags = common.parser('config', __doc__)
   flags.add_argument(
-    'config', metavar='NAME[:ARG]', help="a config, 'var/digits', or a file"
+    'config',
+    metavar='NAME[:ARG]',
+    help="name of a config such as 'var/digits', or a config file",
   )
   flags.add_argument(
     '--diff',
     metavar='NAME[:ARG]',
-    help='print only the keys whose values are others in this config',
+    help='only print keys with other values in this config',
   )
   return flags

@@ -1,4 +1,4 @@
-"""Lists the configs that are installed, by paper."""
+"""Lists the installed configs, by paper."""
 
 import argparse
 import itertools
@@ -13,7 +13,8 @@ def main(argv: list[str]) -> int:
   _, overrides = common.parse(parser(), argv)
   if overrides:
     raise ConfigError(
-      f"'--config.{overrides[0]}': arvision config shows a config with changes"
+      f"'--config.{overrides[0]}': arvision configs takes no overrides; use "
+      'arvision config'
     )
   papers = catalog.papers()
   found = itertools.groupby(catalog.entries(), lambda entry: entry.paper)

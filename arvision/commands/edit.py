@@ -1,8 +1,7 @@
-"""Draws parts of pictures anew with a trained generator, zero-shot."""
+"""Edits images with a trained generator: zero-shot in- and outpainting."""
 
 import argparse
 import pathlib
-import re
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,7 @@ def main(argv: list[str]) -> None:
       f"--workdir='{flags.workdir}' holds a tokenizer; name the workdir of a "
       'generator'
     )
-  name = flags.name or f'{flags.mode}_seed{flags.seed}'
-  if not re.fullmatch(r'\w[\w.+=-]*', name):
-    raise ConfigError(f"--name='{name}': wanted letters, digits, '-' and '_'")
+  name = run_flags.output_name(flags.name, f'{flags.mode}_seed{flags.seed}')
   folder = pathlib.Path(flags.workdir) / 'edits' / name
   targets.check_folder(folder)
   images, own = originals(run, flags.image, flags.held_out)
@@ -38,7 +35,7 @@ def main(argv: list[str]) -> None:
   keep = region if flags.mode == 'outpaint' else ~region
   if keep.all():
     raise ConfigError(
-      f'--mode={flags.mode} with this --mask or --box leaves nothing to draw'
+      f'--mode={flags.mode} with this --mask or --box leaves nothing to sample'
     )
   prompts = prompts_of(run, flags.captions, ())
   labels = own
@@ -64,7 +61,7 @@ def main(argv: list[str]) -> None:
       edited = np.where(keeps[..., None], images, edited)
     rows[f'{flags.mode} {k + 1}'] = edited
   print(
-    f'{flags.number} edits of {count} pictures by {run_flags.weights_of(run)}'
+    f'{flags.number} edits of {count} images, with {run_flags.weights_of(run)}'
   )
   write(rows, folder)
   print(folder / 'grid.png')
@@ -77,64 +74,64 @@ def parser() -> argparse.ArgumentParser:
     '--mode',
     choices=MODES,
     default='inpaint',
-    help='inpaint: the region is drawn anew; outpaint: all but the region is; '
-    'class: the region is drawn anew as another class (inpaint)',
+    help='inpaint: sample the region again; outpaint: sample all but the region; '
+    'class: sample the region as another class (inpaint)',
   )
   flags.add_argument(
-    '--image', nargs='+', default=[], metavar='FILE', help='pictures to edit'
+    '--image', nargs='+', default=[], metavar='FILE', help='images to edit'
   )
   flags.add_argument(
     '--held_out',
     type=number(FewOr0),
     default=0,
     metavar='N',
-    help='edit the first N held-out pictures of the data instead',
+    help='edit the first N held-out images of the data instead',
   )
   flags.add_argument(
     '--mask',
     metavar='FILE',
-    help='a picture that is white in the region and black or transparent '
-    'elsewhere; of two values, the greater one is white',
+    help='an image that is white in the region and black or transparent '
+    'outside; with two values, the greater one is white',
   )
   flags.add_argument(
     '--box',
     default='0.25,0.25,0.5,0.5',
     metavar='TOP,LEFT,HEIGHT,WIDTH',
-    help='the region, in shares of the picture (the middle half)',
+    help='the region, in shares of the image (0.25,0.25,0.5,0.5)',
   )
   flags.add_argument(
     '--labels',
     default='',
     metavar='LIST',
-    help='a class for all pictures, or one for each; default: the own class of '
-    'held-out pictures, and no class for files',
+    help='one class for all images, or one per image; default: the class of a '
+    'held-out image, and no class for files',
   )
   flags.add_argument(
     '--captions',
     nargs='+',
     default=[],
     metavar='TEXT',
-    help='a caption for all pictures, for a generator that reads captions',
+    help='a caption for all images, for generators that read captions',
   )
   flags.add_argument(
-    '--number', type=number(Few), default=4, help='edits of every picture (4)'
+    '--number', type=number(Few), default=4, help='edits per image (4)'
   )
   flags.add_argument(
     '--batch_size',
     type=number(Batch),
-    help='pictures at once; default: as many as memory holds',
+    help='images per call; default: as many as fit into memory',
   )
   flags.add_argument(
     '--composite',
     action='store_true',
-    help='put the pixels that were to stay back; without it they are decoded '
-    'from their tokens',
+    help='copy the pixels to keep from the original; without it they are '
+    'decoded from their tokens',
   )
   flags.add_argument(
     '--name',
     default='',
-    help='of the folder under <workdir>/edits; default: <mode>_seed<seed>. What '
-    'it held is replaced',
+    help='name of the folder in <workdir>/edits, which is replaced; default: '
+    '<mode>_seed<seed>',
   )
   run_flags.add_sampling(flags)
   return flags
@@ -143,11 +140,20 @@ def parser() -> argparse.ArgumentParser:
 def originals(
   run: TrainedRun, files: list[str], held_out: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The pictures to edit and their classes, -1 where unknown.
+  """The images to edit.
+
+  Args:
+    run: run with the data.
+    files: paths of images, or [].
+    held_out: number of held-out images, or 0.
+
+  Returns:
+    images (b, H, W, C) float32 in [-1, 1], and classes (b,) int32, -1 where
+    unknown.
 
   Raises:
-    ConfigError: none were named, or both kinds were.
-    DataError: a file that cannot be read, or too few held-out pictures.
+    ConfigError: neither files nor held-out images are named, or both are.
+    DataError: a file cannot be read, or there are too few held-out images.
   """
   if bool(files) == bool(held_out) or held_out < 0:
     raise ConfigError('wanted --image=FILE ... or --held_out=N, one of the two')
@@ -161,19 +167,24 @@ def originals(
   if data.held_out_examples < held_out:
     raise DataError(
       f'--held_out={held_out}: the data has {data.held_out_examples} held-out '
-      'pictures'
+      'images'
     )
   batch = next(iter(data.held_out(held_out)))
   return np.asarray(batch['image']), np.asarray(batch['label'])
 
 
 def region_of(mask: str | None, box: str, size: tuple[int, int]) -> np.ndarray:
-  """(H, W) bool: the region that a mask file or a box names.
+  """The region of a mask file or a box, (H, W) bool.
+
+  Args:
+    mask: path of an image, or None.
+    box: 'top,left,height,width' in shares of the image; used without a mask.
+    size: (H, W).
 
   Raises:
-    ConfigError: not four shares of the picture, or no pixel of it.
-    DataError: a mask that cannot be read, has another shape than the picture,
-      or is white everywhere or nowhere.
+    ConfigError: the box has another form, or contains no pixel.
+    DataError: the mask cannot be read, has another size, or is white everywhere
+      or nowhere.
   """
   if mask:
     name = f"--mask='{_existing('mask', mask)}'"
@@ -181,12 +192,12 @@ def region_of(mask: str | None, box: str, size: tuple[int, int]) -> np.ndarray:
     if white.shape != size:
       raise DataError(
         f'{name} is {white.shape[0]} x {white.shape[1]}, wanted '
-        f'{size[0]} x {size[1]} as the pictures that the model draws'
+        f'{size[0]} x {size[1]}, the image size of the model'
       )
     if white.all() or not white.any():
       raise DataError(
         f'{name} is white {"everywhere" if white.all() else "nowhere"}, wanted '
-        'white in the region and black elsewhere'
+        'white in the region and black outside'
       )
     return white
   try:
@@ -196,7 +207,7 @@ def region_of(mask: str | None, box: str, size: tuple[int, int]) -> np.ndarray:
   inside = min(top, left) >= 0 and min(height, width) > 0
   if not inside or max(top + height, left + width) > 1 + 1e-6:
     raise ConfigError(
-      f"--box='{box}': wanted top,left,height,width in shares of the picture, "
+      f"--box='{box}': wanted top,left,height,width in shares of the image, "
       'such as 0.25,0.25,0.5,0.5'
     )
   region = np.zeros(size, bool)
@@ -205,7 +216,7 @@ def region_of(mask: str | None, box: str, size: tuple[int, int]) -> np.ndarray:
   region[rows, columns] = True
   if not region.any():
     raise ConfigError(
-      f"--box='{box}': no pixel of {size[0]} x {size[1]} lies in it"
+      f"--box='{box}': contains no pixel of {size[0]} x {size[1]}"
     )
   return region
 
@@ -222,11 +233,17 @@ def _existing(flag, path):
 def labels_of(
   run: TrainedRun, mode: str, text: str, own: np.ndarray
 ) -> np.ndarray:
-  """(b,) int32 the class that every picture is edited as.
+  """The label of every image, (b,) int32.
+
+  Args:
+    run: a generator.
+    mode: of `MODES`.
+    text: value of --labels.
+    own: (b,) classes of the images, -1 where unknown.
 
   Raises:
-    ConfigError: no class for a mode that wants one, unknown classes, or neither
-      one nor as many as there are pictures.
+    ConfigError: the mode needs a class, a class is unknown, or the number of
+      classes is wrong.
   """
   classes = measure.classes_of(run)
   if not classes:
@@ -235,18 +252,18 @@ def labels_of(
     chosen = read_labels(text, classes)
     if len(chosen) not in (1, len(own)):
       raise ConfigError(
-        f'--labels={text}: {len(chosen)} classes for {len(own)} pictures; wanted '
-        'one, or one for each'
+        f'--labels={text}: {len(chosen)} classes for {len(own)} images; wanted '
+        'one, or one per image'
       )
     return np.broadcast_to(np.array(chosen, np.int32), own.shape)
   if mode == 'class':
-    raise ConfigError('--mode=class wants --labels: what to draw instead')
-  # One more than the last class is the null class of every table.
+    raise ConfigError('--mode=class needs --labels, the class to sample')
+  # The number of classes is the index of the null class.
   return np.where(own < 0, len(classes), own).astype(np.int32)
 
 
 def write(rows: dict[str, np.ndarray], folder: pathlib.Path) -> None:
-  """Writes grid.png and one PNG per edit, in the place of what was there."""
+  """Writes grid.png and one PNG per edit; replaces the folder."""
   columns = len(rows['picture'])
   with targets.whole_folder(folder) as partial, targets.writing(folder):
     pictures.save(partial / 'grid.png', pictures.sheet(rows, columns))

@@ -1,4 +1,4 @@
-"""Writes the tokens of a data set to shards, once, for training to read."""
+"""Encodes a data set into shards of tokens, for training."""
 
 import argparse
 import pathlib
@@ -11,7 +11,7 @@ from arvision.runs.encode import encode
 
 
 def main(argv: list[str]) -> None:
-  """`arvision encode`: writes --output with a tokenizer of --workdir."""
+  """`arvision encode`: writes --output with the tokenizer of --workdir."""
   flags, run = run_flags.open_run(parser(), argv)
   targets.check_folder(flags.output, '--output')
   with targets.writing(flags.output, '--output'):
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     )
   print(f'{flags.output}: {counts}')
   print(
-    "train on it with --config.data.type='data.latents.CachedTokens' "
+    "to train on it: --config.data.type='data.latents.CachedTokens' "
     f"--config.data.path='{flags.output}'"
   )
 
@@ -39,13 +39,13 @@ def parser() -> argparse.ArgumentParser:
     '--views',
     choices=VIEWS,
     default='center',
-    help='what is encoded of every training image: the centre; it and its '
-    'mirror image; or five crops and their mirror images (center)',
+    help='views of every training image: the centre crop; the centre crop and '
+    'its mirror image; or five crops and their mirror images (center)',
   )
   flags.add_argument(
-    '--batch_size', type=number(Batch), default=64, help='images per call (64)'
+    '--batch_size', type=number(Batch), default=64, help='views per call (64)'
   )
   flags.add_argument(
-    '--shards', type=number(Few), default=16, help='per split (16)'
+    '--shards', type=number(Few), default=16, help='files per split (16)'
   )
   return flags

@@ -1,4 +1,4 @@
-"""Measures a tokenizer's reconstructions and a generator's samples."""
+"""Evaluates reconstructions of a tokenizer and samples of a generator."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
   targets.check_file(path, flag)
   if run.model is not None:
     targets.check_folder(cache.folder_of(flags.classifiers), '--classifiers')
-  host.say(f'measuring {run_flags.weights_of(run)}')
+  host.say(f'evaluating {run_flags.weights_of(run)}')
   start = time.time()
   metrics = evaluate(
     run,
@@ -58,40 +58,39 @@ def parser() -> argparse.ArgumentParser:
     '--which',
     default='',
     metavar='LIST',
-    help='names of config.evals, with a comma between: reconstruction, '
-    'generation where a config states none; default: all that the run can do',
+    help='names of config.evals, separated by commas; a config without evals '
+    'has reconstruction and generation; default: all that the run supports',
   )
   flags.add_argument(
     '--samples',
     type=number(Many),
-    help='images to draw; default: as config.evals says, 1000',
+    help='number of samples; default: that of config.evals, 1000',
   )
   flags.add_argument(
     '--batch_size',
     type=number(Batch),
-    help='images at once; default: as config.evals says, up to 100, as many as '
-    'memory holds',
+    help='images per call; default: that of config.evals, or up to 100 as fit '
+    'into memory',
   )
   flags.add_argument(
     '--output',
     type=pathlib.Path,
     metavar='FILE',
-    help='default: <workdir>/eval.json, which reports read',
+    help='JSON file; default: <workdir>/eval.json, which reports read',
   )
   flags.add_argument(
     '--classifiers',
     type=pathlib.Path,
     default=None,
     metavar='DIR',
-    help='where trained classifiers are kept; default: '
-    '~/.cache/arvision/classifiers',
+    help='cache of trained classifiers; default: ~/.cache/arvision/classifiers',
   )
   run_flags.add_sampling(flags)
   return flags
 
 
 def table(metrics: Metrics) -> str:
-  """Names and figures in two columns."""
+  """Names and values in two columns."""
   width = max(len(name) for name in metrics)
   return '\n'.join(
     f'{name:<{width}}  {value:>10.4f}' for name, value in metrics.items()

@@ -1,4 +1,4 @@
-"""Writes the weights of a run as the PyTorch release has them."""
+"""Exports the weights of a run in the format of the PyTorch release."""
 
 import argparse
 
@@ -12,8 +12,8 @@ def main(argv: list[str]) -> None:
   flags, run = run_flags.open_run(parser(), argv)
   targets.check_file(flags.output, '--output')
   with targets.writing(flags.output, '--output'):
-    said = export_weights(run, flags.output)
-  print(said)
+    summary = export_weights(run, flags.output)
+  print(summary)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +23,6 @@ def parser() -> argparse.ArgumentParser:
     '--output',
     required=True,
     metavar='FILE',
-    help='.safetensors, or .pth, .pt, .ckpt or .bin as torch.save writes them',
+    help='a .safetensors file, or .pth, .pt, .ckpt or .bin for torch.load',
   )
   return flags

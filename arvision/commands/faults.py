@@ -1,4 +1,4 @@
-"""What a command says of an exception: one line, and the exit code."""
+"""Error message and exit code of an exception."""
 
 import os
 import pathlib
@@ -13,9 +13,9 @@ def explain(error: BaseException, argv: list[str]) -> tuple[str, int]:
   """The text after 'arvision: error: ', and the exit code.
 
   Args:
-    error: what ended the command.
-    argv: the command line; of a fault of ours, the traceback is kept in its
-      workdir. [] where it is shown.
+    error: the exception that ended the command.
+    argv: the command line, whose workdir gets the traceback of an internal
+      error; [] if the traceback was printed.
   """
   text = ' '.join(str(error).split())
   if isinstance(error, (ConfigError, DataError)):
@@ -33,10 +33,10 @@ def explain(error: BaseException, argv: list[str]) -> tuple[str, int]:
   if isinstance(error, RecursionError):
     return 'blocks or brackets are nested too deep', 2
   if isinstance(error, MemoryError):
-    return f'there is not enough memory: {text or "an array did not fit"}', 1
+    return f'out of memory: {text or "an array did not fit"}', 1
   if 'RESOURCE_EXHAUSTED' in text:
     return (
-      'the device has not enough memory; make --batch_size or '
+      'the device is out of memory; make --batch_size or '
       'config.data.batch_size smaller, or config.optim.accumulate larger: '
       f'{text[:200]}'
     ), 1
@@ -44,7 +44,7 @@ def explain(error: BaseException, argv: list[str]) -> tuple[str, int]:
 
 
 def _kept(error, argv):
-  """Where the traceback is."""
+  """Appends the traceback to error.txt of the workdir; returns a note."""
   if not argv:
     return ''
   for word in argv:

@@ -1,4 +1,4 @@
-"""Makes a run of released PyTorch weights, to sample, evaluate and fine-tune."""
+"""Imports released PyTorch weights, to sample, evaluate and fine-tune."""
 
 import argparse
 
@@ -16,8 +16,8 @@ def main(argv: list[str]) -> None:
     config = assemble.complete(config, assemble.make_data(config))
   targets.check_folder(flags.workdir)
   with targets.filling(flags.workdir):
-    said = import_weights(config, flags.source, flags.workdir, flags.weights)
-  print(said)
+    summary = import_weights(config, flags.source, flags.workdir, flags.weights)
+  print(summary)
   print(
     f'{flags.workdir} is ready for sample and eval; to fine-tune: '
     f'arvision train --init_from={flags.workdir}'
@@ -32,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
     '--source',
     required=True,
     metavar='FILE',
-    help='.safetensors, or a file of torch.save (.pth, .pt, .ckpt, .bin); '
-    'nothing in it is executed, and torch is not needed',
+    help='.safetensors file, or file of torch.save (.pth, .pt, .ckpt, .bin); '
+    'code in it is not executed, and torch is not needed',
   )
   flags.add_argument(
     '--workdir', required=True, metavar='DIR', help='a folder without a run'
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument(
     '--weights',
     metavar='PLACE',
-    help="where in the file, 'model_ema' or 'trainer.var_wo_ddp'; default: "
-    'where the keys are, running averages before others',
+    help="place in the file, such as 'model_ema' or 'trainer.var_wo_ddp'; "
+    'default: the place with the official keys, running averages first',
   )
   return flags

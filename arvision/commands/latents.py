@@ -1,4 +1,4 @@
-"""Measures the latents of a continuous tokenizer, for the scale of generators."""
+"""Measures the scale of the latents of a continuous tokenizer."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
   flags, run = run_flags.open_run(parser(), argv)
   path = pathlib.Path(flags.workdir) / 'latents.json'
   targets.check_file(path)
-  with memory.told(f'{flags.batch_size} images at once'):
+  with memory.explained(f'{flags.batch_size} images at once'):
     found = measure(run, flags.images, flags.batch_size, flags.seed)
   found |= setting(found, flags.shift)
   print(table(found))
@@ -31,12 +31,12 @@ def parser() -> argparse.ArgumentParser:
     '--images',
     type=number(Natural),
     default=0,
-    help='training images; 0 is all (0)',
+    help='number of training images; 0 is all (0)',
   )
   flags.add_argument(
     '--shift',
     action='store_true',
-    help='take the means of the channels from the latents, too (no)',
+    help='also subtract the mean of every channel',
   )
   flags.add_argument(
     '--batch_size', type=number(Batch), default=64, help='images per call (64)'
@@ -45,13 +45,13 @@ def parser() -> argparse.ArgumentParser:
     '--seed',
     type=number(Seed),
     default=0,
-    help='the same seed draws the same latents',
+    help='seed of the sampled latents (0)',
   )
   return flags
 
 
 def table(found: dict[str, Any]) -> str:
-  """What is printed."""
+  """The output of the command."""
   lines = [
     f'latents of {found["images"]} training images',
     f'{"channel":<7}{"mean":>10}{"std":>10}',

@@ -1,4 +1,4 @@
-"""`arvision <command>`: finds the command and explains what goes wrong."""
+"""`arvision <command>`: runs a command and explains errors."""
 
 import ast
 import difflib
@@ -12,26 +12,26 @@ import traceback
 
 DEBUG = '--debug'
 _INTERRUPTED = 128 + signal.SIGINT
-# Modules beside this one that are no commands have no function `main`.
+# Commands are the modules here that have a function `main`.
 _FOLDER = pathlib.Path(__file__).parent
 
 
 def run() -> None:
   """The entry point of the console script."""
-  # While modules are imported nothing is written, and native code makes other
-  # errors of a KeyboardInterrupt.
+  # Exits at once while modules are imported: nothing is written then, and
+  # native code would turn a KeyboardInterrupt into other errors.
   signal.signal(signal.SIGINT, _stop)
   try:
     code = main(sys.argv[1:])
     sys.stdout.flush()
   except BrokenPipeError:
-    # Nobody reads on (`| head`); what is left in the buffer has no reader too.
+    # The reader has gone (`| head`), so the rest of the buffer is dropped.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 128 + signal.SIGPIPE
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   _let_others_end(code)
   if code == _INTERRUPTED:
-    # Threads that went on working would complain about the end.
+    # Running threads would print errors at a regular exit.
     _leave(code)
   sys.exit(code)
 
@@ -52,15 +52,15 @@ def main(argv: list[str]) -> int:
   """Runs a command.
 
   Args:
-    argv: the command and its flags; `--debug` anywhere shows tracebacks.
+    argv: the command and its flags; `--debug` anywhere prints tracebacks.
 
   Returns:
-    The exit code: what the command says (0 without a word); 2 for a config,
-    data, files or flags that cannot be used; 1 for a run that diverged, too
-    little memory, or a fault of ours.
+    The exit code: that of the command (0 for None); 2 for a config, data, files
+    or flags that cannot be used; 1 for a run that diverged, too little memory,
+    or an internal error.
 
   Raises:
-    BrokenPipeError: nobody reads what is printed.
+    BrokenPipeError: the reader of the output has gone.
   """
   debug = DEBUG in argv
   try:
@@ -96,11 +96,11 @@ def _run(argv: list[str]) -> int:
 
 
 def _let_others_end(code):
-  """Ends a process that failed among several, so that the others end too.
+  """Ends a failed process at once, so that the other processes end too.
 
-  At a regular end JAX waits five minutes for processes that work on, and they
-  wait for this one. Where all fail alike, process 0 leaves last, since the
-  others die with it before they could tell their fault.
+  At a regular exit JAX waits five minutes for the others, which wait for this
+  one. Process 0 ends last: the others die with it, and could not print their
+  errors.
   """
   jax = sys.modules.get('jax')
   if code in (1, 2, 130) and jax and jax.distributed.is_initialized():
@@ -109,7 +109,7 @@ def _let_others_end(code):
 
 
 def commands() -> dict[str, str]:
-  """name -> first line of its docstring, without importing anything."""
+  """name -> first line of the docstring of every command; imports nothing."""
   found = {}
   for path in sorted(_FOLDER.glob('*.py')):
     if path.stem in ('main', 'common'):
@@ -131,14 +131,14 @@ def usage(known: dict[str, str]) -> str:
       '',
       *lines,
       '',
-      "The flags of a command: 'arvision <command> --help'. With --debug an error "
-      'shows its traceback.',
+      "'arvision <command> --help' lists the flags of a command; --debug shows "
+      'the traceback of an error.',
     ]
   )
 
 
 def _fail(text, code):
-  # One line, whatever is in it.
+  # Joins the lines of a message.
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   ends = (':', '.', ',', ';')
   text = ' '.join(x if x.endswith(ends) else f'{x};' for x in lines)

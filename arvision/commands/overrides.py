@@ -1,7 +1,7 @@
-"""Values of the command line -> keys of a config, read as the declared types.
+"""Overrides of config keys, parsed as the declared types of the fields.
 
-A block with a `type` has the fields of that part, whether the config states them
-or not. The few blocks without one have the keys of `_PLAIN`.
+A block with a `type` has all fields of that part, whether the config sets them
+or not. Blocks without a type have the keys of `_PLAIN`.
 """
 
 import ast
@@ -28,11 +28,11 @@ from arvision.parallel.mesh import AXES
 from arvision.parallel.rules import Rules
 from arvision.training.schedule import UNITS
 
-# A length of time: a block with one of UNITS.
+# A duration is a block with one of UNITS.
 _DURATION = Mapping[str, float]
 _UNIT_TYPES = dict.fromkeys(UNITS, float) | {'steps': int, 'examples': int}
 _EVERY = {'every': Field(_DURATION)}
-# Blocks without a type. In '' are keys of the config itself.
+# Fields of blocks without a type. '' is the config itself.
 _PLAIN: dict[str, dict[str, Field]] = {
   '': {
     'seed': Field(int),
@@ -54,25 +54,24 @@ _YES, _NO = ('true', '1', 'yes'), ('false', '0', 'no')
 
 
 def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
-  """A locked copy of a config with other values.
+  """A locked copy of a config with overrides.
 
-  Any field that the part of a block declares can be set, and is read as its
-  type. A block gets another part by its `type`: what the new part has too is
-  kept. A duration gets another unit (`train.duration.steps=10`). The result is
-  the config whose file states these values.
+  Any field that a part declares can be set; its text is parsed as the declared
+  type. Setting the `type` of a block keeps the fields that the new part has
+  too. Setting a unit of a duration replaces its unit
+  (`train.duration.steps=10`).
 
   Args:
-    config: is not changed.
-    overrides: 'key.of.block=value' each, without 'config.' in front, in any
-      order of types and fields.
+    config: the config; it is not changed.
+    overrides: 'key.of.block=value' each, without 'config.', in any order.
 
   Raises:
-    ConfigError: no such key, with the nearest one; or a value that is not of
-      the right type.
+    ConfigError: no such key, with the nearest one; or a value of the wrong
+      type.
   """
   root = _plain(config.copy_and_resolve_references())
   pairs = [text.partition('=')[::2] for text in overrides]
-  # Types first, the outer ones before those inside: they say what keys there are.
+  # Types first, outer blocks before inner ones: they decide on the valid keys.
   for key, value in sorted(pairs, key=_turn):
     *path, last = key.split('.')
     block = _descend(root, path, last)
@@ -89,14 +88,14 @@ def _turn(pair):
 
 
 def _plain(value):
-  """Blocks as dicts; everything else as it is."""
+  """Converts blocks to dicts."""
   if hasattr(value, 'items'):
     return {k: _plain(v) for k, v in value.items()}
   return value
 
 
 def _declared(block, path, name) -> dict[str, Field]:
-  """What may be set in a block, besides what it states: `name`, or it is not."""
+  """Declared fields of a block. A part with **kwargs declares any `name`."""
   if 'type' not in block:
     return _PLAIN.get('.'.join(path), {})
   known = fields(resolve(block['type'], '.'.join((*path, 'type'))))
@@ -104,7 +103,7 @@ def _declared(block, path, name) -> dict[str, Field]:
 
 
 def _descend(root, path, last):
-  """The block at a path of keys, made where a field may hold one."""
+  """The block at a path of keys; creates blocks where a field may hold one."""
   block = root
   for i, name in enumerate(path):
     where = '.'.join(path[: i + 1])
@@ -120,12 +119,12 @@ def _descend(root, path, last):
       block[name] = _new_block(known.get(name), where, deeper)
     block = block[name]
     if not isinstance(block, dict):
-      raise ConfigError(f'config.{where}={block!r} has no keys in it')
+      raise ConfigError(f'config.{where}={block!r} is no block and has no keys')
   return block
 
 
 def _new_block(field, where, key):
-  """A block for a field that the config leaves to its default."""
+  """A new block for a field that the config does not set."""
   mapping = field is not None and _is_mapping(field.hint)
   if mapping != (key == 'type'):
     return {}
@@ -134,13 +133,13 @@ def _new_block(field, where, key):
   if field is not None and inspect.isclass(field.default):
     return {'type': type_path(field.default)}
   raise ConfigError(
-    f'config.{where} is None and has no key {key!r}; say first what it is: '
+    f'config.{where} is None and has no key {key!r}; set its type first: '
     f'--config.{where}.type=module.path.Name'
   )
 
 
 def _change_type(block, where, path) -> None:
-  """Sets the type of a block, which keeps what the new part has too."""
+  """Sets the type of a block; keeps the fields that the new part has too."""
   names = fields(resolve(path, f'{where}.type'))
   kept = {k: v for k, v in block.items() if names is None or k in names}
   kept.pop('type', None)
@@ -149,7 +148,7 @@ def _change_type(block, where, path) -> None:
 
 
 def _set(block, path, last, text) -> None:
-  """Sets a key of a block from text."""
+  """Sets a key of a block to the value of a text."""
   key, known = '.'.join((*path, last)), _declared(block, path, last)
   now = block.get(last)
   if 'type' not in block and not known and {*block} <= {*UNITS}:
@@ -168,10 +167,10 @@ def _set(block, path, last, text) -> None:
 
 
 def _read(text, field, now):
-  """Text as the type of a field.
+  """Parses text as the type of a field.
 
   Raises:
-    ValueError: with the type that is wanted.
+    ValueError: with the wanted type.
   """
   hint, default = field.hint, field.default
   if _is_dtype(default):
@@ -200,7 +199,7 @@ def _dtype(text):
 
 
 def _alike(text, example):
-  """Text as the type of an example; of a missing one, as Python reads it."""
+  """Parses text as the type of an example; without one, as a Python literal."""
   kind = type(example)
   if text.lower() == 'none':
     return None
@@ -213,7 +212,7 @@ def _alike(text, example):
 
 
 def _typed(text: str, hint: Any) -> Any:
-  """Text as a declared type.
+  """Parses text as a declared type.
 
   Raises:
     ValueError: it is not of that type.
@@ -230,7 +229,7 @@ def _typed(text: str, hint: Any) -> Any:
 
 
 def _order(kind, text):
-  """Numbers before text; a tuple before text where it looks like one."""
+  """Order of types to try: numbers before text, tuples if it looks like one."""
   if _is_tuple(kind):
     return 2 if ',' in text or text.strip().startswith(('(', '[')) else 4
   if typing.get_origin(kind) is typing.Literal:
@@ -239,7 +238,7 @@ def _order(kind, text):
 
 
 def _one(text, kind):
-  """Text as one type of a union."""
+  """Parses text as one type of a union."""
   if kind is str:
     return text
   if _is_tuple(kind):
@@ -273,8 +272,8 @@ def _as_tuple(text, kind):
   """'1,2', '(1, 2)', 'cat,dog', "('cat', 'dog')" -> a tuple."""
   try:
     value = ast.literal_eval(text)
-    whole = value if isinstance(value, (tuple, list)) else (value,)
-    return _elements(whole, kind, _fits)
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return _elements(values, kind, _fits)
   except (SyntaxError, ValueError, RecursionError, MemoryError):
     inner = text.strip()
     if inner[:1] in ('(', '['):
@@ -286,7 +285,7 @@ def _as_tuple(text, kind):
 
 
 def _elements(values, kind, read):
-  """Values as the elements of a tuple type."""
+  """Converts values to the elements of a tuple type."""
   args = typing.get_args(kind)
   if not args:
     return tuple(values)
@@ -298,7 +297,7 @@ def _elements(values, kind, read):
 
 
 def _fits(value: Any, hint: Any) -> Any:
-  """A Python value as a declared type; whole numbers are numbers too.
+  """A Python value as a declared type; an int may stand for a float.
 
   Raises:
     ValueError: it is of another type.
@@ -325,7 +324,7 @@ def _literal(text: str) -> Any:
 
 
 def _members(hint) -> tuple[Any, ...]:
-  """The types of a union; the type itself where it is none."""
+  """The types of a union, or the type itself."""
   if typing.get_origin(hint) in (typing.Union, types.UnionType):
     return typing.get_args(hint)
   return (hint,)
@@ -345,10 +344,9 @@ def _is_mapping(hint) -> bool:
 
 
 def _holds_part(hint, default) -> bool:
-  """Whether a field wants a block: it has no type that text could be read as.
+  """Whether a field holds a block, so that no text can be parsed as its type.
 
-  Templates that a module calls are declared as Any, with a class or None as the
-  default.
+  Templates are declared as Any, with a class or None as the default.
   """
   kinds = {*_members(hint)} - {type(None)}
   if kinds == {Any}:
@@ -362,7 +360,7 @@ def _holds_part(hint, default) -> bool:
 
 
 def _name(hint) -> str:
-  """'int or None', 'tuple of 2 int'."""
+  """Name of a type for errors: 'int or None', 'tuple of 2 int'."""
   return ' or '.join(_name_one(kind) for kind in _members(hint))
 
 

@@ -1,9 +1,9 @@
-"""Compiles for a TPU slice that need not be here: does it fit, how long is a step.
+"""Compiles a config ahead of time for a TPU slice: memory and step time.
 
-The train step and the sampling step of a config are compiled by the TPU compiler,
-on any machine, for shapes alone. Says the memory of a device, FLOPs, what devices
-send to one another, and a step time that is PREDICTED from published figures.
-Needs the package libtpu: pip install 'arvision[plan]'.
+Compiles the train step and the sampling step with the TPU compiler, on any
+machine. Prints memory per device, FLOPs, communication, and a step time that is
+PREDICTED from published figures of the chips. Needs the package libtpu:
+pip install 'arvision[plan]'.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from arvision.ranges import FewOr0, Natural, number
 
 
 def main(argv: list[str]) -> int:
-  """`arvision plan`: prints plans; 1 where one does not fit."""
+  """`arvision plan`: prints plans; returns 1 if a program does not fit."""
   flags, overrides = common.parse(parser(), argv)
   where = topology.parse(flags.topology)
   config = common.load_config(flags.config, overrides)
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
   if flags.json:
     text = json.dumps([plan.to_json() for plan in plans], indent=1)
     pathlib.Path(flags.json).write_text(text + '\n', encoding='utf-8')
-  # Of a search, one that fits is enough.
+  # One plan per program must fit.
   fit = dict.fromkeys(kinds, False)
   for plan in plans:
     fit[plan.kind] |= plan.fits
@@ -57,25 +57,25 @@ def parser() -> argparse.ArgumentParser:
     '--topology',
     required=True,
     metavar='KIND:SHAPE',
-    help=f'chips ({", ".join(CHIPS)}) and their number along every axis of the '
-    'interconnect: v5e:4x4, v5p:4x4x4',
+    help=f'kind of chip ({", ".join(CHIPS)}) and number of chips along every '
+    'axis of the interconnect: v5e:4x4, v5p:4x4x4',
   )
   flags.add_argument(
     '--program',
     choices=('both', 'train', 'sample'),
     default='both',
-    help='what is compiled (both, of a tokenizer its train step)',
+    help='programs to compile (both; a tokenizer only has a train step)',
   )
   flags.add_argument(
     '--cached',
     action='store_true',
-    help='batches bring tokens, as arvision encode keeps them, and not images',
+    help='train on cached tokens of arvision encode instead of images',
   )
   flags.add_argument(
     '--sample_batch',
     type=number(Natural),
     default=0,
-    help='images drawn at once on all devices; default: config.data.batch_size',
+    help='global batch size of sampling; default: config.data.batch_size',
   )
   flags.add_argument(
     '--search',
@@ -84,13 +84,13 @@ def parser() -> argparse.ArgumentParser:
     const=6,
     default=0,
     metavar='COUNT',
-    help='compile for the COUNT most promising meshes (6), the best first, in '
-    'place of that of config.mesh',
+    help='compile the COUNT most promising meshes (6) instead of config.mesh, '
+    'and list the best first',
   )
   flags.add_argument(
-    '--again', action='store_true', help='compile though the cache has it'
+    '--again', action='store_true', help='compile even if a plan is cached'
   )
   flags.add_argument(
-    '--json', default='', metavar='FILE', help='write all figures here too'
+    '--json', default='', metavar='FILE', help='also write all figures as JSON'
   )
   return flags

@@ -1,4 +1,4 @@
-"""Writes one HTML page and one JSON file about the runs in some folders."""
+"""Writes an HTML report and a JSON summary of runs."""
 
 import argparse
 import json
@@ -41,15 +41,15 @@ def parser() -> argparse.ArgumentParser:
     action='append',
     required=True,
     metavar='DIR',
-    help='folder of a run; may be given several times, the tokenizer first',
+    help='folder of a run; repeat the flag for several runs, tokenizer first',
   )
   flags.add_argument(
-    '--output', metavar='DIR', help='where to write; default: the last workdir'
+    '--output', metavar='DIR', help='output folder; default: the last workdir'
   )
-  flags.add_argument('--title', default='', help='of the page')
+  flags.add_argument('--title', default='', help='title of the page')
   flags.add_argument(
     '--seconds',
     type=number(AtLeast0),
-    help='wall time of everything, for the summary; default: what the logs say',
+    help='wall time for the summary; default: computed from the logs',
   )
   return flags

@@ -1,4 +1,4 @@
-"""What the commands that use a trained run share: flags, the run, its images."""
+"""Flags of the commands that use a trained run, and loading of the run."""
 
 import argparse
 import dataclasses
@@ -18,13 +18,13 @@ from arvision.runs.trained import TrainedRun, load_run
 from arvision.tasks import assemble
 from arvision.training import differences
 
-# Blocks that say what the weights are weights of.
+# Blocks that the weights depend on.
 _MODEL = ('tokenizer', 'layout', 'feed', 'backbone', 'head', 'condition')
 _SAMPLING = ('guidance', 'temperature', 'top_k', 'top_p', 'seed')
 
 
 def parser(command: str, about: str | None) -> argparse.ArgumentParser:
-  """The flags that all commands with a trained run have."""
+  """The flags of all commands that use a trained run."""
   flags = common.parser(command, about)
   flags.add_argument(
     '--workdir', required=True, metavar='DIR', help='folder of a trained run'
@@ -35,28 +35,27 @@ def parser(command: str, about: str | None) -> argparse.ArgumentParser:
     action='append',
     default=[],
     metavar='PACKAGE',
-    help='a package of your own whose classes the run may name; without it, a '
-    'run that names others is refused and nothing of them is imported. May be '
-    'given several times',
+    help='a package of your own whose classes the run may name; runs that name '
+    'other packages are refused. Repeat the flag for several packages',
   )
   flags.add_argument(
     '--ema',
     metavar='DECAY',
-    help="which running average of the weights, or 'raw' for the weights "
+    help="decay of a running average of the weights, or 'raw' for the weights "
     'themselves; default: the slowest average',
   )
   flags.add_argument(
     '--step',
     type=lambda text: text if text == 'best' else number(Natural)(text),
-    help="of the checkpoint, or 'best' for that of config.checkpoint.best; "
-    'default: the newest',
+    help="step of the checkpoint, or 'best' for the best by "
+    'config.checkpoint.best; default: the newest',
   )
   flags.add_argument(
     '--mesh',
     default='data=-1',
     metavar='AXIS=N,...',
-    help='of the devices of a process, as in config.mesh; default: all of them '
-    'share the images (data=-1), and every one holds all weights',
+    help='mesh of the devices of a process, as in config.mesh (data=-1: all of '
+    'them share the images, and every one holds all weights)',
   )
   return flags
 
@@ -64,18 +63,21 @@ def parser(command: str, about: str | None) -> argparse.ArgumentParser:
 def open_run(
   flags: argparse.ArgumentParser, argv: list[str], several: bool = False
 ) -> tuple[argparse.Namespace, TrainedRun]:
-  """Parses a command line and opens the run that it names.
+  """Parses a command line and loads the run that it names.
 
-  Without --config the run's own is taken; --config.<key> changes either.
+  The config is --config, or that of the run; --config.<key> overrides either.
 
   Args:
-    flags: of the command.
+    flags: flag parser of the command.
     argv: the command line.
-    several: whether processes may share the work of the command.
+    several: whether several processes may share the work of the command.
+
+  Returns:
+    the values of the flags, and the run.
 
   Raises:
-    ConfigError: no run there, or one of another model than --config.
-    DataError: no checkpoint that can be read.
+    ConfigError: no run, or a run of another model than --config.
+    DataError: no checkpoint can be read.
   """
   values, overrides = common.parse(flags, argv)
   host.use_compilation_cache()
@@ -87,7 +89,7 @@ def open_run(
     common.find_packages_in('.')
   if values.config:
     config = common.load_config(values.config, overrides)
-    # What the user's own config names is known to the user.
+    # The user's own config may name any package.
     allow += trust.foreign(config)
   run = load_run(values.workdir, values.ema, values.step, mesh, allow, host.say)
   if config is None:
@@ -96,10 +98,10 @@ def open_run(
 
 
 def mesh_sizes(text: str) -> dict[str, int]:
-  """'data=2,fsdp=4' -> {'data': 2, 'fsdp': 4}.
+  """Parses --mesh: 'data=2,fsdp=4' -> {'data': 2, 'fsdp': 4}.
 
   Raises:
-    ConfigError: not of that form.
+    ConfigError: the text has another form.
   """
   if not re.fullmatch(r'\w+=-?\d+(,\w+=-?\d+)*', text):
     raise ConfigError(f"--mesh='{text}': wanted axes and sizes, data=2,fsdp=4")
@@ -112,10 +114,14 @@ def with_config(
 ) -> TrainedRun:
   """A run with data, sampler, release and evaluators of another config.
 
-  A tokenizer's run takes the data of a generator's config too.
+  Args:
+    run: the run.
+    config: config of the same model; a tokenizer's run also takes the config of
+      a generator with this tokenizer.
+    workdir: folder of the run, for errors.
 
   Raises:
-    ConfigError: a config of another model; the keys that differ.
+    ConfigError: the config is of another model; with the keys that differ.
   """
   blocks = _MODEL if run.model is not None else _MODEL[:1]
   lines = []
@@ -130,7 +136,7 @@ def with_config(
     raise ConfigError(
       f"--workdir='{workdir}' holds the run of another model than --config:\n"
       + '\n'.join(lines)
-      + '\nLeave these out to use the config of the run'
+      + '\nRemove these keys to use the values of the run'
     )
   mixed = ConfigDict(run.config)
   with mixed.unlocked():
@@ -150,45 +156,57 @@ def with_config(
 
 
 def add_sampling(flags: argparse.ArgumentParser) -> None:
-  """The flags of how a generator draws."""
+  """Adds the sampling flags."""
   group = flags.add_argument_group(
-    'sampling', 'what is left out is as in config.sampler'
+    'sampling', 'the defaults are those of config.sampler'
   )
   group.add_argument(
     '--guidance',
     type=number(Guidance),
-    help='largest guidance scale; 1 is none',
+    help='largest guidance scale; 1 is no guidance',
   )
   group.add_argument(
     '--temperature',
     type=number(Temperature),
-    help='divides the logits; 0 takes the best',
+    help='temperature of the logits; 0 is greedy',
   )
   group.add_argument(
     '--top_k',
     type=number(Natural),
-    help='draw from the k best tokens; 0 is all',
+    help='sample from the k likeliest tokens; 0 is all',
   )
   group.add_argument(
     '--top_p',
     type=number(Share),
-    help='draw from the fewest tokens with this much probability; 1 is all',
+    help='sample from the likeliest tokens of this probability; 1 is all',
   )
   group.add_argument(
     '--seed',
     type=number(Seed),
     default=0,
-    help='the same seed gives the same images',
+    help='the same seed gives the same images (0)',
   )
 
 
 def sampling(flags: argparse.Namespace) -> dict[str, Any]:
-  """The arguments of `Run.sample_fn` that the flags give."""
+  """The arguments of `TrainedRun.sample_fn` that the flags set."""
   return {name: getattr(flags, name) for name in _SAMPLING}
 
 
+def output_name(name: str, default: str) -> str:
+  """The value of --name, or a default.
+
+  Raises:
+    ConfigError: it cannot be the name of a folder.
+  """
+  name = name or default
+  if not re.fullmatch(r'\w[\w.+=-]*', name):
+    raise ConfigError(f"--name='{name}': wanted letters, digits, '-' and '_'")
+  return name
+
+
 def weights_of(run: TrainedRun) -> str:
-  """Which weights a run was opened with, in words."""
+  """Words for the weights that a run was loaded with."""
   step = f'step {run.step:,}' if run.step else 'the import'
   if run.ema == 'raw':
     return f'the weights of {step} themselves'

@@ -1,4 +1,4 @@
-"""Draws images of chosen classes or captions from a trained generator."""
+"""Samples images of classes or captions from a trained generator."""
 
 import argparse
 import collections
@@ -20,7 +20,7 @@ from arvision.runs import measure, samples, targets
 from arvision.runs.prompts import Prompts, of_captions, of_files
 from arvision.runs.trained import TrainedRun
 
-# Classes that are drawn where nobody said which.
+# Number of classes by default.
 _SHOWN = 16
 
 
@@ -29,16 +29,14 @@ def main(argv: list[str]) -> None:
   flags, run = run_flags.open_run(parser(), argv, several=True)
   if run.model is None:
     raise ConfigError(
-      f"--workdir='{flags.workdir}' holds a tokenizer, which draws nothing by "
-      'itself; name the workdir of a generator'
+      f"--workdir='{flags.workdir}' holds a tokenizer; name the workdir of a "
+      'generator'
     )
   prompts = prompts_of(run, flags.captions, flags.features)
   # An unconditional generator has one nameless class.
   classes = prompts.names if prompts else measure.classes_of(run) or ('image',)
   chosen = parse_labels('all' if prompts else flags.labels, classes)
-  name = flags.name or f'seed{flags.seed}'
-  if not re.fullmatch(r'\w[\w.+=-]*', name):
-    raise ConfigError(f"--name='{name}': wanted letters, digits, '-' and '_'")
+  name = run_flags.output_name(flags.name, f'seed{flags.seed}')
   labels = np.repeat(np.array(chosen, np.int32), flags.number)
   folder = pathlib.Path(flags.workdir) / 'samples' / name
   targets.check_folder(folder, size=flags.npz * _npz_size(run, len(labels)))
@@ -48,10 +46,12 @@ def main(argv: list[str]) -> None:
   size = at_once(sample, len(labels), flags.batch_size)
   kind = 'captions' if prompts else 'classes'
   host.say(
-    f'drawing {len(labels):,} images of {len(chosen)} {kind}, {size} at once, '
+    f'sampling {len(labels):,} images of {len(chosen)} {kind}, {size} at once, '
     f'with {run_flags.weights_of(run)}'
   )
-  calls = samples.followed(sample_batches(sample, labels, size), len(labels))
+  batches = samples.with_progress(
+    sample_batches(sample, labels, size), len(labels)
+  )
   if jax.process_index() == 0:
     png = flags.png
     if png is None:
@@ -60,11 +60,11 @@ def main(argv: list[str]) -> None:
       targets.whole_folder(folder) as partial,
       samples.Samples(partial, classes, labels, png, flags.npz) as out,
     ):
-      for drawn in calls:
-        out.add(drawn)
+      for batch in batches:
+        out.add(batch)
   else:
-    collections.deque(calls, maxlen=0)
-  # JAX gives a process up that ends long after the others.
+    collections.deque(batches, maxlen=0)
+  # JAX kills processes that end long after the others.
   host.barrier('written')
   host.say(f'{folder / "grid.png"}')
 
@@ -76,57 +76,60 @@ def parser() -> argparse.ArgumentParser:
     '--labels',
     default='',
     metavar='LIST',
-    help="names or numbers of classes with a comma between, or 'all'; a name may "
-    "have commas itself ('tench, Tinca tinca, dog' are two); default: all, but "
-    f'at most {_SHOWN} of them',
+    help="names or numbers of classes, separated by commas, or 'all'; names may "
+    "contain commas ('tench, Tinca tinca, dog' are two); default: all, but at "
+    f'most {_SHOWN} of them',
   )
   flags.add_argument(
     '--captions',
     nargs='+',
     default=[],
     metavar='TEXT',
-    help='what to draw, for a generator that reads captions',
+    help='captions, for generators that read captions',
   )
   flags.add_argument(
     '--features',
     nargs='+',
     default=[],
     metavar='FILE.npy',
-    help='features of captions, (tokens, channels), by the text encoder that '
-    'made those of the training data',
+    help='features of captions, (tokens, channels), from the text encoder of '
+    'the training data',
   )
   flags.add_argument(
-    '--number', type=number(Many), default=8, help='images of every class (8)'
+    '--number',
+    type=number(Many),
+    default=8,
+    help='images per class or caption (8)',
   )
   flags.add_argument(
     '--batch_size',
     type=number(Batch),
-    help='images at once; default: up to 64, as many as memory holds',
+    help='images per call; default: up to 64 as fit into memory',
   )
   flags.add_argument(
     '--name',
     default='',
-    help='of the folder under <workdir>/samples; default: seed<seed>. What it '
-    'held is replaced',
+    help='name of the folder in <workdir>/samples, which is replaced; default: '
+    'seed<seed>',
   )
   flags.add_argument(
     '--npz',
     action='store_true',
-    help='also samples.npz: arr_0 (n, H, W, C) uint8 as evaluation suites read '
-    'it, labels, tokens',
+    help='also write samples.npz: arr_0 (n, H, W, C) uint8 for evaluation '
+    'suites, labels, tokens',
   )
   flags.add_argument(
     '--png',
     action=argparse.BooleanOptionalAction,
-    help='a PNG of every image; default: yes, but not for more than '
-    f'{samples.MANY:,} images with --npz',
+    help='write a PNG per image; default: yes, but not with --npz and over '
+    f'{samples.MANY:,} images',
   )
   run_flags.add_sampling(flags)
   return flags
 
 
 def _npz_size(run: TrainedRun, count: int) -> int:
-  """Bytes of samples.npz."""
+  """Expected bytes of samples.npz."""
   data, spec = run.config.data, run.tokenizer.spec
   image = math.prod(data.size) * data.channels
   return count * (image + 4 * math.prod(spec.shape))
@@ -135,19 +138,19 @@ def _npz_size(run: TrainedRun, count: int) -> int:
 def prompts_of(
   run: TrainedRun, captions: Sequence[str], features: Sequence[str]
 ) -> Prompts | None:
-  """The captions that a command line asks for, None for none.
+  """The prompts of --captions or --features, None without them.
 
   Raises:
-    ConfigError: the generator reads no captions, or both are given.
-    DataError: files that are not features.
+    ConfigError: the generator reads no captions, or both flags are given.
+    DataError: a file has no features.
   """
   if not captions and not features:
     return None
   block = run.config.data.get('text')
   if block is None:
     raise ConfigError(
-      '--captions and --features are for generators that read captions; this '
-      'one takes --labels'
+      '--captions and --features need a generator that reads captions; use '
+      '--labels for this one'
     )
   if captions and features:
     raise ConfigError('wanted --captions or --features, got both')
@@ -158,7 +161,9 @@ def prompts_of(
 
 
 def parse_labels(text: str, classes: Sequence[str]) -> list[int]:
-  """'3, dog' -> indices into `classes`; '' and 'all' as the help says.
+  """Parses --labels: '3, dog' -> indices into `classes`, without duplicates.
+
+  'all' gives all classes, and '' up to 16 of them.
 
   Raises:
     ConfigError: see `read_labels`.
@@ -173,13 +178,13 @@ def parse_labels(text: str, classes: Sequence[str]) -> list[int]:
 
 
 def read_labels(text: str, classes: Sequence[str]) -> list[int]:
-  """'3, dog, tench, Tinca tinca' -> one index into `classes` for each.
+  """Parses classes: '3, dog, tench, Tinca tinca' -> indices into `classes`.
 
-  A part that is the name of a class is that class, even if it looks like a
-  number. Of names with commas the longest that the text has is taken.
+  Names have priority over numbers, and longer names with commas over shorter
+  ones.
 
   Raises:
-    ConfigError: neither a name nor a number in range.
+    ConfigError: a part is neither a name nor a number in range.
   """
   plain = lambda name: ','.join(part.strip() for part in name.split(','))
   numbers = {plain(name): i for i, name in reversed([*enumerate(classes)])}
@@ -206,7 +211,5 @@ def _number_of_class(part, classes):
     known = suggest(part, classes) if count <= 100 else ''
     raise ConfigError(f'--labels={part!r}: no such class.{known}')
   if len(part) > 9 or not 0 <= int(part) < count:
-    raise ConfigError(
-      f'--labels={part}: there are {count} classes, 0 to {count - 1}'
-    )
+    raise ConfigError(f'--labels={part}: wanted a class from 0 to {count - 1}')
   return int(part)

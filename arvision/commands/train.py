@@ -1,4 +1,4 @@
-"""Trains a tokenizer or a generator, or goes on where a run was stopped."""
+"""Trains a tokenizer or a generator, or resumes a stopped run."""
 
 import argparse
 
@@ -13,17 +13,17 @@ def main(argv: list[str]) -> int:
   """`arvision train`: fills --workdir.
 
   Returns:
-    The exit code: 0, or 128 + the signal that stopped it, so that what
-    started it knows to start it again.
+    The exit code: 0, or 128 + the signal that stopped it, so that a scheduler
+    knows to start it again.
   """
   flags, overrides = common.parse(parser(), argv)
   if flags.init_partial and not flags.init_from:
-    raise ConfigError('--init_partial: of which run? Name it with --init_from')
+    raise ConfigError('--init_partial needs --init_from')
   config = common.load_config(flags.config, overrides)
   targets.check_folder(flags.workdir)
   host.use_compilation_cache()
   host.initialize()
-  # Imported late: it asks for devices, which must not happen before.
+  # Imported after `initialize`, since it may query devices.
   from arvision.runs.train import train
 
   with targets.filling(flags.workdir):
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     return 0
   host.say(
     f'stopped and saved after step {result.step} of {result.total}; the same '
-    'command goes on from there'
+    'command resumes from there'
   )
   return 128 + result.signal if result.signal else 0
 
@@ -54,31 +54,31 @@ def parser() -> argparse.ArgumentParser:
     '--workdir',
     required=True,
     metavar='DIR',
-    help='folder of the run; with a checkpoint in it, the run goes on',
+    help='folder of the run; a run with a checkpoint is resumed',
   )
   flags.add_argument(
     '--init_from',
     metavar='DIR',
-    help='start from the weights of this run (not from their running averages), '
-    'at step 0',
+    help='initialise the weights from this run (the raw weights, not their '
+    'running averages)',
   )
   flags.add_argument(
     '--init_partial',
     action='store_true',
-    help='with --init_from: take the arrays that have the shapes of this config, '
-    'and leave the others as they are at the start of training',
+    help='with --init_from: load arrays with matching names and shapes, and '
+    'start the others fresh',
   )
   flags.add_argument(
     '--resume_from',
     metavar='DIR',
-    help='go on from the newest checkpoint of this run of the same config, '
+    help='resume from the newest checkpoint of this run of the same config, '
     'but write to --workdir',
   )
   flags.add_argument(
     '--change',
     action='store_true',
-    help='go on although batch size, learning rate, schedule, weight decay or '
-    'clipping are others than before',
+    help='resume although batch size, learning rate, schedule, weight decay or '
+    'clipping have changed',
   )
   flags.add_argument(
     '--stop_at',

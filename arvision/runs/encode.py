@@ -1,4 +1,4 @@
-"""Tokens of a data set, by the tokenizer of a run."""
+"""Encodes a data set with the tokenizer of a run."""
 
 import pathlib
 import time
@@ -18,10 +18,11 @@ def encode(
   """Encodes both splits of a run's data.
 
   Args:
-    run: whose tokenizer and images are taken.
+    run: run with the tokenizer and the data.
     output: a new or empty folder.
-    views: of `VIEWS`, for training images; held-out ones have the centre.
-    batch_size: pictures per call, views counted.
+    views: name of `VIEWS` for training images; held-out images are centre
+      crops.
+    batch_size: views per call.
     shards: files per split.
 
   Returns:
@@ -54,19 +55,19 @@ def encode(
     batches = data.train_pass(images, views=views)
     yield from _examples(run, batches, False, data.examples)
     if data.held_out_examples:
-      # As many pictures per call, so that one program serves both splits.
+      # The same number of views per call: both splits share one program.
       batches = data.held_out(images * count, views='center')
       yield from _examples(run, batches, True, data.held_out_examples)
 
   counts = write_tokens(str(output), facts, examples(), shards)
   if data.broken.count:
-    print(f'{data.broken.count} broken pictures were left out')
+    print(f'{data.broken.count} broken images were left out')
   return counts
 
 
 def _examples(run, batches, held_out, total) -> Iterator[dict[str, Any]]:
   name = 'held-out' if held_out else 'training'
-  begin = said = time.time()
+  begin = reported = time.time()
   done = 0
   for batch in batches:
     image = batch['image']
@@ -83,7 +84,7 @@ def _examples(run, batches, held_out, total) -> Iterator[dict[str, Any]]:
         'index': int(batch['index'][i]),
         'held_out': held_out,
       }
-    if time.time() - said > 10:
-      said = time.time()
-      speed = done / (said - begin)
+    if time.time() - reported > 10:
+      reported = time.time()
+      speed = done / (reported - begin)
       print(f'{done} of {total} {name} images, {speed:.0f} images/s')

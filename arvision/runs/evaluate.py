@@ -1,4 +1,4 @@
-"""All figures of a run, by the evaluators of its config."""
+"""Runs the evaluators of a config."""
 
 import dataclasses
 import pathlib
@@ -26,19 +26,22 @@ def evaluate(
   say: Callable[[str], None] = host.say,
   **fields: Any,
 ) -> Metrics:
-  """All figures of a run.
+  """Evaluates a run.
 
   Args:
     run: a trained tokenizer or generator, see `run_flags.open_run`.
-    which: names of `config.evals`; None for all that the run can do.
+    which: names of `config.evals`; None for all that the run supports.
     sampling: arguments of `run.sample_fn`.
-    classifiers: folder of the cache, None for the user's.
-    say: is told how it goes.
-    **fields: what is not None takes the place of a field of every evaluator
-      that has it (samples, batch_size).
+    classifiers: folder of cached classifiers, None for the user's cache.
+    say: function that logs a line.
+    **fields: values that replace a field of every evaluator that has it
+      (samples, batch_size); None keeps the field.
+
+  Returns:
+    name -> metric.
 
   Raises:
-    ConfigError: an unknown name, or samples of a run that does not sample.
+    ConfigError: an unknown name, or an evaluator that the run does not support.
   """
   given = measured(run, sampling, classifiers, say)
   found = evaluators(run.config)
@@ -56,21 +59,22 @@ def evaluate(
 def chosen(
   which: list[str] | None, found: Mapping[str, Evaluator], run: Run
 ) -> list[str]:
-  """Names of the evaluators that measure, in the order of the config.
+  """Names of the evaluators to run, in the order of the config.
 
   Raises:
-    ConfigError: unknown, or not possible.
+    ConfigError: an unknown name, or an evaluator that the run does not support.
   """
   for name in which or ():
     if name not in found:
       raise ConfigError(f"--which='{name}' is unknown.{suggest(name, found)}")
-  can = [name for name, evaluator in found.items() if possible(evaluator, run)]
+  supported = [
+    name for name, evaluator in found.items() if possible(evaluator, run)
+  ]
   for name in which or ():
-    if name not in can:
-      others = ','.join(can)
+    if name not in supported:
       raise ConfigError(
-        f'--which={name} needs a run that trained a generator and samples; this '
-        '--workdir holds none: name the workdir of a generator, or take '
-        f'--which={others}'
+        f'--which={name} needs a generator with a sampler, and --workdir holds '
+        'none; name the workdir of a generator, or use '
+        f'--which={",".join(supported)}'
       )
-  return [name for name in can if not which or name in which]
+  return [name for name in supported if not which or name in which]

@@ -1,4 +1,4 @@
-"""What a report reads of a workdir, whatever state its files are in."""
+"""Reads a workdir for a report; damaged files are listed as faults."""
 
 import json
 import pathlib
@@ -11,19 +11,19 @@ from arvision.evals import page
 from arvision.training.workdir import LOG
 from arvision.training.writers import is_number, read_log
 
-# Figures of eval.json that have a value per scale.
+# Metrics of eval.json with a value per scale.
 SCALED = ('codebook_usage', 'codebook_perplexity', 'codebook_reach')
 
 
 class Folder:
-  """What a workdir has to show. Everything but the config may be absent.
+  """The content of a workdir. Only the config is required.
 
   Attributes:
-    path: of the folder.
-    config: as in config.json.
-    log: the lines of log.jsonl, oldest first: name -> number.
-    evaluation: eval.json, {} without one.
-    faults: what could not be read, in lines.
+    path: path of the folder.
+    config: content of config.json.
+    log: lines of log.jsonl, oldest first, each name -> number.
+    evaluation: content of eval.json, {} without the file.
+    faults: a line for every file or value that could not be read.
   """
 
   def __init__(self, path: pathlib.Path):
@@ -46,7 +46,7 @@ class Folder:
     self.log = self._log(path / LOG)
 
   def _evaluation(self, path):
-    """eval.json without what has another type than it should."""
+    """eval.json without values of the wrong type."""
     try:
       found = _block(path) if path.is_file() else {}
     except ValueError as error:
@@ -70,7 +70,7 @@ class Folder:
 
   def _odd(self, path, key, value):
     text = json.dumps(value)[:40]
-    self.faults.append(f'{path}: {key} is not a figure ({text})')
+    self.faults.append(f'{path}: {key} is not a number ({text})')
 
   def _log(self, path):
     lines, damaged = read_log(path)
@@ -95,7 +95,7 @@ class Folder:
     return self.evaluation.get('headline', {})
 
   def pictures(self) -> dict[str, pathlib.Path]:
-    """Name -> the newest picture of that name, those without a step last."""
+    """Name -> newest picture of that name; those without a step come last."""
     found: dict[str, tuple[int, pathlib.Path]] = {}
     for file in sorted((self.path / 'pictures').glob('*.png')):
       match = re.fullmatch(r'(.+?)_([0-9]{1,18})', file.stem)
@@ -106,7 +106,7 @@ class Folder:
     return {name: file for name, (_, file) in order}
 
   def grids(self) -> dict[str, pathlib.Path]:
-    """Name -> grid of `arvision sample`."""
+    """Name -> image grid of `arvision sample`."""
     files = sorted((self.path / 'samples').glob('*/grid.png'))
     return {file.parent.name: file for file in files}
 
@@ -115,7 +115,7 @@ def _block(path):
   """The JSON object in a file.
 
   Raises:
-    ValueError: with the file and what is wrong with it.
+    ValueError: with the file and the fault.
   """
   try:
     found = json.loads(path.read_bytes())

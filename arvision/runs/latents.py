@@ -14,29 +14,29 @@ from arvision.runs.measure import images_of
 def measure(
   run: Any, images: int = 0, batch_size: int = 64, seed: int = 0
 ) -> dict[str, Any]:
-  """Mean and standard deviation of latents as the decoder takes them.
+  """Mean and standard deviation of latents, as they enter the decoder.
 
-  A latent is drawn for every training image, as a visit of training does.
+  Samples one latent per training image from its posterior, as training does.
 
   Args:
-    run: of the tokenizer.
-    images: how many; 0 for all.
+    run: run of the tokenizer.
+    images: number of training images; 0 for all.
     batch_size: images per call.
-    seed: of the draws.
+    seed: seed of the samples.
 
   Returns:
-    'step', 'ema', 'images', 'mean', 'std', and the same of every channel in
-    'channel_mean' and 'channel_std'.
+    'step', 'ema', 'images', 'mean', 'std', and lists 'channel_mean' and
+    'channel_std' with a value per channel.
 
   Raises:
-    ConfigError: the run is a generator or has a tokenizer of codes, numbers out
-      of their range, or images without variance.
+    ConfigError: the run is a generator or has discrete tokens, an argument is
+      out of range, or the latents have no variance.
   """
   _check(run, images, batch_size)
   data, _ = images_of(run)
 
   @jax.jit
-  def draw(variables, image, index):
+  def latents(variables, image, index):
     codec = run.tokenizer.bind(variables)
     moments = codec.encode_moments(image)
     return codec.quant.latent(moments, Draw.create(seed, index))
@@ -45,7 +45,7 @@ def measure(
   left = images or data.examples
   for batch in data.train_pass(batch_size, views='center'):
     index = jnp.asarray(batch['index'])
-    latent = draw(run.variables, batch['image'][:, 0], index)
+    latent = latents(run.variables, batch['image'][:, 0], index)
     kept = np.flatnonzero(batch['weight'] > 0)[:left]
     rows = np.asarray(latent, np.float64)[kept].reshape(-1, latent.shape[-1])
     total, squares = total + rows.sum(0), squares + (rows**2).sum(0)
@@ -76,23 +76,26 @@ def _check(run, images, batch_size):
     )
   if run.model is not None:
     raise ConfigError(
-      'the run is a generator, whose latents are scaled already; give the '
-      'workdir of its tokenizer, config.frozen.tokenizer='
+      '--workdir holds a generator; name the workdir of its tokenizer, '
+      'config.frozen.tokenizer='
       f"'{run.config.get('frozen', {}).get('tokenizer', '')}'"
     )
   if run.tokenizer.spec.size:
     raise ConfigError(
-      f'config.tokenizer ({run.config.tokenizer.type}) makes ids, which have no '
-      "scale; wanted config.tokenizer.quantizer.type='quantizers.kl.KL'"
+      f'config.tokenizer ({run.config.tokenizer.type}) has discrete tokens; '
+      "wanted config.tokenizer.quantizer.type='quantizers.kl.KL'"
     )
 
 
 def setting(found: dict[str, Any], shift: bool = False) -> dict[str, Any]:
-  """The fields of a quantiser that make latents of standard deviation 1.
+  """Fields of the quantiser for latents of standard deviation 1.
 
   Args:
-    found: what `measure` returns.
-    shift: whether the channels' means are taken away before.
+    found: result of `measure`.
+    shift: whether the mean of every channel is subtracted first.
+
+  Returns:
+    'scale', and with `shift` the list 'shift' with a value per channel.
   """
   if not shift:
     return {'scale': 1 / found['std']}

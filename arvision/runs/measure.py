@@ -1,4 +1,4 @@
-"""A trained run as evaluators see it, after training and in its course."""
+"""Prepares runs for evaluators, after training and during training."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -25,12 +25,12 @@ from arvision.parallel.mesh import make_mesh
 from arvision.runs.trained import TrainedRun, placed
 from arvision.tasks import assemble
 from arvision.tasks.base import TrainState
-from arvision.training.evaluate import shown
+from arvision.training.evaluate import slowest_average
 from arvision.training.weights import Weights
 
-# What of config.data changes no picture, and so no classifier.
+# Keys of config.data that change no image, and so no classifier.
 _WITHOUT_EFFECT = ('batch_size', 'threads', 'workers', 'cache', 'broken_share')
-# What `Data.digest` stands for, wherever it lies.
+# Keys of config.data that `Data.digest` covers.
 _IN_DIGEST = ('source', 'path')
 
 
@@ -40,13 +40,13 @@ def measured(
   classifiers: pathlib.Path | None = None,
   say: Callable[[str], None] = host.say,
 ) -> Run:
-  """A run as evaluators see it.
+  """The interface of a run for evaluators.
 
   Args:
-    run: of a tokenizer or of a generator.
+    run: run of a tokenizer or of a generator.
     sampling: arguments of `run.sample_fn`.
-    classifiers: folder of the cache, None for the user's.
-    say: is told how it goes.
+    classifiers: folder of cached classifiers, None for the user's cache.
+    say: function that logs a line.
 
   Raises:
     ConfigError: see `images_of`.
@@ -74,7 +74,7 @@ def measured(
     decode=run.decode,
     sample_fn=sample_fn if samples else None,
     encode_sampled=(
-      (lambda image: run.as_drawn.encode(image))
+      (lambda image: run.as_sampled.encode(image))
       if samples and spec.codes
       else None
     ),
@@ -85,10 +85,10 @@ def measured(
 
 
 class InTraining:
-  """Evaluators that measure a run while it is trained.
+  """Evaluators that run during training.
 
   Attributes:
-    every: name -> duration, of those that do.
+    every: name -> duration between two evaluations.
   """
 
   def __init__(
@@ -98,16 +98,16 @@ class InTraining:
     frozen: Any,
     say: Callable[[str], None] = host.say,
   ):
-    """Takes what a run is opened with; computes nothing.
+    """Builds the evaluators; computes nothing.
 
     Args:
-      config: of the run.
-      placement: of its state.
-      frozen: weights that are not in the state, numpy arrays.
-      say: is told how it goes.
+      config: config of the run.
+      placement: placement of its state.
+      frozen: frozen weights, numpy arrays.
+      say: function that logs a line.
 
     Raises:
-      ConfigError: an evaluator that this run lacks something for.
+      ConfigError: an evaluator needs a sampler, and the run has none.
     """
     self._config, self._say = config, say
     self._whole = placement.jit(lambda x: x, out_shardings=placement.whole)
@@ -122,14 +122,14 @@ class InTraining:
       self.every[name] = evaluator.every
       if 'sample_fn' in evaluator.needs and not samples:
         raise ConfigError(
-          f'config.evals.{name}.every: {type(evaluator).__name__} needs a run '
-          'that samples; set it to None'
+          f'config.evals.{name}.every: {type(evaluator).__name__} needs a '
+          'generator with config.sampler; set it to None'
         )
 
   def __call__(self, name: str, state: TrainState, step: int) -> Metrics:
-    """Figures of the slowest running average, see `evaluate.shown`."""
+    """Metrics of the slowest running average."""
     decay = max(state.ema, key=float) if state.ema else 'raw'
-    params = jax.device_get(self._whole(shown(state)))
+    params = jax.device_get(self._whole(slowest_average(state)))
     weights = Weights(self._config, params, step, decay)
     mesh = make_mesh({'data': -1}, jax.local_devices())
     run = measured(placed(weights, self._frozen, mesh), say=self._say)
@@ -137,13 +137,13 @@ class InTraining:
 
 
 def classes_of(run: TrainedRun) -> tuple[str, ...]:
-  """Names of the classes that a generator can be asked for, () for none.
+  """Names of the classes of a generator, () for an unconditional one.
 
-  They are numbers where the data, which knows the names, is not here.
+  Without the data, which has the names, these are numbers.
   """
   condition = run.config.get('condition', {'classes': 0})
   if 'classes' not in condition:
-    return run.data.classes  # by one caption of each
+    return run.data.classes  # each has a caption
   count = condition['classes']
   if not count:
     return ()
@@ -154,14 +154,13 @@ def classes_of(run: TrainedRun) -> tuple[str, ...]:
 
 
 def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:
-  """The images that a run learnt from, and the block that describes them.
+  """The training images of a run, and the block that describes them.
 
-  A generator that was trained on cached tokens gets the images that these
-  tokens were made of.
+  For a run on cached tokens these are the images that were encoded.
 
   Raises:
-    ConfigError: tokens that do not say what they were made of, or name what
-      is no part.
+    ConfigError: the cached tokens do not name their images, or name a class
+      that is not allowed.
   """
   data = run.data
   if not isinstance(data, CachedTokens):
@@ -169,9 +168,9 @@ def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:
   block = data.spec.get('data')
   if not block:
     raise ConfigError(
-      f"config.data.path='{data.path}' holds tokens and its spec.json no "
-      "'data' that says which images they are of; give a config with these "
-      'images by --config'
+      f"config.data.path='{data.path}' holds tokens, and its spec.json has no "
+      "'data' that describes their images; name a config with these images by "
+      '--config'
     )
   trust.check(block, f'{data.path}/{records.SPEC}', run.allow, 'data')
   return build(block, 'data'), dict(block)

@@ -1,4 +1,4 @@
-"""As much work at once as memory holds."""
+"""Splits batches so that a call fits into memory."""
 
 import contextlib
 import math
@@ -12,8 +12,8 @@ import numpy as np
 from arvision.errors import ConfigError
 from arvision.parallel.host import Placement
 
-# Of what is free. A host's memory is for others too, and its compiler does not
-# count all that a program takes.
+# Shares of the free memory to use. Other programs need memory of the host too,
+# and the CPU compiler does not count everything that a program takes.
 _SHARE = {'cpu': 0.25}
 _SHARE_OF_DEVICE = 0.9
 _CGROUPS = (
@@ -27,10 +27,11 @@ _CGROUPS = (
 
 
 class Rows:
-  """A function of rows, called with as many of them as memory holds.
+  """A batched function that splits batches which do not fit into memory.
 
-  It is compiled for the rows that it is asked for. Where that program wants more
-  memory than there is, it is compiled for fewer, and called several times.
+  The function is compiled for the whole batch. If that program needs more
+  memory than is free, it is compiled for a smaller batch and called several
+  times.
   """
 
   def __init__(
@@ -41,16 +42,16 @@ class Rows:
     at_once: int | None = None,
     say: Callable[[str], None] = lambda text: None,
   ):
-    """Compiles nothing yet.
+    """Takes the function; calls compile it.
 
     Args:
-      placement: over whose devices rows are spread.
+      placement: shards rows over its devices.
       function: (held, rows) -> rows of arrays. `held` are arrays on devices,
-        `rows` a tree of arrays (b, ...); every row of the result depends on the
-        same row alone.
-      name: of the work, 'decoding'.
-      at_once: rows of a call, whatever memory says; None asks memory.
-      say: is told where fewer rows are taken than were asked for.
+        `rows` a tree of arrays (b, ...); every row of the result depends only
+        on the same row of the arguments.
+      name: name of the work, 'decoding'.
+      at_once: rows per call; None: as many as fit into memory.
+      say: function that logs a line where a batch is split.
     """
     self._placement = placement
     self._jitted = jax.jit(function)
@@ -61,11 +62,11 @@ class Rows:
     self._most: dict[Any, int] = {}
 
   def __call__(self, held: Any, rows: Any) -> Any:
-    """The rows of the result, numpy arrays."""
+    """Calls the function; returns numpy arrays (b, ...)."""
     count = len(jax.tree.leaves(rows)[0])
     size = self.fit(held, rows, count)
     parts = []
-    with told(f'{self._name} {size} at once'):
+    with explained(f'{self._name} {size} at once'):
       for start in range(0, count, size):
         index = np.minimum(np.arange(start, start + size), count - 1)
         part = jax.tree.map(lambda x, i=index: np.asarray(x)[i], rows)
@@ -76,16 +77,16 @@ class Rows:
     program = self._program(held, rows, size)
     with self._placement.scope():
       out = program(held, self._placement.put_rows(rows))
-    # There may be more where the devices do not divide them.
+    # Rows are padded where the devices do not divide their number.
     return jax.tree.map(lambda x: x[:size], jax.device_get(out))
 
   def fit(self, held: Any, rows: Any, count: int) -> int:
-    """How many of `count` rows a call takes.
+    """The number of rows per call.
 
     Args:
       held: see `__init__`.
-      rows: of any number; those that are asked for are like them.
-      count: how many are asked for.
+      rows: example rows, any number of them; gives shapes and dtypes.
+      count: number of rows of the whole batch.
     """
     if self._at_once:
       return min(count, self._at_once)
@@ -101,15 +102,15 @@ class Rows:
       calls = 2 ** math.ceil(math.log2(over))
       fewer = max(least, -(-size // calls))
       self._say(
-        f'{self._name} {fewer} at once: {size} want {_gb(need)} of memory, and '
-        f'{_gb(room)} are there to be used'
+        f'{self._name} {fewer} at once: {size} need {_gb(need)} of memory, and '
+        f'{_gb(room)} are available'
       )
       self._programs.pop((kind, size), None)
       self._most[kind] = size = fewer
     return size
 
   def _need(self, held, rows, size) -> float | None:
-    """Bytes that a call takes on a device beside `held`."""
+    """Bytes per device that a call needs besides `held`; None if unknown."""
     try:
       found = self._program(held, rows, size).memory_analysis()
     except jax.errors.JaxRuntimeError as error:
@@ -141,7 +142,7 @@ def _kind(rows):
 
 
 def free(placement: Placement) -> float | None:
-  """Bytes of a device that may be used, None where nobody says."""
+  """Available bytes per device, None if unknown."""
   devices = placement.mesh.local_devices
   if devices[0].platform == 'cpu':
     found = host_memory()
@@ -155,10 +156,13 @@ def free(placement: Placement) -> float | None:
 
 
 def host_memory(root: str = '/') -> int | None:
-  """Bytes that this machine, or the group of this process, has left.
+  """Free bytes of this machine or of the cgroup of this process.
 
   Args:
-    root: where /proc and /sys are.
+    root: folder with /proc and /sys.
+
+  Returns:
+    the smallest of these, or None if unknown.
   """
   found = []
   for line in _lines(pathlib.Path(root, 'proc/meminfo')):
@@ -169,7 +173,7 @@ def host_memory(root: str = '/') -> int | None:
       _lines(pathlib.Path(root, 'sys/fs/cgroup', name)) for name in names
     )
     if limit and used and limit[0].isdigit():
-      # What files hold is given back when it is wanted.
+      # The page cache is freed on demand.
       kept = [int(x.split()[1]) for x in stat if x.startswith('inactive_file ')]
       found.append(int(limit[0]) - int(used[0]) + sum(kept))
   return max(0, min(found)) if found else None
@@ -191,12 +195,12 @@ def ran_out(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def told(work: str, key: str = '--batch_size') -> Iterator[None]:
-  """Says in a line that memory ran out, and what takes less.
+def explained(work: str, key: str = '--batch_size') -> Iterator[None]:
+  """Turns out-of-memory errors into a ConfigError with advice.
 
   Args:
-    work: what was done inside, 'decoding 64 at once'.
-    key: the flag or key of the config that takes less when it is smaller.
+    work: name of the work inside, 'decoding 64 at once'.
+    key: flag or config key that reduces memory when it is smaller.
 
   Raises:
     ConfigError: memory ran out.
@@ -207,7 +211,7 @@ def told(work: str, key: str = '--batch_size') -> Iterator[None]:
     if not ran_out(error):
       raise
     raise ConfigError(
-      f'memory ran out: {work}; a smaller {key} takes less'
+      f'memory ran out: {work}; a smaller {key} needs less'
     ) from error
 
 

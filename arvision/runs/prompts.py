@@ -1,4 +1,4 @@
-"""Captions that a generator is asked for."""
+"""Prompts: inputs of the condition for sampling."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,53 +15,53 @@ _BATCH = 64
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prompts:
-  """A numbered list of captions.
+  """A list of prompts.
 
   Attributes:
-    names: what to call them.
-    inputs: of the condition, leading axis = captions.
+    names: one name per prompt.
+    inputs: inputs of the condition, leading axis = prompts.
   """
 
   names: tuple[str, ...]
   inputs: dict[str, np.ndarray]
 
-  def take(self, numbers: Any) -> dict[str, np.ndarray]:
-    """The inputs of a batch; numbers (b,) int32."""
-    numbers = np.asarray(numbers)
-    return {k: x[numbers] for k, x in self.inputs.items()}
+  def take(self, index: Any) -> dict[str, np.ndarray]:
+    """The inputs of a batch; index (b,) int32 into the list."""
+    index = np.asarray(index)
+    return {k: x[index] for k, x in self.inputs.items()}
 
 
 def of_captions(text: Text, captions: Sequence[str]) -> Prompts:
-  """Prompts of captions that somebody typed.
+  """Prompts of captions.
 
   Raises:
-    ConfigError: `text` reads features from files.
+    ConfigError: `text` has no encoder and only reads features from files.
   """
   rows = [text.of_caption(caption) for caption in captions]
   return Prompts(tuple(captions), text.pack(rows))
 
 
 def of_files(text: Text, paths: Sequence[str]) -> Prompts:
-  """Prompts of files of features, see `data.text.Stored`.
+  """Prompts of feature files, see `data.text.Stored`.
 
   Raises:
-    DataError: not such a file.
+    DataError: a file is missing or has another format.
   """
   rows = [read_features(path, text.channels) for path in paths]
   return Prompts(tuple(str(path) for path in paths), text.pack(rows))
 
 
 def of_classes(data: Data, keys: Sequence[str]) -> Prompts:
-  """For every class what its first example brings.
+  """A prompt per class, from the first example of the class.
 
-  Examples are looked for among those held out, then in the training split.
+  Searches the held-out split first, and then the training split.
 
   Args:
-    data: of the run.
-    keys: of a batch, what the condition reads.
+    data: data of the run.
+    keys: inputs of the condition, as keys of a batch.
 
   Raises:
-    ConfigError: a class without an example, for want of features of a caption.
+    ConfigError: no example of a class has caption features.
   """
   found: dict[int, dict[str, Any]] = {}
   names = data.classes

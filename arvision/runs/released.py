@@ -1,7 +1,7 @@
-"""Released weights as the start of a run, and a run's weights as released.
+"""Imports released weights into a run, and exports weights of a run.
 
-An imported run is a folder with `config.json`, the tokenizer it needs, and the
-weights in `imported/` where another run has checkpoints.
+An imported run is a folder with `config.json`, a copy of its tokenizer, and the
+weights in `imported/` instead of checkpoints.
 """
 
 import os
@@ -20,15 +20,15 @@ from arvision.training import workdir as workdirs
 
 
 def table_of(config: ConfigDict) -> table.Table:
-  """The table of the family whose weights a config can hold.
+  """The table of released weights of a config.
 
   Raises:
-    ConfigError: the config names none.
+    ConfigError: the config has no `release`.
   """
   if 'release' not in config:
     raise ConfigError(
-      'config.release is missing: no released weights are known that this '
-      "config could hold; set it to a table, like 'importers.var.Transformer'"
+      'config.release is missing: this config has no released weights; wanted '
+      "a table, such as {'type': 'importers.var.Transformer'}"
     )
   return build(config.release, 'release')
 
@@ -39,21 +39,21 @@ def import_weights(
   workdir: str | os.PathLike,
   which: str | None = None,
 ) -> str:
-  """Makes a folder the run of a config with released weights.
+  """Creates a run with released weights.
 
   Args:
-    config: whole; `frozen.tokenizer` of a generator holds its tokenizer.
+    config: the whole config; a generator needs `frozen.tokenizer`.
     source: weight file.
     workdir: a folder without a run.
-    which: place in the file, see `files.find_weights`.
+    which: place of the weights in the file, see `files.find_weights`.
 
   Returns:
-    What was taken, in a line.
+    A line about the imported weights.
 
   Raises:
-    ConfigError: a folder with a run, a config without a table, or no
-      tokenizer.
-    DataError: a file that cannot be used; see `files` and `table`.
+    ConfigError: the folder has a run, the config has no table, or the tokenizer
+      is missing.
+    DataError: the file cannot be used; see `files` and `table`.
   """
   folder = pathlib.Path(workdir)
   _refuse_run(folder)
@@ -66,27 +66,27 @@ def import_weights(
     place, weights = files.find_weights(content, wanted, which)
     params = table.to_params(form, weights, shapes)
   except DataError as error:
-    # What a tensor says names the file already.
+    # Errors about a tensor already name the file.
     named = str(error).startswith(f"'{source}'")
     text = str(error) if named else f"'{source}': {error}"
     raise DataError(text + _other_family(form, content)) from error
   kept = frozen.load(config, workdir)
-  said = _summary(form, source, place, weights, params)
+  summary = _summary(form, source, place, weights, params)
   if not assemble.is_generator(config):
     params = {'tokenizer': params}
   with lock.held(folder):
     _refuse_run(folder)
     frozen.claim(workdir, config, kept, imported=params)
-  return said
+  return summary
 
 
 def _other_family(form, content):
-  """A line on whose weights a file has, where they are another network's."""
+  """A line about the family of a file, if it is not that of the config."""
   keys = [k for place in files.places(content) for k in place.weights]
-  seems = families.looks_like(keys)
-  if not seems or seems.startswith(form.name):
+  family = families.looks_like(keys)
+  if not family or family.startswith(form.name):
     return ''
-  return f'\nthe file looks like a {seems}; this config is of a {form.name}'
+  return f'\nthe file looks like a {family}; this config is of a {form.name}'
 
 
 def _refuse_run(folder):
@@ -113,18 +113,18 @@ def _summary(form, source, place, weights, params):
 
 
 def export_weights(run: TrainedRun, output: str | os.PathLike) -> str:
-  """Writes the weights of a run with the official keys.
+  """Writes the weights of a run to a file with the official keys.
 
   Args:
-    run: whose weights are written.
-    output: file; its suffix says whether as safetensors or as torch does.
+    run: run with the weights.
+    output: file; its suffix chooses safetensors or the format of torch.save.
 
   Returns:
-    What was written, in a line.
+    A line about the exported weights.
 
   Raises:
-    ConfigError: parameters that the release has no place for, a config without
-      a table, or a suffix that is not known.
+    ConfigError: the release lacks a parameter, the config has no table, or the
+      suffix is unknown.
   """
   form = table_of(run.config)
   params = run.variables['params'] if run.model is None else run.params
@@ -132,9 +132,12 @@ def export_weights(run: TrainedRun, output: str | os.PathLike) -> str:
   lost = sorted({*ours} - {row.path for row in form.rows(ours)})
   if lost:
     raise ConfigError(
-      f'the release of the {form.name} has no place for {", ".join(lost)}'
+      f'the release of the {form.name} has no parameters {", ".join(lost)}'
     )
   weights = table.to_weights(form, params, run.tokenizer.spec.grids)
   files.write(output, weights, form.wrapping)
   which = 'weights' if run.ema == 'raw' else f'average {run.ema}'
-  return f'{form.name}, {which} of step {run.step}: {len(weights)} tensors in {output}'
+  return (
+    f'{form.name}, {which} of step {run.step}: {len(weights)} tensors in '
+    f'{output}'
+  )

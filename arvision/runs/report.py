@@ -1,4 +1,4 @@
-"""A page and a summary of some runs, of what their folders hold."""
+"""An HTML report and a JSON summary of runs, from their folders."""
 
 import json
 import math
@@ -9,29 +9,29 @@ from arvision.evals import chart, page
 from arvision.evals.protocol import dataset_name
 from arvision.runs.folder import SCALED, Folder
 
-# The figures of summary.json, and what the page calls them.
+# Metrics of summary.json, and their labels on the page.
 _FIGURES = {
-  'class_accuracy': 'of the samples are recognised as the class asked for',
+  'class_accuracy': 'of the samples are recognised as their class',
   'classifier_accuracy': 'of held-out images the classifier recognises',
   'psnr_db': 'PSNR of held-out reconstructions',
   'frechet': 'Fréchet distance, classifier features',
   'memorised': 'of the samples repeat a training image',
-  'sampling_images_per_second': 'images drawn per second',
+  'sampling_images_per_second': 'images sampled per second',
 }
 _SHARES = ('class_accuracy', 'classifier_accuracy', 'memorised')
-# Keys of a line of the log that are no curves.
+# Keys of a log line that get no curve.
 _AXES = ('step', 'examples', 'epoch')
 _WHERE = ('held_out', 'ema_')
-# Charts that tell least, at the end.
+# The least important charts, at the end.
 _LAST = ('gradient norm', 'learning rate', 'weight decay', 'images per second')
 
 
 def curves(log: Sequence[Mapping]) -> dict[str, dict[str, list]]:
-  """Chart -> series -> (step, value) points, the telling charts first.
+  """Chart -> series -> (step, value) points, the most important charts first.
 
-  A metric is `[held_out/[ema_<decay>/]]figure[/part]`. Training and held-out
-  values of a figure share a chart; its parts (scales, steps, networks) share
-  another, for training alone.
+  The name of a metric is `[held_out/[ema_<decay>/]]figure[/part]`. Training and
+  held-out values of a figure share a chart. Its parts (scales, steps, networks)
+  share another chart, which only has training values.
   """
   charts: dict[str, dict[str, list]] = {}
   for line in log:
@@ -50,7 +50,7 @@ def curves(log: Sequence[Mapping]) -> dict[str, dict[str, list]]:
 
 
 def _place(name):
-  """A metric's name -> (chart, series); None for what makes no curve."""
+  """(chart, series) of the name of a metric; None for no curve."""
   parts = name.split('/')
   where = [p for p in parts if p.startswith(_WHERE)]
   figure, *part = [p.replace('_', ' ') for p in parts if p not in where]
@@ -66,14 +66,14 @@ def _place(name):
 def summarise(
   folders: Sequence[Folder], seconds: float | None = None
 ) -> dict[str, Any]:
-  """What summary.json holds; null where nothing was measured.
+  """The content of summary.json; None for metrics that were not measured.
 
-  A figure that several folders have is taken from the last one.
+  The last folder with a metric counts.
 
   Args:
     folders: the runs.
-    seconds: of everything; None takes the steps of all runs by their logs,
-      and their evaluations. Compilation and saving are not in there.
+    seconds: wall time of everything; None: the time of all steps by the logs,
+      and of the evaluations, without compilation and saving.
   """
   figures: dict[str, Any] = {}
   for folder in folders:
@@ -104,7 +104,7 @@ def summarise(
 
 
 def training_seconds(log: Sequence[Mapping]) -> float:
-  """Seconds that the steps took, by the examples and images/s of the lines."""
+  """Seconds of all steps, from the examples and images/s of the log lines."""
   total, before = 0.0, 0.0
   for line in log:
     speed = line.get('images_per_second', 0.0)
@@ -117,7 +117,13 @@ def training_seconds(log: Sequence[Mapping]) -> float:
 def render(
   folders: Sequence[Folder], summary: Mapping[str, Any], title: str = ''
 ) -> str:
-  """The page."""
+  """The HTML page.
+
+  Args:
+    folders: the runs.
+    summary: result of `summarise`.
+    title: title of the page; '' for one with the name of the data.
+  """
   names = ' and '.join(str(folder.path) for folder in folders)
   parts = [page.cards(_cards(summary))]
   for folder in folders[::-1]:
@@ -143,7 +149,7 @@ def render(
 
 
 def _data_name(folder):
-  """What the data of a run is called, '' where its config does not say."""
+  """Name of the data of a run, '' where the config does not name it."""
   try:
     source = folder.config['data']['source']
     return dataset_name(source) if source else ''
@@ -200,9 +206,9 @@ def _usage(summary):
   if not usage:
     return ''
   limits = summary.get('codebook_reach') or {}
-  note = 'Share of the codebook that held-out images use, scale by scale.'
+  note = 'Share of the codebook that held-out images use, per scale.'
   if any(limit < 1 for limit in limits.values()):
-    note += ' The mark is the most that so few tokens could use.'
+    note += ' The mark is the largest share that this number of tokens allows.'
   return page.section(
     'Codebook usage', chart.bar_chart(usage, limits, width=620), note
   )
@@ -225,19 +231,19 @@ def _figures(folder):
   facts = [f'step {folder.evaluation.get("step")}']
   average = folder.evaluation.get('ema')
   if average:
-    # Runs without an average are measured as they are.
+    # Runs without an average are evaluated with their raw parameters.
     facts.append('no average' if average == 'raw' else f'EMA {average}')
   options = folder.evaluation.get('sampling', {})
   facts += [f'{k} {v}' for k, v in options.items() if v is not None]
-  note = ', '.join(facts) + '. The name of a figure says how it was measured.'
+  note = ', '.join(facts) + '. The name of a metric contains its protocol.'
   return page.section(
     f'Figures of the {folder.kind}',
-    page.table(rows, ('figure / protocol', 'value')),
+    page.table(rows, ('metric / protocol', 'value')),
     note,
   )
 
 
 def _minutes(seconds):
   if not seconds or not math.isfinite(seconds):
-    return 'time not known'
-  return f'{int(seconds // 60)} min {int(seconds % 60)} s in all'
+    return 'time unknown'
+  return f'{int(seconds // 60)} min {int(seconds % 60)} s in total'

@@ -1,4 +1,4 @@
-"""The folder that `arvision sample` writes, as images come."""
+"""Writes the folder of `arvision sample`, image by image."""
 
 import contextlib
 import pathlib
@@ -19,17 +19,17 @@ from arvision.runs import targets
 from arvision.training import pictures
 from arvision.training.writers import clock_text
 
-# A grid has no more images than this.
+# Largest number of images of a grid.
 SHOWN = 100
-# With an .npz, more images than this get no PNG each unless they are asked for.
+# With an .npz, more images than this get no PNG files by default.
 MANY = 1000
-_QUIET = 10.0  # seconds without a word where there is no terminal
+_QUIET = 10.0  # seconds between two log lines without a terminal
 
 
 class Samples:
-  """Writes grid.png, a PNG of every image, and samples.npz.
+  """Writes grid.png, a PNG per image, and samples.npz.
 
-  What is kept in memory does not grow with the number of images.
+  Memory does not grow with the number of images.
   """
 
   def __init__(
@@ -43,28 +43,28 @@ class Samples:
     """Opens the files.
 
     Args:
-      folder: to write to.
-      classes: names; one row of the grid for every class that is drawn.
-      labels: (n,) int32 of all images that will come, in their order.
-      png: whether to write a PNG of every image.
+      folder: output folder.
+      classes: names of the classes; the grid has a row per sampled class.
+      labels: (n,) int32 labels of all images, in order.
+      png: whether to write a PNG per image.
       npz: whether to write samples.npz.
     """
     self._folder = folder
     self._classes = classes
     self._png = png
     self._npz = Npz(folder / 'samples.npz', labels) if npz else None
-    drawn = list(dict.fromkeys(labels.tolist()))
+    sampled = list(dict.fromkeys(labels.tolist()))
     many = len(labels) > SHOWN
-    row = max(1, SHOWN // len(drawn)) if many else len(labels)
+    row = max(1, SHOWN // len(sampled)) if many else len(labels)
     self._row = row
-    self._rows: dict[int, list[np.ndarray]] = {k: [] for k in drawn[:SHOWN]}
+    self._rows: dict[int, list[np.ndarray]] = {k: [] for k in sampled[:SHOWN]}
     self._count = 0
 
   def add(self, batch: SampleBatch) -> None:
     """Writes the images of a call.
 
     Raises:
-      ConfigError: the system refused to write.
+      ConfigError: the folder cannot be written.
     """
     with targets.writing(self._folder):
       self._add(pictures.to_uint8(batch.images), batch)
@@ -85,9 +85,9 @@ class Samples:
     return self
 
   def __exit__(self, kind: Any, *_: Any) -> None:
-    """Writes the grid and ends the files; after an error it ends them alone."""
+    """Writes the grid and closes the files; after an error only closes them."""
     if kind is not None:
-      # What could not be written cannot be ended well either.
+      # Closing a file fails again where writing failed.
       with contextlib.suppress(OSError, ValueError):
         if self._npz:
           self._npz.close()
@@ -100,13 +100,13 @@ class Samples:
   def _grid(self):
     rows = {self._classes[k]: np.stack(row) for k, row in self._rows.items()}
     longest = max(len(row) for row in rows.values())
-    # Rows of a single class may be as long as a square wants.
+    # The images of a single class form a square.
     columns = longest if len(rows) > 1 else None
     pictures.save(self._folder / 'grid.png', pictures.sheet(rows, columns))
 
 
 class Npz:
-  """samples.npz: arr_0 (n, H, W, C) uint8, labels (n,), tokens; streamed."""
+  """Streams samples.npz: arr_0 (n, H, W, C) uint8, labels (n,), tokens."""
 
   def __init__(self, path: pathlib.Path, labels: np.ndarray):
     self._labels = labels
@@ -117,7 +117,7 @@ class Npz:
     self._like: Any = None
 
   def add(self, images: np.ndarray, tokens: np.ndarray) -> None:
-    """Images (b, H, W, C) uint8 and their tokens (b, ...)."""
+    """Appends images (b, H, W, C) uint8 and their tokens (b, ...)."""
     if self._images is None:
       self._images = self._entry('arr_0', images)
       # A zip is written one entry after another.
@@ -126,7 +126,7 @@ class Npz:
     self._tokens.write(np.ascontiguousarray(tokens).data)
 
   def close(self) -> None:
-    """Writes the other arrays and ends the file."""
+    """Writes the other arrays and closes the file."""
     with contextlib.ExitStack() as stack:
       stack.callback(self._zip.close)
       if self._images is None:
@@ -141,7 +141,7 @@ class Npz:
         shutil.copyfileobj(self._tokens, entry, 1 << 20)
 
   def _entry(self, name, like):
-    """The entry of an array (n, ...) with the type and the sizes of another."""
+    """Opens the entry of an array (n, ...) with dtype and shape of `like`."""
     entry = self._zip.open(f'{name}.npy', 'w', force_zip64=True)
     header = {
       'descr': np.lib.format.dtype_to_descr(like.dtype),
@@ -152,32 +152,34 @@ class Npz:
     return entry
 
 
-def followed(calls: Iterable[SampleBatch], total: int) -> Iterator[SampleBatch]:
-  """The same calls, with a bar or lines that say how far they are.
+def with_progress(
+  batches: Iterable[SampleBatch], total: int
+) -> Iterator[SampleBatch]:
+  """Yields the same batches, with a progress bar or log lines.
 
   Args:
-    calls: of a generator.
-    total: images of all of them.
+    batches: samples of a generator.
+    total: number of all images.
   """
-  speaks = jax.process_index() == 0
+  first_process = jax.process_index() == 0
   bar = tqdm.tqdm(
     total=total,
     unit='image',
-    disable=None if speaks else True,
+    disable=None if first_process else True,
     dynamic_ncols=True,
     leave=False,
   )
-  done, start, said = 0, 0.0, time.perf_counter()
+  done, start, reported = 0, 0.0, time.perf_counter()
   with contextlib.closing(bar):
-    for batch in calls:
+    for batch in batches:
       yield batch
       bar.update(len(batch.labels))
       now = time.perf_counter()
       if not done:  # the first call compiled
         first, start = len(batch.labels), now
       done += len(batch.labels)
-      if bar.disable and now - said > _QUIET and first < done < total:
-        said, speed = now, (done - first) / (now - start)
+      if bar.disable and now - reported > _QUIET and first < done < total:
+        reported, speed = now, (done - first) / (now - start)
         host.say(
           f'{done:,} of {total:,} images, {speed:.3g} images/s, '
           f'{clock_text((total - done) / speed)} left'

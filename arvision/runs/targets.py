@@ -1,4 +1,4 @@
-"""Where commands write: looked at before the work, written whole or not at all."""
+"""Output files of commands: checked before the work, written atomically."""
 
 import contextlib
 import errno
@@ -18,15 +18,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def check_folder(
   path: str | os.PathLike, flag: str = '--workdir', size: float = 0
 ) -> None:
-  """Refuses a folder that cannot be made or written to; makes nothing.
+  """Checks that a folder can be created or written to; creates nothing.
 
   Args:
-    path: of the folder, which may exist.
-    flag: what names it.
+    path: path of the folder, which may exist.
+    flag: flag with the path, for errors.
     size: bytes that will be written, as far as they are known.
 
   Raises:
-    ConfigError: it is a file, or read-only, or the disk has too little left.
+    ConfigError: it is a file or read-only, or the disk is too full.
   """
   with writing(path, flag):
     _check(_plain(path), size)
@@ -35,11 +35,11 @@ def check_folder(
 def check_file(
   path: str | os.PathLike, flag: str = '--workdir', size: float = 0
 ) -> None:
-  """Refuses a file that cannot be made or replaced, see `check_folder`."""
+  """Checks that a file can be created or replaced, see `check_folder`."""
   with writing(path, flag):
     file = _plain(path)
     if file.exists() and not file.is_file():
-      raise OSError(errno.EISDIR, 'it is no file, and a file is wanted')
+      raise OSError(errno.EISDIR, 'wanted a file')
     _check(file.parent, size)
 
 
@@ -54,26 +54,26 @@ def _check(folder, size):
     folder = folder.parent
   if not folder.is_dir():
     raise OSError(errno.ENOTDIR, f"'{folder}' is no folder")
-  # Permissions alone tell neither of read-only disks nor of full ones.
+  # Permissions alone do not show read-only or full disks.
   with tempfile.TemporaryFile(dir=folder) as file:
     file.write(bytes(4096))
     file.flush()
   left = shutil.disk_usage(folder).free
   if left < size:
-    text = f'{size / 1e9:.2f} GB are wanted, {left / 1e9:.2f} GB are free there'
+    text = f'{left / 1e9:.2f} GB are free, {size / 1e9:.2f} GB wanted'
     raise OSError(errno.ENOSPC, text)
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, flag: str = '--workdir') -> Iterator[None]:
-  """Says in a line that something could not be written.
+  """Turns errors of writing into a ConfigError.
 
   Args:
-    path: of what is written inside.
-    flag: what names it.
+    path: file or folder that is written inside.
+    flag: flag with the path.
 
   Raises:
-    ConfigError: the system refused; with its words.
+    ConfigError: an OSError occurred; with its message.
   """
   try:
     yield
@@ -89,17 +89,17 @@ def writing(path: str | os.PathLike, flag: str = '--workdir') -> Iterator[None]:
 def whole_folder(
   path: pathlib.Path, flag: str = '--workdir'
 ) -> Iterator[pathlib.Path]:
-  """A folder to fill, that takes the place of another once it is whole.
+  """A temporary folder that replaces another one when the block ends.
 
   Args:
-    path: of the folder. What it held is replaced at the end.
-    flag: what names it.
+    path: path of the folder to replace.
+    flag: flag with the path.
 
   Yields:
-    the folder to write to. However the block ends, it is gone then.
+    the temporary folder. After an error it is removed, and `path` stays.
 
   Raises:
-    ConfigError: the system refused to write.
+    ConfigError: the folder cannot be written.
   """
   with contextlib.ExitStack() as stack:
     with writing(path, flag):
@@ -111,10 +111,10 @@ def whole_folder(
 
 
 def write_text(path: pathlib.Path, text: str, flag: str = '--workdir') -> None:
-  """Writes a file, whole or not at all.
+  """Writes a text file atomically.
 
   Raises:
-    ConfigError: the system refused to write.
+    ConfigError: the file cannot be written.
   """
   with writing(path, flag), atomic.whole(path) as new:
     new.write_text(text, encoding='utf-8')
@@ -122,34 +122,34 @@ def write_text(path: pathlib.Path, text: str, flag: str = '--workdir') -> None:
 
 @contextlib.contextmanager
 def filling(path: str | os.PathLike) -> Iterator[None]:
-  """Says in one line that a disk became full, whoever found it.
+  """Turns errors of a full disk into one ConfigError, in all threads.
 
-  Libraries that write in threads find it many times, and say so each time.
+  Libraries that write in threads would print a traceback per thread.
 
   Args:
-    path: of the folder that is filled inside.
+    path: folder that is written inside.
 
   Raises:
     ConfigError: the disk is full.
   """
   before = threading.excepthook
-  told: list[BaseException | None] = []
+  full: list[BaseException | None] = []
 
-  def heard(found):
+  def hook(found):
     if _full(found.exc_value):
-      told.append(found.exc_value)
+      full.append(found.exc_value)
     else:
       before(found)
 
-  threading.excepthook = heard
+  threading.excepthook = hook
   try:
     yield
   except Exception as error:
-    # A thread that died of it may be missed in another way.
-    if not (told or _full(error)):
+    # The death of a thread may show here as another error.
+    if not (full or _full(error)):
       raise
     raise ConfigError(
-      f"--workdir: '{path}': no space is left; free space there and type the "
+      f"--workdir: '{path}': no space is left; free space there and run the "
       'same command'
     ) from error
   finally:
@@ -157,7 +157,7 @@ def filling(path: str | os.PathLike) -> Iterator[None]:
 
 
 def _full(error: BaseException | None) -> bool:
-  """Whether an error, or one that it came of, says that a disk is full."""
+  """Whether an error, or one of its causes, is that of a full disk."""
   while error is not None:
     if isinstance(error, OSError) and error.errno in _FULL:
       return True

@@ -1,4 +1,4 @@
-"""Training that measures by the evaluators of a config on its way."""
+"""Training with the evaluators of a config."""
 
 import os
 from typing import Any
@@ -12,5 +12,5 @@ from arvision.training import loop
 def train(
   config: ConfigDict, workdir: str | os.PathLike, **options: Any
 ) -> loop.Result:
-  """Trains what a config describes; arguments are those of `loop.train`."""
+  """Trains a config; see `loop.train` for the arguments."""
   return loop.train(config, workdir, make_in_training=InTraining, **options)

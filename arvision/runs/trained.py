@@ -1,4 +1,4 @@
-"""A trained run, opened for use: what sample, eval, encode and notebooks take.
+"""Loads trained runs, for commands and notebooks.
 
 run = load_run('runs/var/digits')
 images, tokens = run.sample_fn(seed=7)(labels, index)
@@ -29,6 +29,7 @@ from arvision.random import Draw
 from arvision.ranges import Guidance, Natural, Seed, Share, Temperature
 from arvision.runs.memory import Rows
 from arvision.runs.prompts import Prompts, of_classes
+from arvision.runs.sample_fn import SampleFn
 from arvision.samplers.base import Known
 from arvision.structs import Tokens
 from arvision.tasks import assemble
@@ -41,17 +42,16 @@ class TrainedRun:
   """The parts of a run with their weights.
 
   Attributes:
-    config: of the run.
-    step: optimizer steps that the weights have seen.
-    ema: which weights they are: the decay of a running average, or 'raw'.
-    tokenizer: module.
-    variables: of the tokenizer.
-    placement: over whose devices, those of this process, batches are spread.
-    model: of a generator, None for a tokenizer.
-    params: of the model, None for a tokenizer.
-    allow: packages that JSON beside the run may name classes of, see
-      `load_run`.
-    say: is told where memory holds fewer images at once than were asked for.
+    config: config of the run.
+    step: optimizer steps taken.
+    ema: decay of the running average of the weights, or 'raw'.
+    tokenizer: module of the tokenizer.
+    variables: variables of the tokenizer.
+    placement: shards batches over devices of this process.
+    model: model of a generator, None for a tokenizer.
+    params: parameters of the model, None for a tokenizer.
+    allow: packages whose classes configs may name, see `load_run`.
+    say: function that logs a line where a batch is split to fit into memory.
   """
 
   config: ConfigDict
@@ -67,12 +67,12 @@ class TrainedRun:
 
   @functools.cached_property
   def data(self) -> Data:
-    """The data that the run learnt from."""
+    """The training data of the run."""
     return assemble.make_data(self.config)
 
   @functools.cached_property
   def prompts(self) -> Prompts | None:
-    """What stands for a class number; None where the number itself does."""
+    """A prompt per class; None where the condition reads the label itself."""
     inputs = {} if self.model is None else self.model.condition.blank(1)
     return None if {*inputs} <= {'label'} else of_classes(self.data, [*inputs])
 
@@ -85,8 +85,8 @@ class TrainedRun:
     return self._rows('encoding', lambda codec, x: codec.store(x))
 
   @functools.cached_property
-  def as_drawn(self) -> 'TrainedRun':
-    """The same with the tokenizer of the tokens that `sample_fn` gives."""
+  def as_sampled(self) -> 'TrainedRun':
+    """The same run with the tokenizer of the tokens of `sample_fn`."""
     tokenizer = self.sampler().tokenizer(self.tokenizer)
     return dataclasses.replace(self, tokenizer=tokenizer)
 
@@ -99,7 +99,7 @@ class TrainedRun:
     return self._rows('decoding', decode)
 
   def _rows(self, name, function):
-    """x (b, ...) -> function(codec, x), as many at once as memory holds."""
+    """x (b, ...) -> function(codec, x), split to fit into memory."""
     call = Rows(
       self.placement,
       lambda variables, x: function(self.tokenizer.bind(variables), x),
@@ -109,21 +109,28 @@ class TrainedRun:
     return lambda x: call(self.variables, jax.tree.map(np.asarray, x))
 
   def encode(self, image: Any) -> np.ndarray:
-    """(b, H, W, C) in [-1, 1] -> (b, t) int32 or (b, t, c) float32."""
+    """Encodes images (b, H, W, C) in [-1, 1].
+
+    Returns:
+      tokens (b, t) int32 or (b, t, c) float32.
+    """
     return self._encode(image)
 
   def store(self, image: Any) -> np.ndarray:
-    """(b, H, W, C) in [-1, 1] -> what `arvision encode` keeps of it."""
+    """Encodes images (b, H, W, C) in [-1, 1] for `arvision encode`."""
     return self._store(image)
 
   def decode(self, values: Any, index: Any = None, seed: int = 0) -> np.ndarray:
-    """(b, t) int32 or (b, t, c) -> (b, H, W, C) float32 in [-1, 1].
+    """Decodes tokens.
 
     Args:
-      values: of the tokens.
-      index: (b,) int32 numbers of the images; None for 0, 1, ... A decoder that
-        samples gives an image that depends on its number and on the seed.
+      values: (b, t) int32 or (b, t, c) tokens.
+      index: (b,) int32 indices of the images; None for 0, 1, ... The images of
+        a decoder that samples depend on index and seed.
       seed: see `index`.
+
+    Returns:
+      images (b, H, W, C) float32 in [-1, 1].
     """
     count = len(values)
     index = np.arange(count, dtype=np.int32) if index is None else index
@@ -136,13 +143,23 @@ class TrainedRun:
     top_k: int | None = None,
     top_p: float | None = None,
   ) -> Any:
-    """The sampler of the config; what is not None takes its place."""
+    """The sampler of the config, with arguments that are not None replaced.
+
+    Args:
+      guidance: largest guidance scale; 1 is no guidance.
+      temperature: of the logits; 0 is greedy.
+      top_k: number of likeliest ids to sample from; 0 is all.
+      top_p: probability of the likeliest ids to sample from; 1 is all.
+
+    Raises:
+      ConfigError: the config has no sampler, or a value is out of range.
+    """
     check(guidance, Guidance | None, 'guidance')
     check(temperature, Temperature | None, 'temperature')
     check(top_k, Natural | None, 'top_k')
     check(top_p, Share | None, 'top_p')
     if 'sampler' not in self.config:
-      raise ConfigError('config.sampler is not there: the run does not sample')
+      raise ConfigError('config.sampler is missing: the run does not sample')
     sampler = build(self.config.sampler, 'sampler')
     if guidance is not None:
       scaled = sampler.guidance.scaled_to(guidance)
@@ -158,69 +175,69 @@ class TrainedRun:
     prompts: Prompts | None = None,
     at_once: int | None = None,
     **sampling: Any,
-  ) -> 'SampleFn':
-    """A function that draws images; one program per number of them.
+  ) -> SampleFn:
+    """A function that samples images, compiled once per batch size.
 
     Args:
-      seed: with it and its number, an image is always the same.
-      prompts: captions that labels are numbers of. Without them a model that
-        reads captions gets one of each class of its data.
-      at_once: images whose tokens are drawn at once; None for all that a call
-        asks for, at most what memory holds.
+      seed: seed; an image depends only on it, its index and its label.
+      prompts: prompts that labels index. None: for a model that reads captions,
+        a caption per class of its data.
+      at_once: largest batch of the sampler; None: as many as fit into memory.
       **sampling: see `sampler`.
 
     Raises:
-      ConfigError: the run is a tokenizer, or values out of their range.
+      ConfigError: the run is a tokenizer, or a value is out of range.
     """
     check(seed, Seed, 'seed')
     if self.model is None:
-      raise ConfigError('a tokenizer draws nothing by itself')
+      raise ConfigError('the run is a tokenizer; wanted a generator')
     prompts = prompts or self.prompts
     for key in self.model.condition.blank(1):
       if prompts and key not in prompts.inputs:
         raise ConfigError(
-          f"config.condition reads '{key}', and the prompts have "
+          f"config.condition reads '{key}', but the prompts only have "
           + ', '.join(prompts.inputs)
         )
-    draw = self._drawing(self.sampler(**sampling), seed, at_once)
-    return SampleFn(self, draw, prompts, seed=seed)
+    tokens = self._sampling(self.sampler(**sampling), seed, at_once)
+    return SampleFn(self, tokens, prompts, seed=seed)
 
   def edit_fn(
     self, *args: Any, **sampling: Any
   ) -> Callable[[Any, Any, Any, Any], tuple[np.ndarray, np.ndarray]]:
-    """A function that draws parts of images anew; see `sample_fn`.
+    """A function that samples a region of images again; see `sample_fn`.
 
-    Edits follow the product of the model's conditionals with the known tokens put
-    in as they come, see `process.editing`: not the distribution of the rest given
-    all that is known.
+    Every token is sampled given the tokens before it, and known tokens replace
+    sampled ones in this order, see `process.editing`. This is not the
+    distribution of the region given all known tokens.
 
     Returns:
       (labels (b,), index (b,), images (b, H, W, C) in [-1, 1], keep (b, H, W)
-      bool) -> images and tokens. Of the pixels with keep = True the tokens
-      stay, see `process.editing.kept_tokens`; the number of classes as a label
-      stands for no class.
+      bool) -> images and tokens. Tokens of pixels with keep = True stay, see
+      `process.editing.kept_tokens`. A label equal to the number of classes
+      means no class.
 
     Raises:
-      ConfigError: as `sample_fn`; tokens that do not lie over the picture.
+      ConfigError: see `sample_fn`; or the tokens have no positions in the
+        image.
     """
-    draw = dataclasses.replace(self.sample_fn(*args, **sampling), null=True)
-    grids = self.as_drawn.tokenizer.spec.grids
+    edit = dataclasses.replace(self.sample_fn(*args, **sampling), null=True)
+    grids = self.as_sampled.tokenizer.spec.grids
 
     def call(labels, index, images, keep):
       try:
         kept = kept_tokens(keep, grids)
       except ValueError as error:
         raise ConfigError(f'config.tokenizer: {error}') from error
-      return draw(labels, index, (np.asarray(images), kept))
+      return edit(labels, index, (np.asarray(images), kept))
 
     return call
 
-  def _drawing(self, sampler, seed, at_once) -> Rows:
+  def _sampling(self, sampler, seed, at_once) -> Rows:
     """(inputs, index, None or (images, kept tokens)) -> tokens."""
     model, tokenizer = self.model, sampler.tokenizer(self.tokenizer)
     assert model is not None
 
-    def draw(held, rows):
+    def tokens(held, rows):
       (params, variables), (inputs, index, picture) = held, rows
       codec = tokenizer.bind(variables)
       keys, known = Draw.create(seed, index), None
@@ -229,94 +246,7 @@ class TrainedRun:
         known = Known(codec.encode(image).values, keep)
       return sample(model, params, sampler, inputs, keys, codec, known).values
 
-    return Rows(self.placement, draw, 'drawing', at_once, self.say)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SampleFn:
-  """Draws images: tokens first, which are then decoded by another program.
-
-  Attributes:
-    run: whose weights draw.
-    tokens: draws the tokens.
-    prompts: what stands for a class number; None where the number itself does.
-    null: whether the number of classes may be a label, and stands for no class.
-    seed: of the samples.
-  """
-
-  run: TrainedRun
-  tokens: Rows
-  prompts: Prompts | None = None
-  null: bool = False
-  seed: int = 0
-
-  def __call__(
-    self, labels: Any, index: Any = None, picture: Any = None
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Images and their tokens.
-
-    Args:
-      labels: (b,) int32.
-      index: (b,) int32 numbers of the images; None for 0, 1, ...
-      picture: images and the tokens of them that stay, see `edit_fn`.
-
-    Returns:
-      images (b, H, W, C) float32 in [-1, 1], tokens (b, t) int32 or (b, t, c).
-
-    Raises:
-      ConfigError: labels that are no classes, or memory ran out.
-    """
-    labels = _numbers('labels', labels, self._labels)
-    index = np.arange(len(labels)) if index is None else index
-    index = _numbers('index', index, 2**31)
-    if len(labels) != len(index):
-      raise ConfigError(
-        f'{len(labels)} labels and {len(index)} numbers of images in `index`: '
-        'wanted as many of both'
-      )
-    rows = (self._inputs(labels), index, picture)
-    tokens = self.tokens(self._held, rows)
-    return self.run.as_drawn.decode(tokens, index, self.seed), tokens
-
-  def fit(self, count: int) -> int:
-    """How many of `count` images memory holds at once."""
-    one = np.zeros(1, np.int32)
-    return self.tokens.fit(self._held, (self._inputs(one), one, None), count)
-
-  @property
-  def _labels(self):
-    """How many numbers may be labels."""
-    if self.prompts:
-      return len(self.prompts.names)
-    # Without classes labels are not read.
-    model: Any = self.run.model
-    classes = getattr(model.condition, 'classes', 0)
-    return (classes or 2**31 - 1) + self.null
-
-  @property
-  def _held(self):
-    return self.run.params, self.run.variables
-
-  def _inputs(self, labels):
-    return self.prompts.take(labels) if self.prompts else {'label': labels}
-
-
-def _numbers(name, values, count):
-  """(b,) int32 of whole numbers below a count.
-
-  Raises:
-    ConfigError: they are not.
-  """
-  array = np.asarray(values)
-  if array.ndim != 1 or array.dtype.kind not in 'iu' or not len(array):
-    raise ConfigError(
-      f'{name}: wanted a list of whole numbers, got {array.dtype} of shape '
-      f'{array.shape}'
-    )
-  wrong = array[(array < 0) | (array >= count)]
-  if len(wrong):
-    raise ConfigError(f'{name}: wanted 0 to {count - 1}, got {wrong[0]}')
-  return array.astype(np.int32)
+    return Rows(self.placement, tokens, 'sampling', at_once, self.say)
 
 
 def load_run(
@@ -327,21 +257,21 @@ def load_run(
   allow: str | Iterable[str] = (),
   say: Callable[[str], None] = lambda text: None,
 ) -> TrainedRun:
-  """Opens a run. Programs are kept in a cache, `host.use_compilation_cache`.
+  """Loads a run, and turns on the compilation cache.
 
   Args:
-    workdir: its folder.
-    ema: which weights: a decay, 'raw', or None for the slowest average.
-    step: of the checkpoint; None for the newest, 'best' for the best.
-    mesh: of devices of this process; None takes all of them along `data`.
+    workdir: folder of the run.
+    ema: decay of a running average ('0.999'), 'raw', or None for the slowest.
+    step: step of the checkpoint; None for the newest, 'best' for the best.
+    mesh: mesh of devices of this process; None: all of them along `data`.
     allow: your own packages whose classes the run may name, ('my_package',).
-      Others are refused before they are imported.
+      Other packages are refused and not imported.
     say: see `TrainedRun`.
 
   Raises:
-    ConfigError: no run there, no such average, or a run that names what is
-      neither a part of arvision nor allowed.
-    DataError: a checkpoint that cannot be read.
+    ConfigError: no run, no such average or step, or the run names a class that
+      is neither in arvision nor in an allowed package.
+    DataError: the checkpoint cannot be read.
   """
   check(step if step != 'best' else None, Natural | None, 'step')
   host.use_compilation_cache()
@@ -356,13 +286,13 @@ def load_run(
 
 
 def placed(found: weights.Weights, kept: Any, mesh: Mesh) -> TrainedRun:
-  """A run whose weights are here, with the weights on devices.
+  """Puts the weights of a run on devices.
 
   Args:
-    found: the config, and what was trained.
-    kept: {'tokenizer': variables} of a generator, {} of a tokenizer.
-    mesh: of devices of this process. A generator's weights are cut as in
-      training, a tokenizer's are whole on every device.
+    found: config and trained weights.
+    kept: {'tokenizer': variables} for a generator, {} for a tokenizer.
+    mesh: mesh of devices of this process. The weights of a generator are
+      sharded as in training; those of a tokenizer are replicated.
   """
   config, params = found.config, found.params
   placement = Placement(mesh, Rules(**config.get('rules', {})))
@@ -378,7 +308,7 @@ def placed(found: weights.Weights, kept: Any, mesh: Mesh) -> TrainedRun:
   )
   if not kept:
     return run
-  # To know where weights lie costs a trace of the model.
+  # The shardings of a replicated model need no trace.
   where: Any = placement.whole
   if mesh.size > placement.batch_parts or mesh.shape['fsdp'] > 1:
     shapes = assemble.trained_shapes(config, boxed=True)

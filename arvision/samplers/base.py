@@ -1,4 +1,4 @@
-"""What samplers share."""
+"""The base of samplers: the loop over entities, guidance and known tokens."""
 
 import abc
 import dataclasses
@@ -22,45 +22,49 @@ from arvision.structs import Array, Slots, Tokens
 
 @flax.struct.dataclass
 class Known:
-  """Tokens of which some are not drawn but taken as they are (editing).
+  """Known tokens, which are kept instead of sampled (editing).
 
   Attributes:
-    values: (b, t) int32 or (b, t, c).
+    values: (b, t) int32 or (b, t, c) float32.
     keep: (b, t) bool, True where a token is known.
   """
 
   values: Array
   keep: Array
 
-  def over(self, drawn: jax.Array, which: Any = slice(None)) -> jax.Array:
-    """Tokens (b, e) or (b, e, c) with the known ones in their places.
+  def over(self, sampled: jax.Array, which: Any = slice(None)) -> jax.Array:
+    """The tokens of a step, with known tokens instead of sampled ones.
 
     Args:
-      drawn: the tokens of a step.
-      which: (e,) their raster numbers; -1 for padding.
+      sampled: (b, e) or (b, e, c) tokens of the step.
+      which: (e,) their raster indices; -1 for padding.
+
+    Returns:
+      an array like `sampled`.
     """
     keep, values = jnp.asarray(self.keep), jnp.asarray(self.values)
     keep = keep[:, which]
-    if drawn.ndim == 3:
+    if sampled.ndim == 3:
       keep = keep[..., None]
-    return jnp.where(keep, values[:, which], drawn)
+    return jnp.where(keep, values[:, which], sampled)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler(Checked, abc.ABC):
-  """The decode loop: (model, inputs, draw, batch, known) -> Tokens.
+  """Base of samplers: (model, inputs, draw, batch, known) -> Tokens.
 
-  Entities of the layout follow one another against a cache. Runs of equal
-  entities are scanned and others unrolled, so the whole loop is one compiled
-  program. A subclass states what happens within an entity.
+  The loop samples one entity of the layout after another against a cache. Runs
+  of equal entities are scanned and others unrolled, so the whole loop is one
+  compiled program. A subclass implements `within`, which samples one entity.
 
   Attributes:
     guidance: schedule of the guidance scale.
-    logits_filter: how an id is sampled from logits.
-    layout: another one than in training, for a model that can have any (its
-      positions are resized); the tokens that come out are its own.
-    site: what is guided: the 'field' that the head gives, or the 'hidden'
-      vectors that the head is given (TokenBridge).
+    logits_filter: temperature, top-k and top-p.
+    layout: a layout that replaces the one of training, for models that resize
+      their positions; None: the layout of training. The sampled tokens have
+      its grids.
+    site: where guidance applies: to the 'field' of the head, or to the
+      'hidden' states that enter the head (TokenBridge).
   """
 
   guidance: Schedule = Constant()
@@ -68,11 +72,11 @@ class Sampler(Checked, abc.ABC):
   layout: Layout | None = None
   site: str = 'field'
 
-  # Whether the backbone itself takes the noise away, entity by entity.
+  # Whether the backbone denoises each entity.
   refines: ClassVar[bool] = False
   # Whether masked tokens of an entity are filled over several passes.
   fills: ClassVar[bool] = False
-  # What of a model it can guide.
+  # Valid values of `site`.
   sites: ClassVar[tuple[str, ...]] = ('field', 'hidden')
 
   def __call__(
@@ -87,10 +91,10 @@ class Sampler(Checked, abc.ABC):
 
     Args:
       model: a `BoundModel`.
-      inputs: of the condition, leading axis b.
+      inputs: inputs of the condition, leading axis b.
       draw: keys of the b examples.
       batch: b.
-      known: tokens that are taken instead of sampled ones, or None.
+      known: tokens to keep instead of sampling them, or None.
     """
     return self.loop(model, inputs, draw, batch, known)[0]
 
@@ -102,36 +106,37 @@ class Sampler(Checked, abc.ABC):
     batch: int,
     known: Known | None = None,
   ) -> tuple[Tokens, list[Any]]:
-    """The tokens, and what `within` says of every run of entities."""
-    layout, seen = model.layout, []
+    """The tokens, and the traces of `within`, one per run of entities."""
+    layout, traces = model.layout, []
     network = Network(self, model, inputs, batch)
 
     def advance(carry, step, plan):
-      # A layout of one entity has no step that a draw could depend on.
+      # The keys of a layout of one entity are not folded with its step.
       own = draw.fold(step.s) if self.cached(layout) else draw
-      state, cache, seen = self.within(network, *carry, step, own, known, plan)
-      return (state, cache), seen
+      state, cache, trace = self.within(network, *carry, step, own, known, plan)
+      return (state, cache), trace
 
     cache = network.empty_cache() if self.cached(layout) else None
     carry = model.start(batch), cache
     for run, numbers, plan in self._runs(layout):
       if len(numbers) == 1:
-        carry, told = advance(carry, run.step(numbers[0]), plan)
+        carry, trace = advance(carry, run.step(numbers[0]), plan)
       else:
-        # XLA copies a loop's whole carry if the loop reads a part of it. So the
-        # visible part of the cache is cut out before the scan, and put back after.
-        state, whole = carry
-        cut = _caches(lambda cache, run=run: cache.first(run.extent), whole)
-        (state, cut), told = jax.lax.scan(
+        # XLA copies the whole carry of a loop that reads a part of it. So the
+        # visible part of the cache is sliced before the scan and written back
+        # afterwards.
+        state, cache = carry
+        cut = _caches(lambda cache, run=run: cache.first(run.extent), cache)
+        (state, cut), trace = jax.lax.scan(
           lambda carry, i, run=run, plan=plan: advance(
             carry, run.step(i, jnp), plan
           ),
           (state, cut),
           jnp.asarray(numbers),
         )
-        carry = state, _caches(lambda cut, whole: cut.over(whole), cut, whole)
-      seen.append(told)
-    return model.finish(carry[0]), seen
+        carry = state, _caches(lambda cut, whole: cut.over(whole), cut, cache)
+      traces.append(trace)
+    return model.finish(carry[0]), traces
 
   @abc.abstractmethod
   def within(
@@ -147,43 +152,44 @@ class Sampler(Checked, abc.ABC):
     """Samples the tokens of one entity.
 
     Args:
-      network: what is looked with.
-      state: of the feed.
-      cache: of the backbone; None where the layout is one filled entity.
-      step: of the layout.
+      network: the model under guidance.
+      state: state of the feed.
+      cache: cache of the backbone; None where the layout is one filled entity.
+      step: step of the layout.
       draw: keys of this entity.
       known: see `__call__`.
-      plan: see there.
+      plan: see `plan`.
 
     Returns:
-      the new state and cache, and what a caller of `loop` is told.
+      the new state, the new cache, and a trace of the step for callers of
+      `loop`, or None.
     """
 
   def plan(self, s: int, steps: int) -> Any:
-    """What is static of an entity; those of one shape and plan are scanned."""
+    """Static settings of entity s; equal entities of one plan are scanned."""
     del s, steps
 
   def committed(
     self, network: 'Network', state: Any, cache: Any, step: Step
   ) -> Any:
-    """The cache with an entity whose tokens are known, for those to come."""
+    """The cache with a sampled entity written to it, for later entities."""
     if cache is None or network.ends(step):
       return cache
     slots = network.model.feed_slots(state, step.clean)
     return network.look(slots, step.readout, lambda level: 1.0, cache)[-1]
 
   def cached(self, layout: Layout) -> bool:
-    """Whether it reads the layers one by one, against a cache."""
+    """Whether the loop uses a cache."""
     return not self.fills or layout.steps > 1
 
   def tokenizer(self, tokenizer: Any) -> Any:
-    """The tokenizer of the tokens that this sampler samples."""
+    """The tokenizer with the grids of the sampled tokens."""
     if self.layout is None or self.layout.grids == tokenizer.spec.grids:
       return tokenizer
     return tokenizer.clone(scales=self.layout.grids)
 
   def _runs(self, layout):
-    """Runs, cut where the plan changes: run, numbers of its entities, plan."""
+    """Yields (run, entities of it, plan); a run is split where plans change."""
     for run in layout.runs:
       plans = [self.plan(run.first + i, layout.steps) for i in range(run.count)]
       for plan, numbers in itertools.groupby(
@@ -193,7 +199,7 @@ class Sampler(Checked, abc.ABC):
 
 
 class Filling(Sampler):
-  """Masked tokens of an entity are filled over several passes."""
+  """Base of samplers that fill masked tokens of an entity in several passes."""
 
   fills = True
 
@@ -205,46 +211,49 @@ class Filling(Sampler):
     batch: int,
     known: Known | None = None,
   ) -> tuple[Tokens, jax.Array, jax.Array]:
-    """The tokens of a layout of one entity, and what every pass was given.
+    """The tokens of a layout of one entity, and the inputs of every pass.
 
-    With `known` the schedule counts the tokens that are not.
+    With `known` the schedule counts only the tokens that are not known.
+
+    Args: see `__call__`.
 
     Returns:
-      tokens, (steps, b, t) int32 or (steps, b, t, parts) what was known, and
-      (steps, b, t) bool what was masked.
+      tokens; (steps, b, t) int32 or (steps, b, t, parts), the tokens that
+      enter each pass; and (steps, b, t) bool, the mask of each pass.
     """
-    tokens, [seen] = self.loop(model, inputs, draw, batch, known)
-    return tokens, *seen
+    tokens, [trace] = self.loop(model, inputs, draw, batch, known)
+    return tokens, *trace
 
 
 def over_all(masked: jax.Array, step: Step, tokens: int) -> jax.Array:
-  """(b, t) bool: the masked tokens (b, e) of a step, among all of a layout."""
+  """(b, t) bool mask of all tokens, from the mask (b, e) of a step."""
   if masked.shape[1] == tokens:
     return masked
   return jnp.zeros((len(masked), tokens), bool).at[:, step.tokens].set(masked)
 
 
 def _caches(f, tree, *rest):
-  """f over the caches of a tree; what else a backbone keeps stays whole."""
+  """Maps f over the caches of a tree; other leaves stay."""
   is_cache = lambda x: isinstance(x, Cache)
   apply = lambda x, *others: f(x, *others) if is_cache(x) else x
   return jax.tree.map(apply, tree, *rest, is_leaf=is_cache)
 
 
 class Network:
-  """The network under guidance, as a sampler looks with it.
+  """The network under classifier-free guidance, for samplers.
 
-  State, tokens and draws have batch b. Slots and caches are tiled to 2b, first
-  the conditional rows and then the null rows, unless the scale is always 1.
+  State, tokens and draws have batch b. Slots and caches have batch 2b, the
+  conditional half first and the unconditional half second. Without guidance
+  (scale always 1) they have batch b.
   """
 
   def __init__(self, sampler: Sampler, model: Any, inputs: dict, batch: int):
-    """Asks the condition once, unless it depends on the slots.
+    """Computes the condition once, unless it depends on the slots.
 
     Args:
-      sampler: its guidance and site.
+      sampler: gives guidance and site.
       model: a `BoundModel`.
-      inputs: of the condition, leading axis b.
+      inputs: inputs of the condition, leading axis b.
       batch: b.
     """
     self.model, self._site = model, sampler.site
@@ -257,11 +266,11 @@ class Network:
     self._batch = batch
 
   def empty_cache(self) -> Any:
-    """A cache for all halves."""
+    """An empty cache for both halves."""
     return self.model.empty_cache(self._copies * self._batch)
 
   def ends(self, step: Step) -> bool:
-    """Whether no entity follows, as far as is known without running."""
+    """Whether the step is statically known to be the last."""
     return isinstance(step.s, int) and step.s == self.model.layout.steps - 1
 
   def look(
@@ -276,14 +285,14 @@ class Network:
 
     Args:
       slots: leading axis b or 1.
-      readout: (t, r) number among the slots of every token and branch.
+      readout: (t, r) index into the slots for every token and branch.
       scale: noise level, or None -> the guidance scale, () or (b,).
-      cache: None: the slots see one another alone.
+      cache: None: the slots attend only to one another.
       commit: whether the new cache holds the slots.
 
     Returns:
-      z (b or 2b, t, r, d) as a head is given it, what merges the halves of the
-      head's field, and the cache.
+      z (b or 2b, t, r, d), the input of the head; the function that merges the
+      two halves of the head's field; and the cache.
     """
     cond = self._cond
     if cond is None:
@@ -306,7 +315,7 @@ class Network:
     return z, merge, cache
 
   def _tiled(self, tree):
-    """Every array of leading axis b, as often as there are halves."""
+    """Arrays of leading axis b, repeated once per half."""
     if self._copies == 1:
       return tree
     return jax.tree.map(lambda x: jnp.concatenate([x] * self._copies), tree)

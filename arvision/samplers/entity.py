@@ -1,4 +1,4 @@
-"""Entity-by-entity sampling: the head samples an entity at once."""
+"""Autoregressive sampling: one forward pass per entity."""
 
 import dataclasses
 
@@ -8,11 +8,13 @@ from arvision.samplers.base import Sampler
 
 @dataclasses.dataclass(frozen=True)
 class EntityAR(Sampler):
-  """One forward pass per entity, and one draw per token.
+  """Autoregressive sampler: one forward pass per entity.
+
+  The head samples all tokens of an entity at once.
 
   Attributes:
     greedy_steps: steps at which the likeliest id is taken (FlexVAR's odd
-      scales); of a layout that is not scanned.
+      scales); only for layouts that are not scanned.
   """
 
   greedy_steps: tuple[Natural, ...] = ()
@@ -27,7 +29,7 @@ class EntityAR(Sampler):
     if self.greedy_steps and int(step.s) in self.greedy_steps:
       sampling = dataclasses.replace(sampling, temperature=0.0)
     query = model.query(slots, step.readout, step.s, steps)
-    tokens = model.draw(z, draw, merge, sampling, query)
+    tokens = model.sample(z, draw, merge, sampling, query)
     if known is not None:
       tokens = known.over(tokens, step.tokens)
     state = model.push(state, step, tokens)

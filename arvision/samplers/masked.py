@@ -1,4 +1,4 @@
-"""Sampling of many tokens at once, the surest kept first (MaskGIT)."""
+"""MaskGIT sampling: parallel decoding in order of confidence."""
 
 import dataclasses
 
@@ -20,17 +20,19 @@ _MASKED = -1
 
 @dataclasses.dataclass(frozen=True)
 class Masked(Filling):
-  """All masked tokens are sampled at every step, the least sure masked again.
+  """MaskGIT sampler: parallel decoding in order of confidence.
 
-  What has been kept once never changes. `logits_filter` filters the logits; with a
-  temperature of 0 the best ids are taken and nothing is random.
+  Every step samples all masked tokens and masks the least confident ones again.
+  An unmasked token never changes. `logits_filter` filters the logits; with a
+  temperature of 0 the likeliest ids are taken and nothing is random.
 
   Source: arXiv 2202.04200; bytedance/1d-tokenizer, modeling/maskgit.py.
 
   Attributes:
-    steps: of the loop.
-    schedule: of `process.masking`, how many tokens stay masked.
-    policy: how ids are drawn and ranked.
+    steps: steps of the loop.
+    schedule: schedule of `process.masking`: the share of tokens that stay
+      masked after every step.
+    policy: samples ids and computes their confidence.
   """
 
   steps: Few = 8
@@ -42,7 +44,7 @@ class Masked(Filling):
     start = jnp.full((draw.batch, count), _MASKED, jnp.int32)
     if known is not None:
       start = known.over(start, step.tokens)
-    # Row u: how many of u tokens stay masked after every step.
+    # Row u: the number of masked tokens after every step, from u at the start.
     counts = np.array(
       [masked_counts(self.schedule, self.steps, u) for u in range(count + 1)]
     )

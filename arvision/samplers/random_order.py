@@ -1,4 +1,4 @@
-"""Sampling of masked tokens in a random order, some at every step (MAR)."""
+"""MAR sampling: masked tokens in a random order, several per step."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -17,24 +17,25 @@ from arvision.structs import Query
 
 @dataclasses.dataclass(frozen=True)
 class RandomOrder(Filling):
-  """Every step samples the next tokens of an order of the example's own.
+  """MAR sampler: masked tokens are sampled in a random order per example.
 
-  Masked tokens do not enter the network, so a step is as long as what is known.
-  Steps share a compiled program with others of about the same length.
+  Masked tokens do not enter the network, so a step only computes the unmasked
+  tokens. Steps with about the same number of unmasked tokens share one program.
 
-  The guidance schedule is a function of the number of known tokens, not of the
-  step: `Linear` grows with the share of tokens that are known after the step. The
-  last step uses the scale for one token less than all.
+  The guidance schedule depends on the number of unmasked tokens and not on the
+  step: the scale of `Linear` grows with the share of unmasked tokens after the
+  step. The last step uses the scale for one masked token.
 
-  A head is given z of the tokens that a step samples, and of its query the step
-  alone.
+  The head gets z of the tokens that the step samples, and a query with the step
+  only.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
   Attributes:
-    steps: of the loop; as many as there are tokens sample one at a time.
-    schedule: of `process.masking`, how many tokens stay masked.
-    buckets: programs, at most.
+    steps: steps of the loop; one step per token samples them one at a time.
+    schedule: schedule of `process.masking`: the share of tokens that stay
+      masked after every step.
+    buckets: largest number of programs.
   """
 
   steps: Few = 64
@@ -48,7 +49,7 @@ class RandomOrder(Filling):
     programs = self.programs(count)
     counts: Any = np.tile(self.counts(count), (batch, 1))
     if known is not None:
-      # With known tokens all steps are one program.
+      # With known tokens all steps share one program.
       state = known.over(state)
       keep = jnp.asarray(known.keep)[:, step.tokens]
       later = jnp.take_along_axis(keep, order, 1)
@@ -58,7 +59,7 @@ class RandomOrder(Filling):
       most_sampled = int((table[:, :-1] - table[:, 1:]).max())
       programs = iter([(0, self.steps, count, most_sampled)])
     counts = jnp.asarray(counts)
-    # The first of the order stay masked longest.
+    # The first tokens of the order stay masked longest.
     rank = jnp.argsort(order, 1)
     raster = jnp.asarray(step.tokens)
 
@@ -72,52 +73,58 @@ class RandomOrder(Filling):
       z, merge, _ = network.look(slots, step.readout, scale, cache, False)
       number = left + jnp.arange(width)
       place = jnp.take_along_axis(order, jnp.minimum(number, count - 1), 1)
-      # At the site 'hidden' the halves are merged already.
+      # With site='hidden' the halves are already merged.
       rows = jnp.concatenate([place] * (len(z) // batch))
       z = jnp.take_along_axis(z, rows[..., None, None], 1)
-      sampled = model.draw(
+      sampled = model.sample(
         z,
         Picked(draw.fold(i), place, count),
         merge,
         self.logits_filter,
         Query(step=i, steps=self.steps),
       )
-      # Tokens beyond those of the step are written outside and dropped.
+      # Tokens beyond the count of the step are written out of bounds: dropped.
       where = jnp.where(number < before, raster[place], tokens)
       put = jax.vmap(lambda v, p, x: v.at[p].set(x, mode='drop'))
       return put(state, where, sampled), (state, masked)
 
-    seen = []
+    traces = []
     for first, end, most, width in programs:
-      state, given = jax.lax.scan(
+      state, trace = jax.lax.scan(
         lambda state, i, most=most, width=width: advance(state, i, most, width),
         state,
         jnp.arange(first, end),
       )
-      seen.append(given)
-    told = tuple(jnp.concatenate(part) for part in zip(*seen))
-    return state, self.committed(network, state, cache, step), told
+      traces.append(trace)
+    trace = tuple(jnp.concatenate(part) for part in zip(*traces))
+    return state, self.committed(network, state, cache, step), trace
 
   def counts(self, tokens: int) -> list[int]:
-    """How many of `tokens` are masked before every step, and at the end."""
+    """Number of masked tokens before every step, and at the end."""
     return [tokens, *masked_counts(self.schedule, self.steps, tokens)]
 
   def scale(self, left: Any, tokens: int, level: Any = None) -> Any:
-    """The guidance scale of a step that leaves so many tokens masked."""
+    """The guidance scale of a step.
+
+    Args:
+      left: () or (b,) tokens that stay masked after the step.
+      tokens: number of all tokens.
+      level: noise level, or None.
+    """
     known = tokens - jnp.maximum(left, 1)
     return self.guidance(known, tokens + 1, level)
 
   def programs(self, tokens: int) -> Iterator[tuple[int, int, int, int]]:
-    """The steps in groups, by how many tokens are known.
+    """Groups the steps by their number of unmasked tokens.
 
     Yields:
-      the first step of a group and the one after its last; how many tokens are
-      known at most; how many a step samples at most.
+      (first step, end step, largest number of unmasked tokens, largest number
+      of tokens that a step samples) of every group.
     """
     counts = np.array(self.counts(tokens))
     known = tokens - counts[:-1]
     group = known * self.buckets // tokens
     for number in np.unique(group):
-      mine = np.flatnonzero(group == number)
-      drawn = int((counts[mine] - counts[mine + 1]).max())
-      yield int(mine[0]), int(mine[-1]) + 1, int(known[mine[-1]]), max(1, drawn)
+      steps = np.flatnonzero(group == number)
+      width = max(1, int((counts[steps] - counts[steps + 1]).max()))
+      yield int(steps[0]), int(steps[-1]) + 1, int(known[steps[-1]]), width

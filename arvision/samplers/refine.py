@@ -1,4 +1,4 @@
-"""Entities that the backbone itself brings from noise to data (xAR)."""
+"""Denoising of entities by the backbone (xAR)."""
 
 import dataclasses
 
@@ -14,23 +14,25 @@ from arvision.samplers.base import Sampler
 
 @dataclasses.dataclass(frozen=True)
 class Refine(Sampler):
-  """Every entity starts as noise and is solved against the cache of the past.
+  """Diffusion sampler: the backbone denoises one entity after another.
 
-  The backbone looks at the cache without keeping what it sees, as often as
-  `counts` says, and is then shown the finished entity once, at level 0, for the
-  entities to come. Entities of one shape and one count are scanned.
+  Every entity starts as noise. A solver integrates the velocity of the
+  backbone, which reads the cache of earlier entities and writes nothing to it.
+  The finished entity then passes the backbone once more at level 0, which
+  writes it to the cache. Entities of one shape and one number of solver steps
+  are scanned.
 
-  Noise is drawn by the names 'sampler/start' (of an entity) and 'solver/step'.
-  The state is float32 whatever the network computes in.
+  Noise comes from the names 'sampler/start' (of an entity) and 'solver/step'.
+  The state of the solver is float32 whatever the compute dtype.
 
   Source: arXiv 2502.20388.
 
-  Differs: the official code shows an entity at level 0 together with the first
-  look at the next one; the numbers are the same.
+  Differs: the official code passes an entity at level 0 together with the first
+  step of the next one; the numbers are the same.
 
   Attributes:
-    counts: looks per entity, of `process.counts`.
-    solver: of `process.flow`.
+    counts: solver steps per entity, see `process.counts`.
+    solver: see `process.flow`.
   """
 
   counts: Counts = ConstantSteps(50)
@@ -43,17 +45,18 @@ class Refine(Sampler):
     super().__post_init__()
     if self.logits_filter != LogitsFilter():
       raise ConfigError(
-        f'config.sampler.logits_filter={self.logits_filter}: a refined entity is not chosen '
-        'from anything; leave temperature, top_k and top_p as they are'
+        f'config.sampler.logits_filter={self.logits_filter}: Refine samples '
+        'from no logits; leave temperature, top_k and top_p at their defaults'
       )
 
   def plan(self, s, steps):
     return self.counts(s, steps)
 
   def within(self, network, state, cache, step, draw, known, plan):
-    """Known tokens are given at the level of their entity, see `loop`.
+    """Samples one entity, see `Sampler.within`.
 
-    They are mixed with the noise that they would have started from.
+    Known tokens enter at the level of their entity, mixed with the noise that
+    they would have started from.
     """
     model, steps = network.model, network.model.layout.steps
     shape = len(step.tokens), model.codec.spec.parts
@@ -69,7 +72,7 @@ class Refine(Sampler):
       return merge(model.field(z, query), level)
 
     def at(x, level):
-      """The entity at a level, its known tokens put in."""
+      """The entity at a level, with its known tokens."""
       if known is None:
         return x
       values, keep = (

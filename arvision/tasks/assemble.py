@@ -1,4 +1,4 @@
-"""A whole config -> model, tokenizer and task: where parts meet."""
+"""Builds the model, the tokenizer and the task of a config."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -7,7 +7,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax.errors import FlaxError
 
@@ -19,9 +18,10 @@ from arvision.model import ARModel
 from arvision.random import Draw
 from arvision.ranges import Below1, Few, Seed
 from arvision.structs import Tokens
+from arvision.tasks import fit
 from arvision.tasks.base import Task
 
-# Keys that no part declares. A config has the blocks among them.
+# Kinds of the keys that no part declares. The blocks among them must be there.
 _SETTINGS: dict[str, Any] = {
   'seed': Seed,
   'ema': tuple[Below1, ...],
@@ -46,10 +46,10 @@ _BLOCKS = (
 
 
 def check_settings(config: Any) -> None:
-  """Refuses a config that lacks a block, or whose own keys are out of range.
+  """Checks the blocks of a config, and the keys that belong to no part.
 
   Raises:
-    ConfigError: with the key.
+    ConfigError: a block is missing, or a value is out of range; with the key.
   """
   for name in _BLOCKS:
     if name in config:
@@ -66,10 +66,10 @@ def check_settings(config: Any) -> None:
 
 @contextlib.contextmanager
 def fitting() -> Iterator[None]:
-  """Where parts are traced together, whose faults are those of the config.
+  """Turns errors of parts that are traced together into errors of the config.
 
   Raises:
-    ConfigError: for what they raise.
+    ConfigError: the parts do not fit together.
   """
   try:
     yield
@@ -87,7 +87,7 @@ def make_data(config: Any) -> Data:
   return part(config, 'data')
 
 
-# What a part of a block has, whoever wrote it.
+# An attribute that every part of a block has.
 _HAS = {
   'data': 'train',
   'optim': 'make',
@@ -103,15 +103,15 @@ _HAS = {
 
 
 def part(config: Any, name: str, **given) -> Any:
-  """The part of a block of a config.
+  """The part that a block of a config describes.
 
   Args:
-    config: whole.
-    name: of the block.
+    config: the whole config.
+    name: name of the block.
     **given: see `build`.
 
   Raises:
-    ConfigError: there is no such block, or a part of another kind in it.
+    ConfigError: there is no such block, or it describes a part of another kind.
   """
   found = build(config.get(name), name, **given)
   if name in _HAS and not hasattr(found, _HAS[name]):
@@ -123,10 +123,10 @@ def part(config: Any, name: str, **given) -> Any:
 
 
 def complete(config: Any, data: Data) -> Any:
-  """A config whose values that are left to the data are filled in.
+  """A config with `condition.classes=None` replaced by the number of the data.
 
   Args:
-    config: `condition.classes=None` stands for as many as the data has.
+    config: the whole config; it is not changed.
     data: gives the number of classes.
   """
   if not open_classes(config):
@@ -138,7 +138,7 @@ def complete(config: Any, data: Data) -> Any:
 
 
 def open_classes(config: Any) -> bool:
-  """Whether the number of classes is left to the data, see `complete`."""
+  """Whether the data decides on the number of classes, see `complete`."""
   condition = config.get('condition', {})
   return 'classes' in condition and condition['classes'] is None
 
@@ -165,18 +165,19 @@ def make_model(config: Any) -> ARModel:
 
 
 def trained_shapes(config: Any, boxed: bool = False) -> Any:
-  """Shapes of the parameters that a config trains, without any data.
+  """Shapes of the parameters that a config trains; needs no data.
 
   Args:
-    config: whole; of a tokenizer or of a generator.
-    boxed: with the logical names of their axes, see `Rules.shardings`.
+    config: the whole config of a tokenizer or of a generator.
+    boxed: whether leaves are boxed with the logical names of their axes, see
+      `Rules.shardings`.
 
   Returns:
-    a tree of `jax.ShapeDtypeStruct`: of the model, or of the tokenizer without
-    its discriminator.
+    a tree of `jax.ShapeDtypeStruct`: parameters of the model, or of the
+    tokenizer without its discriminator.
 
   Raises:
-    ConfigError: parts that do not fit one another.
+    ConfigError: parts that do not fit together.
   """
   tokenizer = make_tokenizer(config)
   with fitting():
@@ -189,7 +190,7 @@ def trained_shapes(config: Any, boxed: bool = False) -> Any:
     shapes = variables['params']
     return shapes if boxed else nn.unbox(shapes)
   model = make_model(config)
-  check_fit(config, model, tokenizer)
+  fit.check_tokenizer(config, model, tokenizer)
   return model_shapes(
     model,
     lambda: tokenizer.bind(tokenizer.init(key, image)),
@@ -207,10 +208,13 @@ def model_shapes(
   """Shapes of the parameters of a model.
 
   Args:
-    model: the trained parts.
-    make_codec: gives the bound tokenizer; nothing of it is computed.
-    tokens: of one image; None: codes.
+    model: the model.
+    make_codec: returns the bound tokenizer; it is traced and not run.
+    tokens: tokens of one image; None: codes.
     boxed: see `trained_shapes`.
+
+  Returns:
+    a tree of `jax.ShapeDtypeStruct`.
   """
   if tokens is None:
     tokens = Tokens(jnp.zeros((1, model.layout.tokens), jnp.int32))
@@ -228,127 +232,12 @@ def model_shapes(
 
 
 def is_generator(config: Any) -> bool:
-  """Whether a config trains a model over tokens, or a tokenizer."""
+  """Whether a config trains a generator; otherwise it trains a tokenizer."""
   return 'backbone' in config
 
 
-def check_fit(config: Any, model: ARModel, tokenizer: Any) -> None:
-  """Refuses a tokenizer whose tokens the layout or the head cannot hold.
-
-  Raises:
-    ConfigError: with both sizes and the keys to change.
-  """
-  spec = tokenizer.spec
-  if spec.grids != model.layout.grids:
-    raise ConfigError(
-      f'the tokenizer emits grids {spec.grids} but config.layout holds '
-      f'{model.layout.grids}; change config.layout or config.tokenizer'
-    )
-  sizes = {'channels': spec.parts}
-  if spec.size:
-    sizes = {'vocab_size': spec.size, 'levels': spec.size, **sizes}
-  for key, size in sizes.items():
-    found = config.head.get(key, size)
-    if found != size:
-      has = 'parts per token' if key == 'channels' else 'ids'
-      raise ConfigError(
-        f'config.head.{key}={found} but the tokenizer has {size} {has}'
-      )
-
-
-def check_data(config: Any, data: Data, tokenizer: Any) -> None:
-  """Refuses data whose classes or image size the parts cannot take.
-
-  Raises:
-    ConfigError: with what was found and the key to change.
-  """
-  if is_generator(config):
-    classes = config.get('condition', {}).get('classes', 0)
-    if classes and classes < data.num_classes:
-      raise ConfigError(
-        f'config.condition.classes={classes} but the data has '
-        f'{data.num_classes} classes; set config.condition.classes='
-        f'{data.num_classes}, or 0 for an unconditional model'
-      )
-    check_text(config, data)
-  image = jax.ShapeDtypeStruct((1, *data.shape), np.float32)
-  try:
-    out = jax.eval_shape(
-      lambda x: tokenizer.init_with_output(jax.random.key(0), x)[0].image, image
-    )
-  except (*FAULTS, FlaxError) as error:
-    raise ConfigError(
-      f'the tokenizer cannot take images of {data.shape} (height, width, '
-      'channels); change config.data.size, config.data.channels or '
-      f'config.tokenizer: {error}'
-    ) from error
-  if out.shape != image.shape:
-    raise ConfigError(
-      f'the tokenizer returns images of {out.shape[1:]} for images of '
-      f'{data.shape}; change config.data.size, config.data.channels or '
-      'config.tokenizer'
-    )
-
-
-def check_text(config: Any, data: Data) -> None:
-  """Refuses captions of another shape than the condition reads.
-
-  Raises:
-    ConfigError: with both and the keys to change.
-  """
-  keys = ('length', 'channels')
-  if not all(key in config.get('condition', {}) for key in keys):
-    return
-  text = getattr(data, 'text', None)
-  if text is None:
-    raise ConfigError(
-      'config.condition reads features of captions, but config.data.text is '
-      "None; set it to a block, {'type': 'data.text.Stored', 'path': ...}"
-    )
-  for key in keys:
-    wanted, got = config.condition[key], getattr(text, key)
-    if wanted != got:
-      raise ConfigError(
-        f'config.data.text.{key}={got}, but config.condition.{key}={wanted}; '
-        'make them agree'
-      )
-
-
-def check_sampler(model: ARModel, sampler: Any) -> None:
-  """Refuses a sampler that cannot draw what the feed and the head train on.
-
-  Raises:
-    ConfigError: with both and the key to change.
-  """
-  fills = model.feed.fills
-  noisy = model.feed.sees_own and not fills
-  wanted = 'samplers.entity.EntityAR'
-  if fills:
-    wanted = 'samplers.masked.Masked'
-  elif noisy:
-    wanted = 'samplers.refine.Refine'
-
-  def refuse(key, part, wanted):
-    raise ConfigError(
-      f'config.{key} ({type(part).__name__}) and config.sampler '
-      f'({type(sampler).__name__}) do not fit: wanted {wanted}'
-    )
-
-  if sampler.site not in sampler.sites:
-    raise ConfigError(
-      f"config.sampler.site='{sampler.site}': {type(sampler).__name__} can guide "
-      + ' or '.join(f"'{site}'" for site in sampler.sites)
-    )
-  if fills != sampler.fills or noisy != sampler.refines:
-    refuse('feed', model.feed, wanted)
-  if sampler.refines and model.head.draws:
-    refuse('head', model.head, 'a head with a field alone, heads.velocity')
-  if not (sampler.refines or model.head.draws):
-    refuse('head', model.head, 'a head that samples, or samplers.refine.Refine')
-
-
 def _trained(config):
-  """What the optimizer trains; None for all parameters."""
+  """The selection of trained parameters; None for all."""
   selected = getattr(part(config, 'optim'), 'trained', None)
   return selected or None
 
@@ -363,17 +252,17 @@ def make_task(
   """The task of a config.
 
   Args:
-    config: whole config.
+    config: the whole config.
     data: gives the image shape and the number of classes.
     tx: optimizer; None where no step will be taken.
-    frozen: weights that no step changes, see `Task`.
-    steps: of the whole run.
+    frozen: frozen weights, see `Task`.
+    steps: number of steps of the whole run.
 
   Raises:
-    ConfigError: parts that do not fit one another or the data.
+    ConfigError: parts that do not fit together, or do not fit the data.
   """
   tokenizer = make_tokenizer(config)
-  check_data(config, data, tokenizer)
+  fit.check_data(config, data, tokenizer)
   given: dict[str, Any] = {
     'tokenizer': tokenizer,
     'tx': tx or optax.identity(),
@@ -387,10 +276,10 @@ def make_task(
   }
   if is_generator(config):
     model = make_model(config)
-    check_fit(config, model, tokenizer)
+    fit.check_tokenizer(config, model, tokenizer)
     sampler = part(config, 'sampler') if 'sampler' in config else None
     if sampler is not None:
-      check_sampler(model, sampler)
+      fit.check_sampler(model, sampler)
     given |= {
       'model': model,
       'sampler': sampler,

@@ -20,23 +20,23 @@ from arvision.tasks.base import (
   TrainState,
 )
 
-# Rows of draws that no training example has.
+# Added to the seed of samples, so that they share no keys with training.
 _SAMPLE_SEED = 1_000_003
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Autoregressive(GradientTask):
-  """Weighted mean of the head's loss over all tokens of the global batch.
+  """Trains a generator: the weighted mean of the head's loss over all tokens.
 
   Attributes:
-    model: the trained parts.
-    sampler: draws the pictures of `pictures`; None: there are none.
-    tokenizer: frozen; images are encoded inside the step unless the batch
-      brings tokens.
+    model: the trained model.
+    sampler: samples the images of `pictures`; None: there are no pictures.
+    tokenizer: frozen; it encodes images inside the step unless the batch has
+      tokens.
     classes: number of classes, 0 for unconditional.
     frozen: {'tokenizer': variables}.
-    draws: number of sampled pictures.
-    steps: of the whole run, for draws that change in its course.
+    draws: number of images of `pictures`.
+    steps: number of steps of the whole run, for schedules of `Draw.progress`.
   """
 
   model: ARModel
@@ -49,8 +49,8 @@ class Autoregressive(GradientTask):
   binds = ('tokenizer',)
 
   def fresh(self, key: jax.Array) -> Any:
-    # The values of a codec change no parameter of the model, so a fresh one
-    # serves, and shapes are known before any tokenizer is trained.
+    # Parameters of the model do not depend on the values of the codec, so a
+    # fresh codec serves, and shapes are known before any tokenizer is trained.
     image = jnp.zeros((1, *self.image_shape), jnp.float32)
     codec = self.tokenizer.bind(self.tokenizer.init(key, image))
     tokens = self.tokenizer.spec.blank()
@@ -70,28 +70,28 @@ class Autoregressive(GradientTask):
     return self.tokenizer.bind(frozen['tokenizer'])
 
   def stored(self, frozen: Frozen, batch: Batch) -> jax.Array:
-    """What the tokens of a batch are made of: as cached, or from its images."""
+    """Stored tokens of a batch: cached ones, or those of its images."""
     if 'tokens' in batch:
       return batch['tokens']
     return self.codec(frozen).store(batch['image'])
 
   def tokens(self, frozen: Frozen, batch: Batch) -> Tokens:
-    """Tokens of a batch, the same at every call."""
+    """Tokens of a batch; deterministic."""
     stored = self.stored(frozen, batch)
     draw = Draw.create(self.seed, jnp.arange(stored.shape[0]))
     return self.codec(frozen).visit(stored, draw)
 
   def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-    """What the condition reads of a batch.
+    """The inputs of the condition in a batch.
 
     Raises:
-      ConfigError: the data does not bring it.
+      ConfigError: the batch lacks one of them.
     """
     keys = self.model.condition.blank(1)
     for key in keys:
       if key not in batch:
         raise ConfigError(
-          f"config.condition reads '{key}', and the data brings "
+          f"config.condition reads '{key}', but the data has only "
           f'{", ".join(sorted(batch))}; change config.condition or config.data'
         )
     return {key: batch[key] for key in keys}
@@ -137,7 +137,7 @@ class Autoregressive(GradientTask):
     return found.measured
 
   def check(self, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
-    """What the model will see: images, and their tokens decoded again."""
+    """The images of a batch, and their tokens decoded again."""
     tokens = self.tokens(frozen, batch)
     draw = Draw.create(self.seed, jnp.arange(tokens.values.shape[0]))
     decoded = self.codec(frozen).decode(tokens, draw)
@@ -146,7 +146,7 @@ class Autoregressive(GradientTask):
     return {'images': batch['image'], 'decoded': decoded}
 
   def pictures(self, params: Any, frozen: Frozen, batch: Batch) -> dict:
-    """Samples of the classes in turn, or of the captions of a batch."""
+    """Samples of every class in turn, or of the captions of a batch."""
     if self.sampler is None:
       return {}
     rows = jnp.arange(self.draws)

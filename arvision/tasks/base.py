@@ -1,4 +1,4 @@
-"""What the train loop knows of a task, and what tasks share."""
+"""The Task protocol of the train loop, and the base class of tasks."""
 
 import abc
 import dataclasses
@@ -22,12 +22,12 @@ Frozen = dict[str, Any]
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that a training run needs to go on, as one pytree.
+  """State of a training run, as one pytree.
 
   Attributes:
     step: () int32 optimizer steps taken.
-    params: trained parameters; several networks sit under several keys.
-    opt_state: optax state(s), laid out as the task wants.
+    params: trained parameters; a task with several networks has a key for each.
+    opt_state: state of the optimizer.
     ema: decay as text ('0.999') -> running average of `params`.
     extra: other arrays that steps change (usage counters, batch statistics).
   """
@@ -40,12 +40,12 @@ class TrainState:
 
 
 class Task(Protocol):
-  """A thing to train. `init` and `step` are pure and run under jit.
+  """A training task. `init` and `step` are pure and run under jit.
 
   Attributes:
     binds: names of the runs whose weights it uses, keys of `config.frozen`.
-    frozen: name -> weights that no step changes: of these runs, and others
-      (LPIPS). Every method gets them as an argument, on devices.
+    frozen: name -> frozen weights, of these runs and others (LPIPS). Methods
+      get them as an argument, on devices.
   """
 
   binds: tuple[str, ...]
@@ -57,45 +57,46 @@ class Task(Protocol):
   def step(
     self, state: TrainState, frozen: Frozen, batch: Batch
   ) -> tuple[TrainState, Metrics]:
-    """One optimizer step. Metrics are float32 scalars, means of the batch."""
+    """One optimizer step. Metrics are float32 scalars, means over the batch."""
 
   def evaluate(
     self, params: Any, frozen: Frozen, batch: Batch
   ) -> dict[str, Metric]:
-    """Metrics of one held-out batch, 'loss' among them; merged with others.
+    """Metrics of one held-out batch, 'loss' among them.
 
-    `batch['weight']` (b,) is 0 for examples that pad the last batch.
+    The caller merges them over batches. `batch['weight']` (b,) is 0 for
+    examples that pad the last batch.
     """
 
   def check(self, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
-    """What the model sees of a batch, as `pictures` gives images."""
+    """Inputs of the model in a batch, as images; returns as `pictures` does."""
 
   def pictures(self, params: Any, frozen: Frozen, batch: Batch) -> dict:
-    """name -> (k, H, W, C) float32 in [-1, 1], a row of the workdir's PNG."""
+    """name -> (k, H, W, C) float32 in [-1, 1], one row of a PNG each."""
 
 
 class Selection(Protocol):
-  """Some of the parameters of a task."""
+  """A selection of the parameters of a task."""
 
-  def still(self, params: Any) -> Any:
-    """The same parameters; what is not selected has no gradient."""
+  def stop_gradients(self, params: Any) -> Any:
+    """The same parameters, without gradients of those not selected."""
 
   def wrap(
     self, tx: optax.GradientTransformation
   ) -> optax.GradientTransformation:
-    """An optimizer of the selected parameters; the others stay."""
+    """An optimizer that changes only the selected parameters."""
 
 
 @flax.struct.dataclass
 class Objective:
-  """What a step minimises, of some examples, and what it measures beside.
+  """Loss terms and metrics of some examples.
 
   Attributes:
-    terms: their sum is the loss.
-    apart: terms that are minimised too and are no part of the loss that is
-      reported, such as those of a discriminator.
+    terms: loss terms; the loss is their sum.
+    apart: loss terms that are minimised but not part of the reported loss, such
+      as those of a discriminator.
     metrics: name -> metric.
-    aux: arrays that are added up over the batch and are no metrics.
+    aux: other arrays, summed over the batch.
   """
 
   terms: dict[str, Term]
@@ -117,17 +118,17 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class GradientTask(abc.ABC):
-  """Takes the optimizer steps of a task; a subclass states its objective.
+  """Base of tasks: takes optimizer steps; a subclass implements the objective.
 
   Attributes:
     tx: optimizer.
     image_shape: (H, W, C).
     ema: decays of the running averages.
-    ema_warmup: whether they warm up, see `update_ema`.
-    accumulate: pieces that a step is cut into.
-    seed: of every draw.
+    ema_warmup: whether the decays warm up, see `update_ema`.
+    accumulate: microbatches per step.
+    seed: seed of every draw.
     frozen: see `Task`.
-    trained: which parameters are trained, see `training.optim.Trained`; None:
+    trained: selects the trained parameters, see `training.optim.Trained`; None:
       all of them.
   """
 
@@ -142,11 +143,11 @@ class GradientTask(abc.ABC):
 
   binds: ClassVar[tuple[str, ...]] = ()
 
-  # ------------------------------------------------- what a subclass states
+  # ------------------------------------------- implemented by subclasses
 
   @abc.abstractmethod
   def fresh(self, key: jax.Array) -> Any:
-    """The parameters that training starts with."""
+    """The initial parameters, boxed with their logical axes."""
 
   @abc.abstractmethod
   def objective(
@@ -157,33 +158,34 @@ class GradientTask(abc.ABC):
     rows: Batch,
     draw: Draw,
   ) -> Objective:
-    """What is minimised over some examples of a batch.
+    """Loss terms and metrics of some examples of a batch.
 
     Args:
-      params: that it is differentiated by.
-      state: before the step.
-      frozen: weights that no step changes.
-      rows: see `rows`; 'row' (b,) is where each example is in the global batch.
+      params: parameters; the loss is differentiated with respect to them.
+      state: state before the step.
+      frozen: frozen weights.
+      rows: examples, see `rows`; 'row' (b,) int32 is the index of each example
+        in the global batch.
       draw: keys of these examples.
     """
 
   def rows(self, state: TrainState, frozen: Frozen, batch: Batch) -> Batch:
-    """Arrays of a batch that `objective` reads; their leading axis is cut."""
+    """Arrays of a batch that `objective` reads, leading axis b."""
     del state, frozen
     return batch
 
   def extra(self) -> dict[str, jax.Array]:
-    """`TrainState.extra` at the start."""
+    """The initial `TrainState.extra`."""
     return {}
 
   def after(
     self, state: TrainState, aux: dict[str, jax.Array]
   ) -> tuple[TrainState, Metrics]:
-    """The state after an optimizer step, changed by what the step counted."""
+    """Updates the state by the summed `aux` of a step; returns more metrics."""
     del aux
     return state, {}
 
-  # Of a task with several networks these three differ.
+  # Tasks with several networks override these three.
 
   @property
   def optimizer(self) -> optax.GradientTransformation:
@@ -215,7 +217,7 @@ class GradientTask(abc.ABC):
     )
 
   def draw(self, state: TrainState, rows: jax.Array) -> Draw:
-    """The draws of some rows (b,) of a step's batch."""
+    """Keys of some examples of a step; rows (b,) int32 are their indices."""
     return Draw.create(self.seed, rows, state.step)
 
   def step(
@@ -226,7 +228,7 @@ class GradientTask(abc.ABC):
 
     def objective(params, part):
       if self.trained is not None:
-        params = self.trained.still(params)
+        params = self.trained.stop_gradients(params)
       draw = self.draw(state, part['row'])
       return self.objective(params, state, frozen, part, draw)
 
@@ -258,18 +260,22 @@ def accumulate(
   rows: Batch,
   pieces: int,
 ) -> tuple[Any, dict[str, Metric], dict[str, jax.Array]]:
-  """The gradient of an objective over a batch worked off in equal pieces.
+  """Gradient of an objective, accumulated over equal microbatches.
 
-  Every term is divided by its denominator of the whole batch.
+  Every term is divided by its denominator over the whole batch, so the result
+  does not depend on the number of microbatches.
 
   Args:
-    objective: (params, rows) -> its terms.
-    params: tree that is differentiated.
-    rows: leading axis b, a multiple of `pieces`.
-    pieces: static; how many pieces one step is cut into.
+    objective: (params, rows) -> loss terms and metrics.
+    params: tree of parameters.
+    rows: arrays of leading axis b, a multiple of `pieces`.
+    pieces: static number of microbatches.
 
   Returns:
     gradient, metrics with 'loss' among them, and the sums of `aux`.
+
+  Raises:
+    ValueError: b is not a multiple of `pieces`.
   """
 
   size = jax.tree.leaves(rows)[0].shape[0]
@@ -289,33 +295,33 @@ def accumulate(
   def mean(total):
     result, (metrics, aux) = total
     # Divided here and not in `loss`: with an operation between the sum over
-    # devices and the norm, the compiler cuts a gradient as its parameter.
+    # devices and the norm, the compiler shards a gradient like its parameter.
     return jax.tree.map(lambda g: g / size, result), metrics, aux
 
   if pieces == 1:
     return mean(gradient(params, rows))
   if size % pieces:
     raise ValueError(
-      f'batch of {size} cannot be cut into {pieces} equal pieces; change '
+      f'batch of {size} cannot be split into {pieces} equal pieces; change '
       'config.data.batch_size or config.optim.accumulate'
     )
 
   def cut(x):
     x = x.reshape(pieces, size // pieces, *x.shape[1:])
-    # Every device works on a share of every piece.
+    # Every device computes a share of every microbatch.
     return constrain(x, (None, 'act_batch', *(None,) * (x.ndim - 2)))
 
   parts = jax.tree.map(cut, rows)
 
   def added(f):
-    """Σ f(piece) over all pieces, one after another."""
+    """Σ f(microbatch), computed one after another."""
     shapes = jax.eval_shape(f, jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     add = lambda carry, part: (jax.tree.map(jnp.add, carry, f(part)), None)
     return jax.lax.scan(add, zeros, parts)[0]
 
   def weights(part):
-    # Of a pass without gradients the compiler keeps what the weights need.
+    # The compiler drops the rest of the forward pass.
     terms = objective(params, part).minimised
     return {k: term.mean.weight for k, term in terms.items()}
 
@@ -331,17 +337,17 @@ def start_ema(params: Any, decays: tuple[float, ...]) -> dict[str, Any]:
 def update_ema(
   ema: dict[str, Any], params: Any, step: jax.Array | None = None
 ) -> dict[str, Any]:
-  """avg <- (1 - d) params + d avg, in float32, where the two differ.
+  """Updates running averages: avg <- (1 - d) params + d avg, in float32.
 
-  Both products are rounded, as in the official trainers. What does not change has
-  an average that does not change either.
+  Both products are rounded, as in the official trainers. Where parameter and
+  average are equal, the average stays exactly as it is.
 
   Args:
     ema: decay as text -> average.
-    params: after a step.
-    step: () int32 steps taken before it. With it decays warm up, from 0.1 to
-      min(decay, (1 + step) / (10 + step)), so that an average follows a run that
-      is short or has just begun. None: the decays themselves.
+    params: parameters after a step.
+    step: () int32 steps taken before it, for a warm-up of the decays: from 0.1
+      to min(decay, (1 + step) / (10 + step)), so that the average of a short or
+      young run follows its parameters. None: no warm-up.
 
   Source: TensorFlow's ExponentialMovingAverage with `num_updates`; EMAModel of
     huggingface/diffusers and bytedance/1d-tokenizer.

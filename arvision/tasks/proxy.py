@@ -1,4 +1,4 @@
-"""The first stage of a legacy TiTok: another tokenizer's codes for pixels."""
+"""Proxy codes: the first training stage of TiTok tokenizers of the paper."""
 
 import dataclasses
 from typing import Any
@@ -17,16 +17,16 @@ from arvision.tasks.tokenizer import TrainTokenizer
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TrainProxy(TrainTokenizer):
-  """Cross entropy of the teacher's codes under the tokenizer's logits.
+  """Trains a tokenizer to predict the codes of a teacher, by cross entropy.
 
-  The decoder of the teacher is taken over as it is, for the second stage to
-  train (`TrainTokenizer`, started from this run).
+  The decoder and the codebook of the teacher are copied. The second stage
+  (`TrainTokenizer`, started from this run) trains them.
 
   Source: arXiv 2406.07550 (proxy codes).
 
   Attributes:
     teacher: template of the tokenizer whose codes are predicted.
-    frozen: {'teacher': its variables}.
+    frozen: {'teacher': variables of the teacher}.
   """
 
   teacher: Template | None = None
@@ -73,7 +73,7 @@ class TrainProxy(TrainTokenizer):
     )
 
   def _proxy(self, frozen, image, logits):
-    """(b,) cross entropy in nats and share of right codes, means over places."""
+    """(b,) cross entropy in nats and accuracy, means over the codes."""
     codec: Any = self.teacher().bind(frozen['teacher'])
     wanted = codec.encode(image).values
     flat = logits.reshape(*wanted.shape, -1)

@@ -1,4 +1,4 @@
-"""Checkpoints: the state, the position in the data, and what they belong to."""
+"""Checkpoints: the state, the position in the data, and facts of the run."""
 
 import dataclasses
 import os
@@ -23,18 +23,18 @@ from arvision.training.trees import (
   read_shapes,
 )
 
-# Written last by Orbax, so their absence means that a save did not end.
+# Orbax writes them last, so a checkpoint without them is incomplete.
 _MARKERS = ('_CHECKPOINT_METADATA', 'state/_METADATA', 'meta/metadata')
-# What foreign values raise where they are read.
+# Exceptions of reading JSON values of the wrong kind.
 _ODD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class Checkpoints:
-  """The checkpoints of one run, newest first.
+  """The checkpoints of one run.
 
-  One is a folder `<step>` with the arrays (`state`) and a small JSON (`meta`).
-  Writing goes on in the background while training does; a save that was cut
-  off leaves nothing that could be taken for a checkpoint.
+  A checkpoint is a folder `<step>` with the arrays (`state`) and a small JSON
+  (`meta`). Saves run in the background. An interrupted save leaves no folder
+  that counts as a checkpoint.
 
   Attributes:
     facts: see `__init__`.
@@ -48,15 +48,19 @@ class Checkpoints:
     best: str = '',
     read_only: bool = False,
   ):
-    """Opens the folder; the first save makes it where it does not exist.
+    """Opens the folder; the first save creates it if needed.
 
     Args:
       folder: absolute or relative path.
-      facts: config key -> value of what gives the data position its meaning;
-        checkpoints with other facts are refused.
-      keep: how many of the newest are kept.
-      best: held-out figure by which the best one is kept too, see `Kept`.
-      read_only: the folder is another run's; nothing in it is touched.
+      facts: config key -> value, of the keys that the position in the data
+        depends on; checkpoints with other facts are refused.
+      keep: number of newest checkpoints to keep.
+      best: name of the held-out metric by which the best checkpoint is kept
+        too, see `Kept`.
+      read_only: whether the folder belongs to another run and must not change.
+
+    Raises:
+      ConfigError: `keep` is less than 1.
     """
     if keep < 1:
       raise ConfigError(f'config.checkpoint.keep={keep}: wanted 1 or more')
@@ -76,11 +80,11 @@ class Checkpoints:
 
   @property
   def latest(self) -> int | None:
-    """The newest step that was saved whole, None without any."""
+    """The step of the newest checkpoint, None without any."""
     return max(self._manager.all_steps(), default=None)
 
   def improves(self, figures: Mapping[str, float]) -> bool:
-    """Whether held-out figures are better than those of every checkpoint."""
+    """Whether held-out metrics are better than those of all checkpoints."""
     return self._kept.improves(figures, self._manager.all_steps())
 
   def save(
@@ -93,14 +97,14 @@ class Checkpoints:
     """Starts a save; returns once the arrays are copied.
 
     Args:
-      step: of the state.
-      state: all but `frozen` is saved.
+      step: step of the state.
+      state: state to save.
       position: `get_state()` of the data iterator, JSON values. It is the
         same in every process, see `data.base.Data`.
-      figures: of the held-out evaluation of this state, None without one.
+      figures: held-out metrics of this state, None without.
 
     Raises:
-      DataError: the disk has no room for it.
+      DataError: the disk is too full for it.
     """
     self.check_room(state)
     self._kept.figures[step] = dict(figures or {})
@@ -121,19 +125,19 @@ class Checkpoints:
     )
 
   def check_room(self, state: TrainState) -> None:
-    """Refuses a disk that has no room for a checkpoint.
+    """Checks that the disk has room for a checkpoint.
 
-    Threads of Orbax would find out one by one, each with a traceback.
+    Without this check every thread of Orbax would fail with a traceback.
 
     Raises:
-      DataError: with what is there and what is wanted.
+      DataError: it has not; with free and required bytes.
     """
     latest = self.latest
     after = 'from the start' if latest is None else f'after step {latest}'
     check_room(
       self._folder,
       _saved(state),
-      f'a checkpoint; the same command goes on {after} then',
+      f'a checkpoint; then the same command resumes {after}',
     )
 
   def restore(
@@ -144,22 +148,19 @@ class Checkpoints:
   ) -> tuple[TrainState, int] | None:
     """The newest checkpoint that can be read.
 
-    A damaged one is moved to `damaged/` beside the folder, and the one before
-    it is taken.
+    Damaged checkpoints are moved to `damaged/` beside the folder.
 
     Args:
-      abstract: shapes, dtypes and shardings of the state; `frozen` is handed
-        through.
+      abstract: shapes, dtypes and shardings of the state.
       set_position: `set_state` of the data iterator.
-      change: whether facts that are `differences.TUNABLE` may differ.
+      change: whether facts in `differences.TUNABLE` may differ.
 
     Returns:
       The state and its step, or None where there is no checkpoint.
 
     Raises:
-      ConfigError: a checkpoint of other parameters, or at a position in other
-        data.
-      DataError: there are checkpoints, all of them damaged.
+      ConfigError: the checkpoint has other parameters or other facts.
+      DataError: all checkpoints are damaged.
     """
     steps = sorted(self._manager.all_steps(), reverse=True)
     for step in steps:
@@ -168,7 +169,7 @@ class Checkpoints:
         assert found is not None
         state, meta = found
         self._check_facts(meta['facts'], step, change)
-        problem = _place(set_position, meta['data'])
+        problem = _try_position(set_position, meta['data'])
         if host.all_agree(problem is None):
           return abstract.replace(**state), step
       self._set_aside(step, problem)
@@ -183,7 +184,7 @@ class Checkpoints:
     return None
 
   def _read(self, step, abstract):
-    """(state as dict, meta) and None, or None and what is wrong."""
+    """((state as dict, meta), None), or (None, the fault)."""
     folder = self._folder / str(step)
     meta, shapes, problem = self._look(folder)
     # Orbax restores in all processes together.
@@ -202,7 +203,7 @@ class Checkpoints:
           ),
         ),
       )
-    except Exception as error:  # what Orbax raises here is not specified
+    except Exception as error:  # Orbax documents no exceptions
       return None, first_line(error)
     bad = hooks.not_finite(found['state'])
     if bad:
@@ -210,7 +211,7 @@ class Checkpoints:
     return (found['state'], meta), None
 
   def _look(self, folder):
-    """(meta, shapes, None) of a whole checkpoint, or what is wrong, last."""
+    """(meta, shapes, None) of an intact checkpoint, or (None, None, fault)."""
     lost = [name for name in _MARKERS if not (folder / name).exists()]
     if lost:
       return None, None, f'{lost[0]} is missing'
@@ -225,7 +226,7 @@ class Checkpoints:
       return None, None, first_line(error)
     try:
       return meta, _shapes(folder), None
-    except Exception as error:  # what Orbax raises here is not specified
+    except Exception as error:  # Orbax documents no exceptions
       return None, None, first_line(error)
 
   def _check_facts(self, facts, step, change):
@@ -234,7 +235,7 @@ class Checkpoints:
       if facts.get(key) != value and not (tunable and change):
         advice = 'Set it back'
         if tunable:
-          advice = 'Add --change to go on with it, set it back'
+          advice = 'Add --change to resume with the new value, set it back'
         raise ConfigError(
           f'the checkpoint of step {step} was made with config.{key}='
           f'{facts.get(key)}, this run has config.{key}={value}: the order of '
@@ -243,7 +244,7 @@ class Checkpoints:
         )
 
   def _set_aside(self, step, problem):
-    problem = problem or 'as another process reads it'
+    problem = problem or 'another process cannot read it'
     if self._read_only:
       logging.warning('checkpoint %d is damaged (%s)', step, problem)
       return
@@ -260,17 +261,21 @@ class Checkpoints:
     self._manager.reload()
 
   def wait(self) -> None:
-    """Returns when everything is on disk."""
+    """Waits until all saves are on disk."""
     self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits, and ends the threads."""
+    """Waits for all saves, and stops the threads of Orbax."""
     self._manager.wait_until_finished()
     self._manager.close()
 
 
 def saved_position(workdir: str | os.PathLike) -> dict[str, Any]:
-  """The `get_state()` of the newest checkpoint, {} without any."""
+  """The saved state of the data iterator, of the newest intact checkpoint.
+
+  Returns:
+    its saved `get_state()`; {} without a checkpoint.
+  """
   folder = pathlib.Path(workdir) / workdirs.CHECKPOINTS
   for step in workdirs.saved_steps(workdir):
     try:
@@ -280,8 +285,8 @@ def saved_position(workdir: str | os.PathLike) -> dict[str, Any]:
   return {}
 
 
-def _place(set_position, state):
-  """Goes to a position in the data; what is wrong with it, or None."""
+def _try_position(set_position, state):
+  """Sets the position in the data; returns the fault of the state, or None."""
   try:
     set_position(state)
   except (ConfigError, DataError):
@@ -292,10 +297,9 @@ def _place(set_position, state):
 
 
 def _saved(state):
-  names = [f.name for f in dataclasses.fields(state) if f.name != 'frozen']
-  return {name: getattr(state, name) for name in names}
+  return {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
 
 
 def _shapes(folder):
-  """The saved tree of a checkpoint, with shapes for leaves."""
+  """The saved tree of a checkpoint, with shapes as leaves."""
   return {'params': {}, 'ema': {}, **read_shapes(folder / 'state')}

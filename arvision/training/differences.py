@@ -1,4 +1,4 @@
-"""How the config of a run and the one that is asked for differ."""
+"""Differences between the config of a run and a new config."""
 
 import inspect
 import json
@@ -27,9 +27,8 @@ from arvision.training.workdir import (
   to_json,
 )
 
-# Keys that may differ between the parts of a run that was stopped and resumed:
-# none of them changes what a step computes, but for the run's length and for
-# rounding.
+# Keys that may change when a run is resumed. They change the length of the run
+# and rounding, and otherwise nothing that a step computes.
 CHANGEABLE = (
   'train.duration',
   'log',
@@ -45,13 +44,13 @@ CHANGEABLE = (
   'backbone.block.attention.kernel',
 )
 
-# Keys that came later, and what runs did that were started before.
+# Keys added in later versions, with the value that older runs trained with.
 FORMERLY = {'ema_warmup': False}
 
-# Fields of parts that say how they are computed: parameters are the same.
+# Fields that change how a part computes and not its parameters.
 _COMPUTING = ('dtype', 'remat', 'unroll')
-# Keys that may differ where the user says so (`arvision train --change`): the
-# state of a run does not depend on them.
+# Keys that may change with `arvision train --change`: the structure of the
+# train state does not depend on them.
 TUNABLE = (
   'data.batch_size',
   'optim.learning_rate',
@@ -61,7 +60,7 @@ TUNABLE = (
   'optim.clip',
   'optim.accumulate',
 )
-# Between off and on, these take a part out of the optimizer, and of its state.
+# Turning these on or off changes the optimizer state.
 _SWITCHES = ('clip', 'weight_decay', 'weight_decay_end')
 # Lines of a message before '... and 37 more'.
 _LINES = 5
@@ -70,30 +69,32 @@ _LINES = 5
 def check_same(
   config: ConfigDict, workdir: str | os.PathLike, change: bool = False
 ) -> dict[str, tuple[Any, Any]]:
-  """Refuses a folder with the run of another config, and what is no folder.
+  """Checks that a folder holds no run of another config.
 
   Args:
-    config: that is asked for.
-    workdir: the folder.
+    config: the new config.
+    workdir: folder of the run.
     change: whether the keys of `TUNABLE` may differ.
 
   Returns:
-    key -> (value there, value here) of what differs and may: with `change`,
-    and paths. What lies behind a path is compared where it is read.
+    key -> (value there, value here) of the keys that differ and may differ:
+    paths, and `TUNABLE` keys with `change`. The content of a path is compared
+    when it is read.
 
   Raises:
-    ConfigError: with the keys that differ, as they were and as they are.
+    ConfigError: it does, with the keys that differ; or it is a URL, or has
+      checkpoints without a config.
   """
   if '://' in str(workdir):
     raise ConfigError(
-      f"'{workdir}': runs are kept in folders; mount what is behind the URL, "
-      'and name the folder'
+      f"'{workdir}': wanted a folder, got a URL; mount the remote storage and "
+      'name the mounted folder'
     )
   folder = pathlib.Path(workdir)
   if not (folder / CONFIG).exists() and saved_steps(folder):
     raise ConfigError(
-      f"'{workdir}' has checkpoints but no {CONFIG}, so nobody knows what "
-      'they are of; choose another --workdir'
+      f"'{workdir}' has checkpoints but no {CONFIG}, so their config is "
+      'unknown; choose another --workdir'
     )
   if not holds_run(folder):
     return {}
@@ -113,13 +114,13 @@ def check_same(
   moved = {k for k, values in differ.items() if _is_moved(k, *values)}
   refused = {*differ} - moved - (tuned if change else set())
   if refused:
-    advice = 'Set these back to go on with it, or choose another --workdir'
+    advice = 'Set these back to resume it, or choose another --workdir'
     if refused <= tuned:
       advice = (
-        'To go on with it and the new values, add --change; to go on as it was, '
-        'set these back; or choose another --workdir'
+        'To resume it with the new values, add --change; otherwise set these '
+        'back, or choose another --workdir'
       )
-    # Types first, and of the outer blocks: the rest follows from them.
+    # Types of outer blocks first: the other differences follow from them.
     order = sorted(
       refused, key=lambda k: (not k.endswith('.type'), k.count('.'), k)
     )
@@ -153,7 +154,7 @@ def _is_tuned(key, there, here):
 
 
 def _is_moved(key, there, here):
-  """Whether a key says where something lies, and both say so."""
+  """Whether a key is a path, with a path as both values."""
   if not all(isinstance(path, str) and path for path in (there, here)):
     return False
   name = key.rpartition('.')[2]
@@ -164,7 +165,7 @@ def _is_moved(key, there, here):
 
 
 def shortened(lines: Sequence[str]) -> str:
-  """A text of a few lines, and how many more there are."""
+  """The first lines, and '... and 37 more' for the rest."""
   more = len(lines) - _LINES
   if more < 2:
     return '\n'.join(lines)
@@ -172,14 +173,17 @@ def shortened(lines: Sequence[str]) -> str:
 
 
 def as_before(config: ConfigDict, workdir: str | os.PathLike) -> ConfigDict:
-  """A config that goes on with an old run as that was begun.
+  """A config in which keys that the run does not know have its old behaviour.
 
   Args:
-    config: its keys may be younger than the run; those keep their former values.
-    workdir: of the run; without one, nothing changes.
+    config: the new config; it is not changed.
+    workdir: folder of the run. Without a run, nothing changes.
+
+  Returns:
+    a config with the values of `FORMERLY` where the run is older than a key.
 
   Raises:
-    ConfigError: its config is damaged.
+    ConfigError: the config of the run is damaged.
   """
   if not (pathlib.Path(workdir) / CONFIG).is_file():
     return config
@@ -189,7 +193,7 @@ def as_before(config: ConfigDict, workdir: str | os.PathLike) -> ConfigDict:
     for key, value in FORMERLY.items():
       if there.get(key, value) == value != changed.get(key, value):
         logging.warning(
-          "'%s' was begun with config.%s=%s and goes on so",
+          "'%s' was started with config.%s=%s and resumes with it",
           *(workdir, key, value),
         )
         changed[key] = value
@@ -197,12 +201,12 @@ def as_before(config: ConfigDict, workdir: str | os.PathLike) -> ConfigDict:
 
 
 def _completed(config):
-  """A config with the keys that came later."""
-  whole = ConfigDict(config)
-  with whole.unlocked():
+  """A config with the keys of `FORMERLY`."""
+  completed = ConfigDict(config)
+  with completed.unlocked():
     for key, value in FORMERLY.items():
-      whole[key] = config.get(key, value)
-  return whole
+      completed[key] = config.get(key, value)
+  return completed
 
 
 def differences(
@@ -210,11 +214,13 @@ def differences(
 ) -> list[str]:
   """A line for every key that differs: 'key: value there, value here'.
 
+  A field with its default value equals a field that is left out. Defaults are
+  those of the types that `new` names; no type of `old` alone is imported.
+
   Args:
-    old: the config that is there.
-    new: the config that is asked for; only types that it names are looked up,
-      to know that a field with its default is the same as one left out.
-    key: what the keys are to begin with.
+    old: the config of the run.
+    new: the new config.
+    key: prefix of the keys.
   """
   return [_line(k, *values) for k, values in changes(old, new, key).items()]
 
@@ -237,7 +243,7 @@ def _line(key, there, here):
 
 
 def _with_defaults(old, new, key):
-  """Two blocks where what one of them leaves out has its default."""
+  """The two blocks; fields that one of them leaves out have their default."""
   if 'type' in new and old.get('type') == new['type']:
     declared = (
       fields(resolve(new['type'], f'{key}.type'.removeprefix('config.'))) or {}
@@ -254,7 +260,7 @@ def _with_defaults(old, new, key):
 
 
 def _json_default(default):
-  """A default as `to_json` writes it; a default that it cannot write is said."""
+  """A default as `to_json` writes it, or its text where JSON cannot hold it."""
   plain = to_block(default) if is_part(default) else default
   if inspect.isclass(default):
     plain = {'type': type_path(default)}
@@ -265,16 +271,21 @@ def _json_default(default):
 
 
 def other_weights(old: ConfigDict, new: ConfigDict, key: str) -> list[str]:
-  """The `differences` of two blocks that mean other weights.
+  """The `differences` of two blocks in fields that parameters depend on.
 
-  No parameter depends on the compute dtype of a part and its like, and on the
-  fields that a part, or one inside of it, names as `adjustable`: they may differ.
+  Ignores compute fields (dtype, remat, unroll) and the fields that a part, or a
+  part inside it, lists as `adjustable`.
+
+  Args:
+    old: a block of the run.
+    new: the same block of the new config.
+    key: key of the block, without 'config.'.
   """
   return differences(*_weighty(old, new, key), f'config.{key}')
 
 
 def _weighty(old, new, key):
-  """Two blocks without the fields that are adjustable in the second."""
+  """The two blocks without the fields that `other_weights` ignores."""
   may = _COMPUTING
   if 'type' in new:
     may += getattr(resolve(new.type, f'{key}.type'), 'adjustable', ())
@@ -289,7 +300,7 @@ def _weighty(old, new, key):
 
 
 def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-  """('key.of.block', value) of all fields of a config as plain dicts."""
+  """Yields ('key.of.block', value) of all fields of nested dicts."""
   if isinstance(value, dict):
     for name, part in value.items():
       yield from flat(part, f'{key}.{name}')

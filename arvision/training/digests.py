@@ -1,4 +1,4 @@
-"""Digests of the files of a checkpoint, so that no bit of it changes unseen."""
+"""Digests of the files of a checkpoint, which detect damaged files."""
 
 import concurrent.futures
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 FILE = 'digests.json'
-# Orbax writes it once more, when all else is done.
+# Orbax rewrites it after everything else.
 _LATER = '_CHECKPOINT_METADATA'
 
 _CHUNK = 1 << 22
@@ -26,16 +26,17 @@ def write(folder: pathlib.Path) -> None:
 
 
 def check(folder: pathlib.Path, index: int = 0, count: int = 1) -> None:
-  """Compares the files with what `write` listed.
+  """Compares the files of a folder with its `digests.json`.
 
-  A folder without a list was saved before there were any, and passes.
+  A folder without the file comes from an older version and passes.
 
   Args:
-    folder: of the list.
-    index, count: this process among those that share the work.
+    folder: folder of the files.
+    index, count: index of this process, and number of processes that share the
+      work.
 
   Raises:
-    ValueError, OSError: a file is not as it was written, or is gone.
+    ValueError, OSError: a file has changed, or is missing.
   """
   path = folder / FILE
   if not path.exists():
@@ -64,7 +65,7 @@ def _digest(path):
 
 
 class _Digested:
-  """Adds digests when all is written, before a checkpoint counts as one."""
+  """Writes digests after all files, before Orbax commits the checkpoint."""
 
   def finalize(self, directory: Any) -> None:
     super().finalize(directory)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Held-out figures and pictures of a task in training."""
+"""Held-out metrics and pictures during training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,26 +14,26 @@ from arvision.tasks.base import Task, TrainState
 
 
 def versions(state: TrainState) -> dict[str, Any]:
-  """'' -> the parameters, 'ema_0.999' -> their running averages."""
+  """'' -> the parameters, 'ema_0.999' -> the running average of that decay."""
   return {'': state.params, **{f'ema_{d}': p for d, p in state.ema.items()}}
 
 
-def shown(state: TrainState) -> Any:
-  """The parameters that pictures are made with: the slowest average."""
+def slowest_average(state: TrainState) -> Any:
+  """The running average of the largest decay; the parameters without one."""
   if not state.ema:
     return state.params
   return state.ema[max(state.ema, key=float)]
 
 
 def _figure(version: str, name: str) -> str:
-  """'held_out/loss' of the parameters, 'held_out/ema_0.999/loss'."""
+  """Name of a metric: 'held_out/loss', or 'held_out/ema_0.999/loss'."""
   return f'held_out/{version}/{name}' if version else f'held_out/{name}'
 
 
 class _Ordered:
-  """A compiled function whose dict comes back in the order it was made.
+  """A compiled function that keeps the order of the dict that it returns.
 
-  JAX sorts the keys of dicts, and so would swap the rows of a picture.
+  JAX sorts the keys of dicts, which would reorder the rows of a picture.
   """
 
   def __init__(self, placement: Placement, function: Callable[..., dict]):
@@ -52,7 +52,7 @@ class _Ordered:
 
 
 class HeldOut:
-  """Means over the held-out split, and pictures of a task."""
+  """Metrics over the held-out split, and pictures of a task."""
 
   def __init__(
     self,
@@ -66,30 +66,30 @@ class HeldOut:
     """Compiles nothing yet.
 
     Args:
-      task: what is trained.
-      frozen: weights on devices that no step changes.
-      data: where the held-out split is.
-      placement: of batches and results.
-      batch_size: examples of a step of the pass, global.
-      count: how many examples pictures are made of.
+      task: the task.
+      frozen: frozen weights, on devices.
+      data: data with the held-out split.
+      placement: placement of batches and results.
+      batch_size: global batch size of the evaluation.
+      count: number of examples for pictures.
     """
     self._task = task
     self._frozen = frozen
     self._data = data
     self._placement = placement
     self._batch_size = batch_size
-    whole = placement.whole
-    self._evaluate = placement.jit(task.evaluate, out_shardings=whole)
+    replicated = placement.whole
+    self._evaluate = placement.jit(task.evaluate, out_shardings=replicated)
     self._pictures = _Ordered(placement, task.pictures)
     self._check = _Ordered(placement, task.check)
     few = lambda batch: {k: v[:count] for k, v in batch.items()}
-    self._first = placement.jit(few, out_shardings=whole)
+    self._first = placement.jit(few, out_shardings=replicated)
     self._fixed: Any = None
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
-    """'held_out/loss', 'held_out/ema_0.999/loss', ...
+    """Metrics of the held-out split, by names such as 'held_out/loss'.
 
-    Without the metrics that no example of the split has a weight for.
+    Metrics whose total weight is zero are left out.
     """
     if not self._data.held_out_examples:
       return {}
@@ -109,22 +109,22 @@ class HeldOut:
     }
 
   def check_best(self, best: str, state: TrainState, every: int) -> None:
-    """Refuses a `config.checkpoint.best` that no evaluation will measure.
+    """Checks that evaluations measure the metric of `config.checkpoint.best`.
 
     Args:
-      best: name of a figure, with or without '-' in front; '' for none.
-      state: of the task. `evaluate` is traced, and computes nothing.
+      best: name of a metric, with or without '-' in front; '' for none.
+      state: state of the task. `evaluate` is only traced.
       every: steps between two evaluations, 0 for none.
 
     Raises:
-      ConfigError: with the figures that there are.
+      ConfigError: they do not; with the metrics that they measure.
     """
     if not best:
       return
-    said = f"config.checkpoint.best='{best}': "
+    got = f"config.checkpoint.best='{best}': "
     if not every or not self._data.held_out_examples:
       why = 'config.evals.every is 0' if not every else 'nothing is held out'
-      raise ConfigError(f'{said}{why}, so there is no figure to go by')
+      raise ConfigError(f'{got}{why}, so there is no metric to compare')
     batch = self._placement.put_batch(next(iter(self._pass())))
     with self._placement.scope():
       keys = jax.eval_shape(
@@ -133,28 +133,28 @@ class HeldOut:
     names = [_figure(name, k) for name in versions(state) for k in keys]
     name = best.removeprefix('-')
     if name not in names:
-      raise ConfigError(said + 'no such figure.' + suggest(name, names))
+      raise ConfigError(got + 'no such metric.' + suggest(name, names))
 
   def pictures(self, state: TrainState, batch: Any) -> dict[str, np.ndarray]:
-    """name -> (k, H, W, C), of always the same held-out examples.
+    """name -> (k, H, W, C) pictures of the same held-out examples every time.
 
     Args:
-      state: of the task.
-      batch: a training batch on the host, used where nothing is held out.
+      state: state of the task.
+      batch: a training batch on the host, used without a held-out split.
     """
     if self._fixed is None:
       if self._data.held_out_examples:
         batch = next(iter(self._pass()))
       self._fixed = self._few(batch)
-    return self._pictures(shown(state), self._frozen, self._fixed)
+    return self._pictures(slowest_average(state), self._frozen, self._fixed)
 
   def check(self, batch: Any) -> dict[str, np.ndarray]:
-    """What the model will see of a training batch on the host."""
+    """name -> (k, H, W, C) inputs of the model in a batch on the host."""
     return self._check(self._frozen, self._few(batch))
 
   def _pass(self):
     return self._data.held_out(self._batch_size, *self._placement.share())
 
   def _few(self, batch):
-    # Of the global batch: one process may make fewer rows than are shown.
+    # From the global batch: a process may have fewer examples than wanted.
     return self._first(self._placement.put_batch(batch))

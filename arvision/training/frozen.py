@@ -1,4 +1,4 @@
-"""The weights of other runs that a run uses and does not train."""
+"""Frozen weights: weights of other runs that a run uses and does not train."""
 
 import contextlib
 import hashlib
@@ -19,28 +19,28 @@ from arvision.tasks import assemble
 from arvision.training import differences, trees, weights
 from arvision.training import workdir as workdirs
 
-# Blocks that say which network a generator is.
+# Blocks that the parameters of a generator depend on.
 _GENERATOR = ('tokenizer', 'layout', 'condition', 'backbone', 'head')
 
 
 def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
   """The weights of the runs that `config.frozen` names.
 
-  A run keeps a copy in `frozen/`, so that its codes go on to mean the same
-  when a tokenizer is trained further, moved or deleted.
+  A run keeps a copy in `frozen/`, so that it does not depend on the other run
+  being trained further, moved or deleted.
 
   Args:
-    config: of the run; `frozen` has name -> folder.
-    workdir: of the run.
+    config: config of the run; `frozen` maps names to folders.
+    workdir: folder of the run.
 
   Returns:
-    name -> {'params': ...}, numpy arrays: of the tokenizer of a tokenizer's run,
-    of the model of a generator's.
+    name -> {'params': ...}, numpy arrays: parameters of the tokenizer for a run
+    of a tokenizer, of the model for a run of a generator.
 
   Raises:
-    ConfigError: no run there, or one of another config. In a run whose key
-      names another folder than it did, one with other weights.
-    DataError: no checkpoint of it can be read.
+    ConfigError: a folder has no run, or a run of another config; or a resumed
+      run names another folder with other weights.
+    DataError: no checkpoint of the run can be read.
   """
   folders = config.get('frozen', {})
   copy = pathlib.Path(workdir) / workdirs.FROZEN
@@ -55,22 +55,23 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 def _check_moved(config, name, before, kept, copy):
-  """Refuses a folder with other weights than those that a run has kept."""
+  """Checks that another folder holds the weights that the run has copied."""
   source = config.frozen[name]
   if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
     host.say(
-      f"config.frozen.{name}='{source}' is not there; the copy in {copy} serves"
+      f"config.frozen.{name}='{source}' does not exist; the copy in {copy} is "
+      'used'
     )
   elif fingerprint(_trained(config, name)) != fingerprint(kept):
     raise ConfigError(
       f"config.frozen.{name}='{source}' holds other weights than {copy}, with "
-      f"which this run was trained. Set it back to '{before}' to go on with "
+      f"which this run was trained. Set it back to '{before}' to resume with "
       'these, or choose another --workdir'
     )
 
 
 def _trained(config, name):
-  """The variables of the run that `config.frozen` has a name for."""
+  """The variables of the run that `config.frozen` names."""
   key, source = f'config.frozen.{name}', config.frozen[name]
   block = 'tokenizer' if name == 'tokenizer' else f'task.{name}'
   own = _at(config, block)
@@ -78,8 +79,8 @@ def _trained(config, name):
   if not (pathlib.Path(source) / workdirs.CONFIG).is_file():
     raise ConfigError(
       f"{key}='{source}' holds no {kind}. Train it first "
-      f'(arvision train --config=<its config> --workdir={source}), bring '
-      'released weights in (arvision import), or point this key at its folder'
+      f'(arvision train --config=<its config> --workdir={source}), import '
+      'released weights (arvision import), or set this key to its folder'
     )
   theirs = workdirs.load_config(source, allow=None)
   workdirs.check_blocks(theirs, source)
@@ -117,10 +118,10 @@ def _at(config, key):
 def shapes(
   config: ConfigDict, image_shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-  """Shapes and dtypes of what `load` returns; opens no folder.
+  """Shapes and dtypes of the result of `load`; opens no folder.
 
   Args:
-    config: of the run.
+    config: config of the run.
     image_shape: (H, W, C).
   """
   image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
@@ -139,14 +140,14 @@ def shapes(
 
 
 def check_names(config: ConfigDict, binds: tuple[str, ...]) -> None:
-  """Refuses a `config.frozen` with other names than the task uses.
+  """Checks that `config.frozen` has exactly the names that the task uses.
 
   Args:
-    config: of the run.
+    config: config of the run.
     binds: see `tasks.base.Task`.
 
   Raises:
-    ConfigError: with the name.
+    ConfigError: with an unknown or missing name.
   """
   names = config.get('frozen', {})
   for name in names:
@@ -164,15 +165,15 @@ def check_names(config: ConfigDict, binds: tuple[str, ...]) -> None:
 
 
 def check_tokens(config: ConfigDict, data: Any, frozen: dict[str, Any]) -> None:
-  """Refuses cached tokens of another tokenizer than the generator's.
+  """Checks that cached tokens were made by the tokenizer of the generator.
 
   Args:
-    config: of the run.
-    data: `CachedTokens` say by what they were made; other data pass.
+    config: config of the run.
+    data: data of the run; data other than `CachedTokens` pass.
     frozen: see `load`.
 
   Raises:
-    ConfigError: other weights, or another config of the tokenizer.
+    ConfigError: another config or other weights of the tokenizer.
   """
   made_by = getattr(data, 'spec', {}).get('tokenizer')
   if not made_by or 'tokenizer' not in frozen:
@@ -191,13 +192,13 @@ def check_tokens(config: ConfigDict, data: Any, frozen: dict[str, Any]) -> None:
       'tokenizer than that of config.frozen.tokenizer='
       f"'{config.frozen.tokenizer}':\n"
       + '\n'.join(differ)
-      + '\nEncode the images anew (arvision encode), or name the tokenizer that '
-      'made these tokens'
+      + '\nEncode the images again (arvision encode), or name the tokenizer '
+      'that made these tokens'
     )
 
 
 def fingerprint(variables: Any) -> str:
-  """16 hex digits of a tree of arrays: names, shapes, types and values."""
+  """16 hex digits of a hash of a tree: names, shapes, dtypes and values."""
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
     array = np.ascontiguousarray(leaf)
@@ -213,16 +214,16 @@ def claim(
   frozen: dict[str, Any],
   imported: Any = None,
 ) -> None:
-  """Makes a folder the run of a config, in all processes together.
+  """Writes the config and the weights of a new run, in all processes together.
 
-  What an earlier start or import left that did not come to an end is replaced.
-  The config is written last, so that a folder with a config has the rest.
+  Replaces the files of an earlier start or import that did not finish. The
+  config is written last, so a folder with a config is complete.
 
   Args:
-    workdir: the folder.
-    config: of the run.
+    workdir: folder of the run.
+    config: config of the run.
     frozen: see `load`.
-    imported: parameters that the run starts with, for a new run.
+    imported: initial parameters of a new run, or None.
   """
   folder = pathlib.Path(workdir)
   claimed, made = workdirs.holds_run(folder), not folder.exists()
@@ -251,7 +252,7 @@ def claim(
 
 
 def _clear(folder):
-  """Removes the weights of a start that did not come to an end."""
+  """Removes the weights of a start that did not finish."""
   for name in (workdirs.FROZEN, workdirs.IMPORTED):
     for left in folder.glob(f'{name}*'):
       shutil.rmtree(left, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a loop watches for: bad numbers, signals, and its own pace."""
+"""Helpers of the train loop: divergence, metric windows, periods, signals."""
 
 import functools
 import math
@@ -22,29 +22,29 @@ from arvision.training.trees import real_arrays
 
 
 class Diverged(RuntimeError):
-  """Training stopped, since its numbers are not finite any more."""
+  """Training stopped because of values that are not finite."""
 
 
 class Watch:
-  """Stops a run whose numbers are not finite, with what to try instead."""
+  """Stops a run whose values are not finite, with advice."""
 
   def __init__(self, config: ConfigDict, workdir: Any):
-    """Takes what the message needs: the config and the folder of the run."""
+    """Takes the config and the folder of the run, for the message."""
     self._config = config
     self._workdir = workdir
 
   def metrics(
     self, metrics: Mapping[str, float], step: int, saved: int | None
   ) -> None:
-    """Looks at the loss and the gradient.
+    """Checks losses and gradient norms.
 
     Args:
-      metrics: of one step.
+      metrics: metrics of one step.
       step: optimizer steps taken, this one included.
       saved: step of the newest checkpoint, None without any.
 
     Raises:
-      Diverged: one is not finite.
+      Diverged: one of them is not finite.
     """
     for name, value in metrics.items():
       if math.isfinite(value):
@@ -53,32 +53,32 @@ class Watch:
         self._stop(f'{name} was {value} at step {step}', saved)
 
   def state(self, state: TrainState, step: int, saved: int | None) -> None:
-    """Looks at all arrays of a state; see `metrics`.
+    """Checks all arrays of a state; see `metrics`.
 
-    A state that diverged in its last step has a loss that is finite yet.
+    The loss of the step in which a state diverges is still finite.
     """
     bad = not_finite(state)
     if bad:
       self._stop(f'{bad} was not finite after step {step}', saved)
 
-  def _stop(self, what, saved):
+  def _stop(self, fault, saved):
     kept, how = 'there is no checkpoint yet', 'in a new --workdir'
     if saved is not None:
-      kept = f'the checkpoint of step {saved} is from before that and untouched'
+      kept = f'the checkpoint of step {saved} is from before that and intact'
       how += f' (--init_from={self._workdir} takes its weights)'
     raise Diverged(
-      f"{what}, so training stopped; {kept} (in '{self._workdir}').\n"
+      f"{fault}, so training stopped; {kept} (in '{self._workdir}').\n"
       f'What may help, {how}: {", ".join(_advice(self._config))}'
     )
 
 
 def _advice(config):
-  """What may keep a run from diverging, by the keys that its config has."""
+  """Changes of config keys that may keep a run from diverging."""
   found = []
   plain = workdirs.to_json(config)
   for key, value in flatten_dict(plain, sep='.').items():
     block, _, name = key.rpartition('.')
-    # A generator does not train the tokenizer that it has.
+    # The tokenizer of a generator is frozen.
     trained = 'backbone' not in plain or not key.startswith('tokenizer.')
     if name == 'dtype' and value in ('bfloat16', 'float16') and trained:
       found.append(f'config.{key}=float32')
@@ -95,10 +95,10 @@ def _advice(config):
 
 
 def not_finite(tree: Any) -> str | None:
-  """The path of the first array with a NaN or an infinity in it, or None.
+  """The path of the first array with a NaN or an infinity, or None.
 
   Args:
-    tree: of arrays on devices, of all processes.
+    tree: tree of arrays on the devices of all processes.
   """
   arrays = real_arrays(tree)
   if not arrays:
@@ -119,19 +119,19 @@ def _finite(leaves, whole):
 
 
 class Window:
-  """Means of metrics over the steps since the last look."""
+  """Means of metrics over the steps since the last log line."""
 
   def __init__(self):
     self._means: dict[str, Mean] = {}
 
   def add(self, metrics: Mapping[str, float]) -> None:
-    """Takes the metrics of one step."""
+    """Adds the metrics of one step."""
     for name, value in metrics.items():
       before = self._means.get(name, Mean(0.0, 0.0))
       self._means[name] = Mean(before.total + value, before.weight + 1)
 
   def means(self) -> dict[str, float]:
-    """The means, and starts anew."""
+    """Returns the means and resets the window."""
     means = {k: float(m.total / m.weight) for k, m in self._means.items()}
     self._means = {}
     return means
@@ -141,8 +141,8 @@ class Window:
     return {'means': {k: [m.total, m.weight] for k, m in self._means.items()}}
 
   def set_state(self, state: Mapping[str, Any]) -> None:
-    """Goes on as the window did that wrote the state."""
-    if 'sums' in state:  # as checkpoints of version 0.1 have them
+    """Restores the result of `get_state`."""
+    if 'sums' in state:  # checkpoints of version 0.1
       means = {k: (v, state['count']) for k, v in state['sums'].items()}
     else:
       means = dict(state['means'])
@@ -152,22 +152,22 @@ class Window:
 
 
 def due(step: int, every: int, total: int) -> bool:
-  """Whether something is to be done after a step: regularly and at the end.
+  """Whether a periodic action is due after a step: regularly and at the end.
 
   Args:
     step: optimizer steps taken.
-    every: steps between two times; 0 = never.
+    every: period in steps; 0 = never.
     total: steps of the run.
   """
   return bool(every) and (step % every == 0 or step == total)
 
 
 class Preemption:
-  """Notes SIGTERM and SIGINT, so that the loop can save before it ends.
+  """Records SIGTERM and SIGINT, so that the loop can save before it ends.
 
-  A second signal of either kind does what it would have done without. With
-  several processes SIGTERM may reach one of them alone: JAX then agrees on a
-  step at which all of them stop.
+  A second signal of either kind has its default effect. With several processes
+  only one of them may get SIGTERM: JAX then agrees on a step at which all of
+  them stop.
   """
 
   _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -182,7 +182,7 @@ class Preemption:
     for number in self._SIGNALS:
       try:
         self._before[number] = signal.signal(number, self._note)
-      except ValueError:  # not the main thread: nobody to be told by
+      except ValueError:  # not the main thread, which alone gets signals
         return self
     return self
 
@@ -200,7 +200,7 @@ class Preemption:
     self._restore()
 
   def reached(self, step: int) -> bool:
-    """Whether to stop after this step, in all processes alike."""
+    """Whether to stop after this step; the same in all processes."""
     if jax.process_count() > 1:
       if multihost_utils.reached_preemption_sync_point(step):
         self.received = self.received or signal.SIGTERM

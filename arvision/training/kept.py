@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, and which checkpoints are kept."""
+"""Metadata of checkpoints, and the policy that keeps some of them."""
 
 import json
 import math
@@ -10,11 +10,11 @@ from arvision.errors import ConfigError
 
 
 def read_meta(folder: pathlib.Path) -> dict[str, Any]:
-  """The JSON of the checkpoint in a folder named by its step.
+  """The metadata of the checkpoint in a folder named by its step.
 
   Returns:
-    'step'; 'data', the position in it; 'facts', that give it its meaning; and
-    'figures', of the held-out evaluation of this very step.
+    'step'; 'data', the state of the data iterator; 'facts', the config keys
+    that it depends on; and 'figures', the held-out metrics of this step.
 
   Raises:
     ValueError, OSError: it is damaged.
@@ -25,44 +25,47 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
     raise ValueError('meta/metadata is nested too deep') from error
   whole = isinstance(meta, dict) and meta.get('step') == int(folder.name)
   if not whole or 'data' not in meta or not isinstance(meta.get('facts'), dict):
-    raise ValueError('meta/metadata is not that of this checkpoint')
+    raise ValueError('meta/metadata does not belong to this checkpoint')
   figures = meta.get('figures')
   return {**meta, 'figures': figures if isinstance(figures, dict) else {}}
 
 
 def best_of(folder: pathlib.Path, steps: Sequence[int], best: str) -> int:
-  """The step of the best of some checkpoints; see `Kept`.
+  """The step of the best checkpoint.
+
+  Args:
+    folder: folder of the checkpoints.
+    steps: their steps.
+    best: name of a metric, see `Kept`.
 
   Raises:
-    ConfigError: none of them was measured by that figure.
+    ConfigError: no checkpoint has that metric.
   """
   kept = Kept(1, best)
   kept.read(folder, steps)
   found = kept.best(steps)
   if found is None:
     raise ConfigError(
-      f"--step=best: config.checkpoint.best='{best}' in this run, by which "
-      f'none of its checkpoints ({steps}) was measured; name a step'
+      f"--step=best: config.checkpoint.best='{best}' in this run, but none of "
+      f'its checkpoints ({steps}) has this metric; name a step'
     )
   return found
 
 
 class Kept:
-  """The newest checkpoints, and the best by a figure that was measured at it.
-
-  A policy of Orbax.
+  """Orbax policy that keeps the newest checkpoints and the best one.
 
   Attributes:
-    figures: step -> figures of its held-out evaluation.
+    figures: step -> held-out metrics of the checkpoint.
   """
 
   def __init__(self, keep: int, best: str = ''):
-    """Nothing is known yet.
+    """Starts without metrics; see `read`.
 
     Args:
-      keep: how many of the newest.
-      best: name of a figure, the lowest is the best; with '-' in front of it
-        the highest. '' for none.
+      keep: number of newest checkpoints to keep.
+      best: name of a metric whose lowest value is the best, or '-' and the name
+        of a metric whose highest value is the best; '' for none.
     """
     self._keep = keep
     self._name = best.removeprefix('-')
@@ -70,7 +73,7 @@ class Kept:
     self.figures: dict[int, Mapping[str, Any]] = {}
 
   def read(self, folder: pathlib.Path, steps: Iterable[int]) -> None:
-    """Takes the figures of checkpoints on disk; damaged ones have none."""
+    """Reads the metrics of checkpoints on disk; damaged ones have none."""
     self.figures = {}
     for step in steps:
       try:
@@ -79,13 +82,13 @@ class Kept:
         continue
 
   def best(self, steps: Iterable[int]) -> int | None:
-    """The best of some steps, None where none of them was measured."""
+    """The best of some steps, None where none of them has the metric."""
     values = {s: self._value(self.figures.get(s, {})) for s in steps}
     measured = [s for s, v in values.items() if v is not None]
     return min(measured, key=lambda s: (values[s], s), default=None)
 
   def improves(self, figures: Mapping[str, Any], steps: Iterable[int]) -> bool:
-    """Whether figures are better than those of all of some steps."""
+    """Whether metrics are better than those of all given steps."""
     value, best = self._value(figures), self.best(steps)
     if value is None:
       return False

@@ -1,4 +1,4 @@
-"""One writer per folder: a file that says who, and tells whether it lives."""
+"""A lock file that allows one writer per folder."""
 
 import contextlib
 import json
@@ -17,21 +17,21 @@ from arvision.parallel import host
 
 FILE = 'lock.json'
 
-# Seconds between two signs of life, and without one until a writer on another
-# machine is taken for dead.
+# Seconds between two heartbeats, and without one until a writer on another
+# machine counts as dead.
 _BEAT = 10.0
 _PATIENCE = 60.0
 
 
 @contextlib.contextmanager
 def held(workdir: str | os.PathLike) -> Iterator['Lock']:
-  """Keeps other writers out of a folder, which is made where it is missing.
+  """Locks a folder against other writers; creates the folder if needed.
 
-  Process 0 alone holds it for all. Of a process that ended without a word the
-  next one takes the folder over.
+  Process 0 holds the lock for all processes. The lock of a dead process is
+  taken over.
 
   Raises:
-    ConfigError: in all processes alike, somebody else writes there.
+    ConfigError: in all processes, if another writer holds the lock.
   """
   lock = Lock(pathlib.Path(workdir))
   first, problem = jax.process_index() == 0, ''
@@ -42,7 +42,7 @@ def held(workdir: str | os.PathLike) -> Iterator['Lock']:
       problem = str(error)
   if not host.all_agree(not problem):
     raise ConfigError(
-      problem or f"process 0 could not take --workdir='{workdir}'; it says why"
+      problem or f"--workdir='{workdir}': process 0 could not lock it"
     )
   try:
     yield lock
@@ -60,25 +60,26 @@ class Lock:
     beat: float = _BEAT,
     patience: float = _PATIENCE,
   ):
-    """Takes nothing yet.
+    """Prepares the lock; `take` acquires it.
 
     Args:
-      folder: to lock.
-      beat: seconds between two signs of life.
-      patience: seconds without one, until another machine's is taken over.
+      folder: folder to lock.
+      beat: seconds between two heartbeats.
+      patience: seconds without a heartbeat until the lock of another machine is
+        taken over.
     """
     self._path = folder / FILE
     self._beat, self._patience = beat, patience
     self._made: list[pathlib.Path] = []
     self._text = json.dumps({**_machine(), **_process(os.getpid())}) + '\n'
     self._ended = threading.Event()
-    self._thread = threading.Thread(target=self._live, daemon=True)
+    self._thread = threading.Thread(target=self._heartbeat, daemon=True)
 
   def take(self) -> None:
-    """Takes the folder.
+    """Acquires the lock.
 
     Raises:
-      ConfigError: somebody who lives has it.
+      ConfigError: a live process holds it.
       OSError: the file cannot be written.
     """
     folder = self._path.parent
@@ -92,7 +93,7 @@ class Lock:
         raise ConfigError(self._refusal(_read(self._path) or there))
       if self._move_away(there):
         host.say(
-          f'taking over from {_name(there)}, which is not there any more'
+          f'taking over from {_name(there)}, which does not exist any more'
         )
     self._thread.start()
 
@@ -127,12 +128,12 @@ class Lock:
     if _here(there):
       process = {k: there.get(k) for k in ('pid', 'started')}
       return _process(there.get('pid')) == process
-    # Clocks of two machines differ, so the file is watched for some time.
+    # Clocks of two machines differ, so the heartbeat is watched for a while.
     age = time.time() - there['beat']
     wait = min(max(self._patience - age, 2.5 * self._beat), self._patience)
     host.say(
-      f'{self._path} is of {_name(there)}: waiting up to {wait:.0f} s for a '
-      'sign of life'
+      f'{self._path} is held by {_name(there)}: waiting up to {wait:.0f} s for '
+      'its heartbeat'
     )
     end = time.monotonic() + wait
     while time.monotonic() < end:
@@ -150,47 +151,47 @@ class Lock:
       'it, stop it, or choose another --workdir'
     )
     if not _here(there):
-      text += f'. If it is gone for certain, delete {self._path}'
+      text += f'. If that process has certainly ended, delete {self._path}'
     return text
 
-  def _live(self):
+  def _heartbeat(self):
     while not self._ended.wait(self._beat):
       with contextlib.suppress(OSError):
         if self.mine():
           os.utime(self._path)
 
   def mine(self) -> bool:
-    """Whether nobody has taken the folder over."""
+    """Whether this process still holds the lock."""
     there = _read(self._path)
     return there is not None and there['text'] == self._text
 
   def check(self) -> None:
-    """Stops all processes of a writer that was taken for dead.
+    """Checks that no other process has taken the lock over.
 
     Raises:
-      ConfigError: another process writes to the folder.
+      ConfigError: in all processes, if one has.
     """
     if not host.all_agree(jax.process_index() != 0 or self.mine()):
       raise ConfigError(
         f"'{self._path.parent}' was taken over by another process while this "
-        'one gave no sign of life; nothing more is written here'
+        'one sent no heartbeat; nothing more is written here'
       )
 
   def release(self) -> None:
-    """Lets others write; a folder made for the lock alone goes."""
+    """Releases the lock; removes folders that were created for it alone."""
     self._ended.set()
     self._thread.join()
     with contextlib.suppress(OSError):
       if self.mine():
         self._path.unlink()
       for folder in self._made:
-        folder.rmdir()  # fails, and ends this, where something was written
+        folder.rmdir()  # fails, and ends the loop, where it is not empty
 
 
 def _read(path) -> dict[str, Any] | None:
-  """What a lock says, its 'text' and its last 'beat'; None without one."""
+  """Content of a lock, its 'text' and last 'beat'; None without a lock."""
   try:
-    # Opened, since a file server's answer about a name may be old.
+    # Opened, since file servers may cache the attributes of a name.
     with path.open('rb') as file:
       text = file.read().decode(errors='replace')
       beat = os.fstat(file.fileno()).st_mtime
@@ -213,7 +214,7 @@ def _here(there):
 
 
 def _machine():
-  """What tells where a process number means something."""
+  """Identity of the machine and of its space of process ids."""
   return {
     'host': socket.gethostname(),
     'boot': _proc('sys/kernel/random/boot_id'),
@@ -229,10 +230,10 @@ def _pid_space():
 
 
 def _process(pid):
-  """A process that lives, with its start, so that no later one is taken for it.
+  """Id and start time of a live process; a reused id has another start time.
 
   Returns:
-    {'pid', 'started'}, or {} where there is none.
+    {'pid', 'started'}, or {} without such a process.
   """
   if not isinstance(pid, int) or pid <= 0:
     return {}
@@ -244,7 +245,7 @@ def _process(pid):
     except PermissionError:
       pass
     return {'pid': pid, 'started': ''}
-  # Behind the name, which may have spaces: state, ..., start in ticks.
+  # After the name, which may have spaces: state, ..., start time in ticks.
   fields = _proc(f'{pid}/stat').rpartition(')')[2].split()
   if len(fields) < 20 or fields[0] in 'ZX':
     return {}

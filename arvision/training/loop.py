@@ -1,4 +1,4 @@
-"""The train loop. It knows a Task and a Data, and nothing of images."""
+"""The train loop."""
 
 import contextlib
 import dataclasses
@@ -26,12 +26,12 @@ from arvision.training.writers import Writer
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """How a call of `train` ended.
+  """Result of a call of `train`.
 
   Attributes:
-    step: optimizer steps taken, since the start of the run.
+    step: optimizer steps taken since the start of the run.
     total: steps of the whole run.
-    signal: that ended it early, None for none.
+    signal: number of the signal that ended it early, or None.
   """
 
   step: int
@@ -52,44 +52,45 @@ def train(
   make_data: Callable = assemble.make_data,
   make_task: Callable = assemble.make_task,
 ) -> Result:
-  """Trains what a config describes, or goes on where the folder's run ended.
+  """Trains a config, or resumes the run of the folder.
 
-  The state comes from the first of: this folder's newest checkpoint,
-  `resume_from`, `init_from`, a fresh start.
+  The state comes from the first of: the newest checkpoint of `workdir`,
+  `resume_from`, `init_from`, imported weights in `workdir`, a fresh start.
 
   Args:
-    config: whole config.
+    config: the whole config.
     workdir: folder of the run.
-    init_from: folder of a run whose parameters are taken over.
-    init_partial: whether those of them that do not fit may start fresh.
-    resume_from: folder of a run that is continued here, with its optimizer
+    init_from: folder of a run whose parameters are the initial ones.
+    init_partial: whether arrays of other shapes than those of `init_from` may
+      start fresh.
+    resume_from: folder of a run that is resumed here, with its optimizer state
       and its position in the data.
-    change: whether batch size, learning rate and schedule may be others than
-      those that the run had, see `differences.TUNABLE`.
+    change: whether a resumed run may change batch size, learning rate and
+      schedule, see `differences.TUNABLE`.
     stop_at: stops, and saves, after this step of the run.
-    make_in_training: (config, placement, frozen weights) -> what measures
-      between steps, see `step_hooks.InTraining`.
+    make_in_training: (config, placement, frozen weights) -> evaluators between
+      steps, see `step_hooks.InTraining`.
     make_data: config -> data.
     make_task: (config, data, optimizer, frozen weights, steps) -> task.
 
   Raises:
-    ConfigError: a config that does not fit itself, the devices, the data or
-      the folder.
-    DataError: data or checkpoints that cannot be read.
-    Diverged: a loss or gradient that is not finite.
+    ConfigError: the config does not fit itself, the devices, the data or the
+      folder.
+    DataError: data or checkpoints cannot be read.
+    Diverged: a loss or gradient is not finite.
   """
   assemble.check_settings(config)
   data = make_data(config)
   config = differences.as_before(assemble.complete(config, data), workdir)
   if resume_from:
     config = differences.as_before(config, resume_from)
-  going_on = start.goes_on(workdir, resume_from)
+  resumed = start.folder_to_resume(workdir, resume_from)
   differences.check_same(config, workdir, change)
-  changed = differences.check_same(config, going_on or workdir, change)
+  changed = differences.check_same(config, resumed or workdir, change)
   mesh = make_mesh(config.mesh)
   placement = host.Placement(mesh, Rules(**config.get('rules', {})))
 
-  changes = start.size_changes(going_on, config.data.batch_size)
+  changes = start.size_changes(resumed, config.data.batch_size)
   clock = schedule.run_clock(config, data.examples, changes)
   every = {
     key: clock.steps(config[key].every, f'{key}.every')
@@ -98,20 +99,20 @@ def train(
   best = config.checkpoint.get('best') or ''
   optimizer = assemble.part(config, 'optim')
   placement.check_batch(clock.batch_size, optimizer.accumulate)
-  frozen = frozen_weights.load(config, going_on or workdir)
+  frozen = frozen_weights.load(config, resumed or workdir)
   frozen_weights.check_tokens(config, data, frozen)
   in_training = make_in_training(config, placement, frozen)
   for name, duration in in_training.every.items():
     every[f'evals.{name}'] = clock.steps(duration, f'evals.{name}.every')
   task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
   frozen_weights.check_names(config, task.binds)
-  origin = start.StateInit(task, placement, config.seed)
+  state_init = start.StateInit(task, placement, config.seed)
   batches = data.train(clock.batch_size, config.seed, *placement.share())
 
   with contextlib.ExitStack() as stack:
     stack.callback(batches.close)
     lock = stack.enter_context(locks.held(workdir))
-    # Another run may have come and gone since it was asked first.
+    # Another run may have used the folder since the first check.
     differences.check_same(config, workdir, change)
     position = Position(batches)
     checkpoints = Checkpoints(
@@ -121,8 +122,8 @@ def train(
       best=best,
     )
     stack.callback(checkpoints.close)
-    state, step, said = start.first_state(
-      origin,
+    state, step, source = start.first_state(
+      state_init,
       pathlib.Path(workdir),
       checkpoints,
       position,
@@ -131,8 +132,8 @@ def train(
     if changes != tuple(batches.get_state().get('changes', changes)):
       raise DataError(
         f"'{workdir}': the newest checkpoint was damaged, and the batch size "
-        'changed after the one before it. Give the same command again, to go '
-        'on from that one'
+        'changed after the one before it. Run the same command again to resume '
+        'from that one'
       )
     end = clock.total if stop_at is None else min(stop_at, clock.total)
     on_device = placement.put_whole(task.frozen)
@@ -148,16 +149,16 @@ def train(
         task, placement, state, on_device, placement.put_batch(batch)
       )
 
-    # Nothing was written up to here, and all that can be wrong was looked at.
+    # All checks are done. Nothing was written up to here.
     frozen_weights.claim(workdir, config, frozen)
     writer = Writer(workdir, clock.total, step, clock.seen)
     stack.callback(writer.close)
     writer.say(data.describe())
-    writer.say(f'{start.describe(state, mesh)}; {said} step {step}')
+    writer.say(f'{start.describe(state, mesh)}; {source} step {step}')
     writer.changed(step, changed)
     writer.parameters(state.params)
     if step >= end:
-      writer.say(f'nothing to do: {step} of {end} steps were taken before')
+      writer.say(f'nothing to do: {step} of {end} steps are already done')
       return Result(step, clock.total)
 
     if step == 0:
@@ -190,17 +191,17 @@ def loop(
   step: int,
   end: int,
 ) -> Result:
-  """Takes the steps after `step`, up to and with `end`.
+  """Runs the steps after `step`, up to and including `end`.
 
   Args:
     step_fn: (state, frozen weights, batch) -> (state, metrics).
-    frozen: weights on devices that no step changes.
+    frozen: frozen weights, on devices.
     placement: puts batches on devices.
-    between: what is done between steps; it holds the data iterator.
-    batch: the first one, on the host.
-    state: on devices; it is used up.
+    between: hooks that run between steps; they hold the data iterator.
+    batch: first batch, on the host.
+    state: state on devices; it is donated.
     step: optimizer steps taken.
-    end: the last step to take.
+    end: last step.
   """
   unread = None
   between.start(step)
@@ -208,7 +209,8 @@ def loop(
     while True:
       state, metrics = step_fn(state, frozen, placement.put_batch(batch))
       step += 1
-      # The device works on this step while the one before is looked at.
+      # The device computes this step while the metrics of the one before are
+      # read.
       if unread is not None:
         between.read(step - 1, unread)
       unread = metrics

@@ -1,4 +1,4 @@
-"""The optimizer of a config, with the arithmetic of torch."""
+"""Optimizers with the arithmetic of torch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,17 +19,16 @@ from arvision.training.schedule import Clock, Constant
 
 @dataclasses.dataclass(frozen=True)
 class DecayRule(Checked):
-  """Which parameters are subject to weight decay.
+  """Selects the parameters with weight decay.
 
-  The axis of stacked layers is not counted, and neither are the axes of a
-  bias: it has the axes of its layer's output, (heads, head size) for example,
-  where published code has a flat vector. What `layers.param.fixed` made never
-  decays.
+  The axis of stacked layers does not count. A bias counts as a vector: here it
+  has the axes of the output of its layer, such as (heads, head size), where
+  published code has a flat vector. Arrays of `layers.param.fixed` never decay.
 
   Attributes:
     min_ndim: parameters with fewer axes are exempt.
-    exempt: parts of paths ('condition/start'); a parameter whose path has one
-      of them in it is exempt.
+    exempt: parts of paths ('condition/start'); a parameter whose path contains
+      one of them is exempt.
   """
 
   min_ndim: Natural = 2
@@ -52,15 +51,15 @@ class DecayRule(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Trained(Checked):
-  """Which parameters are trained.
+  """Selects the trained parameters.
 
-  A name stands for a parameter or for all parameters of a module: 'head',
-  'backbone/stack'. Names are of whole modules, from any depth.
+  A name is that of a parameter, or of a module for all parameters in it, at any
+  depth: 'head', 'backbone/stack'.
 
   Attributes:
-    only: names of what is trained; () for all.
-    without: names of what is not.
-    layers: (first, end) of stacked layers that are trained; None for all.
+    only: names to train; () for all.
+    without: names to leave untrained.
+    layers: (first, end) of the stacked layers to train; None for all.
   """
 
   only: tuple[str, ...] = ()
@@ -71,10 +70,10 @@ class Trained(Checked):
     return self != Trained()
 
   def mask(self, params: Any) -> Any:
-    """A tree like `params`: True, False, or (l, 1, ...) bool by layer.
+    """A tree like `params` of True, False, or a (l, 1, ...) bool layer mask.
 
     Raises:
-      ConfigError: names that no parameter has, or layers that there are not.
+      ConfigError: no parameter has a name, or the stack has no such layers.
     """
     paths = [_path(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
     for key in ('only', 'without'):
@@ -102,8 +101,8 @@ class Trained(Checked):
     number = np.arange(count).reshape(-1, *[1] * (jnp.ndim(leaf) - 1))
     return (first <= number) & (number < end)
 
-  def still(self, params: Any) -> Any:
-    """The same parameters; those that are not trained have no gradient."""
+  def stop_gradients(self, params: Any) -> Any:
+    """The same parameters, without gradients of the untrained ones."""
 
     def one(mask, leaf):
       if mask is True:
@@ -116,7 +115,7 @@ class Trained(Checked):
   def wrap(
     self, tx: optax.GradientTransformation
   ) -> optax.GradientTransformation:
-    """An optimizer that leaves the others as they are, and has no state of them."""
+    """An optimizer of the trained parameters, with state for them alone."""
     some = lambda tree: jax.tree.map(
       lambda mask: mask is not False, self.mask(tree)
     )
@@ -140,23 +139,23 @@ def _within(names, name):
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer(Checked):
-  """AdamW, Lion or Adam behind clipping and a learning-rate schedule.
+  """AdamW, Lion or Adam, with gradient clipping and a learning-rate schedule.
 
   AdamW is torch's: p <- p (1 - lr wd) - lr m̂ / (√v̂ + eps), with wd scaled by
   the learning rate and eps outside of the root. Lion decays likewise.
 
   Attributes:
-    learning_rate: the peak.
-    kind: 'adamw', 'lion' or 'adam' (without decay).
+    learning_rate: peak learning rate.
+    kind: 'adamw', 'lion' or 'adam' (without weight decay).
     b1, b2: decays of the averages of the gradient and of its square.
-    eps: of Adam.
-    weight_decay: in units of the learning rate.
-    weight_decay_end: where it goes along half a cosine; None = constant.
-    decay: which parameters decay.
-    trained: which parameters are trained at all; the task applies it.
+    eps: epsilon of Adam.
+    weight_decay: weight decay, in units of the learning rate.
+    weight_decay_end: final weight decay of half a cosine; None = constant.
+    decay: selects the parameters with weight decay.
+    trained: selects the trained parameters; the task applies it.
     clip: largest global norm of the gradient; 0 = no clipping.
-    accumulate: pieces that a batch is worked off in; the task does it.
-    schedule: of the learning rate.
+    accumulate: microbatches per step; the task applies it.
+    schedule: schedule of the learning rate.
   """
 
   learning_rate: AtLeast0
@@ -181,18 +180,18 @@ class Optimizer(Checked):
       )
 
   def rates(self, clock: Clock) -> dict[str, Callable]:
-    """name -> schedule of what changes in a run, to be logged."""
+    """name -> schedule, of the learning rate and the weight decay, for logs."""
     rate = self.schedule.make(self.learning_rate, clock)
     return {'learning_rate': rate, 'weight_decay': self._decay(clock)}
 
   def make(self, clock: Clock) -> optax.GradientTransformation:
-    """The transformation of gradients into updates that are added.
+    """The optax transformation.
 
     Args:
       clock: length of the run, for the schedules.
 
     Raises:
-      ConfigError: durations that do not fit the run.
+      ConfigError: durations do not fit the run.
     """
     rates = self.rates(clock)
     if self.kind == 'lion':
@@ -212,16 +211,18 @@ class Optimizer(Checked):
     start, end = self.weight_decay, self.weight_decay_end
     if end is None:
       return optax.constant_schedule(start)
-    # Source: FoundationVision/VAR: over the whole run, warm-up included.
+    # Source: FoundationVision/VAR; over the whole run, warm-up included.
     wave = optax.cosine_decay_schedule(1.0, max(clock.total - 1, 1))
     return lambda step: end + (start - end) * wave(step)
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-  """gradient * min(1, limit / (norm + 1e-6)), as torch's `clip_grad_norm_`.
+  """Clips gradients as torch's `clip_grad_norm_`.
 
-  Differs: `optax.clip_by_global_norm` has no 1e-6, which is visible in the
-  seventh digit of every parameter of a run with clipping.
+  The result is gradient * min(1, limit / (norm + 1e-6)).
+
+  Differs: `optax.clip_by_global_norm` has no 1e-6. This changes the seventh
+  digit of every parameter of a run with clipping.
 
   Args:
     limit: largest L2 norm over all gradients together.

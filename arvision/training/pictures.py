@@ -1,4 +1,4 @@
-"""Images to PNG files."""
+"""Grids of images, as PNG files."""
 
 import math
 import os
@@ -9,14 +9,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from arvision import atomic
 
-# Shorter sides are blown up to at least this many pixels.
+# Images are enlarged until their shorter side has at least this many pixels.
 LEGIBLE = 48
 _BACKGROUND = 24
 _GAP = 2
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-  """(..., C) float in [-1, 1] -> uint8, clipped; C = 1 or 3."""
+  """Converts images (..., C) float in [-1, 1] to uint8, clipped."""
   images = np.nan_to_num(np.asarray(images, np.float32), nan=-1.0)
   return np.rint(np.clip(images + 1, 0, 2) * 127.5).astype(np.uint8)
 
@@ -24,16 +24,18 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 def grid(
   images: np.ndarray, columns: int | None = None, scale: int | None = None
 ) -> np.ndarray:
-  """Images side by side and below one another, in reading order.
+  """A grid of images, in reading order.
 
   Args:
-    images: (k, H, W, C) float in [-1, 1], or uint8.
-    columns: per row; about as many as there are rows by default.
-    scale: every pixel becomes a square of this side; by default as large as
-      8 x 8 digits need to be made out.
+    images: (k, H, W, C) float in [-1, 1], or uint8; C = 1 or 3.
+    columns: images per row; None: a square grid.
+    scale: every pixel becomes a square of this side; None: see `LEGIBLE`.
 
   Returns:
     (height, width, 3) uint8.
+
+  Raises:
+    ValueError: images of another shape, or none.
   """
   images = np.asarray(images)
   if images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
@@ -60,15 +62,15 @@ def sheet(
   columns: int | None = None,
   scale: int | None = None,
 ) -> np.ndarray:
-  """Several series of images, with their names in the margin.
+  """A sheet of several series of images, with their names in the margin.
 
-  One series fills the sheet. Several are laid under one another, so that
-  image i of every series stands in the same column; where they are longer
-  than a row, the whole stack goes on below.
+  A single series is a plain grid without a name. Several series are stacked, so
+  that image i of every series is in the same column. Series that are longer
+  than a row continue in another stack below.
 
   Args:
     rows: name -> (k, H, W, C) float in [-1, 1].
-    columns: per row.
+    columns: images per row; None: see `grid`.
     scale: see `grid`.
 
   Returns:
@@ -110,10 +112,10 @@ def _columns(k, height, width):
 
 
 def save(path: str | os.PathLike, picture: np.ndarray) -> None:
-  """Writes a PNG, whole or not at all.
+  """Writes a PNG atomically.
 
   Args:
-    path: of the file; its folder is made.
+    path: path of the file; its folder is created if needed.
     picture: (height, width, 1 or 3) uint8.
   """
   if picture.shape[2:] == (1,):

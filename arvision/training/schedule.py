@@ -1,4 +1,4 @@
-"""How long things last, and how the learning rate runs."""
+"""Durations in steps, and learning-rate schedules."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -29,19 +29,19 @@ def steps(
   Args:
     duration: exactly one of `steps`, `epochs` (passes over the training
       examples), `examples` (images seen) and `fraction` (of the whole run).
-    batch_size: examples of a step.
-    examples: in the training split.
+    batch_size: examples per step.
+    examples: examples of the training split.
     total: steps of the whole run, for `fraction`.
-    key: where the duration stands in the config, for errors.
-    changes: of the batch size, where the duration begins with the run; see
-      `Clock`.
+    key: key of the duration in the config, for errors.
+    changes: changes of the batch size, for durations that start with the run;
+      see `Clock`.
 
   Returns:
     The nearest whole number of steps; at least 1 unless the duration is 0.
 
   Raises:
-    ConfigError: none or several units, an unknown one, a negative number, or
-      a fraction of a run whose length is not known.
+    ConfigError: no unit or several, an unknown unit, a negative number, or a
+      fraction without `total`.
   """
   check(duration, Mapping, f'config.{key}')
   given = dict(duration.items())
@@ -58,8 +58,8 @@ def steps(
   check(number, AtLeast0, f'config.{key}.{unit}')
   if unit == 'fraction' and total is None:
     raise ConfigError(
-      f'config.{key}.fraction: a fraction of what? Here, wanted steps, '
-      'epochs or examples'
+      f'config.{key}.fraction: the length of the run cannot be a fraction of '
+      'itself; wanted steps, epochs or examples'
     )
   scale = {
     'steps': 1,
@@ -69,28 +69,28 @@ def steps(
   }
   count = number * scale[unit]
   if changes and unit in ('epochs', 'examples'):
-    # Steps of other sizes count for what they were.
+    # Steps before a change count with their own batch size.
     seen = number * (examples if unit == 'epochs' else 1)
     count = _follow([(n, k) for k, n in changes], 1 / batch_size, seen)
   count = max(1, round(count)) if number else 0
   # Optimizers count in int32.
   if count >= 2**31:
     raise ConfigError(
-      f'config.{key}.{unit}={number} is {count:.3g} steps: wanted 2147483647 at '
-      'most'
+      f'config.{key}.{unit}={number} is {count:.3g} steps: wanted at most '
+      '2147483647'
     )
   return count
 
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-  """The length of a run, for durations inside it.
+  """The length of a run, which converts durations to steps.
 
   Attributes:
-    total: steps.
-    batch_size: examples of a step, since the last change.
-    examples: in the training split.
-    changes: points (steps, examples seen) at which the batch size changed.
+    total: steps of the run.
+    batch_size: examples per step, since the last change.
+    examples: examples of the training split.
+    changes: (steps, examples seen) of every change of the batch size.
   """
 
   total: int
@@ -99,7 +99,7 @@ class Clock:
   changes: tuple[tuple[int, int], ...] = ()
 
   def steps(self, duration: Mapping[str, float], key: str) -> int:
-    """A period in steps of the batch size of today; see `steps`."""
+    """A duration in steps of the current batch size; see `steps`."""
     return steps(
       duration,
       batch_size=self.batch_size,
@@ -109,7 +109,7 @@ class Clock:
     )
 
   def at(self, duration: Mapping[str, float], key: str) -> int:
-    """The step at which a duration that began with the run is over."""
+    """The step at which a duration that starts with the run ends."""
     return steps(
       duration,
       batch_size=self.batch_size,
@@ -125,7 +125,7 @@ class Clock:
 
 
 def _follow(points, slope, x):
-  """y at x of a line from (0, 0) through points, with a slope after them."""
+  """Linear interpolation from (0, 0) through points, then with a slope."""
   xs, ys = zip((0, 0), *points)
   if x < xs[-1]:
     return float(np.interp(x, xs, ys))
@@ -135,11 +135,11 @@ def _follow(points, slope, x):
 def run_clock(
   config: Any, examples: int, changes: Sequence[tuple[int, int]] = ()
 ) -> Clock:
-  """The length of a run.
+  """The clock of a run.
 
   Args:
-    config: whole.
-    examples: in the training split.
+    config: the whole config.
+    examples: examples of the training split.
     changes: see `Clock`.
 
   Raises:
@@ -158,10 +158,10 @@ def run_clock(
 
 @dataclasses.dataclass(frozen=True)
 class Constant(Checked):
-  """Linear warm-up, then the peak to the end.
+  """Constant learning rate after a linear warm-up.
 
   Attributes:
-    warmup: duration; None for none.
+    warmup: duration of the warm-up; None for none.
     start: share of the peak at the first step of the warm-up.
   """
 
@@ -169,22 +169,26 @@ class Constant(Checked):
   start: AtLeast0 = 0.0
 
   def make(self, peak: float, clock: Clock) -> optax.Schedule:
-    """step, counted from 0 -> learning rate.
+    """The schedule: step, counted from 0 -> learning rate.
+
+    Args:
+      peak: peak learning rate.
+      clock: length of the run.
 
     Raises:
-      ConfigError: see `steps`; or a warm-up longer than the run.
+      ConfigError: see `steps`; or the warm-up is longer than the run.
     """
     warmup = 0
     if self.warmup is not None:
       warmup = clock.at(self.warmup, 'optim.schedule.warmup')
-    # The rest runs to its last step, so that this one has the final value.
+    # The last step of the run has the final value.
     rest = self.rest(peak, max(clock.total - 1 - warmup, 1))
     if not warmup:
       return rest
     if warmup >= clock.total:
       raise ConfigError(
-        f'config.optim.schedule.warmup: {warmup} steps, but config.train.'
-        f'duration is {clock.total} steps; make one shorter, or longer'
+        f'config.optim.schedule.warmup is {warmup} steps, but config.train.'
+        f'duration is {clock.total} steps; wanted a shorter warm-up'
       )
     first = line(self.start * peak, peak, 0, warmup)
     return optax.join_schedules([first, rest], [warmup])
@@ -197,7 +201,7 @@ class Constant(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class WarmupCosine(Constant):
-  """Linear warm-up, then half a cosine.
+  """Half a cosine after a linear warm-up.
 
   Attributes:
     final: share of the peak at the last step.
@@ -211,15 +215,15 @@ class WarmupCosine(Constant):
 
 @dataclasses.dataclass(frozen=True)
 class WarmupHoldCosine(Constant):
-  """Linear warm-up, the peak until some point of the run, then half a cosine.
+  """Linear warm-up, a constant phase, then half a cosine.
 
   Source: OliverRensu/xAR, util/lr_sched.py.
 
-  Differs: there the point and the length of the run are numbers of epochs that
-  no option changes.
+  Differs: the official code has constants for the end of the constant phase and
+  for the length of the run.
 
   Attributes:
-    until: duration, counted from the start of the run.
+    until: end of the constant phase, counted from the start of the run.
     final: share of the peak at the last step.
   """
 
@@ -243,12 +247,12 @@ class WarmupHoldCosine(Constant):
 
 @dataclasses.dataclass(frozen=True)
 class WarmupLin0(Constant):
-  """Linear warm-up, a flat part, then a straight line.
+  """Linear warm-up, a constant phase, then linear decay.
 
   Source: the schedule 'lin0' of FoundationVision/VAR.
 
   Attributes:
-    flat: share of the rest of the run during which the peak is held.
+    flat: length of the constant phase, as a share of the run after the warm-up.
     final: share of the peak at the last step.
   """
 
@@ -262,11 +266,11 @@ class WarmupLin0(Constant):
 
 @dataclasses.dataclass(frozen=True)
 class Stairs(Constant):
-  """Linear warm-up, then the peak, multiplied by a factor at some points.
+  """Step decay after a linear warm-up.
 
   Attributes:
-    at: shares of the run after the warm-up, in order.
-    factor: at each of them.
+    at: points of decay, as shares of the run after the warm-up, in order.
+    factor: factor of the learning rate at each of them.
   """
 
   at: tuple[Share, ...] = ()
@@ -278,10 +282,10 @@ class Stairs(Constant):
 
 
 def line(start: float, end: float, first: float, last: float) -> optax.Schedule:
-  """A straight line from step `first` to step `last`, constant outside.
+  """Linear schedule from step `first` to step `last`, constant outside.
 
-  Differs: `optax.linear_schedule` adds and takes away the end value, which
-  costs a small start value half of its digits; and its steps are whole.
+  Differs: `optax.linear_schedule` adds and subtracts the end value, which costs
+  a small start value half of its digits; and it takes only whole steps.
   """
 
   def schedule(step):

@@ -1,4 +1,4 @@
-"""The state that a run starts or goes on with, and its compiled step."""
+"""Initial state of a run, and its compiled train step."""
 
 import dataclasses
 import os
@@ -22,22 +22,22 @@ from arvision.training import differences
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints, saved_position
 from arvision.training.step_hooks import Position
-from arvision.training.trees import by_path, unlike
+from arvision.training.trees import by_path, mismatches
 from arvision.training.weights import load_params
 
 
 class StateInit:
-  """Where a state comes from: the task's own `init`, or files.
+  """Creates train states, fresh or with the parameters of another run.
 
   Attributes:
     abstract: shapes, dtypes and shardings of the state.
   """
 
   def __init__(self, task: Task, placement: Placement, seed: int):
-    """Finds shapes and shardings; computes nothing.
+    """Traces the shapes and shardings of the state.
 
     Raises:
-      ConfigError: parameters that the mesh does not divide.
+      ConfigError: the mesh does not divide the parameters.
     """
     self._task = task
     self._key = jax.random.key(seed)
@@ -51,7 +51,7 @@ class StateInit:
     )
 
   def fresh(self) -> TrainState:
-    """A new state, made where it lies."""
+    """A fresh state, created with its shardings."""
 
     def init(key):
       return nn.unbox(self._task.init(key))
@@ -61,37 +61,39 @@ class StateInit:
   def with_params(
     self, workdir: str | os.PathLike, partial: bool = False
   ) -> tuple[TrainState, str]:
-    """A new state with the raw parameters of another run, its averages too.
+    """A fresh state with the raw parameters of another run.
 
-    A network that the other run lacks is fresh: released tokenizers come
-    without a discriminator.
+    Running averages start with these parameters too. Networks that the other
+    run
+    lacks stay fresh: released tokenizers have no discriminator.
 
     Args:
-      workdir: of the other run.
-      partial: whether arrays that do not fit may be fresh too.
+      workdir: folder of the other run.
+      partial: whether arrays of other shapes may stay fresh.
 
     Returns:
-      The state, and what was taken, in a line.
+      The state, and a line about the source of its parameters.
 
     Raises:
-      ConfigError: other parameters than those of this config, or none that fit.
+      ConfigError: the parameters have other names or shapes than those of this
+        config, or with `partial` none of them fits.
     """
     params, step = load_params(workdir, 'raw', allow=None)[1:]
     wanted = self.abstract.params
     absent = [name for name in wanted if name not in params]
     ours = {name: wanted[name] for name in wanted if name not in absent}
-    odd = unlike(params, ours)
-    taken = {k: x for k, x in by_path(params).items() if k not in odd}
-    if odd and not (partial and taken):
-      advice = 'Nothing of it fits; name another run'
+    mismatched = mismatches(params, ours)
+    taken = {k: x for k, x in by_path(params).items() if k not in mismatched}
+    if mismatched and not (partial and taken):
+      advice = 'No array fits; name another run'
       if taken:
         advice = (
-          f'--init_partial takes the {len(taken)} arrays that fit, and leaves '
-          'these as they are at the start of training'
+          f'--init_partial loads the {len(taken)} arrays that fit, and starts '
+          'these fresh'
         )
       raise ConfigError(
         f'--init_from={workdir} has other parameters than this config:\n'
-        f'{_grouped(odd)}\n{advice}'
+        f'{_grouped(mismatched)}\n{advice}'
       )
 
     def take(state, taken):
@@ -106,21 +108,21 @@ class StateInit:
       return state.replace(params=mixed, ema=ema)
 
     state = jax.jit(take, out_shardings=self._shardings)(self.fresh(), taken)
-    said = f'weights of {workdir} at step {step} (raw, not a running average)'
+    source = f'weights of {workdir} at step {step} (raw, not a running average)'
     if absent:
-      said += f', fresh {" and ".join(sorted(absent))}'
-    if odd:
+      source += f', fresh {" and ".join(sorted(absent))}'
+    if mismatched:
       host.say(
-        f'--init_from={workdir}: {len(taken)} arrays are taken, and what does '
-        f'not fit starts fresh:\n{_grouped(odd)}'
+        f'--init_from={workdir}: {len(taken)} arrays are loaded; these do not '
+        f'fit and start fresh:\n{_grouped(mismatched)}'
       )
-    return state, said
+    return state, source
 
 
-def _grouped(odd):
-  """Lines of `unlike`, one for arrays that lie together."""
+def _grouped(mismatched):
+  """Lines about the result of `mismatches`, one per module."""
   groups: dict[str, list[str]] = {}
-  for path, (there, here) in odd.items():
+  for path, (there, here) in mismatched.items():
     line = f'  {path}: {there} there, {here} here'
     groups.setdefault('/'.join(path.split('/')[:2]), []).append(line)
   lines = []
@@ -130,10 +132,14 @@ def _grouped(odd):
   return differences.shortened(lines)
 
 
-def goes_on(
+def folder_to_resume(
   workdir: str | os.PathLike, resume_from: str | os.PathLike | None
 ) -> str | os.PathLike | None:
-  """The folder whose run is gone on with, None where a run starts.
+  """The folder of the run to resume, None for a new run.
+
+  Args:
+    workdir: folder of the run; it is resumed if it has a checkpoint.
+    resume_from: folder to resume otherwise, or None.
 
   Raises:
     ConfigError: `resume_from` is needed and has no checkpoint.
@@ -149,22 +155,22 @@ def goes_on(
 def size_changes(
   workdir: str | os.PathLike | None, batch_size: int
 ) -> tuple[tuple[int, int], ...]:
-  """Where the batch size of a run changed, see `schedule.Clock`.
+  """The changes of the batch size of a run, see `schedule.Clock`.
 
   Args:
-    workdir: of the run, None for one that starts.
-    batch_size: from now on.
+    workdir: folder of the run, None for a new run.
+    batch_size: batch size from now on.
   """
   saved = saved_position(workdir) if workdir else {}
   try:
     return stream.changes(saved['batches'], batch_size)
   except (KeyError, TypeError, ValueError):
-    return ()  # an iterator with a state of its own
+    return ()  # the state of another kind of iterator
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-  """Where a state shall come from, see `loop.train`."""
+  """Arguments of `loop.train` about the source of the state."""
 
   init_from: str | os.PathLike | None = None
   init_partial: bool = False
@@ -173,65 +179,65 @@ class Wanted:
 
 
 def first_state(
-  origin: StateInit,
+  state_init: StateInit,
   workdir: pathlib.Path,
   checkpoints: Checkpoints,
   position: Position,
   wanted: Wanted,
 ) -> tuple[TrainState, int, str]:
-  """The state that a run starts with, its step, and where it is from.
+  """The first state of a run, its step, and words about its source.
 
   Args:
-    origin: of fresh states.
-    workdir: of the run; its imported weights come before a fresh start.
-    checkpoints: of the run; they go before everything else.
-    position: is set to that of the checkpoint.
-    wanted: where it comes from without a checkpoint.
+    state_init: creates states.
+    workdir: folder of the run, which may have imported weights.
+    checkpoints: checkpoints of the run, which have priority.
+    position: position in the data; it is set to that of the checkpoint.
+    wanted: source of the state without a checkpoint.
 
   Raises:
     ConfigError, DataError: see `loop.train`.
   """
   put = position.set_state
-  found = checkpoints.restore(origin.abstract, put, wanted.change)
+  found = checkpoints.restore(state_init.abstract, put, wanted.change)
   if found:
-    return *found, 'going on after'
+    return *found, 'resuming after'
   if wanted.resume_from:
     folder = pathlib.Path(wanted.resume_from) / workdirs.CHECKPOINTS
     other = Checkpoints(folder, checkpoints.facts, read_only=True)
-    found = other.restore(origin.abstract, put, wanted.change)
+    found = other.restore(state_init.abstract, put, wanted.change)
     other.close()
-    assert found is not None  # `goes_on` has seen one
-    return *found, f'going on from {wanted.resume_from} after'
+    assert found is not None  # `folder_to_resume` has found one
+    return *found, f'resuming {wanted.resume_from} after'
   if wanted.init_from:
-    state, said = origin.with_params(wanted.init_from, wanted.init_partial)
-    return state, 0, f'{said},'
+    folder, partial = wanted.init_from, wanted.init_partial
+    state, source = state_init.with_params(folder, partial)
+    return state, 0, f'{source},'
   if workdirs.holds_run(workdir) and (workdir / workdirs.IMPORTED).is_dir():
-    return origin.with_params(workdir)[0], 0, 'imported weights,'
-  return origin.fresh(), 0, 'fresh start,'
+    return state_init.with_params(workdir)[0], 0, 'imported weights,'
+  return state_init.fresh(), 0, 'fresh start,'
 
 
 def trace_step(
   task: Task, placement: Placement, state: Any, frozen: Any, batch: Any
 ) -> tuple[Any, list[str]]:
-  """The one program of a run, traced and not yet compiled.
+  """Traces the train step.
 
   Args:
-    task: what is trained.
-    placement: of the arrays.
-    state: arrays on devices, or their shapes, dtypes and shardings; the
-      program takes its memory over.
-    frozen, batch: likewise.
+    task: the task.
+    placement: placement of the arrays.
+    state: arrays on devices, or shapes, dtypes and shardings; it is donated.
+    frozen, batch: likewise, not donated.
 
   Returns:
     `jax.stages.Traced` of (state, frozen, batch) -> (state, (m,) float32
-    metrics), and the names of those metrics.
+    metrics), and the names of the metrics.
   """
   names: list[str] = []
 
   def step(state, frozen, batch):
     state, metrics = task.step(state, frozen, batch)
     names[:] = sorted(metrics)
-    # One array of all metrics: reading it is one transfer, not twenty.
+    # One array of all metrics needs one transfer instead of twenty.
     packed = jnp.stack([metrics[k].astype(jnp.float32) for k in names])
     return state, packed
 
@@ -245,15 +251,15 @@ def trace_step(
 def compile_step(
   traced_step: jax.stages.Traced, placement: Placement
 ) -> tuple[Callable, str]:
-  """The one program of a run.
+  """Compiles the train step.
 
   Args:
-    traced_step: of `trace_step`.
-    placement: of its arrays.
+    traced_step: result of `trace_step`.
+    placement: placement of the arrays.
 
   Returns:
     (state, frozen, batch) -> (state, (m,) float32 metrics), and a line about
-    time and memory.
+    compile time and memory.
   """
   start = time.perf_counter()
   with placement.scope():
@@ -269,11 +275,11 @@ def compile_step(
 
 
 def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-  """A train step compiled for where it was lowered, under the scope of its mesh.
+  """Compiles a lowered train step, under the scope of its mesh.
 
-  On a CPU nothing is moved out of the loops of a step in bfloat16. The compiler
-  would make float32 of what the backward loop reads, of all layers at once: for
-  VAR-d16 0.8 GiB, and a step takes 11.2 s in the place of 10.1 (two cores of an
+  For bfloat16 on a CPU, loop-invariant code motion is off. It would convert the
+  inputs of the backward loop to float32, for all layers at once: for VAR-d16
+  these are 0.8 GiB, and a step takes 11.2 s instead of 10.1 (two cores of an
   EPYC with avx512_bf16).
   """
   options: dict[str, str | bool] = {}
@@ -283,7 +289,7 @@ def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 
 
 def describe(state: TrainState, mesh: Any) -> str:
-  """'1,234,567 parameters on 8 devices (data=8)'."""
+  """A line such as '1,234,567 parameters on 8 x cpu (data=8)'."""
   count = sum(x.size for x in jax.tree.leaves(state.params))
   axes = ', '.join(f'{k}={v}' for k, v in mesh.shape.items() if v > 1)
   where = f' ({axes})' if axes else ''

@@ -1,4 +1,4 @@
-"""What is done between the steps of a run."""
+"""Hooks between train steps: logs, evaluation, pictures, checkpoints."""
 
 import contextlib
 import dataclasses
@@ -18,14 +18,14 @@ from arvision.training.lock import Lock
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
 
-# What the files have and the console leaves out.
+# Metrics that only the log files show.
 _DETAIL = re.compile(r'/step_|^perplexity/|^(weight_decay|epoch)$')
-# Parts of a figure that the console shows in a row.
+# Metrics whose parts the console prints in a row.
 _ROW = re.compile(r'^(usage)/scale_')
 
 
 class Position:
-  """Where a run stands besides its arrays: in its data and in its log.
+  """Position of a run in its data and in its log.
 
   Attributes:
     batches: the data iterator.
@@ -42,16 +42,16 @@ class Position:
     return {'batches': self.batches.get_state(), 'window': window}
 
   def set_state(self, state: Mapping[str, Any]) -> None:
-    """Goes to where another `get_state` was."""
+    """Restores the result of `get_state`."""
     self.batches.set_state(state['batches'])
     self.window.set_state(state['window'])
 
 
 class InTraining(Protocol):
-  """Figures that a run is measured by while it is trained.
+  """Evaluators that run during training.
 
   Attributes:
-    every: name -> duration between two measurements.
+    every: name -> duration between two evaluations.
   """
 
   every: Mapping[str, Mapping[str, float]]
@@ -59,24 +59,26 @@ class InTraining(Protocol):
   def __call__(
     self, name: str, state: TrainState, step: int
   ) -> Mapping[str, float]:
-    """The figures of a name."""
+    """The metrics of one evaluator."""
 
 
 @dataclasses.dataclass
 class Hooks:
-  """Log, held-out figures, pictures and checkpoints of a run.
+  """Hooks between train steps: logs, evaluation, pictures, checkpoints.
 
   Attributes:
-    watch: for numbers that are not finite.
-    clock: the length of the run.
+    watch: stops the run if values are not finite.
+    clock: length of the run.
     every: 'log', 'evals', 'pictures', 'checkpoint' and 'evals.<name>' of an
-      evaluator -> steps; 0 = never.
-    names: of the metrics that a step packs into one array.
-    rates: name -> schedule, logged beside the metrics.
-    position: in the data and in the log.
-    lock: of the folder that all is written to.
-    writer, checkpoints, held_out: where things go and come from.
-    in_training: measures by the evaluators.
+      evaluator -> period in steps; 0 = never.
+    names: names of the metrics that a step packs into one array.
+    rates: name -> schedule, logged with the metrics.
+    position: position in the data and in the log.
+    lock: lock of the folder.
+    writer: writes logs and pictures.
+    checkpoints: saves checkpoints.
+    held_out: held-out metrics and pictures.
+    in_training: runs evaluators.
   """
 
   watch: hooks.Watch
@@ -96,16 +98,16 @@ class Hooks:
     self._rates_at = jax.jit(lambda i: {k: f(i) for k, f in self.rates.items()})
 
   def start(self, step: int) -> None:
-    """Starts to measure the speed."""
+    """Starts the measurement of speed."""
     self._rate.restart(step)
 
   def due(self, step: int) -> list[str]:
-    """What is to be done after a step."""
+    """Keys of `every` that are due after a step."""
     total = self.clock.total
     return [k for k, n in self.every.items() if hooks.due(step, n, total)]
 
   def read(self, step: int, metrics: jax.Array) -> None:
-    """Takes the metrics (m,) of a step; waits for the step to end.
+    """Reads the metrics (m,) of a step; waits for the step to finish.
 
     Raises:
       Diverged: they are not finite.
@@ -120,13 +122,13 @@ class Hooks:
   def __call__(
     self, step: int, state: TrainState, batch: Any, due: list[str]
   ) -> None:
-    """Does what is due after a step, saving last.
+    """Runs the hooks that are due after a step, the checkpoint last.
 
     Args:
       step: optimizer steps taken.
-      state: after that step.
-      batch: the last one, on the host.
-      due: some of the keys of `every`.
+      state: state after that step.
+      batch: last batch, on the host.
+      due: keys of `every`.
 
     Raises:
       Diverged: the state is not finite; nothing was saved.
@@ -146,7 +148,7 @@ class Hooks:
           found = self.in_training(key.removeprefix('evals.'), state, step)
           self.writer.scalars(step, found, _brief(found))
       if 'pictures' in due and (rows := self.held_out.pictures(state, batch)):
-        # Named by what was made: 'reconstructions' under 'originals'.
+        # Named by its last row: 'reconstructions' comes after 'originals'.
         self.writer.picture(list(rows)[-1], rows, step)
       if 'checkpoint' in due or self.checkpoints.improves(figures):
         self.lock.check()
@@ -157,7 +159,7 @@ class Hooks:
     speed, left = self._rate(step)
     self._rate.restart(step)
     means = self.position.window.means()
-    # Counted from 0, the step that was taken last is step - 1.
+    # Schedules count from 0: the last step is step - 1.
     rates = jax.device_get(self._rates_at(step - 1))
     means |= {k: float(v) for k, v in rates.items()}
     means['epoch'] = self.clock.seen(step) / self.clock.examples
@@ -173,11 +175,11 @@ class Hooks:
 
 
 def _brief(values):
-  """'loss 1.234  psnr 20.5  usage 0.21 0.98', the loss in front."""
-  shown: dict[str, list[str]] = {}
+  """A line such as 'loss 1.234  psnr 20.5  usage 0.21 0.98', losses first."""
+  texts: dict[str, list[str]] = {}
   for name in sorted(values, key=lambda name: not name.endswith('loss')):
     if row := _ROW.match(name):
-      shown.setdefault(row[1], []).append(f'{values[name]:.2f}')
+      texts.setdefault(row[1], []).append(f'{values[name]:.2f}')
     elif not _DETAIL.search(name):
-      shown[name] = [f'{values[name]:.4g}']
-  return '  '.join(f'{name} {" ".join(row)}' for name, row in shown.items())
+      texts[name] = [f'{values[name]:.4g}']
+  return '  '.join(f'{name} {" ".join(row)}' for name, row in texts.items())

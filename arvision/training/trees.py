@@ -1,4 +1,4 @@
-"""Trees of arrays as Orbax has them on disk."""
+"""Trees of arrays on disk, in the format of Orbax."""
 
 import contextlib
 import pathlib
@@ -16,21 +16,21 @@ import orbax.checkpoint as ocp
 from arvision.errors import ConfigError, DataError
 from arvision.training import differences, digests
 
-# Bytes of a checkpoint beside its arrays: names, shapes, parts of blocks.
-_BESIDE = 4 * 2**20
-# Bytes that an array is written in, and after which a file is.
+# Bytes of a checkpoint besides its arrays: names, shapes, partial blocks.
+_OVERHEAD = 4 * 2**20
+# Bytes of a chunk of an array, and of a data file.
 _CHUNK = 16 * 2**20
 _DATA_FILE = 64 * 2**20
 
 
 def read_shapes(folder: pathlib.Path) -> Any:
-  """The tree in a folder, with shapes and dtypes for leaves.
+  """The tree in a folder, with shapes and dtypes as leaves.
 
   Raises:
-    Exception: it is damaged; what Orbax raises is not specified.
+    Exception: it is damaged; Orbax documents no exceptions.
   """
-  # The handler itself: `ocp.Checkpointer` would warn of a file that only a
-  # checkpoint with one item has.
+  # Not `ocp.Checkpointer`, which warns of a missing file that only checkpoints
+  # with one item have.
   tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree
   if not tree:
     raise ValueError(f'{folder} has no arrays')
@@ -42,15 +42,15 @@ def read_numpy(folder: pathlib.Path, wanted: Any) -> Any:
 
   Args:
     folder: absolute path.
-    wanted: a part of what `read_shapes` gives.
+    wanted: a subtree of the result of `read_shapes`.
 
   Raises:
-    Exception: as `read_shapes`.
+    Exception: see `read_shapes`.
   """
   args = jax.tree.map(
     lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
   )
-  with _unheard():
+  with _quiet():
     return ocp.PyTreeCheckpointHandler().restore(
       folder,
       args=ocp.args.PyTreeRestore(
@@ -60,12 +60,12 @@ def read_numpy(folder: pathlib.Path, wanted: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-  """Keeps late answers off the screen.
+def _quiet() -> Iterator[None]:
+  """Silences tracebacks of reads that end after an error.
 
-  When one array cannot be read, Orbax ends its loop of events, and every other
-  array that TensorStore reads would print a traceback about that. They come
-  for some time after the error, so the hook stays then.
+  When one array cannot be read, Orbax closes its event loop, and every pending
+  read of TensorStore prints a traceback. They come for some time after the
+  error, so the hook stays in place after an error.
   """
   before = sys.unraisablehook
 
@@ -81,13 +81,13 @@ def _unheard() -> Iterator[None]:
 
 
 def save_tree(path: pathlib.Path, tree: Any) -> None:
-  """Writes a tree of arrays to a folder, whole or not at all.
+  """Writes a tree of arrays to a folder, atomically.
 
-  Besides the tree it takes a few hundred megabytes of memory. Ctrl-C is heard
-  when it is written: Orbax would go on in other threads.
+  Takes a few hundred megabytes of memory besides the tree. SIGINT is delayed
+  until the end: the threads of Orbax would not stop.
 
   Raises:
-    DataError: the disk has no room for it.
+    DataError: the disk is too full for it.
   """
   check_room(path, tree, 'the weights')
   tree = jax.tree.map(
@@ -98,34 +98,34 @@ def save_tree(path: pathlib.Path, tree: Any) -> None:
     tree, save_args=pieces, ocdbt_target_data_file_size=_DATA_FILE
   )
   with (
-    _held_back(signal.SIGINT),
+    _delayed(signal.SIGINT),
     ocp.Checkpointer(digests.Arrays()) as writer,
   ):
     writer.save(path.absolute(), args=args)
 
 
 class _Uncopied(np.ndarray):
-  """An array that Orbax does not copy; `save_tree` waits for its end."""
+  """An array that Orbax need not copy: `save_tree` waits for the write."""
 
   def __deepcopy__(self, memo):
     return self
 
 
 def check_room(folder: pathlib.Path, tree: Any, what: str) -> None:
-  """Refuses a disk that has no room for a tree of arrays.
+  """Checks that a disk has room for a tree of arrays.
 
   Args:
-    folder: where it will be written; it need not exist.
-    tree: what this process writes of it is counted, before compression.
-    what: it is, and more that is to be said.
+    folder: folder that will be written; it need not exist.
+    tree: tree of arrays; the shards of this process count, uncompressed.
+    what: name of the tree, and further advice.
 
   Raises:
-    DataError: with what is there and what is wanted.
+    DataError: it has not; with free and required bytes.
   """
   there = folder.absolute()
   while not there.exists():
     there = there.parent
-  need = _BESIDE + sum(_bytes(x) for x in jax.tree.leaves(tree))
+  need = _OVERHEAD + sum(_bytes(x) for x in jax.tree.leaves(tree))
   left = shutil.disk_usage(there).free
   if left < need:
     raise DataError(
@@ -142,8 +142,8 @@ def _bytes(x):
 
 
 @contextlib.contextmanager
-def _held_back(number: int) -> Iterator[None]:
-  """Does what a signal does after the block; a second one does it at once."""
+def _delayed(number: int) -> Iterator[None]:
+  """Delays a signal until the block ends; a second one has its usual effect."""
   came: list[int] = []
 
   def note(number, frame):
@@ -153,7 +153,7 @@ def _held_back(number: int) -> Iterator[None]:
 
   try:
     before = signal.signal(number, note)
-  except ValueError:  # not the main thread, which alone hears of signals
+  except ValueError:  # not the main thread, which alone gets signals
     yield
     return
   try:
@@ -165,7 +165,7 @@ def _held_back(number: int) -> Iterator[None]:
 
 
 def load_tree(path: pathlib.Path) -> Any:
-  """Reads what `save_tree` wrote, as numpy arrays.
+  """Reads a tree that `save_tree` wrote, as numpy arrays.
 
   Raises:
     DataError: it is damaged.
@@ -173,19 +173,19 @@ def load_tree(path: pathlib.Path) -> Any:
   try:
     digests.check(path)
     return read_numpy(path.absolute(), read_shapes(path.absolute()))
-  except Exception as error:  # what Orbax raises here is not specified
+  except Exception as error:  # Orbax documents no exceptions
     raise DataError(f"'{path}' is damaged: {first_line(error)}") from error
 
 
 def check_shapes(got: Any, wanted: Any, where: str) -> None:
-  """Refuses a tree of parameters that is not like another.
+  """Checks that two trees have arrays of the same paths and shapes.
 
   Raises:
-    ConfigError: with the first few paths that differ.
+    ConfigError: they have not; with the first few paths that differ.
   """
   differ = [
     f'  {path}: {there} there, {here} here'
-    for path, (there, here) in unlike(got, wanted).items()
+    for path, (there, here) in mismatches(got, wanted).items()
   ]
   if differ:
     raise ConfigError(
@@ -194,8 +194,8 @@ def check_shapes(got: Any, wanted: Any, where: str) -> None:
     )
 
 
-def unlike(got: Any, wanted: Any) -> dict[str, tuple[Any, Any]]:
-  """path -> (shape there, shape here) of arrays that differ, or 'absent'."""
+def mismatches(got: Any, wanted: Any) -> dict[str, tuple[Any, Any]]:
+  """path -> (shape in got or 'absent', shape in wanted or 'absent')."""
   a, b = (
     {k: tuple(x.shape) for k, x in by_path(t).items()} for t in (got, wanted)
   )
@@ -213,17 +213,17 @@ def by_path(tree: Any) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-  """What an error says, in a line."""
+  """The first line of an error message, or the name of its type."""
   return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def name_of(path: Any) -> str:
-  """'net/kernel' of a path of JAX."""
+  """A path of JAX as text, 'net/kernel'."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def real_arrays(tree: Any) -> dict[str, Any]:
-  """name -> array, of those that can be other than finite."""
+  """name -> array, of the arrays of a tree with a floating-point dtype."""
   return {
     name_of(path): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -1,4 +1,4 @@
-"""The weights of a run that was trained or imported, to be used."""
+"""Loads the weights of a trained or imported run."""
 
 import dataclasses
 import os
@@ -27,14 +27,13 @@ from arvision.training.trees import (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weights:
-  """Parameters of a run, and which they are.
+  """Weights of a run.
 
   Attributes:
-    config: of the run.
-    params: a tree of numpy arrays.
-    step: optimizer steps that they have seen.
-    ema: the decay of the running average that they are, 'raw' for the
-      parameters themselves.
+    config: config of the run.
+    params: tree of numpy arrays.
+    step: optimizer steps taken; 0 for imported weights.
+    ema: decay of the running average, or 'raw' for the parameters themselves.
   """
 
   config: ConfigDict
@@ -60,20 +59,20 @@ def load_weights(
   step: int | str | None = None,
   allow: Iterable[str] | None = (),
 ) -> Weights:
-  """The trained or imported parameters of a run, without optimizer state.
+  """Loads the trained or imported weights of a run, without optimizer state.
 
   Args:
     workdir: folder of the run.
-    ema: which running average, by its decay ('0.999'); 'raw' for the
-      parameters themselves. None takes the slowest average that the run has,
-      and the parameters themselves where it has none.
-    step: which checkpoint; 'best' takes that of config.checkpoint.best, None
-      the newest that can be read.
+    ema: decay of a running average ('0.999'), or 'raw' for the parameters
+      themselves. None: the average of the largest decay, or the parameters of a
+      run without averages.
+    step: step of a checkpoint; 'best' for the best by config.checkpoint.best,
+      None for the newest that can be read.
     allow: see `workdir.load_config`.
 
   Raises:
-    ConfigError: no run there, no such average or step.
-    DataError: no checkpoint, none that can be read, or weights that are not
+    ConfigError: no run, or no such average or step.
+    DataError: no checkpoint, no readable checkpoint, or weights that are not
       finite.
   """
   config = workdirs.load_config(workdir, allow)
@@ -81,7 +80,7 @@ def load_weights(
   steps = workdirs.saved_steps(workdir)
   imported = pathlib.Path(workdir) / workdirs.IMPORTED
   if not steps and imported.is_dir():
-    _which(ema, [], workdir)
+    _ema_key(ema, [], workdir)
     params = load_tree(imported)['params']
     _refuse_not_finite(params, str(imported))
     return Weights(config, params, 0, 'raw')
@@ -97,14 +96,14 @@ def load_weights(
     try:
       digests.check(folder / str(number) / 'state')
       saved = {'ema': {}, **read_shapes(folder / str(number) / 'state')}
-      key = _which(ema, list(saved['ema']), workdir)
+      key = _ema_key(ema, list(saved['ema']), workdir)
       wanted = saved['ema'][key] if key else saved['params']
       tree = {'ema': {key: wanted}} if key else {'params': wanted}
       found = read_numpy(folder / str(number) / 'state', tree)
       params = found['ema'][key] if key else found['params']
     except ConfigError:
       raise
-    except Exception as error:  # what Orbax raises here is not specified
+    except Exception as error:  # Orbax documents no exceptions
       problem = f'checkpoint {number}: {first_line(error)}'
       logging.warning(problem)
       continue
@@ -124,7 +123,7 @@ def _refuse_not_finite(params, where, others=''):
       )
 
 
-def _which(ema, decays, workdir):
+def _ema_key(ema, decays, workdir):
   """The key of the running average, None for the parameters themselves."""
   if ema == 'raw' or (ema is None and not decays):
     return None

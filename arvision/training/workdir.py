@@ -1,4 +1,4 @@
-"""The folder of a run, and the config that it belongs to."""
+"""The folder of a run: names of its files, its config and its checkpoints."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from arvision.errors import ConfigError
 
 CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
-# Weights of a release, in the place of checkpoints.
+# Released weights, instead of checkpoints.
 IMPORTED = 'imported'
-# The copy of the weights that a run uses and does not train.
+# The copy of frozen weights.
 FROZEN = 'frozen'
 LOG = 'log.jsonl'
-# What a start leaves behind that was stopped before its first figures.
+# Files of a start that was stopped before its first log line.
 _STARTED = (
   CONFIG,
   'config.tmp',
@@ -32,11 +32,11 @@ _STARTED = (
   'pictures',
   'tensorboard',
 )
-# Blocks of a tokenizer's run, and those that a generator's has besides.
+# Blocks of every config, and further blocks of a generator.
 _BLOCKS = ('tokenizer', 'data')
 _OF_GENERATORS = ('layout', 'feed', 'backbone', 'head')
 _OPTIONAL = ('condition', 'sampler', 'task', 'optim', 'evals')
-# Blocks inside one another; no part has so many.
+# Largest depth of nested blocks; no config comes close.
 _DEPTH = 32
 
 
@@ -47,13 +47,13 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_json(plain: Mapping[str, Any]) -> ConfigDict:
-  """The config that `to_json` was given; lists become tuples."""
+  """The inverse of `to_json`; lists become tuples. The config is locked."""
   return ConfigDict({k: _tuples(v) for k, v in plain.items()}).lock()
 
 
 def _tuples(value, depth=0):
   if depth > _DEPTH:
-    raise ValueError(f'more than {_DEPTH} blocks inside one another')
+    raise ValueError(f'blocks are nested more than {_DEPTH} deep')
   if isinstance(value, dict):
     return {k: _tuples(v, depth + 1) for k, v in value.items()}
   if isinstance(value, list):
@@ -68,12 +68,12 @@ def load_config(
 
   Args:
     workdir: the folder.
-    allow: packages whose classes it may name besides parts of arvision; None
-      where it is only compared and nothing of it is built.
+    allow: packages whose classes the config may name besides those of arvision;
+      None skips this check, for configs that are only compared.
 
   Raises:
-    ConfigError: the folder has none, one that is damaged, or one that names
-      what is no part.
+    ConfigError: the folder has no config, the config is damaged, or it names a
+      class that is not allowed.
   """
   path = pathlib.Path(workdir) / CONFIG
   if not path.is_file():
@@ -106,15 +106,15 @@ def _short(value):
 
 
 def check_blocks(config: ConfigDict, workdir: str | os.PathLike) -> None:
-  """Refuses the config of a folder that lacks blocks of a run.
+  """Checks that the config of a folder has all blocks of a run.
 
   Raises:
-    ConfigError: with the file and the blocks.
+    ConfigError: it lacks some, or comes from an older version; with the file.
   """
   if 'tokenizer_workdir' in config:
     raise ConfigError(
       f'{pathlib.Path(workdir) / CONFIG} is of an older arvision: it has '
-      'tokenizer_workdir, where this one has frozen.tokenizer; ' + trust.OLDER
+      'tokenizer_workdir instead of frozen.tokenizer; ' + trust.OLDER
     )
   wanted = [*_BLOCKS, *(_OF_GENERATORS if 'backbone' in config else ())]
   lost = [name for name in wanted if name not in config]
@@ -126,7 +126,7 @@ def check_blocks(config: ConfigDict, workdir: str | os.PathLike) -> None:
 
 
 def save_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
-  """Writes config.json, whole or not at all."""
+  """Writes config.json atomically."""
   text = json.dumps(to_json(config), indent=2) + '\n'
   with atomic.whole(pathlib.Path(workdir) / CONFIG) as new:
     new.write_text(text)
@@ -140,10 +140,10 @@ def saved_steps(workdir: str | os.PathLike) -> list[int]:
 
 
 def holds_run(workdir: str | os.PathLike) -> bool:
-  """Whether a folder belongs to the config that lies in it.
+  """Whether a folder holds a run.
 
-  A start that failed before its first figures and its first checkpoint leaves
-  a config that binds nobody.
+  A folder that only has the files of a start that failed before its first log
+  line and its first checkpoint holds none.
   """
   folder = pathlib.Path(workdir)
   if not (folder / CONFIG).exists():

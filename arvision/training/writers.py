@@ -1,4 +1,4 @@
-"""Where the figures and pictures of a run go."""
+"""Logs of a run: console, log.jsonl, TensorBoard and pictures."""
 
 import contextlib
 import errno
@@ -22,22 +22,23 @@ from arvision.training.workdir import LOG
 
 
 def read_log(path: pathlib.Path) -> tuple[list[dict[str, float]], int]:
-  """The lines of a JSONL, oldest first, and how many are damaged.
+  """Reads a log file.
 
-  A last line that is torn is left out and not counted.
+  A last line that is cut off is left out and does not count as damaged.
 
   Returns:
-    name -> number of every line, 'step' among them; [] and 0 without a file.
+    the lines, oldest first, each as name -> number with 'step' among the names;
+    and the number of damaged lines. [] and 0 without a file.
   """
   lines = [numbers for _, numbers in _lines(path)]
   if lines and lines[-1] is None:
     del lines[-1]
-  whole = [numbers for numbers in lines if numbers is not None]
-  return whole, len(lines) - len(whole)
+  intact = [numbers for numbers in lines if numbers is not None]
+  return intact, len(lines) - len(intact)
 
 
 def cut_log(path: pathlib.Path, step: int) -> None:
-  """Removes the lines of a JSONL after a step, and what is no line of one."""
+  """Removes the lines of a log file after a step, and damaged lines."""
   if not path.exists():
     return
   kept = [
@@ -50,7 +51,7 @@ def cut_log(path: pathlib.Path, step: int) -> None:
 
 
 def _lines(path):
-  """(text, name -> number) of every line; None for one that is damaged."""
+  """Yields (text, name -> number) of every line; (text, None) if damaged."""
   if not path.is_file():
     return
   for text in path.read_bytes().splitlines():
@@ -63,7 +64,7 @@ def _lines(path):
 
 
 def is_number(value: Any) -> bool:
-  """Whether a value of JSON is a number that fits a float."""
+  """Whether a JSON value is a number in the range of a float."""
   if isinstance(value, bool) or not isinstance(value, (int, float)):
     return False
   with contextlib.suppress(OverflowError):
@@ -73,9 +74,9 @@ def is_number(value: Any) -> bool:
 
 
 class Writer:
-  """Console, log.jsonl, TensorBoard and PNG files; process 0 alone writes.
+  """Writes to the console, log.jsonl, TensorBoard and PNG files.
 
-  On a terminal a bar shows progress; elsewhere there are plain lines.
+  Only process 0 writes. A terminal shows a progress bar as well.
   """
 
   def __init__(
@@ -85,12 +86,12 @@ class Writer:
     step: int,
     seen: Callable[[int], int],
   ):
-    """Opens the files; what they have from after `step` is cut off.
+    """Opens the files and removes their entries after `step`.
 
     Args:
-      workdir: of the run.
+      workdir: folder of the run.
       total: steps of the run.
-      step: that the run goes on from.
+      step: optimizer steps taken so far.
       seen: step -> examples seen until then.
     """
     self._active = jax.process_index() == 0
@@ -108,7 +109,7 @@ class Writer:
       str(self._folder / 'tensorboard'),
       purge_step=step + 1,
       flush_secs=20,
-      max_queue=0,  # one with an end blocks for ever once its thread is dead
+      max_queue=0,  # a bounded queue blocks for ever once its thread is dead
     )
     self._bar = tqdm.tqdm(
       total=total,
@@ -120,18 +121,18 @@ class Writer:
     )
 
   def say(self, text: str) -> None:
-    """A line on the console."""
+    """Prints a line on the console."""
     if self._active:
       self._bar.write(text, file=sys.stdout)
       sys.stdout.flush()
 
   def scalars(self, step: int, values: Mapping[str, float], text: str) -> None:
-    """Writes figures of a step everywhere.
+    """Writes the metrics of a step to all logs.
 
     Args:
       step: optimizer steps taken.
       values: name -> value.
-      text: what the console shows.
+      text: line for the console.
     """
     if not self._active:
       return
@@ -145,7 +146,7 @@ class Writer:
     self.say(f'step {step}/{self._total}  {text}')
 
   def changed(self, step: int, keys: Mapping[str, tuple[Any, Any]]) -> None:
-    """Notes keys of the config that have other values after a step.
+    """Logs keys of the config whose values change after a step.
 
     Args:
       step: optimizer steps taken.
@@ -159,7 +160,7 @@ class Writer:
       self._log.flush()
 
   def progress(self, step: int, text: str) -> None:
-    """Moves the bar."""
+    """Updates the progress bar."""
     if self._active and not self._bar.disable:
       self._bar.set_postfix_str(text, refresh=False)
       self._bar.update(step - self._bar.n)
@@ -167,12 +168,12 @@ class Writer:
   def picture(
     self, name: str, rows: Mapping[str, np.ndarray], step: int | None = None
   ) -> None:
-    """Writes pictures/<name>_<step>.png, and the same for TensorBoard.
+    """Writes pictures/<name>_<step>.png, and the image to TensorBoard.
 
     Args:
-      name: of the file.
+      name: name of the file.
       rows: see `pictures.sheet`.
-      step: None for a picture that is made once.
+      step: optimizer steps taken; None for a name without a step.
     """
     if not self._active:
       return
@@ -192,14 +193,14 @@ class Writer:
     (self._folder / 'parameters.txt').write_text(table + '\n')
 
   def close(self) -> None:
-    """Ends the bar and closes the files."""
+    """Closes the progress bar and the files."""
     if self._active:
       self._bar.close()
       self._log.close()
       events = self._events
       if events._worker.is_alive():
         self._board.close()
-      else:  # nobody empties the queue, so nobody may wait for that
+      else:  # nothing empties the queue any more, so do not wait for it
         events._event_queue.cancel_join_thread()
         events._closed = True
 
@@ -208,14 +209,14 @@ class Writer:
     return self._board.file_writer.event_writer
 
   def _check_board(self):
-    # Its thread dies of a write that fails, and says so on stderr alone.
+    # A failed write ends its thread, with a message on stderr only.
     if not self._events._worker.is_alive():
       folder = self._folder / 'tensorboard'
       raise OSError(errno.EIO, 'cannot be written any more', str(folder))
 
 
 class Rate:
-  """Images per second and time to go, without pauses for saves and evals."""
+  """Images per second and remaining time, without saves and evaluations."""
 
   def __init__(self, batch_size: int, total: int):
     self._batch_size = batch_size
@@ -224,11 +225,11 @@ class Rate:
     self._start = 0.0
 
   def restart(self, step: int) -> None:
-    """Starts to measure at a step."""
+    """Restarts the measurement at a step."""
     self._step, self._start = step, time.perf_counter()
 
   def skip(self, seconds: float) -> None:
-    """Leaves out seconds that were not spent on steps."""
+    """Excludes seconds that were not spent on steps."""
     self._start += seconds
 
   def __call__(self, step: int) -> tuple[float, float]:

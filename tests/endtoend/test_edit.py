@@ -54,9 +54,9 @@ def test_a_file_is_edited_as_another_class(workdir, tmp_path):
   ('flags', 'said'),
   [
     ([], 'wanted --image=FILE ... or --held_out=N'),
-    (['--held_out=9999'], 'held-out pictures'),
-    (['--held_out=1', '--mode=class'], '--mode=class wants --labels'),
-    (['--held_out=1', '--labels=1,2'], '2 classes for 1 pictures'),
+    (['--held_out=9999'], 'held-out images'),
+    (['--held_out=1', '--mode=class'], '--mode=class needs --labels'),
+    (['--held_out=1', '--labels=1,2'], '2 classes for 1 images'),
     (['--held_out=1', '--box=0.5,0.5,0.6,0.5'], 'wanted top,left,height,width'),
     (['--held_out=1', '--box=a'], 'wanted top,left,height,width'),
     (['--held_out=1', '--mask=nowhere.png'], 'no such file'),

@@ -70,10 +70,10 @@ def test_a_shift_is_given_where_it_is_asked_for(workdir, capsys):
 
 def test_codes_and_generators_have_no_scale(digits_runs, capsys):
   assert main(['latents', f'--workdir={digits_runs}/tok']) == 2
-  assert 'makes ids, which have no scale' in capsys.readouterr().err
+  assert 'has discrete tokens' in capsys.readouterr().err
   assert main(['latents', f'--workdir={digits_runs}/var']) == 2
   error = capsys.readouterr().err
-  assert 'is a generator' in error and f'{digits_runs}/tok' in error
+  assert 'holds a generator' in error and f'{digits_runs}/tok' in error
 
 
 def test_numbers_that_cannot_be(workdir, capsys):

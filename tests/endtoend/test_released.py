@@ -84,7 +84,7 @@ def test_calls_of_any_size_draw_the_same(digits_runs, monkeypatch):
   np.testing.assert_array_equal(tokens, same_tokens)
   np.testing.assert_allclose(images, one, atol=1e-5)
   assert {line.split(':')[0] for line in said} == {
-    'drawing 1 at once',
+    'sampling 1 at once',
     'decoding 1 at once',
   }
 

@@ -11,7 +11,7 @@ from arvision.process.logits import LogitsFilter
 from arvision.runs.train import train
 from arvision.samplers.entity import EntityAR
 from arvision.samplers.refine import Refine
-from arvision.tasks import assemble
+from arvision.tasks import assemble, fit
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_what_does_not_fit(name, overrides, said):
 def test_a_sampler_that_does_not_fit_the_feed(name, sampler, said):
   model = assemble.make_model(load_config(name))
   with pytest.raises(ConfigError) as error:
-    assemble.check_sampler(model, sampler)
+    fit.check_sampler(model, sampler)
   assert said in str(error.value)
 
 
@@ -89,11 +89,11 @@ def test_a_head_that_the_sampler_cannot_use():
   refined = assemble.make_model(load_config('xar/digits'))
   drawn = assemble.make_model(load_config('llamagen/digits'))
   with pytest.raises(ConfigError, match='Categorical.* wanted a head with a f'):
-    assemble.check_sampler(refined.clone(head=drawn.head), Refine())
+    fit.check_sampler(refined.clone(head=drawn.head), Refine())
   with pytest.raises(
     ConfigError, match='Velocity.* wanted a head that samples'
   ):
-    assemble.check_sampler(drawn.clone(head=refined.head), EntityAR())
+    fit.check_sampler(drawn.clone(head=refined.head), EntityAR())
 
 
 def test_nothing_is_chosen_where_entities_are_refined():

@@ -175,7 +175,7 @@ def test_only_debug_shows_a_traceback(capsys, monkeypatch):
     (OSError(28, 'No space left on device'), 2, 'No space left on device'),
     (RecursionError('deep'), 2, 'nested too deep'),
     (UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'bad'), 2, 'not UTF-8'),
-    (MemoryError(), 1, 'not enough memory'),
+    (MemoryError(), 1, 'out of memory'),
     (RuntimeError('RESOURCE_EXHAUSTED: 9 GB'), 1, '--batch_size'),
     (ZeroDivisionError('a\nb'), 1, 'ZeroDivisionError: a b (--debug shows'),
     (KeyboardInterrupt(), 130, 'interrupted'),

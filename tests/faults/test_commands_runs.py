@@ -74,7 +74,7 @@ class Toy:
     return build(self.config.data, 'data')
 
   @property
-  def as_drawn(self):
+  def as_sampled(self):
     return self
 
   def encode(self, image):
@@ -212,7 +212,7 @@ def streamed(folder, count, png=False):
   names = [str(k) for k in range(10)]
   folder.mkdir()
   with samples.Samples(folder, names, labels, png=png, npz=True) as out:
-    for call in samples.followed(drawn(count), count):
+    for call in samples.with_progress(drawn(count), count):
       out.add(call)
   return labels
 
@@ -276,7 +276,7 @@ def test_many_images_get_no_png_each(
 def test_lines_say_how_long_it_takes(monkeypatch, capsys):
   clock = iter(range(0, 1000, 20))
   monkeypatch.setattr(samples.time, 'perf_counter', lambda: float(next(clock)))
-  assert len(list(samples.followed(drawn(1000), 1000))) == 5
+  assert len(list(samples.with_progress(drawn(1000), 1000))) == 5
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == '400 of 1,000 images, 10 images/s, 01:00 left'
 
@@ -329,7 +329,7 @@ def test_labels_are_names_or_numbers():
   assert len(parse('', [str(i) for i in range(1000)])) <= 16
   with pytest.raises(ConfigError, match="Did you mean 'dog'"):
     parse('dgo', classes)
-  with pytest.raises(ConfigError, match='4 classes, 0 to 3'):
+  with pytest.raises(ConfigError, match='wanted a class from 0 to 3'):
     parse('4', classes)
   with pytest.raises(ConfigError, match='0 to 3'):
     parse('-1', classes)
@@ -338,7 +338,7 @@ def test_labels_are_names_or_numbers():
 @pytest.mark.parametrize(
   'flag, message',
   [
-    ('--labels=10', 'there are 10 classes, 0 to 9'),
+    ('--labels=10', 'wanted a class from 0 to 9'),
     ('--labels=seven', "'seven'"),
     ('--number=0', '--number=0: wanted 1 to 10000000'),
     ('--name=../x', "--name='../x'"),

@@ -178,7 +178,7 @@ def test_the_copy_serves_where_the_tokenizer_is_gone(moved, tmp_path, capsys):
   )
   differences.check_same(new, moved)
   assert frozen.load(new, moved)['tokenizer']['params']['codes'][0] == 1
-  assert "'elsewhere' is not there" in capsys.readouterr().out
+  assert "'elsewhere' does not exist" in capsys.readouterr().out
 
 
 def test_a_tokenizer_of_other_weights_is_refused(moved, tmp_path):

@@ -112,7 +112,7 @@ def test_init_from_names_what_does_not_fit_and_the_flag(whole, tmp_path):
     toys.run(toys.config(toy__width=6), tmp_path / 'run', init_from=whole)
   said = str(error.value)
   assert 'hidden/bias: (8,) there, (6,) here' in said
-  assert '--init_partial takes the 1 arrays that fit' in said
+  assert '--init_partial loads the 1 arrays that fit' in said
 
 
 def test_init_partial_takes_what_fits(whole, tmp_path, capsys):
@@ -120,7 +120,7 @@ def test_init_partial_takes_what_fits(whole, tmp_path, capsys):
   options = {'init_from': whole, 'init_partial': True, 'stop_at': 1}
   toys.run(config, tmp_path / 'run', **options)
   said = capsys.readouterr().out
-  assert '1 arrays are taken' in said and 'out/kernel: (8, 4) there' in said
+  assert '1 arrays are loaded' in said and 'out/kernel: (8, 4) there' in said
   assert '(raw, not a running average)' in said
   toys.run(config, tmp_path / 'fresh', stop_at=1)
   new, old = toys.arrays(tmp_path / 'run'), toys.arrays(whole)
@@ -153,7 +153,7 @@ def test_init_partial_of_a_run_that_shares_nothing(whole, tmp_path):
         init_from=tmp_path / 'other',
         init_partial=partial,
       )
-    assert 'Nothing of it fits' in str(error.value)
+    assert 'No array fits' in str(error.value)
     assert '--init_partial' not in str(error.value)
 
 

@@ -66,7 +66,7 @@ def test_a_file_in_the_way_is_found_before_anything_is_drawn(
 def test_a_folder_in_the_way_of_a_file(generator, tmp_path, capsys):  # noqa: F811
   (tmp_path / 'eval.json').mkdir()
   error = fails(capsys, 'eval', f'--workdir={tmp_path}')
-  assert 'it is no file' in error and generator.calls == []
+  assert 'wanted a file' in error and generator.calls == []
 
 
 def test_places_are_refused_that_cannot_be_made(tmp_path, monkeypatch):
@@ -92,7 +92,7 @@ def test_what_is_known_to_be_too_large_is_not_begun(
   assert main([*argv, '--number=1']) == 0  # 10 x (64 pixels + 4 x 4 bytes)
   generator.calls.clear()
   error = fails(capsys, *argv, '--number=2')
-  assert '0.00 GB are free there' in error and generator.calls == []
+  assert '0.00 GB are free' in error and generator.calls == []
 
 
 def test_a_disk_that_becomes_full_leaves_what_was_there(
@@ -144,7 +144,7 @@ def test_a_classifier_that_cannot_be_kept_serves_all_the_same(
     say=said.append,
   )
   assert any('class_accuracy' in name for name in metrics)
-  assert any('cannot be kept: No space left' in line for line in said)
+  assert any('cannot be written: No space left' in line for line in said)
   assert list(tmp_path.iterdir()) == []
 
 
@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_ends_a_run_after_its_checkpoint(
     saved(self, step, *args)
 
   monkeypatch.setattr(checkpoint.Checkpoints, 'save', save)
-  with pytest.raises(DataError, match='goes on after step 5 then'):
+  with pytest.raises(DataError, match='resumes after step 5'):
     toys.run(toys.config(), tmp_path)
   names = [p.name for p in (tmp_path / 'checkpoints').iterdir()]
   assert names == ['5']

@@ -325,7 +325,7 @@ def test_another_machine_is_watched_for_signs_of_life(tmp_path, content):
 
   thread = threading.Thread(target=live)
   thread.start()
-  with pytest.raises(ConfigError, match=f'for certain, delete {path}'):
+  with pytest.raises(ConfigError, match=f'certainly ended, delete {path}'):
     own.take()
   living.set()
   thread.join()
@@ -389,7 +389,7 @@ def test_a_signal_saves_and_stops(tmp_path, number):
 
 def test_a_url_is_no_workdir(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(ConfigError, match='mount what is behind the URL'):
+  with pytest.raises(ConfigError, match='wanted a folder, got a URL'):
     toys.run(toys.config(), 'gs://bucket/run')
   assert [*tmp_path.iterdir()] == []
 

@@ -18,7 +18,7 @@ from arvision.random import Draw, Replay
 from arvision.samplers.base import Known
 from arvision.samplers.masked import Masked
 from arvision.structs import Tokens
-from arvision.tasks import assemble
+from arvision.tasks import assemble, fit
 from tests.configs import ALL, TINY
 
 BATCH = 2
@@ -48,7 +48,7 @@ class Case:
     self.config = config
     self.model = assemble.make_model(self.config)
     self.tokenizer = assemble.make_tokenizer(self.config)
-    assemble.check_fit(self.config, self.model, self.tokenizer)
+    fit.check_tokenizer(self.config, self.model, self.tokenizer)
     self.layout, self.feed = self.model.layout, self.model.feed
     task = assemble.make_task(self.config, self.data)
     shapes = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)).params)

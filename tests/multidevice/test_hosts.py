@@ -275,7 +275,7 @@ def test_devices_draw_what_one_draws(name, meshes, tmp_path):
   same_samples(name, {mesh: MESHES[mesh] for mesh in meshes}, tmp_path)
 
 
-def test_a_mesh_for_drawing_is_read():
+def test_a_mesh_for_sampling_is_read():
   assert commands.mesh_sizes('data=2,fsdp=-1') == {'data': 2, 'fsdp': -1}
   for text in ('', 'data', 'data=x', 'data=2;fsdp=4'):
     with pytest.raises(ConfigError, match='wanted axes and sizes'):

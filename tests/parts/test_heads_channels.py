@@ -19,7 +19,7 @@ from arvision.process.quantiles import boundaries, centres
 from arvision.quantizers.levels import Levels
 from arvision.random import Draw, Picked, Replay
 from arvision.structs import Query
-from arvision.tasks import assemble
+from arvision.tasks import assemble, fit
 from tests.configs import ALL
 from tests.laws.test_generators import scrambled
 
@@ -201,7 +201,7 @@ def test_a_site_that_is_not_there(name, site, said):
   config = ALL[name]()
   sampler = dataclasses.replace(build(config.sampler, 'sampler'), site=site)
   with pytest.raises(ConfigError, match=said):
-    assemble.check_sampler(assemble.make_model(config), sampler)
+    fit.check_sampler(assemble.make_model(config), sampler)
 
 
 @pytest.mark.parametrize('key', ['levels', 'channels'])
@@ -214,4 +214,4 @@ def test_a_head_for_other_levels(key):
   with config.unlocked():
     config.head[key] = 3
   with pytest.raises(ConfigError, match=rf'config\.head\.{key}=3 but'):
-    assemble.check_fit(config, model, tokenizer)
+    fit.check_tokenizer(config, model, tokenizer)

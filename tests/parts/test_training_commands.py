@@ -92,7 +92,7 @@ def test_a_block_may_get_another_type(file):
     ('rat=1', "config.rat: no such key. Did you mean 'rate'"),
     ('schedule.finel=1', "Did you mean 'final'"),
     ('shedule.final=1', "config.shedule: no such key. Did you mean 'schedule'"),
-    ('width.x=1', 'config.width=8 has no keys in it'),
+    ('width.x=1', 'config.width=8 is no block'),
     ('width=1.5', '--config.width=1.5: wanted a value like 8'),
     ('rate=fast', '--config.rate=fast: wanted a value like 0.5'),
     ('schedule.type=training.schedule.WarmupLin', "Did you mean 'WarmupLin"),

@@ -99,14 +99,14 @@ def test_memory_that_runs_out_is_a_line_that_names_the_flag(placement):
   with pytest.raises(ConfigError) as error:
     rows((), np.zeros(2, np.float32))
   assert str(error.value) == (
-    'memory ran out: drawing 2 at once; a smaller --batch_size takes less'
+    'memory ran out: drawing 2 at once; a smaller --batch_size needs less'
   )
 
 
 def test_other_errors_are_not_taken_for_it():
   with (
     pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'),
-    memory.told('drawing'),
+    memory.explained('drawing'),
   ):
     raise jax.errors.JaxRuntimeError('INTERNAL: a fault')
 

@@ -33,7 +33,7 @@ def test_a_short_duration_is_a_step_and_zero_is_none():
     ({'steps': 1, 'epochs': 1}, 'exactly one of steps, epochs'),
     ({'step': 1}, "Did you mean 'steps'"),
     ({'steps': -1}, 'wanted 0 or more'),
-    ({'fraction': 0.5}, 'a fraction of what'),
+    ({'fraction': 0.5}, 'a fraction of itself'),
   ],
 )
 def test_a_wrong_duration_is_refused(duration, said):
