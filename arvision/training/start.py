@@ -209,8 +209,9 @@ def first_state(
     assert found is not None  # `folder_to_resume` has found one
     return *found, f'resuming {wanted.resume_from} after'
   if wanted.init_from:
-    folder, partial = wanted.init_from, wanted.init_partial
-    state, source = state_init.with_params(folder, partial)
+    state, source = state_init.with_params(
+      wanted.init_from, wanted.init_partial
+    )
     return state, 0, f'{source},'
   if workdirs.holds_run(workdir) and (workdir / workdirs.IMPORTED).is_dir():
     return state_init.with_params(workdir)[0], 0, 'imported weights,'
