@@ -25,7 +25,7 @@ from arvision.structs import TokenSpec
 from arvision.training import measure
 
 QUICK = Recipe(batch_size=64, max_epochs=2, width=8, features=16)
-TOKENIZER = {'type': 'tokenizers.autoencoder.Autoencoder', 'grid': (4, 4)}
+TOKENIZER = {'type': 'tokenizers.autoencoder.Autoencoder', 'quant_kernel': 3}
 
 
 def config(generator=True):
