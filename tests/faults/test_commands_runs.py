@@ -26,7 +26,7 @@ from arvision.structs import TokenSpec
 from arvision.training.frozen import fingerprint
 
 QUICK = Recipe(batch_size=64, max_epochs=2, width=8, features=16)
-TOKENIZER = {'type': 'tokenizers.autoencoder.Autoencoder', 'grid': (4, 4)}
+TOKENIZER = {'type': 'tokenizers.autoencoder.Autoencoder', 'quant_kernel': 3}
 
 
 def config(generator=True):

@@ -130,7 +130,7 @@ def test_resume_from_with_change(whole, tmp_path):
 
 
 def with_tokenizer(folder, **more):
-  tokenizer = {'type': 'tokenizers.autoencoder.Autoencoder', 'grid': (4, 4)}
+  tokenizer = {'type': 'tokenizers.autoencoder.Autoencoder', 'quant_kernel': 3}
   return ConfigDict(
     {
       'tokenizer': tokenizer,
