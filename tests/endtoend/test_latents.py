@@ -145,7 +145,7 @@ def test_tokens_of_other_weights_than_the_generators_are_refused(
   frozen.check_tokens(config, cached, kept)
   frozen.check_tokens(generator(workdir, scale=0.5), cached, kept)
   moved = jax.tree.map(lambda x: x + 1e-6, kept)
-  with pytest.raises(ConfigError, match='(?s)weights: fingerprint .*anew'):
+  with pytest.raises(ConfigError, match='(?s)weights: fingerprint .*again'):
     frozen.check_tokens(config, cached, moved)
   with pytest.raises(ConfigError, match=r'config\.tokenizer\.quantizer\.kl'):
     frozen.check_tokens(generator(workdir, kl=0.5), cached, kept)
