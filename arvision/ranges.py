@@ -103,6 +103,11 @@ Temperature = Annotated[float, Range(1e-6, 1e6, or_zero=True)]
 Dtype = Annotated[Any, Floating()]
 
 
+# A block without a type is among them.
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
+_PLAIN += (tuple, list, set, dict)
+
+
 def fault(value: Any, kind: Any) -> str:
   """'' where a value is of a kind; else what was wanted: 'wanted 1 or more'.
 
@@ -201,14 +206,13 @@ def _fits(value, kind) -> bool:
     return value is None
   if kind is tuple or origin is tuple:
     return _fits_tuple(value, typing.get_args(kind))
-  plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
   if origin is collections.abc.Callable:
     return callable(value)
   if collections.abc.Mapping in (kind, origin):
     return isinstance(value, collections.abc.Mapping) or hasattr(value, 'items')
   # A part: what came out of a block, or what a user wrote. A plain value is none,
   # and a template of a Flax module is what `Callable` stands for.
-  no_part = plain or isinstance(value, functools.partial)
+  no_part = isinstance(value, (*_PLAIN, functools.partial))
   return not (no_part and isinstance(kind, type)) or _is(value, kind)
 
 
