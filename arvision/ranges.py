@@ -102,6 +102,11 @@ Temperature = Annotated[float, Range(1e-6, 1e6, or_zero=True)]
 Dtype = Annotated[Any, Floating()]
 
 
+# A block without a type is among them.
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
+_PLAIN += (tuple, list, set, dict)
+
+
 def fault(value: Any, kind: Any) -> str:
   """'' if a value satisfies an annotation; else 'wanted 1 or more' or the like.
 
@@ -200,14 +205,13 @@ def _fits(value, kind) -> bool:
     return value is None
   if kind is tuple or origin is tuple:
     return _fits_tuple(value, typing.get_args(kind))
-  plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
   if origin is collections.abc.Callable:
     return callable(value)
   if collections.abc.Mapping in (kind, origin):
     return isinstance(value, collections.abc.Mapping) or hasattr(value, 'items')
   # A class or Protocol wants a part. A plain value is not a part, nor is a
   # template of a Flax module, whose annotation is `Callable`.
-  no_part = plain or isinstance(value, functools.partial)
+  no_part = isinstance(value, (*_PLAIN, functools.partial))
   return not (no_part and isinstance(kind, type)) or _is(value, kind)
 
 

@@ -55,11 +55,11 @@ def figures(runs: Runs, case: Case, last: int) -> dict[str, float]:
 
 HEAD = """# Annealing the inner steps
 
-Late tokens are nearly determined by the earlier ones, so their noise can be taken
-away in fewer steps (DiSA, arXiv 2505.20297). Made by `python launch/annealing.py`
-on {where}, from the models of [families.md](families.md), which are not trained
-again: {samples:,} samples of digits each, drawn with as many inner steps at every
-step of the sampler, and with the published schedule of the family. Images/s are of
+Late tokens are nearly determined by the earlier ones, so they can be denoised
+in fewer steps (DiSA, arXiv 2505.20297). Made by `python launch/annealing.py`
+on {where}, from the trained models of
+[families.md](families.md): {samples:,} samples of digits each, with a constant number of
+inner steps, and with the published schedule of the family. Images/s are of
 sampling and decoding with batch 100.
 
 | family | inner steps | images/s | class accuracy | Fréchet |

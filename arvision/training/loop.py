@@ -104,7 +104,9 @@ def train(
   in_training = make_in_training(config, placement, frozen)
   for name, duration in in_training.every.items():
     every[f'evals.{name}'] = clock.steps(duration, f'evals.{name}.every')
-  task = make_task(config, data, optimizer.make(clock), frozen, clock.total)
+  with assemble.fitting():
+    tx = optimizer.make(clock)
+  task = make_task(config, data, tx, frozen, clock.total)
   frozen_weights.check_names(config, task.binds)
   state_init = start.StateInit(task, placement, config.seed)
   batches = data.train(clock.batch_size, config.seed, *placement.share())

@@ -25,7 +25,8 @@ from arvision.runs import trained
 from arvision.tasks import assemble
 from arvision.training import schedule
 from arvision.training.optim import Optimizer
-from tests.faults import lines
+from tests.configs import ALL
+from tests.faults import first_program, lines
 
 NAN, INF = math.nan, math.inf
 KINDS = [
@@ -51,6 +52,11 @@ KINDS = [
   (float, [0, -1.5, 3e38], [NAN, INF, 'x', True, None]),
   (int, [-3, 0], [1.0, True, 2**63]),
   (bool, [True], [1, 0, 'true', None]),
+  (
+    schedule.Constant,
+    [schedule.Constant()],
+    [{'steps': 1}, {}, [], {1}, b'x', 1j, ..., 3, None],
+  ),
   (str, ['', 'é'], ['a\0b', 3, None]),
   (ranges.Side | None, [None, 3], [0, 'x']),
   (ranges.Side | str | None, [None, 3, 'fit'], [0, 2.5, 'a\0']),
@@ -240,9 +246,7 @@ def test_durations_are_numbers(duration):
   ],
 )
 def test_settings_of_a_config(key, value):
-  config = lines.small(
-    'llamagen/digits_tokenizer'
-  ).copy_and_resolve_references()
+  config = ALL['llamagen/digits_tokenizer']().copy_and_resolve_references()
   with config.unlocked():
     *path, last = key.split('.')
     block = config
@@ -259,7 +263,7 @@ def test_settings_of_a_config(key, value):
 
 @pytest.fixture(scope='module')
 def run():
-  return lines._run('generator')
+  return first_program._run('generator')
 
 
 @pytest.fixture
@@ -271,7 +275,7 @@ def traced(monkeypatch):
 
 
 def _reached(*args):
-  raise lines.Reached
+  raise first_program.Reached
 
 
 @pytest.mark.parametrize(
@@ -294,14 +298,14 @@ def _reached(*args):
 def test_labels_and_numbers_of_images(run, traced, labels, index, said):
   with pytest.raises(ConfigError, match=said):
     run.sample_fn()(labels, index)
-  with pytest.raises(lines.Reached):
+  with pytest.raises(first_program.Reached):
     run.sample_fn()(labels=[9, 0])
 
 
 def test_an_edit_may_have_no_class(run, traced):
   images = np.zeros((1, *run.data.shape), np.float32)
   keep = np.ones(images.shape[:3], bool)
-  with pytest.raises(lines.Reached):
+  with pytest.raises(first_program.Reached):
     run.edit_fn()([10], [0], images, keep)
   for label in (-1, -11, 11):
     with pytest.raises(ConfigError, match='labels: wanted 0 to 10'):
