@@ -50,7 +50,8 @@ def small(name, grid):
   with config.unlocked():
     if 'levels' in config.head:
       config.tokenizer.quantizer.levels = config.head.levels = IDS
-      config.head.depth = 1
+      config.head.update(depth=1, width=16, hidden=16)
+      config.backbone.depth = config.layout.prefix = config.condition.prefix = 1
     else:
       config.tokenizer.quantizer.vocab_size = config.head.vocab_size = IDS
     if 'scales' in config.layout:
