@@ -102,9 +102,9 @@ Temperature = Annotated[float, Range(1e-6, 1e6, or_zero=True)]
 Dtype = Annotated[Any, Floating()]
 
 
-# A block without a type is among them.
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
-_PLAIN += (tuple, list, set, dict)
+# Values that are no parts; a block without a type is a dict.
+_SCALARS = (bool, int, float, complex, str, bytes, type(None), type(...))
+_PLAIN = (*_SCALARS, tuple, list, set, dict)
 
 
 def fault(value: Any, kind: Any) -> str:
