@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from arvision.errors import ConfigError
+from arvision.ranges import Seed
 from arvision.runs.memory import Rows
 from arvision.runs.prompts import Prompts
 
@@ -26,7 +27,7 @@ class SampleFn:
   tokens: Rows
   prompts: Prompts | None = None
   null: bool = False
-  seed: int = 0
+  seed: Seed = 0
 
   def __call__(
     self, labels: Any, index: Any = None, picture: Any = None
