@@ -28,6 +28,10 @@ from arvision.training.weights import Weights
 from tests.configs import ALL
 from tests.faults.lines import NOT_IN_STEP, RUNS, walk
 
+# As they are without the patches of another test.
+first_state, trace_step = start.StateInit, start.trace_step
+check_data = fit.check_data
+
 
 class Reached(BaseException):
   """The command came to its first program; `main` does not catch it."""
@@ -91,8 +95,6 @@ def prepare(patch, folder, anew=False):
   kinds = {str(folder / 'run' / kind): kind for kind in RUNS}
 
   # What depends on the step alone is done once for every step.
-  first_state, trace_step = start.StateInit, start.trace_step
-  check_data = fit.check_data
   states, checked, traced, now = {}, set(), set(), ['']
 
   def check(config, data, tokenizer):
