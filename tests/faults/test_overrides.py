@@ -225,6 +225,7 @@ VARIANTS = [
   ('llamagen/digits_t2i', ['data.text.type=data.text.Stored']),
   (VAR, ['tokenizer.type=tokenizers.autoencoder.Patched']),
   (VAR, ['tokenizer.quantizer.type=quantizers.lfq.LFQ']),
+  (VAR, ['condition.type=layers.condition.Together']),
   (VAR, ['data.source.type=data.arrayrecord.ArrayRecordImages']),
 ]
 
