@@ -9,10 +9,8 @@ import jax
 
 from arvision.commands import run_flags
 from arvision.evals import cache
-from arvision.evals.protocol import (
-  Metrics,
-  headline,
-)
+from arvision.evals.base import Metrics
+from arvision.evals.protocol import headline
 from arvision.parallel import host
 from arvision.ranges import Batch, Many, number
 from arvision.runs import targets

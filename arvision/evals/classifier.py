@@ -19,7 +19,8 @@ import optax
 
 from arvision.data.base import Data
 from arvision.errors import ConfigError
-from arvision.evals.protocol import Metrics, size_name
+from arvision.evals.base import Metrics
+from arvision.evals.protocol import size_name
 
 
 class Network(nn.Module):

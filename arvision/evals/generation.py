@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from arvision.errors import ConfigError
+from arvision.evals.base import Run, pad
 from arvision.evals.classifier import Classifier, Recipe
 from arvision.evals.frechet import Moments, frechet_distance
-from arvision.evals.protocol import Run, pad, size_name
+from arvision.evals.protocol import size_name
 from arvision.parallel import host
 from arvision.ranges import Count, Many
 from arvision.structs import Array

@@ -1,108 +1,109 @@
-"""The interface of evaluators, and the names of their metrics.
+"""Protocols: how scores are made, and the names of metrics.
 
-Figures are only comparable if they have the same protocol, so the name of a
+Scores are only comparable if they have the same protocol, so the name of a
 metric contains it: `<figure>/<protocol>`, for example
-`frechet/classifier-digits-8px-1000`. Inception FID would have another name.
+`frechet/classifier-digits-8px-1000`.
 """
 
 import dataclasses
+import hashlib
+import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-
-from arvision.build import build, check
-from arvision.data.base import Data
 from arvision.data.pipeline import Images
 from arvision.errors import ConfigError
-from arvision.structs import Array, TokenSpec
 
-Metrics = dict[str, float]
+# Repetitions differ in it alone, and can be compared.
+_NOT_COMPARED = ('seed',)
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-  """A trained run, as evaluators see it.
+class Protocol:
+  """Everything that a score depends on besides the model.
 
   Attributes:
-    data: its training data.
-    name: short name of the data, for the names of metrics.
-    spec: token spec of the tokenizer.
-    encode: images (b, H, W, C) in [-1, 1] -> (b, t) int32 codes or (b, t, c)
-      latents.
-    decode: tokens -> images.
-    sample_fn: images per call, or None -> a `generation.SampleFn`; None for a
-      run that cannot sample.
-    encode_sampled: images -> codes of the kind that `sample_fn` returns; None
-      for continuous tokens.
-    classes: number of classes of the condition; 0 for an unconditional model.
-    classifier: recipe -> a trained classifier of the data; None for data with
-      one class.
-    say: called with lines about the progress.
+    extractor: network of the features and its variant, for example
+      'inception-adm'; 'pixels' without a network.
+    weights: SHA-256 of its weights in hex; '' without a network.
+    resize: filter that brings images to the size of the network, for example
+      'tf1-bilinear'; '' if images keep their size.
+    reference: short name of the reference set, see `data_name`.
+    reference_digest: SHA-256 of the reference images or statistics in hex.
+    split: split of the reference set: 'train', 'held-out', or '' for a file.
+    images: number of images that are scored.
+    reference_images: number of reference images, 0 if a file does not say.
+    labels: how classes are drawn: 'balanced', 'random', or '' if unknown.
+    order: order of the images: 'sampled', 'shuffled', or 'file'.
+    seed: of the labels, the order and the samples; None if unknown.
+    rounding: how images become integers: 'round', 'truncate', or '' if they
+      were integers.
   """
 
-  data: Data
-  name: str
-  spec: TokenSpec
-  encode: Callable[[Array], Array]
-  decode: Callable[[Array], Array]
-  sample_fn: Callable[[int | None], Any] | None = None
-  encode_sampled: Callable[[Array], Array] | None = None
-  classes: int = 0
-  classifier: Callable[[Any], Any] = lambda recipe: None
-  say: Callable[[str], None] = lambda text: None
+  extractor: str
+  reference: str
+  images: int
+  weights: str = ''
+  resize: str = ''
+  reference_digest: str = ''
+  split: str = ''
+  reference_images: int = 0
+  labels: str = ''
+  order: str = 'sampled'
+  seed: int | None = None
+  rounding: str = 'round'
+
+  @property
+  def name(self) -> str:
+    """`<extractor>-<reference>-<images>-<digest>`, for the names of metrics."""
+    return f'{self.extractor}-{self.reference}-{self.images}-{self.digest}'
+
+  @property
+  def digest(self) -> str:
+    """8 hex digits of all that is compared."""
+    text = json.dumps(self._compared(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+  def facts(self) -> dict[str, Any]:
+    """All fields as JSON values, written beside every result."""
+    return dataclasses.asdict(self)
+
+  def _compared(self):
+    return {k: v for k, v in self.facts().items() if k not in _NOT_COMPARED}
 
 
-class Evaluator(Protocol):
-  """A part that measures a run: `config.evals.<name>`, a frozen dataclass.
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+  """Lines 'field: a, b' of what makes scores incomparable; [] if nothing.
 
-  It must be deterministic: random numbers come from a seed among its fields or
-  from the functions of the run.
-
-  Attributes:
-    needs: fields of `Run` that must not be None.
-    every: interval between evaluations in training; None: in `arvision eval`
-      only.
+  Args:
+    a, b: `Protocol.facts()`, perhaps read from files.
   """
-
-  needs: ClassVar[tuple[str, ...]]
-  every: Mapping[str, float] | None
-
-  def __call__(self, run: Run) -> Iterator[tuple[str, float]]:
-    """Yields (name, value) of every metric."""
+  keys = [k for k in {**a, **b} if k not in _NOT_COMPARED]
+  return [
+    f'{k}: {a.get(k)!r}, {b.get(k)!r}' for k in keys if a.get(k) != b.get(k)
+  ]
 
 
-# Evaluators of a config that names none.
-_DEFAULTS = {
-  'reconstruction': {'type': 'evals.reconstruction.Reconstruction'},
-  'generation': {'type': 'evals.generation.Generation'},
-}
+def check_same(
+  a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[str, str]
+) -> None:
+  """Refuses to compare scores of different protocols.
 
-
-def evaluators(config: Mapping[str, Any]) -> dict[str, Evaluator]:
-  """The evaluators of a config, by name.
+  Args:
+    a, b: see `differences`.
+    names: names of the two results, for the error.
 
   Raises:
-    ConfigError: a block that is not an evaluator.
+    ConfigError: it names every difference.
   """
-  stated = {k: v for k, v in config.get('evals', {}).items() if k != 'every'}
-  found = {}
-  for name, block in (stated or _DEFAULTS).items():
-    check(block, Mapping, f'config.evals.{name}')
-    found[name] = build(block, f'evals.{name}')
-    if not hasattr(found[name], 'needs'):
-      raise ConfigError(
-        f'config.evals.{name}.type={block["type"]!r} is no evaluator: it lacks '
-        "'needs', see evals.protocol.Evaluator"
-      )
-  return found
-
-
-def possible(evaluator: Evaluator, run: Run) -> bool:
-  """Whether a run has what an evaluator needs."""
-  return all(getattr(run, name) is not None for name in evaluator.needs)
+  found = differences(a, b)
+  if found:
+    raise ConfigError(
+      f'{names[0]} and {names[1]} were measured by different protocols: '
+      + '; '.join(found)
+    )
 
 
 def data_name(block: Mapping, digest: str) -> str:
@@ -176,11 +177,3 @@ def headline(metrics: Mapping[str, float]) -> dict[str, Any]:
     else:
       result[figure] = value
   return result
-
-
-def pad(array: np.ndarray, size: int) -> np.ndarray:
-  """Pads axis 0 to `size` with copies of the last entry."""
-  missing = size - len(array)
-  if missing <= 0:
-    return array
-  return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from arvision.errors import DataError
+from arvision.evals.base import Metrics, Run
 from arvision.evals.image import psnr, squared_error, ssim, window_size
-from arvision.evals.protocol import Metrics, Run, size_name
+from arvision.evals.protocol import size_name
 from arvision.parallel import host
 from arvision.ranges import Count
 from arvision.structs import TokenSpec

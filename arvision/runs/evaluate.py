@@ -7,7 +7,7 @@ from typing import Any
 
 from arvision.build import suggest
 from arvision.errors import ConfigError
-from arvision.evals.protocol import (
+from arvision.evals.base import (
   Evaluator,
   Metrics,
   Run,

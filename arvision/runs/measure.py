@@ -14,12 +14,8 @@ from arvision.data.base import Data
 from arvision.data.latents import CachedTokens
 from arvision.errors import ConfigError, DataError
 from arvision.evals import cache
-from arvision.evals.protocol import (
-  Metrics,
-  Run,
-  data_name,
-  evaluators,
-)
+from arvision.evals.base import Metrics, Run, evaluators
+from arvision.evals.protocol import data_name
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.runs.trained import TrainedRun, placed

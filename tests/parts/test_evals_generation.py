@@ -16,10 +16,11 @@ from arvision.data.folder import Folder
 from arvision.data.idx import Idx
 from arvision.data.pipeline import Images
 from arvision.errors import ConfigError
+from arvision.evals.base import Run
 from arvision.evals.cache import fingerprint, load_or_train
 from arvision.evals.classifier import Recipe
 from arvision.evals.generation import Generation, sample_batches, seen_tokens
-from arvision.evals.protocol import Run, data_name, headline
+from arvision.evals.protocol import data_name, headline
 from arvision.structs import TokenSpec
 from tests.parts.evals_toys import Arrays, two_classes
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from arvision.errors import DataError
+from arvision.evals.base import Run
 from arvision.evals.image import psnr, squared_error, ssim, window_size
-from arvision.evals.protocol import Run, dataset_name, headline, size_name
+from arvision.evals.protocol import dataset_name, headline, size_name
 from arvision.evals.reconstruction import CodeCounts, Reconstruction
 from arvision.structs import TokenSpec
 from tests.parts.evals_toys import two_classes

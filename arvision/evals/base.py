@@ -1,0 +1,105 @@
+"""The interface of evaluators: parts that measure a run."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from arvision.build import build, check
+from arvision.data.base import Data
+from arvision.errors import ConfigError
+from arvision.structs import Array, TokenSpec
+
+Metrics = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A trained run, as evaluators see it.
+
+  Attributes:
+    data: its training data.
+    name: short name of the data, for the names of metrics.
+    spec: token spec of the tokenizer.
+    encode: images (b, H, W, C) in [-1, 1] -> (b, t) int32 codes or (b, t, c)
+      latents.
+    decode: tokens -> images.
+    sample_fn: images per call, or None -> a `generation.SampleFn`; None for a
+      run that cannot sample.
+    encode_sampled: images -> codes of the kind that `sample_fn` returns; None
+      for continuous tokens.
+    classes: number of classes of the condition; 0 for an unconditional model.
+    classifier: recipe -> a trained classifier of the data; None for data with
+      one class.
+    say: called with lines about the progress.
+  """
+
+  data: Data
+  name: str
+  spec: TokenSpec
+  encode: Callable[[Array], Array]
+  decode: Callable[[Array], Array]
+  sample_fn: Callable[[int | None], Any] | None = None
+  encode_sampled: Callable[[Array], Array] | None = None
+  classes: int = 0
+  classifier: Callable[[Any], Any] = lambda recipe: None
+  say: Callable[[str], None] = lambda text: None
+
+
+class Evaluator(Protocol):
+  """A part that measures a run: `config.evals.<name>`, a frozen dataclass.
+
+  It must be deterministic: random numbers come from a seed among its fields or
+  from the functions of the run.
+
+  Attributes:
+    needs: fields of `Run` that must not be None.
+    every: interval between evaluations in training; None: in `arvision eval`
+      only.
+  """
+
+  needs: ClassVar[tuple[str, ...]]
+  every: Mapping[str, float] | None
+
+  def __call__(self, run: Run) -> Iterator[tuple[str, float]]:
+    """Yields (name, value) of every metric."""
+
+
+# Evaluators of a config that names none.
+_DEFAULTS = {
+  'reconstruction': {'type': 'evals.reconstruction.Reconstruction'},
+  'generation': {'type': 'evals.generation.Generation'},
+}
+
+
+def evaluators(config: Mapping[str, Any]) -> dict[str, Evaluator]:
+  """The evaluators of a config, by name.
+
+  Raises:
+    ConfigError: a block that is not an evaluator.
+  """
+  stated = {k: v for k, v in config.get('evals', {}).items() if k != 'every'}
+  found = {}
+  for name, block in (stated or _DEFAULTS).items():
+    check(block, Mapping, f'config.evals.{name}')
+    found[name] = build(block, f'evals.{name}')
+    if not hasattr(found[name], 'needs'):
+      raise ConfigError(
+        f'config.evals.{name}.type={block["type"]!r} is no evaluator: it lacks '
+        "'needs', see evals.base.Evaluator"
+      )
+  return found
+
+
+def possible(evaluator: Evaluator, run: Run) -> bool:
+  """Whether a run has what an evaluator needs."""
+  return all(getattr(run, name) is not None for name in evaluator.needs)
+
+
+def pad(array: np.ndarray, size: int) -> np.ndarray:
+  """Pads axis 0 to `size` with copies of the last entry."""
+  missing = size - len(array)
+  if missing <= 0:
+    return array
+  return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
