@@ -23,13 +23,8 @@ _MODEL = ('tokenizer', 'layout', 'feed', 'backbone', 'head', 'condition')
 _SAMPLING = ('guidance', 'temperature', 'top_k', 'top_p', 'seed')
 
 
-def parser(command: str, about: str | None) -> argparse.ArgumentParser:
-  """The flags of all commands that use a trained run."""
-  flags = common.parser(command, about)
-  flags.add_argument(
-    '--workdir', required=True, metavar='DIR', help='folder of a trained run'
-  )
-  common.add_config(flags, required=False)
+def add_allow(flags: argparse.ArgumentParser) -> None:
+  """Adds --allow."""
   flags.add_argument(
     '--allow',
     action='append',
@@ -38,6 +33,16 @@ def parser(command: str, about: str | None) -> argparse.ArgumentParser:
     help='a package of your own whose classes the run may name; runs that name '
     'other packages are refused. Repeat the flag for several packages',
   )
+
+
+def parser(command: str, about: str | None) -> argparse.ArgumentParser:
+  """The flags of all commands that use a trained run."""
+  flags = common.parser(command, about)
+  flags.add_argument(
+    '--workdir', required=True, metavar='DIR', help='folder of a trained run'
+  )
+  common.add_config(flags, required=False)
+  add_allow(flags)
   flags.add_argument(
     '--ema',
     metavar='DECAY',
