@@ -4,6 +4,12 @@
       --workdir=runs/var/fashion_mnist_tokenizer
     arvision train --config=llamagen/fashion_mnist_tokenizer \\
       --workdir=runs/llamagen/fashion_mnist_tokenizer
+    arvision train --config=configs/ablations/sizes.py:scale_3 \\
+      --workdir=runs/scaling/scale_3
+
+All sizes of one order, the fit, and a prediction that is written down before the
+seventh is trained:
+
     arvision scaling --config=ablations/sizes \\
       --sizes=scale_1,scale_2,scale_3,scale_4,scale_5,scale_6 --next=scale_7 \\
       --output=runs/scaling/scale
