@@ -14,7 +14,7 @@ import shutil
 
 from training import Runs, parameters, parser, where
 
-from arvision.evals import chart
+from arvision.evals import plots
 
 SAMPLES = 1000
 # Guidance scales to choose the best from.
@@ -233,8 +233,8 @@ def main() -> None:
   for variant, here in found.items():
     shutil.copy(here.grid, images / f'{_file(variant)}.png')
   distances = {k: [f['frechet'] for f in v.figures] for k, v in found.items()}
-  svg = chart.dot_chart(distances, 'Fréchet distance, a dot for every seed')
-  (images / 'frechet.svg').write_text(chart.styled(svg) + '\n')
+  chart = plots.dots(distances, 'Fréchet distance, a dot for every seed')
+  (images / 'frechet.svg').write_text(plots.svg(chart), encoding='utf-8')
   text = page(study, args.study, found, seeds)
   file = args.docs / f'{args.study}.md'
   file.write_text(text, encoding='utf-8')

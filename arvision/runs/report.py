@@ -1,12 +1,16 @@
 """An HTML report and a JSON summary of runs, from their folders."""
 
+import dataclasses
 import json
 import math
+import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arvision.evals import chart, page
+from arvision.evals import plots
 from arvision.evals.protocol import dataset_name
+from arvision.runs import page
 from arvision.runs.folder import SCALED, Folder
 
 # Metrics of summary.json, and their labels on the page.
@@ -14,6 +18,7 @@ _FIGURES = {
   'class_accuracy': 'of the samples are recognised as their class',
   'classifier_accuracy': 'of held-out images the classifier recognises',
   'psnr_db': 'PSNR of held-out reconstructions',
+  'fid': 'FID',
   'frechet': 'Fréchet distance, classifier features',
   'memorised': 'of the samples repeat a training image',
   'sampling_images_per_second': 'images sampled per second',
@@ -125,27 +130,30 @@ def render(
     title: title of the page; '' for one with the name of the data.
   """
   names = ' and '.join(str(folder.path) for folder in folders)
-  parts = [page.cards(_cards(summary))]
-  for folder in folders[::-1]:
-    parts.append(_samples(folder))
-  for folder in folders:
-    parts.append(_pictures(folder))
-  parts.append(_usage(summary))
-  for folder in folders:
-    parts.append(_curves(folder))
-  for folder in folders:
-    parts.append(_figures(folder))
-  configs = {
-    f'{folder.kind}: {folder.path}': json.dumps(folder.config, indent=2)
-    for folder in folders
-  }
-  parts.append(page.section('Config', page.folded(configs)))
   name = _data_name(folders[-1])
-  faults = [(fault, '') for folder in folders for fault in folder.faults]
-  parts.append(page.section('Left out', page.table(faults, ('file', ''))))
-  lead = f'{names}, {_minutes(summary["seconds"])}'
-  title = title or (f'arvision: {name}' if name else 'arvision')
-  return page.page(title, lead, parts)
+  shares, limits = (
+    summary.get(key) or {} for key in ('codebook_usage', 'codebook_reach')
+  )
+  note = 'Share of the codebook that held-out images use, per scale.'
+  if any(limit < 1 for limit in limits.values()):
+    note += ' The mark is the largest share that this number of tokens allows.'
+  return page.render(
+    'report.html',
+    title=title or (f'arvision: {name}' if name else 'arvision'),
+    lead=f'{names}, {_minutes(summary["seconds"])}',
+    cards=_cards(summary, folders),
+    samples=[found for f in folders[::-1] if (found := _samples(f))],
+    runs=[_run(folder) for folder in folders],
+    usage=_usage(shares, limits) if shares else None,
+    usage_note=note,
+    configs={
+      f'{folder.kind}: {folder.path}': json.dumps(folder.config, indent=2)
+      for folder in folders
+      if folder.config
+    },
+    # Reading pictures finds faults, so this comes last.
+    faults=[fault for folder in folders for fault in folder.faults],
+  )
 
 
 def _data_name(folder):
@@ -157,7 +165,7 @@ def _data_name(folder):
     return ''
 
 
-def _cards(summary):
+def _cards(summary, folders):
   cards = []
   for key, label in _FIGURES.items():
     value = summary.get(key)
@@ -168,79 +176,189 @@ def _cards(summary):
     elif key == 'psnr_db':
       text = f'{value:.1f} dB'
     else:
-      text = chart.number(float(f'{value:.3g}'))
-    if key == 'frechet' and summary.get('frechet_of_held_out') is not None:
-      real = chart.number(float(f'{summary["frechet_of_held_out"]:.3g}'))
-      label += f'; held-out images score {real}'
+      text = _short(value)
+    if key in ('frechet', 'fid'):
+      label += _of_images(folders, key)
+    if key == 'frechet':
+      real = summary.get('frechet_of_held_out')
+      if real is not None:
+        label += f'; held-out images score {_short(real)}'
+        label += _of_images(folders, 'frechet_of_held_out')
     cards.append((text, label))
   return cards
 
 
+def _short(value):
+  return page.number(float(f'{value:.3g}'))
+
+
+def _of_images(folders, figure):
+  """', 1,000 images' of a figure with a known number of images, or ''."""
+  for folder in folders[::-1]:
+    for name in folder.metrics:
+      if name.split('/')[0] == figure:
+        count = images_of(name, folder.protocols)
+        return f', {count:,} images' if count else ''
+  return ''
+
+
+def images_of(name: str, protocols: Mapping[str, Mapping]) -> int:
+  """The number of images that a metric was measured on, 0 if unknown.
+
+  Args:
+    name: name of the metric, `<figure>/<protocol>`.
+    protocols: name -> `Protocol.facts()`.
+  """
+  protocol = name.partition('/')[2]
+  count = protocols.get(protocol, {}).get('images')
+  if isinstance(count, int):
+    return count
+  # Classifiers name their protocols <extractor>-<data>-<size>-<images>.
+  match = re.fullmatch(r'classifier-.*-([0-9]{1,9})', protocol)
+  return int(match[1]) if match else 0
+
+
 def _samples(folder):
-  grids = folder.grids()
-  content = page.grid(
-    [
-      page.figure(folder.picture(path, name, width=860), caption=name)
-      for name, path in grids.items()
-    ]
-  )
-  return page.section('Samples', content)
+  """(name, picture) of every grid of samples."""
+  pictures = {
+    name: folder.picture(path, f'samples {name}', width=860)
+    for name, path in folder.grids().items()
+  }
+  return [(name, found) for name, found in pictures.items() if found]
 
 
-def _pictures(folder):
-  content = page.grid(
-    [
-      page.figure(
-        folder.picture(path, name, width=420), name.replace('_', ' '), path.name
-      )
-      for name, path in folder.pictures().items()
-    ]
-  )
-  return page.section(
-    f'Pictures from the training of the {folder.kind}', content
-  )
+def _usage(shares, limits):
+  text = ', '.join(f'{k} {100 * v:.1f} %' for k, v in shares.items())
+  figure = plots.bars(shares, limits)
+  return page.chart(figure, f'Bars of codebook usage: {text}')
 
 
-def _usage(summary):
-  usage = summary.get('codebook_usage')
-  if not usage:
-    return ''
-  limits = summary.get('codebook_reach') or {}
-  note = 'Share of the codebook that held-out images use, per scale.'
-  if any(limit < 1 for limit in limits.values()):
-    note += ' The mark is the largest share that this number of tokens allows.'
-  return page.section(
-    'Codebook usage', chart.bar_chart(usage, limits, width=620), note
-  )
+def _run(folder):
+  """What the template shows of a run."""
+  pictures = [
+    (name.replace('_', ' '), path.name, folder.picture(path, name, width=420))
+    for name, path in folder.pictures().items()
+  ]
+  return {
+    'kind': folder.kind,
+    'pictures': [item for item in pictures if item[2]],
+    'curves': [
+      (title, line_chart(series, title))
+      for title, series in curves(folder.log).items()
+      if any(plots.finite(points) for points in series.values())
+    ],
+    'note': _note(folder.evaluation),
+    'metrics': metric_rows(folder.metrics),
+    'protocols': protocol_rows(folder.protocols),
+    'speed': _speed(folder.log),
+    'environment': flat_rows(folder.environment),
+  }
 
 
-def _curves(folder):
-  figures = []
-  for title, series in curves(folder.log).items():
-    svg = chart.line_chart(series)
-    keys = chart.legend(list(series))
-    figures.append(page.figure(svg + keys if svg else '', title))
-  return page.section(f'Training of the {folder.kind}', page.grid(figures))
+def line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
+  """Curves over steps, with their last values as alternative text."""
+  ends = [
+    f'{name} ends at {page.number(points[-1][1])}'
+    for name, points in series.items()
+    if points
+  ]
+  more = f' and {len(ends) - 8} more' if len(ends) > 8 else ''
+  about = f'Chart of {title} over steps: {", ".join(ends[:8])}{more}'
+  return page.chart(plots.lines(series, 'step', ''), about)
 
 
-def _figures(folder):
-  metrics = folder.evaluation.get('metrics', {})
-  rows = [(name, chart.number(value)) for name, value in metrics.items()]
-  if not rows:
-    return ''
-  facts = [f'step {folder.evaluation.get("step")}']
-  average = folder.evaluation.get('ema')
+def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+  """Figure, protocol, scale and value of every metric."""
+  rows = []
+  for name, value in metrics.items():
+    figure, protocol, scale = [*name.split('/', 2), '', ''][:3]
+    rows.append(
+      {'figure': figure, 'protocol': protocol, 'scale': scale, 'value': value}
+    )
+  return rows
+
+
+def protocol_rows(
+  protocols: Mapping[str, Mapping],
+) -> dict[str, list[tuple[str, str]]]:
+  """Name -> the facts of a protocol as rows of a table."""
+  return {name: flat_rows(facts) for name, facts in protocols.items()}
+
+
+def flat_rows(block: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """(key, value) as text of the fields of a block and of blocks inside it."""
+  rows = []
+  for name, value in block.items():
+    inner = value if isinstance(value, dict) and value else {'': value}
+    for key, item in inner.items():
+      text = item if isinstance(item, str) else json.dumps(item)
+      rows.append((f'{name}.{key}' if key else name, text or '–'))
+  return rows
+
+
+def _note(evaluation):
+  facts = [f'step {evaluation.get("step")}']
+  average = evaluation.get('ema')
   if average:
     # Runs without an average are evaluated with their raw parameters.
     facts.append('no average' if average == 'raw' else f'EMA {average}')
-  options = folder.evaluation.get('sampling', {})
+  options = evaluation.get('sampling', {})
   facts += [f'{k} {v}' for k, v in options.items() if v is not None]
-  note = ', '.join(facts) + '. The name of a metric contains its protocol.'
-  return page.section(
-    f'Figures of the {folder.kind}',
-    page.table(rows, ('metric / protocol', 'value')),
-    note,
-  )
+  return ', '.join(facts) + '. Only figures of one protocol can be compared.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Speeds:
+  """The speed of a training, by the lines of its log.
+
+  Attributes:
+    images: images/s of every line.
+    steps: seconds per step of every line.
+  """
+
+  images: list[float]
+  steps: list[float]
+
+  @property
+  def median(self) -> float:
+    return statistics.median(self.images)
+
+
+def speeds(log: Sequence[Mapping]) -> Speeds | None:
+  """The speed of a training; None if its log has none."""
+  found, steps = [], []
+  before = (0.0, 0.0)
+  for line in log:
+    speed = line.get('images_per_second', 0.0)
+    if not (0 < speed < math.inf and 'examples' in line):
+      continue
+    here = (line['step'], line['examples'])
+    found.append(speed)
+    if here[0] > before[0]:
+      batch = (here[1] - before[1]) / (here[0] - before[0])
+      steps.append(batch / speed)
+    before = here
+  return Speeds(found, steps) if found else None
+
+
+def _speed(log):
+  """Rows about the speed of the training, from the log."""
+  found = speeds(log)
+  if not found:
+    return []
+  low, high = (page.number(f(found.images)) for f in (min, max))
+  rows = [
+    (
+      'training images/s',
+      f'{page.number(found.median)} (median of {len(found.images)} log lines, '
+      f'{low} to {high})',
+    ),
+    ('seconds of all steps', page.number(round(training_seconds(log), 1))),
+  ]
+  if found.steps:
+    step = page.number(statistics.median(found.steps))
+    rows.insert(1, ('seconds per step', f'{step} (median)'))
+  return rows
 
 
 def _minutes(seconds):

@@ -19,6 +19,7 @@ from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
+from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
 from arvision.training.step_hooks import Hooks, Position
 from arvision.training.writers import Writer
@@ -159,6 +160,7 @@ def train(
     writer.say(f'{start.describe(state, mesh)}; {source} step {step}')
     writer.changed(step, changed)
     writer.parameters(state.params)
+    writer.environment(environment(mesh))
     if step >= end:
       writer.say(f'nothing to do: {step} of {end} steps are already done')
       return Result(step, clock.total)

@@ -23,6 +23,7 @@ _STARTED = (
   CONFIG,
   'config.tmp',
   CHECKPOINTS,
+  'environment.json',
   FROZEN,
   LOG,
   'error.txt',

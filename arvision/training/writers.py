@@ -18,6 +18,7 @@ from clu import parameter_overview
 
 from arvision import atomic
 from arvision.training import pictures
+from arvision.training.environment import ENVIRONMENT
 from arvision.training.workdir import LOG
 
 
@@ -191,6 +192,13 @@ class Writer:
       params, include_stats=False
     )
     (self._folder / 'parameters.txt').write_text(table + '\n')
+
+  def environment(self, found: Mapping[str, Any]) -> None:
+    """Writes environment.json; the newest start of a run counts."""
+    if self._active:
+      text = json.dumps(found, indent=2) + '\n'
+      with atomic.whole(self._folder / ENVIRONMENT) as new:
+        new.write_text(text)
 
   def close(self) -> None:
     """Closes the progress bar and the files."""
