@@ -130,6 +130,10 @@ def _write(output, points, laws, ahead=()):
     }
     text = json.dumps(record, indent=2) + '\n'
     targets.write_text(output / REPORT, text, '--output')
+    for law in laws:
+      found = [p for p in ahead if p.axis == law.axis]
+      svg = scaling.chart({output.name: (points, law)}, {output.name: found})
+      targets.write_text(output / f'{law.axis}.svg', svg, '--output')
 
 
 def parser() -> argparse.ArgumentParser:

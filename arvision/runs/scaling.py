@@ -250,3 +250,37 @@ def predictions(
     loss, interval = predict(points, axis, x, seed)
     result.append(Prediction(wanted.name, axis, x, loss, interval))
   return result
+
+
+def chart(
+  laws: Mapping[str, tuple[Sequence[Point], Fit]],
+  ahead: Mapping[str, Sequence[Prediction]] | None = None,
+) -> str:
+  """SVG of models and their laws along one axis.
+
+  Args:
+    laws: name -> models, and the law that was fitted to them.
+    ahead: name -> predictions; measured losses are drawn hollow.
+  """
+  from arvision.evals import plots  # imports matplotlib
+
+  (axis,) = {law.axis for _, law in laws.values()}
+  labels = {
+    name: f'{name}: r = {law.correlation:.4f}'
+    for name, (_, law) in laws.items()
+  }
+  later = {
+    labels[name]: [(p.x, p.measured) for p in found if p.measured]
+    for name, found in (ahead or {}).items()
+  }
+  figure = plots.power_laws(
+    {
+      labels[name]: [(float(getattr(p, axis)), p.loss) for p in points]
+      for name, (points, _) in laws.items()
+    },
+    {labels[name]: law for name, (_, law) in laws.items()},
+    axis,
+    'held-out loss',
+    later,
+  )
+  return plots.svg(figure)
