@@ -63,13 +63,7 @@ def parser() -> argparse.ArgumentParser:
     metavar='PATH',
     help='a folder of images of one size, or an .npz file with arr_0',
   )
-  flags.add_argument(
-    '--allow',
-    action='append',
-    default=[],
-    metavar='PACKAGE',
-    help='a package of your own whose classes the run may name',
-  )
+  run_flags.add_allow(flags)
   flags.add_argument(
     '--split',
     choices=('train', 'held-out'),

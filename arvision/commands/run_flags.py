@@ -32,6 +32,18 @@ _SWEPT = ('ema', 'step', *_SAMPLING)
 _MOST = 1000
 
 
+def add_allow(flags: argparse.ArgumentParser) -> None:
+  """Adds --allow."""
+  flags.add_argument(
+    '--allow',
+    action='append',
+    default=[],
+    metavar='PACKAGE',
+    help='a package of your own whose classes the run may name; runs that name '
+    'other packages are refused. Repeat the flag for several packages',
+  )
+
+
 def parser(
   command: str, about: str | None, required: bool = True
 ) -> argparse.ArgumentParser:
@@ -50,14 +62,7 @@ def parser(
     help='folder of a trained run',
   )
   common.add_config(flags, required=False)
-  flags.add_argument(
-    '--allow',
-    action='append',
-    default=[],
-    metavar='PACKAGE',
-    help='a package of your own whose classes the run may name; runs that name '
-    'other packages are refused. Repeat the flag for several packages',
-  )
+  add_allow(flags)
   flags.add_argument(
     '--ema',
     metavar='DECAY',

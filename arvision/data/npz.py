@@ -111,8 +111,9 @@ class Npz:
     data = bytearray()
     for block in self._blocks(name, header, _BLOCK):
       data += block
-    order = 'F' if header.fortran else 'C'
-    array = np.ndarray(header.shape, header.dtype, data, order=order)
+    shape = header.shape[::-1] if header.fortran else header.shape
+    array = np.ndarray(shape, header.dtype, data)
+    array = array.T if header.fortran else array
     if array.dtype.kind == 'f' and not np.isfinite(array).all():
       raise DataError(f"'{self.path}': {name} has values that are not finite")
     return array

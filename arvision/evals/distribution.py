@@ -138,7 +138,7 @@ def _of_run(images: ImageSet, extractor: Extractor, run: Run) -> Reference:
       kept = references.read(Npz(path))
     except DataError as error:
       run.say(f'reference: {error}; taking the images again')
-  if host.all_agree(kept is not None):
+  if host.all_agree(kept is not None) and kept:
     run.say(f'reference: {path}')
     return kept
   run.say(f'reference: {images.count} training images, once; kept as {path}')

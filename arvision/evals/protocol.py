@@ -130,9 +130,8 @@ def check_same_figures(
   theirs = _by_figure(b)
   for figure, facts in _by_figure(a).items():
     if figure in theirs and (figures is None or figure in figures):
-      check_same(
-        facts, theirs[figure], tuple(f'{figure} of {n}' for n in names)
-      )
+      one, two = (f'{figure} of {name}' for name in names)
+      check_same(facts, theirs[figure], (one, two))
 
 
 def _by_figure(evaluation):

@@ -139,9 +139,9 @@ class Scoring:
       )
       method = '' if stored is None else 'statistics of the file'
       for figure, kind in (('fid', 'pool'), ('sfid', 'spatial')):
-        both = moments.get(kind), reference.moments.get(kind)
-        if figure in self.figures and None not in both:
-          value = frechet_distance(*both)
+        own, theirs = moments.get(kind), reference.moments.get(kind)
+        if figure in self.figures and own and theirs:
+          value = frechet_distance(own, theirs)
           yield figure, value, dataclasses.replace(protocol, method=method)
       yield from self._of_features(found, reference, protocol)
     if 'inception_score' in self.figures and 'logits' in found.kept:

@@ -189,7 +189,7 @@ def score(
     found = collect(extractor, batches, batch_size, scoring.keep)
   metrics: Metrics = {}
   for figure, value, protocol in scoring.scores(
-    found, target, images, extractor, stored and stored.moments
+    found, target, images, extractor, stored.moments if stored else None
   ):
     note(protocol.name, protocol.facts())
     metrics[f'{figure}/{protocol.name}'] = value

@@ -29,10 +29,11 @@ COUNTS = {
   'encode': 30,
   'export': 20,
   'latents': 20,
-  'plan': 20,
+  'plan': 15,
   'reference': 25,
-  'report': 20,
-  'import': 20,
+  'scaling': 15,
+  'report': 15,
+  'import': 15,
 }
 TRACED = 130
 PROCESSES = 25
