@@ -19,6 +19,7 @@ from arvision.ranges import Batch, Many, number
 from arvision.runs import sweep, targets
 from arvision.runs.evaluate import configured, evaluate, missing, score
 from arvision.runs.trained import TrainedRun
+from arvision.training import workdir as workdirs
 
 # Flags of both kinds of evaluation, and those of --images alone.
 _COMMON = (
@@ -267,6 +268,7 @@ def _record(
     'step': int(run.step),
     'ema': run.ema,
     'sampling': {**run_flags.sampling(flags), 'samples': flags.samples},
+    'sampler': workdirs.to_json(run.config).get('sampler'),
     'headline': headline(metrics),
     'metrics': metrics,
     'protocols': protocols,
