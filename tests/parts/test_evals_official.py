@@ -59,7 +59,7 @@ def frechet(features):
 def test_figures_are_those_of_torch_fidelity(weights, sets, torch):
   ours = [Inception(str(weights), 'torch-fidelity')(x) for x in sets]
   network = speed.their_network(weights)
-  from torch_fidelity import metric_fid
+  from torch_fidelity import metric_fid, metric_isc, metric_kid
 
   theirs = []
   with torch.inference_mode():
@@ -76,6 +76,29 @@ def test_figures_are_those_of_torch_fidelity(weights, sets, torch):
   fid = frechet(ours)
   assert fid > 0.1
   assert fid == pytest.approx(wanted['frechet_inception_distance'], rel=1e-4)
+
+  kernel_distance = pytest.importorskip('arvision.evals.kernel_distance')
+  wanted = metric_kid.kid_features_to_metric(
+    *(t[0] for t in theirs), kid_subset_size=COUNT // 2, verbose=False
+  )
+  kid = kernel_distance.kernel_distance(
+    *(f.pool for f in ours), size=COUNT // 2
+  )
+  assert kid == pytest.approx(
+    (
+      wanted['kernel_inception_distance_mean'],
+      wanted['kernel_inception_distance_std'],
+    ),
+    rel=1e-4,
+  )
+  inception_score = pytest.importorskip('arvision.evals.inception_score')
+  for mine, (_, logits) in zip(ours, theirs):
+    wanted = metric_isc.isc_features_to_metric(logits)
+    score = inception_score.split_score(mine.logits)
+    assert score[0] > 1.01
+    assert score == pytest.approx(
+      (wanted['inception_score_mean'], wanted['inception_score_std']), rel=1e-4
+    )
 
 
 def test_figures_are_those_of_pytorch_fid(weights, sets, torch, monkeypatch):
