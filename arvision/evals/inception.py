@@ -101,10 +101,9 @@ def _pool(x, f, stride=1, outside=None):
     if outside is not None:
       frame = [(1, 1) if i == axis else (0, 0) for i in range(4)]
       x = jnp.pad(x, frame, constant_values=outside)
-    end = x.shape[axis] - 2
-    a, b, c = (
-      jax.lax.slice_in_dim(x, i, i + end, stride, axis) for i in range(3)
-    )
+    end = max(x.shape[axis] - 2, 0)
+    before = (slice(None),) * axis
+    a, b, c = (x[*before, i : i + end : stride] for i in range(3))
     x = f(f(a, b), c)
   return x
 
