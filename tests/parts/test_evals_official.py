@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import sklearn.datasets
 
 from arvision.evals.efficientnet import EfficientNetLite0
 from arvision.evals.frechet import Moments, frechet_distance
@@ -166,3 +167,15 @@ def test_efficientnet_is_the_official_one(torch):
     wanted = wanted.numpy()
     np.testing.assert_allclose(mine, wanted, atol=2e-5 * np.abs(wanted).max())
   assert jax.device_count() == 1
+
+
+def test_efficientnet_recognises_photographs():
+  network = EfficientNetLite0(batch=1)
+  if network.missing:
+    pytest.skip(network.missing)
+  pictures = sklearn.datasets.load_sample_images().images
+  best = [
+    np.argsort(-network(picture[None]).logits[0])[:5] for picture in pictures
+  ]
+  assert 698 in best[0]  # a palace
+  assert best[1][0] == 985  # a daisy
