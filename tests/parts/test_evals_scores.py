@@ -1,5 +1,7 @@
 """Inception score, kernel distance, balls of features, and their bounds."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from arvision.evals.kernel_distance import (
   unbiased_kernel_distance,
 )
 from arvision.evals.manifold import distances, manifold, nearest, radii
+from tests.parts.evals_toys import define_operators
 
 
 def normal(*shape, seed=0):
@@ -305,3 +308,51 @@ def test_score_interval_is_around_the_score():
   found = bounds.score_interval(mixed, block=60)
   assert found.low < score < found.high
   assert found.high - found.low < score
+
+
+# The packages of PyPI.
+
+
+def mixed(count, seed, shift=0.0):
+  """Features as of a network: correlated, not negative."""
+  mixing = normal(64, 64, seed=99) / 8
+  return np.maximum(normal(count, 64, seed=seed) @ mixing + 0.3 + shift, 0)
+
+
+@pytest.mark.slow
+def test_scores_equal_torch_fidelity():
+  torch = pytest.importorskip('torch')
+  define_operators()
+  package = pytest.importorskip('torch_fidelity')
+  isc, kid, prc = (
+    importlib.import_module(f'{package.__name__}.metric_{name}')
+    for name in ('isc', 'kid', 'prc')
+  )
+  a, b = mixed(2000, 0), mixed(1500, 1, 0.1)
+  give = torch.tensor
+  close = lambda x: pytest.approx(x, rel=1e-4)
+  logits = 3 * normal(2003, 1008)
+  theirs = isc.isc_features_to_metric(give(logits))
+  assert split_score(logits) == close(tuple(theirs.values()))
+  theirs = kid.kid_features_to_metric(give(a), give(b), verbose=False)
+  assert kernel_distance(a, b) == close(tuple(theirs.values()))
+  theirs = prc.prc_features_to_metric(give(a), give(b), verbose=False)
+  found = manifold(real=b, fake=a)
+  assert (found.precision, found.recall) == close(tuple(theirs.values())[:2])
+
+
+@pytest.mark.slow
+def test_distances_equal_pytorch_fid_and_torch_fidelity():
+  torch = pytest.importorskip('torch')
+  define_operators()
+  pytorch_fid = pytest.importorskip('pytorch_fid.fid_score')
+  fid = pytest.importorskip('torch_fidelity.metric_fid')
+  sets = mixed(2000, 0), mixed(1500, 1, 0.1)
+  found = frechet_distance(*map(Moments.of, sets))
+  stats = [fid.fid_features_to_statistics(torch.tensor(x)) for x in sets]
+  theirs = fid.fid_statistics_to_metric(*stats, verbose=False)
+  assert list(theirs.values()) == pytest.approx([found], rel=1e-4)
+  wanted = pytorch_fid.calculate_frechet_distance(
+    *(s[k] for s in stats for k in ('mu', 'sigma'))
+  )
+  assert found == pytest.approx(wanted, rel=1e-4)
