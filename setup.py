@@ -45,6 +45,7 @@ setuptools.setup(
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.10',
+    'threadpoolctl>=3.1',
     'tqdm>=4.66',
   ],
   extras_require={

@@ -36,10 +36,13 @@ class Protocol:
     images: number of images that are scored.
     reference_images: number of reference images, 0 if a file does not say.
     labels: how classes are drawn: 'balanced', 'random', or '' if unknown.
-    order: order of the images: 'sampled', 'shuffled', or 'file'.
+    order: order of the images: 'sampled', 'shuffled', 'file', or '' for figures
+      that do not depend on it.
     seed: of the labels, the order and the samples; None if unknown.
     rounding: how images become integers: 'round', 'truncate', or '' if they
       were integers.
+    method: options of the figure itself, for example 'blocks of 5000'; '' for
+      figures without options.
   """
 
   extractor: str
@@ -54,6 +57,7 @@ class Protocol:
   order: str = 'sampled'
   seed: int | None = None
   rounding: str = 'round'
+  method: str = ''
 
   @property
   def name(self) -> str:
