@@ -125,7 +125,7 @@ def lines(
 def bars(
   shares: Mapping[str, float],
   limits: Mapping[str, float] | None = None,
-  width: int = 620,
+  width: int = 400,
 ) -> Figure:
   """Horizontal bars of shares in [0, 1], with their values.
 
@@ -137,7 +137,7 @@ def bars(
   places = range(len(shares))
   with _style():
     figure, axes = _figure(
-      (width, 24 * len(shares) + 8), left=84, right=64, top=4, bottom=4
+      (width, 24 * len(shares) + 8), left=72, right=60, top=4, bottom=4
     )
     axes.barh(places, [1.0] * len(shares), 0.6, color=_RULE)
     found = [min(max(share, 0.0), 1.0) for share in shares.values()]
@@ -156,7 +156,7 @@ def bars(
 
 
 def dots(
-  values: Mapping[str, Sequence[float]], label: str, width: int = 460
+  values: Mapping[str, Sequence[float]], label: str, width: int = 400
 ) -> Figure:
   """A row of dots for every name, with their mean and standard deviation.
 
@@ -167,7 +167,7 @@ def dots(
   """
   with _style():
     figure, axes = _figure(
-      (width, 26 * len(values) + _TOP + _BOTTOM), left=130, right=22
+      (width, 26 * len(values) + _TOP + _BOTTOM), left=116, right=18
     )
     for i, found in enumerate(values.values()):
       axes.axhline(i, color=_RULE, linewidth=0.8, zorder=0)

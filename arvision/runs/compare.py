@@ -86,7 +86,7 @@ def columns(found: Sequence[Variant]) -> list[Column]:
     name: None
     for variant in found
     for folder in variant.folders
-    for name in folder.metrics
+    for name in report.without_intervals(folder.metrics)
     if name.count('/') < 2  # metrics of every scale have no column
   }
   result = [
@@ -211,8 +211,18 @@ def _row(i, variant, table):
       mean, spread = plots.mean_and_spread(values)
       text = page.number(mean)
       text += f' ± {page.number(float(f"{spread:.2g}"))}' if spread else ''
-    best = bool(values) and column.means[i] == column.best
-    cells.append({'text': text, 'count': len(values), 'best': best})
+    interval = ''
+    if len(variant.folders) == 1:
+      name = f'{column.figure}/{column.protocol}'
+      interval = report.interval_text(name, variant.folders[0].metrics)
+    cells.append(
+      {
+        'text': text,
+        'count': len(values),
+        'interval': interval,
+        'best': bool(values) and column.means[i] == column.best,
+      }
+    )
   overrides = [_override(*item) for item in variant.overrides.items()]
   return {
     'name': variant.name,

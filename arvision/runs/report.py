@@ -193,13 +193,44 @@ def _short(value):
 
 
 def _of_images(folders, figure):
-  """', 1,000 images' of a figure with a known number of images, or ''."""
+  """', 180 images, 95 %: 2 to 3', as far as it is known about a figure."""
   for folder in folders[::-1]:
     for name in folder.metrics:
       if name.split('/')[0] == figure:
         count = images_of(name, folder.protocols)
-        return f', {count:,} images' if count else ''
+        text = f', {count:,} images' if count else ''
+        return text + interval_text(name, folder.metrics, ', 95 %: ')
   return ''
+
+
+def interval_text(
+  name: str, metrics: Mapping[str, float], before: str = ''
+) -> str:
+  """'2 to 3': the interval that was measured for a metric, or ''.
+
+  Args:
+    name: name of the metric; `<figure>_low` and `<figure>_high` of the same
+      protocol are the ends of its interval.
+    metrics: name -> value.
+    before: text before the interval.
+  """
+  figure, protocol = name.partition('/')[::2]
+  ends = [metrics.get(f'{figure}_{end}/{protocol}') for end in ('low', 'high')]
+  if None in ends:
+    return ''
+  return before + ' to '.join(_short(end) for end in ends)
+
+
+def without_intervals(metrics: Mapping[str, float]) -> dict[str, float]:
+  """The metrics that are not the end of an interval of another one."""
+  ends = re.compile('_(low|high)$')
+  result = {}
+  for name, value in metrics.items():
+    figure, protocol = name.partition('/')[::2]
+    if f'{ends.sub("", figure)}/{protocol}' in metrics and ends.search(figure):
+      continue
+    result[name] = value
+  return result
 
 
 def images_of(name: str, protocols: Mapping[str, Mapping]) -> int:
@@ -268,12 +299,18 @@ def line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
 
 
 def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-  """Figure, protocol, scale and value of every metric."""
+  """Figure, protocol, scale, value and interval of every metric."""
   rows = []
-  for name, value in metrics.items():
+  for name, value in without_intervals(metrics).items():
     figure, protocol, scale = [*name.split('/', 2), '', ''][:3]
     rows.append(
-      {'figure': figure, 'protocol': protocol, 'scale': scale, 'value': value}
+      {
+        'figure': figure,
+        'protocol': protocol,
+        'scale': scale,
+        'value': value,
+        'interval': interval_text(name, metrics),
+      }
     )
   return rows
 
