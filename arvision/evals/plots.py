@@ -29,8 +29,9 @@ _FIRST, _LAST = (147, 190, 230), (24, 74, 140)
 # Most names in a legend; of more curves, some are named.
 _NAMED = 6
 _POINTS = 240
+_STEPS = (1, 2, 2.5, 5, 10)  # of ticks
 _LARGEST = 1e100
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 10, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 10, 40
 _STYLE = {
   'axes.edgecolor': _RULE,
   'axes.facecolor': 'none',
@@ -89,6 +90,7 @@ def lines(
     for name, points in series.items()
   }
   drawn = {name: points for name, points in drawn.items() if points}
+  reach = [point for points in drawn.values() for point in points]
   with _style():
     named = _named(list(drawn))
     rows, columns = _legend_shape(named, size[0])
@@ -99,14 +101,11 @@ def lines(
       axes.plot(across, up, color=colour, label=label)
       axes.plot(across[-1:], up[-1:], 'o', color=colour, markersize=3)
       if name in errors:
-        bars = [
-          ends
-          for point, ends in zip(series[name], errors[name])
-          if finite([point])
-        ]
-        axes.vlines(across, *zip(*bars), color=colour, linewidth=1)
+        ends = _ends(series[name], errors[name])
+        axes.vlines(across, *zip(*ends), color=colour, linewidth=1)
+        reach += [(across[0], end) for pair in ends for end in pair]
         axes.plot(across, up, 'o', color=colour, markersize=3)
-    _scale(axes, [v for points in drawn.values() for v in points])
+    _scale(axes, reach)
     axes.set_xlabel(x, loc='right')
     axes.set_ylabel(y)
     if rows:
@@ -176,7 +175,7 @@ def dots(
       axes.vlines(mean, i - 0.3, i + 0.3, color=_PALETTE[1], linewidth=1.5)
       axes.hlines(i, mean - spread, mean + spread, color=_PALETTE[1])
     axes.set_xlabel(label, loc='right')
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
     _names_on_y(axes, list(values))
     axes.grid(False)
   return figure
@@ -232,6 +231,16 @@ def colours(count: int) -> list[str]:
   ]
 
 
+def _ends(points: Points, errors: Points) -> list[tuple[float, float]]:
+  """The error bars of the points that are drawn; none where not finite."""
+  result = []
+  for (x, y), (low, high) in zip(points, errors):
+    if finite([(x, y)]):
+      whole = len(finite([(x, low), (x, high)])) == 2
+      result.append((low, high) if whole else (y, y))
+  return result
+
+
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
   """The style of all charts, whatever the user's matplotlibrc says."""
@@ -257,14 +266,15 @@ def _scale(axes: Axes, points) -> None:
   across = [x for x, _ in points] or [0.0]
   up = [y for _, y in points] or [0.0]
   axes.set_xlim(_limits(min(across), max(across), 0.02))
-  axes.xaxis.set_major_locator(MaxNLocator(5))
+  axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
   axes.xaxis.set_major_formatter(FuncFormatter(_step_text))
   if min(up) > 0 and max(up) / min(up) > 100:
     axes.set_yscale('log')
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
     axes.yaxis.set_minor_locator(NullLocator())  # drawing those is slow
   else:
     axes.set_ylim(_limits(min(up), max(up), 0.06))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
 
 
 def _limits(low, high, margin):

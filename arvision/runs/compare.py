@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from arvision.evals import plots, protocol
-from arvision.runs import page, report
+from arvision.runs import page, readings, report
 from arvision.runs.variants import Variant
 
 # Figures of which a smaller, or a larger, value is better.
@@ -43,6 +43,8 @@ _HIGH = (
 )
 # Blocks of a config that a loss depends on, besides the model.
 _OF_LOSS = ('tokenizer', 'layout', 'feed', 'head', 'data', 'frozen', 'task')
+# Curves that the config decides.
+_SETTINGS = ('learning rate', 'weight decay')
 # Most overrides in the first cell of a row, and letters of a value there.
 _SHOWN, _LETTERS = 6, 40
 
@@ -74,7 +76,7 @@ class Column:
   @property
   def best(self) -> float | None:
     """The best mean, None if there is nothing to choose from."""
-    found = [mean for mean in self.means if mean is not None]
+    found = {mean for mean in self.means if mean is not None}
     if not self.better or len(found) < 2:
       return None
     return min(found) if self.better == 'lower' else max(found)
@@ -86,7 +88,7 @@ def columns(found: Sequence[Variant]) -> list[Column]:
     name: None
     for variant in found
     for folder in variant.folders
-    for name in report.without_intervals(folder.metrics)
+    for name in readings.without_intervals(folder.metrics)
     if name.count('/') < 2  # metrics of every scale have no column
   }
   result = [
@@ -116,13 +118,13 @@ def _metrics(folder):
 
 def _logged(folder):
   """The last held-out loss, of the slowest average."""
-  series = report.curves(folder.log).get('loss', {})
+  series = readings.curves(folder.log).get('loss', {})
   names = sorted(name for name in series if name.startswith('held out'))
   return {'loss': series[names[-1]][-1][1]} if names else {}
 
 
 def _speeds(folder):
-  speeds = report.speeds(folder.log)
+  speeds = readings.speeds(folder.log)
   return {_devices(folder): speeds.median} if speeds else {}
 
 
@@ -146,7 +148,7 @@ def check_protocols(found: Sequence[Variant]) -> None:
     lambda: [set(), set()]
   )
   for i, (variant, known) in enumerate(zip(found, (a, b))):
-    for row in report.metric_rows(variant.folders[0].metrics):
+    for row in readings.metric_rows(variant.folders[0].metrics):
       if row['protocol'] in known:
         figures[row['figure']][i].add(row['protocol'])
   for figure, (ours, theirs) in figures.items():
@@ -171,17 +173,17 @@ def render(found: Sequence[Variant], title: str = '') -> str:
   spread = runs > len(found)
   return page.render(
     'compare.html',
-    title=title or f'arvision: {len(found)} variants',
-    lead=f'{runs} runs. '
+    title=title or f'arvision: {_count(len(found), "variant")}',
+    lead=f'{_count(runs, "run")}. '
     + ('± is the standard deviation over seeds. ' if spread else '')
     + 'The best mean of a column is marked.',
     columns=[_heading(c, protocols) for c in table],
     rows=[_row(i, v, table) for i, v in enumerate(found)],
     difference=_difference(table) if len(found) == 2 else None,
-    protocols=report.protocol_rows(protocols),
+    protocols=readings.protocol_rows(protocols),
     notes=_notes(table, protocols),
     overrides=_override_table(found),
-    charts=[_chart(found, c) for c in table if c.better and len(found) > 1],
+    charts=[_chart(found, c) for c in table if c.best is not None],
     curves=_curves(found),
     curves_note=''
     if _same_loss(found)
@@ -192,8 +194,12 @@ def render(found: Sequence[Variant], title: str = '') -> str:
   )
 
 
+def _count(number, noun):
+  return f'{number} {noun}{"s" if number > 1 else ""}'
+
+
 def _heading(column, protocols):
-  images = report.images_of(f'{column.figure}/{column.protocol}', protocols)
+  images = readings.images_of(f'{column.figure}/{column.protocol}', protocols)
   return {
     'figure': column.figure.replace('_', ' '),
     'protocol': column.protocol,
@@ -214,7 +220,7 @@ def _row(i, variant, table):
     interval = ''
     if len(variant.folders) == 1:
       name = f'{column.figure}/{column.protocol}'
-      interval = report.interval_text(name, variant.folders[0].metrics)
+      interval = readings.interval_text(name, variant.folders[0].metrics)
     cells.append(
       {
         'text': text,
@@ -246,7 +252,7 @@ def _difference(table):
     a, b = column.means
     both = a is not None and b is not None
     sign = '+' if both and b > a else ''
-    texts.append(sign + page.number(float(f'{b - a:.3g}')) if both else '')
+    texts.append(sign + page.short(b - a) if both else '')
   return texts
 
 
@@ -288,17 +294,23 @@ def _chart(found, column):
 
 
 def _curves(found):
-  """(title, chart) of every metric that two runs or more have logged."""
+  """(title, chart) of every metric that two runs or more have logged.
+
+  Of held-out metrics, those of running averages if there are any.
+  """
   charts: dict[str, dict[str, list]] = {}
   for variant in found:
     for folder in variant.folders:
       name = variant.name
       if len(variant.folders) > 1:
         name += f', seed {folder.config.get("seed")}'
-      for title, series in report.curves(folder.log).items():
-        if ' by ' in title:
+      for title, series in readings.curves(folder.log).items():
+        if ' by ' in title or title in _SETTINGS:
           continue
+        averaged = any('ema' in kind for kind in series)
         for kind, points in series.items():
+          if kind == 'held out' and averaged:
+            continue
           drawn = charts.setdefault(f'{title}, {kind}', {})
           drawn[name] = plots.finite(points)
   return [

@@ -11,7 +11,7 @@ import pytest
 
 from arvision.commands.main import main
 from arvision.evals import plots
-from arvision.runs import page, report
+from arvision.runs import page, readings
 from arvision.training import pictures
 
 METRICS = {
@@ -197,7 +197,7 @@ def test_curves_are_sorted_into_charts():
     {'step': 2, 'held_out/loss': 1.5, 'held_out/ema_0.999/loss': 1.4},
     {'step': 2, 'held_out/loss/step_0': 1.0, 'usage/scale_1x1': 0.5},
   ]
-  charts = report.curves(log)
+  charts = readings.curves(log)
   assert list(charts) == [
     'loss',
     'loss by step',
