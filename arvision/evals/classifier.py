@@ -7,6 +7,7 @@ classifier give poor figures.
 
 import dataclasses
 import functools
+import hashlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -90,6 +91,14 @@ class Classifier:
     """(b, H, W, C) in [-1, 1] -> features (b, f), logits (b, classes)."""
     features, logits = _apply(self.network, self.variables, image)
     return np.asarray(features), np.asarray(logits)
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """SHA-256 of the variables in hex."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(self.variables):
+      digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
   def metrics(self, data: Data, dataset: str) -> Metrics:
     """`classifier_accuracy`, if it is known."""

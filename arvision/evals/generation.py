@@ -1,6 +1,7 @@
 """Evaluates samples: Fréchet distance, class accuracy, memorization, speed."""
 
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,15 +12,18 @@ import numpy as np
 
 from arvision.errors import ConfigError
 from arvision.evals.base import Run, pad
+from arvision.evals.bounds import equal_number, frechet_interval
 from arvision.evals.classifier import Classifier, Recipe
-from arvision.evals.frechet import Moments, frechet_distance
-from arvision.evals.protocol import size_name
+from arvision.evals.frechet import Moments
+from arvision.evals.protocol import Protocol, size_name
 from arvision.parallel import host
 from arvision.ranges import Count, Many
 from arvision.structs import Array
 
 # Default images per call.
 _AT_ONCE = 100
+# Distances of fewer images say little.
+_FEW = 300
 # labels (b,), index (b,) -> images (b, H, W, C) in [-1, 1], tokens (b, t) or
 # (b, t, c). `index` is the number of the sample, independent of batching.
 SampleFn = Callable[[np.ndarray, np.ndarray], tuple[Array, Array]]
@@ -34,16 +38,21 @@ class SampleBatch:
     tokens: (b, t) or (b, t, c).
     labels: (b,) int32 requested classes.
     seconds: time of the call; the first one compiles.
+    index: (b,) int32 numbers of the samples.
   """
 
   images: np.ndarray
   tokens: np.ndarray
   labels: np.ndarray
   seconds: float
+  index: np.ndarray
 
 
 def sample_batches(
-  sample: SampleFn, labels: np.ndarray, batch_size: int
+  sample: SampleFn,
+  labels: np.ndarray,
+  batch_size: int,
+  order: np.ndarray | None = None,
 ) -> Iterator[SampleBatch]:
   """Samples one image per label, in calls of one shape, divided by processes.
 
@@ -51,23 +60,24 @@ def sample_batches(
     sample: see `SampleFn`.
     labels: (n,) int32; sample i has the class labels[i].
     batch_size: images per call; the last call is padded.
+    order: (n,) permutation of the samples; None: sample 0 first.
 
   Yields:
     the samples of every call, without padding.
   """
-  index = np.arange(len(labels), dtype=np.int32)
+  order = np.arange(len(labels)) if order is None else order
   for start in range(0, len(labels), batch_size):
-    part = slice(start, start + batch_size)
-    wanted = labels[part]
+    index = order[start : start + batch_size].astype(np.int32)
+    wanted = labels[index]
     begin = time.perf_counter()
     images, tokens = host.divide(
-      sample, pad(wanted, batch_size), pad(index[part], batch_size)
+      sample, pad(wanted, batch_size), pad(index, batch_size)
     )
     images = np.asarray(images, np.float32)
     seconds = time.perf_counter() - begin
     count = len(wanted)
     images = np.clip(images[:count], -1, 1)
-    yield SampleBatch(images, tokens[:count], wanted, seconds)
+    yield SampleBatch(images, tokens[:count], wanted, seconds, index)
 
 
 def at_once(
@@ -117,12 +127,19 @@ class Generation:
   def __call__(self, run: Run) -> Iterator[tuple[str, float]]:
     """Samples and measures, with the samples of one call in memory at a time.
 
+    A Fréchet distance falls with the number of images, so samples and held-out
+    images are compared in sets of one number, which the names state.
+
     Yields:
       `classifier_accuracy`: accuracy of the classifier on held-out images.
       `frechet`: Fréchet distance between samples and all training images in the
-        classifier's features, in squared units of these features.
-      `frechet_of_held_out`: the same for held-out images instead of samples, as
-        a reference.
+        classifier's features, in squared units of these features: the mean over
+        sets of as many samples as there are held-out images, or fewer; then, if
+        there are more samples, of all of them, under its own number.
+      `frechet_low`, `frechet_high`: where 95 % of other sets of as many samples
+        are, by a bootstrap.
+      `frechet_of_held_out`: the same as `frechet` for held-out images instead
+        of samples, as a reference.
       `class_accuracy`: share of samples that the classifier assigns to their
         requested class.
       `memorised`: share of samples with exactly the tokens of a training image.
@@ -138,7 +155,7 @@ class Generation:
     assert run.sample_fn is not None  # see `needs`
     sample = run.sample_fn(self.batch_size)
     size = at_once(sample, self.samples, self.batch_size, _AT_ONCE)
-    moments = None
+    features: list[np.ndarray] = []
     right = 0
     digests: list[bytes] = []
     seconds = []
@@ -147,9 +164,8 @@ class Generation:
       if encode is not None:
         digests += _digests(batch.tokens)
       if classifier is not None:
-        features, logits = host.divide(classifier, pad(batch.images, size))
-        features = features[: len(batch.labels)]
-        moments = moments.add(features) if moments else Moments.of(features)
+        found, logits = host.divide(classifier, pad(batch.images, size))
+        features.append(found[: len(batch.labels)])
         best = np.argmax(logits[: len(batch.labels)], axis=-1)
         right += int(np.sum(best == batch.labels))
     # The first call compiles. If it is the only one, time another.
@@ -157,32 +173,83 @@ class Generation:
     speed = size * len(timed) / sum(timed)
     yield f'sampling_images_per_second/batch-{size}', speed
     if classifier is not None:
-      assert moments is not None
-      protocol = f'classifier-{place}-{self.samples}'
       if run.classes:
-        yield f'class_accuracy/{protocol}', right / self.samples
-      real = feature_moments(classifier, host.own_pass(data.train_pass, size))
-      yield f'frechet/{protocol}', frechet_distance(moments, real)
-      if data.held_out_examples > 1:
-        held_out = feature_moments(
-          classifier, host.own_pass(data.held_out, size)
+        yield self._named(
+          run, classifier, 'class_accuracy', right / self.samples
         )
-        name = f'frechet_of_held_out/classifier-{place}-{held_out.count}'
-        yield name, frechet_distance(held_out, real)
+      yield from self._distances(
+        run, classifier, np.concatenate(features), size
+      )
     if encode is not None:
       seen = seen_tokens(encode, host.own_pass(data.train_pass, size))
       share = sum(d in seen for d in digests) / self.samples
       yield f'memorised/{place}-{self.samples}', share
 
+  def _distances(self, run, classifier, features, size):
+    """The Fréchet distances of samples with these features."""
+    own_pass = lambda part: _features(classifier, host.own_pass(part, size))
+    real = feature_moments(own_pass(run.data.train_pass))
+    count, held_out = len(features), features[:0]
+    if run.data.held_out_examples > 1:
+      held_out = np.concatenate([*own_pass(run.data.held_out)])
+      count = min(count, len(held_out))
+    named = functools.partial(self._named, run, classifier)
+    distance = equal_number(features, real, count)
+    interval = frechet_interval(features, real, count)
+    yield named('frechet', distance, count)
+    yield named('frechet_low', interval.low, count)
+    yield named('frechet_high', interval.high, count)
+    text = (
+      f'Fréchet distance of sets of {count} samples: {distance:.3g}, other sets '
+      f'{interval.low:.3g} to {interval.high:.3g} (95 %)'
+    )
+    if len(held_out):
+      other = equal_number(held_out, real, count)
+      yield named('frechet_of_held_out', other, count, labels='')
+      text += f'; of {count} held-out images: {other:.3g}'
+    if count < len(features):
+      yield named('frechet', equal_number(features, real, len(features)))
+    run.say(text)
+    if count < _FEW:
+      run.say(
+        f'warning: sets of {count} images are few for a Fréchet distance; '
+        'compare it only with those of as many images, and see its interval'
+      )
 
-def feature_moments(classifier: Classifier, batches: Iterable) -> Moments:
-  """Moments of the features of all images in a pass, see `host.own_pass`."""
-  moments = None
+  def _named(self, run, classifier, figure, value, images=None, **changes):
+    """(name of a figure in the classifier's features, value)."""
+    protocol = Protocol(
+      extractor='classifier',
+      weights=classifier.digest,
+      reference=f'{run.name}-{size_name(run.data.shape)}',
+      reference_digest=run.data.digest,
+      split='train',
+      reference_images=run.data.examples,
+      images=images or self.samples,
+      labels='balanced' if run.classes else '',
+      order='',
+      rounding='none',
+    )
+    protocol = dataclasses.replace(protocol, **changes)
+    run.note(protocol.name, protocol.facts())
+    return f'{figure}/{protocol.name}', value
+
+
+def _features(
+  classifier: Classifier, batches: Iterable
+) -> Iterator[np.ndarray]:
+  """(b, f) features of the images of every batch, see `host.own_pass`."""
   for batch in batches:
     features, weight = host.gather(
       (classifier(batch['image'])[0], batch['weight'])
     )
-    features = features[weight > 0]
+    yield features[weight > 0]
+
+
+def feature_moments(batches: Iterable[np.ndarray]) -> Moments:
+  """Moments of features (b, f) of all batches."""
+  moments = None
+  for features in batches:
     moments = moments.add(features) if moments else Moments.of(features)
   if moments is None:
     raise ConfigError('the data has no batch')

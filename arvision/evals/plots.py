@@ -8,13 +8,18 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import matplotlib
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+  FuncFormatter,
+  LogLocator,
+  MaxNLocator,
+  NullLocator,
+)
 
 from arvision.data import files
 
@@ -31,6 +36,7 @@ _NAMED = 6
 _POINTS = 240
 _STEPS = (1, 2, 2.5, 5, 10)  # of ticks
 _LARGEST = 1e100
+_RAISED = str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹')
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 10, 40
 _STYLE = {
   'axes.edgecolor': _RULE,
@@ -109,15 +115,51 @@ def lines(
     axes.set_xlabel(x, loc='right')
     axes.set_ylabel(y)
     if rows:
-      figure.legend(
-        loc='upper left',
-        bbox_to_anchor=(0.02, 1.0),
-        ncols=columns,
-        frameon=False,
-        borderaxespad=0.2,
-        handlelength=1.2,
-        columnspacing=1.4,
+      _legend(figure, columns)
+  return figure
+
+
+def power_laws(
+  points: Mapping[str, Points],
+  laws: Mapping[str, Callable[[float], float]],
+  x: str,
+  y: str,
+  ahead: Mapping[str, Points] | None = None,
+  size: tuple[int, int] = (400, 260),
+) -> Figure:
+  """Points and their power laws on two logarithmic axes.
+
+  Args:
+    points: name -> positive (x, y) pairs.
+    laws: name -> the law, drawn as a dashed line.
+    x, y: labels of the axes.
+    ahead: name -> points that the law was not fitted to, drawn hollow.
+    size: width and height in px.
+  """
+  ahead = ahead or {}
+  with _style():
+    rows, columns = _legend_shape(list(points), size[0])
+    figure, axes = _figure(size, top=_TOP + 17 * rows)
+    for (name, found), colour in zip(points.items(), colours(len(points))):
+      axes.plot(*zip(*found), 'o', color=colour, markersize=4, label=name)
+      later = ahead.get(name, ())
+      if later:
+        style = {'color': colour, 'markersize': 5, 'markerfacecolor': 'none'}
+        axes.plot(*zip(*later), 'o', **style)
+      ends = [v for v, _ in [*found, *later]]
+      along = [min(ends), max(ends)]
+      axes.plot(
+        along, [laws[name](v) for v in along], '--', color=colour, linewidth=1
       )
+    axes.set_xscale('log')
+    axes.set_yscale('log')
+    axes.xaxis.set_major_formatter(FuncFormatter(_power_text))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain_text))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(x, loc='right')
+    axes.set_ylabel(y)
+    _legend(figure, columns)
   return figure
 
 
@@ -261,6 +303,18 @@ def _figure(size, left=_LEFT, right=_RIGHT, top=_TOP, bottom=_BOTTOM):
   return figure, figure.add_axes(place)
 
 
+def _legend(figure: Figure, columns: int) -> None:
+  figure.legend(
+    loc='upper left',
+    bbox_to_anchor=(0.02, 1.0),
+    ncols=columns,
+    frameon=False,
+    borderaxespad=0.2,
+    handlelength=1.2,
+    columnspacing=1.4,
+  )
+
+
 def _scale(axes: Axes, points) -> None:
   """Limits, scales and ticks for (x, y) points."""
   across = [x for x, _ in points] or [0.0]
@@ -270,7 +324,7 @@ def _scale(axes: Axes, points) -> None:
   axes.xaxis.set_major_formatter(FuncFormatter(_step_text))
   if min(up) > 0 and max(up) / min(up) > 100:
     axes.set_yscale('log')
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain_text))
     axes.yaxis.set_minor_locator(NullLocator())  # drawing those is slow
   else:
     axes.set_ylim(_limits(min(up), max(up), 0.06))
@@ -288,6 +342,15 @@ def _limits(low, high, margin):
 
 def _step_text(value, _):
   return f'{value / 1000:g}k' if abs(value) >= 10_000 else f'{value:g}'
+
+
+def _plain_text(value, _):
+  return f'{value:g}'
+
+
+def _power_text(value, _):
+  """1e5 -> '10⁵'."""
+  return f'10{str(round(math.log10(value))).translate(_RAISED)}'
 
 
 def _names_on_y(axes: Axes, names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from arvision.data.pipeline import Images
@@ -36,10 +36,13 @@ class Protocol:
     images: number of images that are scored.
     reference_images: number of reference images, 0 if a file does not say.
     labels: how classes are drawn: 'balanced', 'random', or '' if unknown.
-    order: order of the images: 'sampled', 'shuffled', or 'file'.
+    order: order of the images: 'sampled', 'shuffled', 'file', or '' for figures
+      that do not depend on it.
     seed: of the labels, the order and the samples; None if unknown.
     rounding: how images become integers: 'round', 'truncate', or '' if they
       were integers.
+    method: options of the figure itself, for example 'blocks of 5000'; '' for
+      figures without options.
   """
 
   extractor: str
@@ -54,6 +57,7 @@ class Protocol:
   order: str = 'sampled'
   seed: int | None = None
   rounding: str = 'round'
+  method: str = ''
 
   @property
   def name(self) -> str:
@@ -104,6 +108,42 @@ def check_same(
       f'{names[0]} and {names[1]} were measured by different protocols: '
       + '; '.join(found)
     )
+
+
+def check_same_figures(
+  a: Mapping[str, Any],
+  b: Mapping[str, Any],
+  names: tuple[str, str],
+  figures: Collection[str] | None = None,
+) -> None:
+  """Refuses to compare two evaluations with figures of different protocols.
+
+  Args:
+    a, b: contents of `eval.json`. Figures of only one of them, and those
+      without facts, which older versions wrote, are not compared.
+    names: names of the two, for the error.
+    figures: figures to compare; None for all.
+
+  Raises:
+    ConfigError: see `check_same`.
+  """
+  theirs = _by_figure(b)
+  for figure, facts in _by_figure(a).items():
+    if figure in theirs and (figures is None or figure in figures):
+      one, two = (f'{figure} of {name}' for name in names)
+      check_same(facts, theirs[figure], (one, two))
+
+
+def _by_figure(evaluation):
+  """Figure -> facts of its protocol, the first if it has several."""
+  protocols = evaluation.get('protocols', {})
+  found: dict[str, Mapping[str, Any]] = {}
+  for name in evaluation.get('metrics', {}):
+    figure, *protocol = name.split('/')[:2]
+    facts = protocols.get(protocol[0]) if protocol else None
+    if isinstance(facts, Mapping):
+      found.setdefault(figure, facts)
+  return found
 
 
 def data_name(block: Mapping, digest: str) -> str:

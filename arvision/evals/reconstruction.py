@@ -7,10 +7,21 @@ from typing import ClassVar
 import jax
 import numpy as np
 
+from arvision.data.transforms import to_uint8
 from arvision.errors import DataError
 from arvision.evals.base import Metrics, Run
-from arvision.evals.image import psnr, squared_error, ssim, window_size
-from arvision.evals.protocol import size_name
+from arvision.evals.features import Extractor
+from arvision.evals.frechet import Moments, frechet_distance
+from arvision.evals.image import (
+  ms_ssim,
+  psnr,
+  scales,
+  squared_error,
+  ssim,
+  window_size,
+)
+from arvision.evals.lpips import Lpips
+from arvision.evals.protocol import Protocol, size_name
 from arvision.parallel import host
 from arvision.ranges import Count
 from arvision.structs import TokenSpec
@@ -18,14 +29,18 @@ from arvision.structs import TokenSpec
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-  """PSNR, SSIM and codebook usage over the held-out split.
+  """PSNR, SSIM, LPIPS, rFID and codebook usage over the held-out split.
 
   Attributes:
     batch_size: images per call.
+    lpips: with the files of its weights; None: LPIPS is not available.
+    extractor: network of rFID; None: rFID is not available.
     every: see `Evaluator`.
   """
 
   batch_size: Count = 100
+  lpips: Lpips | None = None
+  extractor: Extractor | None = None
   every: Mapping[str, float] | None = None
   needs: ClassVar[tuple[str, ...]] = ()
 
@@ -37,13 +52,17 @@ class Reconstruction:
       `psnr_of_mean_db`: PSNR of the mean squared error of all images, in dB; at
         most `psnr_db`.
       `ssim`: mean over images; the name states the window.
+      `ms_ssim`: the same at several scales; the name states how many. Images
+        under 22 px have one scale only, and none of this.
+      `lpips`: mean over images; the name states the network and its weights.
+      `rfid`: Fréchet distance between the reconstructions and the held-out
+        images themselves, with the same crop.
       `codebook_usage/.../<scale>`: share of the vocabulary that occurs at a
         scale, and in `all` scales.
       `codebook_reach/.../<scale>`: largest usage possible with that many
         held-out tokens.
       `codebook_perplexity/.../<scale>`: exp of the entropy of the codes: 1 for
-      a
-        collapsed scale, the vocabulary size for uniform codes.
+        a collapsed scale, the vocabulary size for uniform codes.
       Codebook figures are for tokenizers with codes only.
 
     Raises:
@@ -55,24 +74,35 @@ class Reconstruction:
         'reconstruction is measured on held-out images, and there are none: '
         'set config.data.held_out_share'
       )
+    if self.lpips is not None:
+      self.lpips.check(data.shape, 'config.evals.*.lpips')
+    extractor = self._available(run)
     run.say(f'reconstruction of {data.held_out_examples} held-out images')
-    window = window_size(data.shape)
-    measure = jax.jit(
-      lambda a, b: (squared_error(a, b), ssim(a, b, window=window))
-    )
+    measures = self._measures(data.shape)
     counts = CodeCounts.empty(spec) if spec.codes else None
-    errors, similarities = [], []
+    found: dict[str, list[np.ndarray]] = {}
+    moments: list[Moments] = []
     for batch in host.own_pass(data.held_out, self.batch_size):
       values = run.encode(batch['image'])
-      error, similarity, values, weight = host.gather(
-        (*measure(batch['image'], run.decode(values)), values, batch['weight'])
+      pair = batch['image'], run.decode(values)
+      own = {name: measure(*pair) for name, measure in measures.items()}
+      pools = [_pool(extractor, x) for x in pair] if extractor else []
+      own, pools, values, weight = host.gather(
+        (own, pools, values, batch['weight'])
       )
       real = weight > 0
-      errors.append(error[real].astype(np.float64))
-      similarities.append(similarity[real].astype(np.float64))
+      for name, value in own.items():
+        found.setdefault(name, []).append(value[real].astype(np.float64))
+      pools = [x[real] for x in pools]
+      moments = (
+        [m.add(x) for m, x in zip(moments, pools)]
+        if moments
+        else [Moments.of(x) for x in pools]
+      )
       if counts is not None:
         counts = counts.add(values[real])
-    error = np.concatenate(errors)
+    all_of = {name: np.concatenate(parts) for name, parts in found.items()}
+    error = all_of.pop('error')
     if not error.size:
       raise DataError(
         f'none of {data.held_out_examples} held-out images can be used: all are '
@@ -81,10 +111,62 @@ class Reconstruction:
     protocol = f'held-out-{run.name}-{size_name(data.shape)}'
     yield f'psnr_db/{protocol}', float(np.mean(psnr(error)))
     yield f'psnr_of_mean_db/{protocol}', float(psnr(np.mean(error)))
-    similarity = float(np.mean(np.concatenate(similarities)))
-    yield f'ssim/{protocol}-gauss{window}', similarity
+    for name, value in all_of.items():
+      figure, _, method = name.partition('/')
+      yield f'{figure}/{protocol}-{method}', float(np.mean(value))
+    if moments:
+      name = self._rfid_protocol(run, moments[0].count)
+      yield f'rfid/{name}', frechet_distance(*moments)
     if counts is not None:
       yield from counts.metrics(protocol).items()
+
+  def _measures(self, shape):
+    """'error' and '<figure>/<method>' -> function of two batches of images."""
+    window, count = window_size(shape), scales(shape)
+    measures = {
+      'error': jax.jit(squared_error),
+      f'ssim/gauss{window}': jax.jit(lambda a, b: ssim(a, b, window=window)),
+    }
+    if count > 1:
+      measures[f'ms_ssim/scales{count}'] = jax.jit(
+        lambda a, b: ms_ssim(a, b, count)
+      )
+    if self.lpips is not None:
+      name = f'lpips/{self.lpips.name}-{self.lpips.weights[:8]}'
+      measures[name] = self.lpips
+    return measures
+
+  def _available(self, run):
+    """The extractor, None without a file of its weights."""
+    missing = getattr(self.extractor, 'missing', '')
+    if missing:
+      run.say(f'rFID is not available: {missing}')
+      return None
+    return self.extractor
+
+  def _rfid_protocol(self, run, count):
+    size = size_name(run.data.shape)
+    protocol = Protocol(
+      extractor=self.extractor.name,
+      weights=self.extractor.weights,
+      resize=self.extractor.resize,
+      reference=f'held-out-{run.name}-{size}',
+      reference_digest=run.data.digest,
+      split='held-out',
+      images=count,
+      reference_images=count,
+      order='',
+    )
+    run.note(protocol.name, protocol.facts())
+    return protocol.name
+
+
+def _pool(extractor, images):
+  """(b, d) float32 features of images (b, H, W, 1 or 3) in [-1, 1]."""
+  small = to_uint8(images)
+  if small.shape[3] == 1:
+    small = np.repeat(small, 3, axis=3)
+  return np.asarray(extractor(small).pool, np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,9 +80,10 @@ class TrainTokenizer(GradientTask):
         self.perceptual,
       )
       return
-    if min(self.image_shape[:2]) < perceptual.SMALLEST_IMAGE:
+    smallest = perceptual.NETWORKS['vgg'].smallest
+    if min(self.image_shape[:2]) < smallest:
       raise ConfigError(
-        f'LPIPS needs images of at least {perceptual.SMALLEST_IMAGE} px, got '
+        f'LPIPS needs images of at least {smallest} px, got '
         f'{self.image_shape[:2]}; set config.task.perceptual=0'
       )
     self.frozen['perceptual'] = perceptual.read(paths)

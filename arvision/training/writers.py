@@ -19,7 +19,7 @@ from clu import parameter_overview
 from arvision import atomic
 from arvision.training import pictures
 from arvision.training.environment import ENVIRONMENT
-from arvision.training.workdir import LOG
+from arvision.training.workdir import LOG, PROTOCOLS
 
 
 def read_log(path: pathlib.Path) -> tuple[list[dict[str, float]], int]:
@@ -199,6 +199,19 @@ class Writer:
       text = json.dumps(found, indent=2) + '\n'
       with atomic.whole(self._folder / ENVIRONMENT) as new:
         new.write_text(text)
+
+  def protocols(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds to protocols.json: name -> facts of the protocols in the log."""
+    if not self._active or not found:
+      return
+    path = self._folder / PROTOCOLS
+    before: Any = {}
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+      before = json.loads(path.read_bytes())
+    merged = {**(before if isinstance(before, dict) else {}), **found}
+    if merged != before:
+      with atomic.whole(path) as new:
+        new.write_text(json.dumps(merged, indent=2) + '\n')
 
   def close(self) -> None:
     """Closes the progress bar and the files."""

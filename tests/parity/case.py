@@ -44,6 +44,11 @@ class Case:
     return Stated('constructor', self.meta.get('constructor', {}))
 
   @functools.cached_property
+  def config(self) -> Stated:
+    """The options of the official functions of a case without a network."""
+    return Stated('config', self.meta.get('config', {}))
+
+  @functools.cached_property
   def optimizer(self) -> Stated:
     """The options of the optimizer of a training case."""
     return Stated('optimizer', self.meta.get('optimizer', {}))

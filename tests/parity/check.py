@@ -8,9 +8,10 @@ for every recorded output: the largest difference, as a number and as a share of
 the largest number of the array, and whether that is within the case's limit.
 Whole numbers must be equal. The exit code is 1 if an array fails.
 
-An option of `constructor`, `generation` or `optimizer` that our parts do not have,
-or that nothing here reads, is named in a line of its own or in those of the arrays that
-depend on it. Such arrays are not compared, unless they agree all the same.
+An option of `constructor`, `config`, `generation` or `optimizer` that our parts
+do not have, or that nothing here reads, is named in a line of its own or in
+those of the arrays that depend on it. Such arrays are not compared, unless they
+agree all the same.
 """
 
 import argparse
@@ -42,6 +43,8 @@ def _named(table: str) -> dict[str, System]:
 
 
 FORWARD, TRAINING = _named('SYSTEMS'), _named('TRAINING')
+# By the file of the official functions.
+FUNCTIONS = _named('FUNCTIONS')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,8 @@ def results(case: Case) -> Iterator[Result]:
   """Compares all outputs of a case, from shallow to deep."""
   kinds = TRAINING if 'optimizer' in case.meta else FORWARD
   official = case.meta.get('constructor', {}).get('cls')
+  if official is None and 'code_path' in case.meta:
+    kinds, official = FUNCTIONS, case.meta['code_path'].partition(':')[0]
   if official not in kinds:
     reason = f'{official} is not supported'
     if official is None:
@@ -107,7 +112,7 @@ def results(case: Case) -> Iterator[Result]:
 
 def _unread(case):
   """'section.key' of the options that no driver read."""
-  stated = [case.args, case.optimizer, *case.runs.values()]
+  stated = [case.args, case.config, case.optimizer, *case.runs.values()]
   return [option for section in stated for option in section.unread]
 
 

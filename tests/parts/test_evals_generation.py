@@ -64,7 +64,12 @@ def sample_from(data):
 
 def figures_of(data, sample, classifier, encode, classes=0, **fields):
   """What `Generation` yields of a run with these functions."""
-  run = Run(
+  run = run_of(data, sample, classifier, encode, classes)
+  return dict(Generation(**fields)(run))
+
+
+def run_of(data, sample, classifier, encode, classes, **told):
+  return Run(
     data,
     'toy',
     TokenSpec(2, 1, 4, ((2, 2),)),
@@ -74,8 +79,8 @@ def figures_of(data, sample, classifier, encode, classes=0, **fields):
     encode_sampled=encode,
     classes=classes,
     classifier=lambda recipe: classifier,
+    **told,
   )
-  return dict(Generation(**fields)(run))
 
 
 def test_classifier_learns_what_is_easily_told_apart(data, classifier):
@@ -269,8 +274,12 @@ def test_a_parrot_scores_well_and_is_caught(data, classifier):
   assert figures['memorised'] == 1
   assert figures['class_accuracy'] >= 0.95
   assert figures['sampling_images_per_second'] > 0
-  assert 'frechet/classifier-toy-6x9px-60' in names
-  assert 'frechet_of_held_out/classifier-toy-6x9px-30' in names
+  starts = {name.rpartition('-')[0] for name in names}
+  assert {
+    'frechet/classifier-toy-6x9px-30',
+    'frechet/classifier-toy-6x9px-60',
+    'frechet_of_held_out/classifier-toy-6x9px-30',
+  } < starts
 
   def noise(labels, index):
     generator = np.random.default_rng(index)
@@ -281,6 +290,47 @@ def test_a_parrot_scores_well_and_is_caught(data, classifier):
   assert wrong['frechet'] > 3 * figures['frechet']
   assert wrong['class_accuracy'] < 0.8
   assert wrong['memorised'] == 0
+
+
+def test_distances_are_compared_at_one_number(data, classifier):
+  """There are twice as many samples as held-out images."""
+  said, facts = [], {}
+  run = run_of(
+    data,
+    sample_from(data),
+    classifier,
+    None,
+    2,
+    say=said.append,
+    note=facts.__setitem__,
+  )
+  found = dict(Generation(samples=60, batch_size=16)(run))
+  figures = headline(found)
+  real, other = figures['frechet'], figures['frechet_of_held_out']
+  assert figures['frechet_low'] < real < figures['frechet_high']
+  assert real < other  # it shows the training images themselves
+  by_number = {
+    facts[name.split('/')[1]]['images']: value
+    for name, value in found.items()
+    if name.startswith('frechet/')
+  }
+  assert by_number.keys() == {30, 60} and by_number[30] == real
+  assert by_number[60] < real
+  assert all(f['weights'] == classifier.digest for f in facts.values())
+  assert any(
+    line.startswith('Fréchet distance of sets of 30 samples') for line in said
+  )
+  assert said[-1].startswith('warning: sets of 30 images are few')
+
+
+def test_without_held_out_images_all_samples_are_measured(data, classifier):
+  data = dataclasses.replace(data, every=0)
+  fields = {'samples': 20, 'batch_size': 20}
+  known = lambda labels, index: (data.images[index], index[:, None])
+  figures = figures_of(data, known, classifier, None, **fields)
+  names = {name.split('-')[0] for name in figures}
+  assert 'frechet/classifier' in names
+  assert 'frechet_of_held_out/classifier' not in names
 
 
 def test_swapped_labels_are_noticed(data, classifier):

@@ -9,7 +9,16 @@ import pytest
 
 from arvision.errors import DataError
 from arvision.evals.base import Run
-from arvision.evals.image import psnr, squared_error, ssim, window_size
+from arvision.evals.features import Features
+from arvision.evals.image import (
+  SCALES,
+  ms_ssim,
+  psnr,
+  scales,
+  squared_error,
+  ssim,
+  window_size,
+)
 from arvision.evals.protocol import dataset_name, headline, size_name
 from arvision.evals.reconstruction import CodeCounts, Reconstruction
 from arvision.structs import TokenSpec
@@ -21,7 +30,7 @@ def pictures(count=3, shape=(12, 15, 2), seed=0):
   return generator.uniform(-1, 1, (count, *shape)).astype(np.float32)
 
 
-def slow_ssim(a, b, size, sigma=1.5):
+def slow_ssim(a, b, size, sigma=1.5, luminance=True):
   """SSIM of one channel, place by place, as the paper writes it."""
   a, b = (np.asarray(x, np.float64) / 2 + 0.5 for x in (a, b))
   at = np.arange(size) - size // 2
@@ -34,8 +43,10 @@ def slow_ssim(a, b, size, sigma=1.5):
       mx, my = (w * x).sum(), (w * y).sum()
       vx, vy = (w * (x - mx) ** 2).sum(), (w * (y - my) ** 2).sum()
       vxy = (w * (x - mx) * (y - my)).sum()
-      top = (2 * mx * my + 1e-4) * (2 * vxy + 9e-4)
-      values.append(top / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
+      value = (2 * vxy + 9e-4) / (vx + vy + 9e-4)
+      if luminance:
+        value *= (2 * mx * my + 1e-4) / (mx**2 + my**2 + 1e-4)
+      values.append(value)
   return np.mean(values)
 
 
@@ -82,6 +93,55 @@ def test_window_that_does_not_fit_is_refused():
     ssim(pictures(1, (4, 4, 1)), pictures(1, (4, 4, 1)))
 
 
+def slow_ms_ssim(a, b, count):
+  """MS-SSIM of one channel in float64, place by place."""
+  powers = np.array(SCALES[:count]) / sum(SCALES[:count])
+  total = 1.0
+  for i, power in enumerate(powers):
+    if i:
+      a, b = (
+        (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
+        for x in (a, b)
+      )
+    last = i == count - 1
+    total *= max(slow_ssim(a, b, 11, luminance=last), 0) ** power
+  return total
+
+
+def test_ms_ssim_equals_the_definition():
+  a = pictures(2, (22, 26, 2))
+  b = np.clip(a + 0.4 * pictures(2, (22, 26, 2), seed=1), -1, 1)
+  got = ms_ssim(a, b, 2)
+  for i in range(2):
+    wanted = [slow_ms_ssim(a[i, ..., c], b[i, ..., c], 2) for c in (0, 1)]
+    assert got[i] == pytest.approx(np.mean(wanted), abs=1e-5)
+  np.testing.assert_allclose(ms_ssim(a, a, 2), 1, atol=1e-6)
+  # One scale is SSIM.
+  np.testing.assert_allclose(ms_ssim(a, b, 1), ssim(a, b), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'side, count', [(10, 0), (11, 1), (28, 2), (64, 3), (175, 4), (176, 5)]
+)
+def test_scales_of_ms_ssim_fit_inside(side, count):
+  assert scales((side, side + 5)) == count
+  with pytest.raises(ValueError, match=f'wanted 1 to {count}'):
+    ms_ssim(*pictures(2, (1, side, side, 1)), count + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('shape', [(176, 192), (256, 256)])
+def test_ms_ssim_equals_pytorch_msssim(shape):
+  torch = pytest.importorskip('torch')
+  other = pytest.importorskip('pytorch_msssim')
+  a = pictures(2, (*shape, 3))
+  a = np.clip(3 * (a + np.roll(a, 1, 1) + np.roll(a, 1, 2)) / 4, -1, 1)
+  b = np.clip(a + 0.3 * pictures(2, (*shape, 3), seed=1), -1, 1)
+  give = lambda x: torch.tensor(x.transpose(0, 3, 1, 2) / 2 + 0.5)
+  wanted = other.ms_ssim(give(a), give(b), data_range=1, size_average=False)
+  np.testing.assert_allclose(ms_ssim(a, b), wanted, atol=2e-5)
+
+
 def test_code_counts_tell_collapse_from_use():
   spec = TokenSpec(8, 1, 4, ((1, 1), (2, 2)))
   codes = np.array([[5, 0, 1, 2, 3], [5, 4, 5, 6, 7]])
@@ -98,7 +158,7 @@ def test_equal_grids_keep_rows_of_their_own():
   assert CodeCounts.empty(spec).names == ['0-2x2', '1-2x2']
 
 
-def run(data, decode, batch_size=8):
+def run(data, decode, batch_size=8, notes=None, **fields):
   spec = TokenSpec(4, 1, 4, ((1, 2),))
   seen = []
 
@@ -108,8 +168,9 @@ def run(data, decode, batch_size=8):
 
   images = iter(data.held_out(batch_size))
   again = lambda values: decode(next(images)['image'])
-  given = Run(data, 'toy', spec, encode, again)
-  metrics = dict(Reconstruction(batch_size)(given))
+  note = (notes if notes is not None else {}).__setitem__
+  given = Run(data, 'toy', spec, encode, again, note=note)
+  metrics = dict(Reconstruction(batch_size, **fields)(given))
   assert set(seen) == {batch_size}  # one shape, so one program
   return headline(metrics), metrics
 
@@ -140,6 +201,36 @@ def test_mean_of_psnr_is_not_psnr_of_mean():
   good_and_bad = np.where(np.arange(8) < 4, 0.02, 0.2)[:, None, None, None]
   figures, _ = run(data, lambda image: image * 0.5 + good_and_bad)
   assert figures['psnr_of_mean_db'] < figures['psnr_db'] - 0.05
+
+
+class Means:
+  """An extractor whose features are the means of the colours."""
+
+  name, resize, weights, missing = 'means', '', 'f00d', ''
+
+  def __call__(self, images):
+    assert images.dtype == np.uint8 and images.shape[3] == 3
+    return Features(images.mean((1, 2)))
+
+
+def test_rfid_is_to_the_held_out_images_themselves():
+  data, notes = two_classes(count=44), {}
+  _, names = run(data, lambda x: x, notes=notes, extractor=Means())
+  [(name, value)] = [pair for pair in names.items() if 'rfid' in pair[0]]
+  assert value == pytest.approx(0, abs=1e-6)
+  assert name.startswith('rfid/means-held-out-toy-6x9px-11-')
+  facts = notes[name.split('/')[1]]
+  assert facts['weights'] == 'f00d' and facts['split'] == 'held-out'
+  # Not white, whose features have no deviation.
+  figures, _ = run(data, lambda x: x / 2 + 0.5, extractor=Means())
+  assert figures['rfid'] > 1000
+
+
+def test_rfid_without_weights_is_not_available():
+  absent = Means()
+  absent.missing = 'wanted a file'
+  figures, names = run(two_classes(32), lambda x: x, extractor=absent)
+  assert not any('rfid' in name for name in names)
 
 
 def test_no_held_out_split_is_an_error():

@@ -41,7 +41,8 @@ ALLOWED = {
   'model': (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'parallel'),
   'data': ('structs', 'parallel'),
   'tasks': (*_BEFORE_TASKS, 'data'),
-  'evals': (*_BEFORE_TASKS, 'data', 'tasks'),
+  # Networks of features read their weights from files.
+  'evals': (*_BEFORE_TASKS, 'data', 'tasks', 'importers'),
   'importers': ('data', 'structs', 'process'),
   'training': (*_BEFORE_TASKS, 'data', 'tasks', 'trust'),
   'runs': (

@@ -28,17 +28,17 @@ def test_psnr_is_of_the_clipped_picture():
 
 def vgg(seed=0):
   """Random weights under torchvision's and LPIPS' keys, torch's layout."""
-  random, state, inputs = np.random.RandomState(seed), {}, 3
-  for i, slice_ in enumerate(perceptual.SLICES):
-    width = min(64 * 2**i, 512)
-    for j in slice_:
-      kernel = random.standard_normal((width, inputs, 3, 3))
-      kernel *= np.sqrt(2 / (9 * inputs))
-      state[f'features.{j}.weight'] = kernel.astype(np.float32)
-      bias = 0.1 * random.standard_normal(width)
-      state[f'features.{j}.bias'] = bias.astype(np.float32)
-      inputs = width
-    lin = np.abs(random.standard_normal((1, width, 1, 1)))
+  random, state = np.random.RandomState(seed), {}
+  for i, slice_ in enumerate(perceptual.NETWORKS['vgg'].slices):
+    for conv in slice_:
+      if not isinstance(conv, perceptual.Conv):
+        continue
+      kernel = random.standard_normal((conv.width, conv.inputs, 3, 3))
+      kernel *= np.sqrt(2 / (9 * conv.inputs))
+      state[f'features.{conv.key}.weight'] = kernel.astype(np.float32)
+      bias = 0.1 * random.standard_normal(conv.width)
+      state[f'features.{conv.key}.bias'] = bias.astype(np.float32)
+    lin = np.abs(random.standard_normal((1, conv.width, 1, 1)))
     state[f'lin{i}.model.1.weight'] = lin.astype(np.float32)
   return state
 

@@ -80,3 +80,17 @@ def test_equal_values_give_equal_files_and_two_colour_schemes():
 def test_spread_is_the_standard_deviation_of_a_sample():
   assert plots.mean_and_spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
   assert plots.mean_and_spread([4.0]) == (4.0, 0.0)
+
+
+def test_power_laws_are_lines_on_logarithmic_axes():
+  law = lambda x: 4 * x**-0.5
+  points = [(10.0, law(10.0)), (100.0, law(100.0))]
+  figure = plots.power_laws(
+    {'VAR': points}, {'VAR': law}, 'parameters', 'loss', {'VAR': [(1e4, 0.04)]}
+  )
+  [axes] = figure.axes
+  assert (axes.get_xscale(), axes.get_yscale()) == ('log', 'log')
+  fitted, later, line = (list(zip(*x.get_data())) for x in axes.lines)
+  assert fitted == points and later == [(1e4, 0.04)]
+  assert line == [(10.0, law(10.0)), (1e4, law(1e4))]
+  assert 'VAR' in drawn(figure)
