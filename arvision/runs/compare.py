@@ -141,20 +141,11 @@ def check_protocols(found: Sequence[Variant]) -> None:
   """Refuses two variants that were evaluated by different protocols.
 
   Raises:
-    ConfigError: a figure of both has no protocol in common, with what differs.
+    ConfigError: see `protocol.check_same_figures`.
   """
-  a, b = ({**v.folders[0].protocols} for v in found)
-  figures: dict[str, list[set]] = collections.defaultdict(
-    lambda: [set(), set()]
-  )
-  for i, (variant, known) in enumerate(zip(found, (a, b))):
-    for row in readings.metric_rows(variant.folders[0].metrics):
-      if row['protocol'] in known:
-        figures[row['figure']][i].add(row['protocol'])
-  for figure, (ours, theirs) in figures.items():
-    if ours and theirs and not ours & theirs:
-      here, there = (f'{figure} of {v.folders[0].path}' for v in found)
-      protocol.check_same(a[min(ours)], b[min(theirs)], (here, there))
+  a, b = (v.folders[0] for v in found)
+  names = (str(a.path), str(b.path))
+  protocol.check_same_figures(a.evaluation, b.evaluation, names)
 
 
 def render(found: Sequence[Variant], title: str = '') -> str:

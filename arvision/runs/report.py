@@ -8,7 +8,7 @@ from typing import Any
 
 from arvision.evals import plots
 from arvision.evals.protocol import dataset_name
-from arvision.runs import page, readings
+from arvision.runs import page, readings, sweep
 from arvision.runs.folder import SCALED, Folder
 
 # Metrics of summary.json, and their labels on the page.
@@ -178,8 +178,46 @@ def _run(folder):
     'metrics': [row for row in rows if not row['scale']],
     'scales': _scales(rows),
     'protocols': readings.protocol_rows(folder.protocols),
+    'sweep': _sweep(folder.evaluation),
     'speed': _speed(folder.log),
     'environment': readings.flat_rows(folder.environment),
+  }
+
+
+def _sweep(evaluation):
+  """The evaluations of several settings: a table, and a chart of distances."""
+  records = evaluation.get('sweep', [])
+  names = {
+    name: None
+    for record in records
+    for name in readings.without_intervals(record['metrics'])
+    if name.count('/') < 2
+  }
+  lines = [
+    (
+      list(record['settings'].values()),
+      [
+        (
+          record['metrics'].get(name),
+          readings.interval_text(name, record['metrics']),
+        )
+        for name in names
+      ],
+    )
+    for record in records
+  ]
+  found = sweep.curves(records) if records else None
+  chart = None
+  if found and any(map(plots.finite, found[1].values())):
+    figure = plots.lines(found[1], found[0], sweep.distance(records))
+    about = f'Chart of {sweep.distance(records)} over {found[0]}'
+    chart = page.chart(figure, about)
+  return {
+    'settings': list(records[0]['settings']) if records else [],
+    'figures': [name.partition('/')[::2] for name in names],
+    'lines': lines,
+    'chart': chart,
+    'chosen': evaluation.get('chosen', ''),
   }
 
 

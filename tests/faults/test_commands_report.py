@@ -157,6 +157,24 @@ def test_environment_and_speed_are_shown(folders):
   assert 'environment.json is damaged' in run(folders)[0]
 
 
+def test_a_sweep_is_a_table_and_a_chart(folders):
+  records = [
+    {
+      'settings': {'guidance': guidance, 'ema': '0.99'},
+      'headline': {'fid': fid},
+      'metrics': {'fid/p': fid, 'fid_low/p': fid - 1, 'fid_high/p': fid + 1},
+    }
+    for guidance, fid in ((1.0, 7.5), (1.5, 5.25))
+  ]
+  record = records[1] | {'sweep': records, 'chosen': 'the smallest fid of 2'}
+  before = run(folders)[1]['svg']
+  (folders[1] / 'eval.json').write_text(json.dumps(record))
+  text, counts, _ = run(folders)
+  assert 'those of the smallest fid of 2' in text and 'over guidance' in text
+  assert '7.5<small>6.5 to 8.5</small>' in text
+  assert counts['svg'] == before + 1
+
+
 def test_an_evaluation_of_images_needs_no_config(tmp_path):
   block = {'metrics': {'fid/p': 5.5}, 'headline': {'fid': 5.5}}
   (tmp_path / 'eval.json').write_text(json.dumps(block))
@@ -307,6 +325,9 @@ def test_a_broken_picture_is_named_and_the_rest_is_made(
     '{"seconds": null}',
     '{"seconds": NaN}',
     '{"sampling": [1]}',
+    '{"sweep": 3}',
+    '{"sweep": [{"settings": {"a": [1]}, "headline": {}, "metrics": {}}]}',
+    '{"sweep": [{"settings": {}, "headline": {"fid": "x"}, "metrics": {}}]}',
     '{"protocols": 3}',
     '{"protocols": {"p": 3}}',
   ],
