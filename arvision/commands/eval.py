@@ -13,7 +13,7 @@ from arvision.errors import ConfigError
 from arvision.evals import cache
 from arvision.evals.base import Metrics
 from arvision.evals.protocol import headline
-from arvision.evals.scoring import FIGURES, Scoring
+from arvision.evals.scoring import FIGURES, USUAL, Scoring
 from arvision.parallel import host
 from arvision.ranges import Batch, Many, number
 from arvision.runs import sweep, targets
@@ -95,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
     '--figures',
     type=lambda text: tuple(text.split(',')),
     metavar='LIST',
-    help=f'some of {",".join(FIGURES)}; default: all that the network has',
+    help=f'some of {",".join(FIGURES)}; default: all but fid_infinity that the '
+    'network has',
   )
   group.add_argument(
     '--order',
@@ -142,7 +143,7 @@ def _check(known, flags, overrides):
 def _of_images(flags: argparse.Namespace) -> None:
   path = flags.images
   extractor, fields = run_flags.network(flags.extractor)
-  figures = flags.figures or FIGURES
+  figures = flags.figures or USUAL
   scoring = Scoring(
     figures=figures,
     shuffle=flags.order == 'shuffle',

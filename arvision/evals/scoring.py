@@ -6,6 +6,7 @@ from typing import Literal
 
 from arvision.build import suggest
 from arvision.errors import ConfigError, DataError
+from arvision.evals.bounds import fid_infinity, frechet_interval
 from arvision.evals.collect import Collected
 from arvision.evals.features import Extractor
 from arvision.evals.frechet import Moments, frechet_distance
@@ -19,6 +20,8 @@ from arvision.ranges import Count, Seed
 
 FIGURES = (
   'fid',
+  'fid_interval',
+  'fid_infinity',
   'sfid',
   'inception_score',
   'kid',
@@ -28,9 +31,11 @@ FIGURES = (
   'coverage',
 )
 _MANIFOLD = FIGURES[-4:]
+# Without what takes many times as long as a distance.
+USUAL = tuple(name for name in FIGURES if name != 'fid_infinity')
 # Kinds of features that figures keep of every image.
 _KEPT = {'inception_score': 'logits', 'kid': 'pool'}
-_KEPT |= dict.fromkeys(_MANIFOLD, 'pool')
+_KEPT |= dict.fromkeys((*_MANIFOLD, 'fid_interval', 'fid_infinity'), 'pool')
 # Fewer images than this give distances that mean little.
 _FEW = 500
 _BLOCK, _SPLITS, _SUBSETS, _SUBSET = 5000, 10, 100, 1000
@@ -41,8 +46,10 @@ class Scoring:
   """Which figures are computed, and how.
 
   Attributes:
-    figures: of `FIGURES`. `fid`: Fréchet distance of pooled features; `sfid`:
-      of spatial features; `inception_score`; `kid`: kernel distance;
+    figures: of `FIGURES`. `fid`: Fréchet distance of pooled features;
+      `fid_interval`: where 95 % of the distances of other sets of as many
+      images are, `fid_low` and `fid_high`; `fid_infinity`: the distance at
+      infinitely many images; `sfid`: of spatial features; `inception_score`; `kid`: kernel distance;
       `precision`, `recall`, `density`, `coverage`: by nearest neighbours.
     splits: how the images of the Inception score are divided: 'blocks' of 5,000
       (ADM), or 10 'splits' after a fixed shuffle (torch-fidelity).
@@ -53,7 +60,7 @@ class Scoring:
     seed: of shuffles, of random labels, and of subsets.
   """
 
-  figures: tuple[str, ...] = FIGURES
+  figures: tuple[str, ...] = USUAL
   splits: Literal['blocks', 'splits'] = 'blocks'
   distances: Literal['float32', 'float16'] = 'float32'
   neighbours: Count = 3
@@ -143,9 +150,25 @@ class Scoring:
         if figure in self.figures and own and theirs:
           value = frechet_distance(own, theirs)
           yield figure, value, dataclasses.replace(protocol, method=method)
+      if stored is None and 'pool' in found.kept:
+        yield from self._bounds(
+          found.kept['pool'], reference.moments['pool'], protocol
+        )
       yield from self._of_features(found, reference, protocol)
     if 'inception_score' in self.figures and 'logits' in found.kept:
       yield self._inception_score(found.kept['logits'], images, alone)
+
+  def _bounds(self, features, reference, protocol):
+    seed = self.seed
+    if 'fid_interval' in self.figures:
+      interval = frechet_interval(features, reference, seed=seed)
+      other = dataclasses.replace(protocol, method='bootstrap, 95 %')
+      yield 'fid_low', interval.low, other
+      yield 'fid_high', interval.high, other
+    if 'fid_infinity' in self.figures:
+      value = fid_infinity(features, reference, seed=seed)
+      method = 'linear in 1/images'
+      yield 'fid_infinity', value, dataclasses.replace(protocol, method=method)
 
   def _of_features(self, found, reference, protocol):
     real, fake = reference.features, found.kept.get('pool')

@@ -72,7 +72,8 @@ def configured(run: Any, **fields: Any) -> dict[str, Evaluator]:
     run: see `evaluate`.
     **fields: values that replace a field of every evaluator that has it
       (samples, batch_size, extractor, ...); None keeps the field. With an
-      extractor and no evaluator that has one there is a `distribution` too.
+      extractor and no `Distribution` in the config there is one more,
+      `distribution`.
 
   Raises:
     ConfigError: a value that an evaluator cannot take.
@@ -80,7 +81,7 @@ def configured(run: Any, **fields: Any) -> dict[str, Evaluator]:
   found: dict[str, Any] = {**evaluators(run.config)}
   stated = {k: v for k, v in fields.items() if v is not None}
   if 'extractor' in stated and not any(
-    hasattr(evaluator, 'extractor') for evaluator in found.values()
+    isinstance(evaluator, Distribution) for evaluator in found.values()
   ):
     found['distribution'] = Distribution()
   for flag in ('reference', 'figures'):

@@ -19,10 +19,15 @@ from arvision.evals.features import Features
 from arvision.evals.frechet import Moments, frechet_distance
 from arvision.evals.image_sets import of_npz
 from arvision.evals.protocol import check_same, check_same_figures
-from arvision.evals.scoring import FIGURES, Scoring
+from arvision.evals.scoring import Scoring
 from arvision.runs import evaluate
 from arvision.structs import TokenSpec
 from tests.parts.evals_toys import Toy, two_classes
+
+ALL = [
+  *('fid', 'sfid', 'fid_low', 'fid_high', 'kid', 'precision', 'recall'),
+  *('density', 'coverage', 'inception_score'),
+]
 
 
 def photographs(count, seed=0, shift=0):
@@ -73,7 +78,7 @@ def scores(path, target='', network=None, order='file', **fields):
 
 def test_every_figure_and_what_it_was_made_of(files):
   found, facts = scores(files / 'fake.npz', files / 'ref.npz')
-  assert list(found) == [*FIGURES[:2], *FIGURES[3:], 'inception_score']
+  assert list(found) == ALL
   real, fake = (Toy()(x) for x in (photographs(80), photographs(60, 1, 10)))
   for name, kind in (('fid', 'pool'), ('sfid', 'spatial')):
     pair = [Moments.of(getattr(x, kind)) for x in (fake, real)]
@@ -96,6 +101,11 @@ def test_every_figure_and_what_it_was_made_of(files):
   assert facts['inception_score']['order'] == 'file'
   assert facts['inception_score']['reference'] == 'none'
   assert facts['kid']['method'] == '100 subsets of 60'
+  assert found['fid_low'] < found['fid'] < found['fid_high']
+  limit, _ = scores(
+    files / 'fake.npz', files / 'ref.npz', figures=('fid_infinity',)
+  )
+  assert limit['fid_infinity'] < found['fid_high']
   assert facts['recall']['method'] == '3 neighbours, float32'
 
 
@@ -272,7 +282,7 @@ def test_statistics_of_pytorch_fid_give_fid_alone(files):
     files / 'stats.npz', mu=moments.mean, sigma=moments.covariance
   )
   found, _ = scores(files / 'fake.npz', files / 'stats.npz')
-  assert list(found) == ['fid', 'inception_score']
+  assert list(found) == ['fid', 'fid_low', 'fid_high', 'inception_score']
 
 
 def test_statistics_replace_the_images_of_a_file(files):
@@ -472,7 +482,7 @@ def test_samples_of_a_run(own_cache):
   part = Distribution(extractor=Toy(), samples=90, batch_size=16)
   found = dict(part(run))
   figures = [name.split('/')[0] for name in found]
-  assert figures == [*FIGURES[:2], *FIGURES[3:], 'inception_score']
+  assert figures == ALL
   names = {name.split('/')[0]: name.split('/')[1] for name in found}
   assert {*names.values()} == notes.keys()
   facts = notes[names['fid']]
