@@ -88,7 +88,7 @@ def columns(found: Sequence[Variant]) -> list[Column]:
     name: None
     for variant in found
     for folder in variant.folders
-    for name in readings.without_intervals(folder.metrics)
+    for name in readings.without_intervals(folder.metrics, folder.protocols)
     if name.count('/') < 2  # metrics of every scale have no column
   }
   result = [
@@ -211,7 +211,8 @@ def _row(i, variant, table):
     interval = ''
     if len(variant.folders) == 1:
       name = f'{column.figure}/{column.protocol}'
-      interval = readings.interval_text(name, variant.folders[0].metrics)
+      [run] = variant.folders
+      interval = readings.interval_text(name, run.metrics, run.protocols)
     cells.append(
       {
         'text': text,

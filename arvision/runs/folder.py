@@ -155,13 +155,14 @@ def _is_sweep(records):
       and record['settings'].keys() == records[0]['settings'].keys()
       and all(map(plain, record['settings'].values()))
       and all(map(is_number, record['metrics'].values()))
+      and all(isinstance(x, dict) for x in record.get('protocols', {}).values())
       and all(
         is_number(value) or name in SCALED
         for name, value in record['headline'].items()
       )
       for record in records
     )
-  except (TypeError, KeyError):
+  except (TypeError, KeyError, AttributeError):
     return False
 
 

@@ -68,34 +68,57 @@ def training_seconds(log: Sequence[Mapping]) -> float:
   return total
 
 
-def interval_text(
-  name: str, metrics: Mapping[str, float], before: str = ''
-) -> str:
-  """'2 to 3': the interval that was measured for a metric, or ''.
+def interval(
+  name: str, metrics: Mapping[str, float], protocols: Mapping[str, Mapping]
+) -> tuple[float, float] | None:
+  """The ends of the interval that was measured for a metric, None without one.
 
   Args:
-    name: name of the metric; `<figure>_low` and `<figure>_high` of the same
-      protocol are the ends of its interval.
+    name: name of the metric.
     metrics: name -> value.
-    before: text before the interval.
+    protocols: name -> `Protocol.facts()`.
   """
+  ends = _ends(name, metrics, protocols)
+  return (metrics[ends[0]], metrics[ends[1]]) if ends else None
+
+
+def _ends(name, metrics, protocols):
+  """The names of the ends of an interval: `<figure>_low`, `<figure>_high`."""
   figure, protocol = name.partition('/')[::2]
-  names = [f'{figure}_{end}/{protocol}' for end in ('low', 'high')]
-  if not all(end in metrics for end in names):
-    return ''
-  return before + ' to '.join(page.short(metrics[end]) for end in names)
+  facts = _without_method(protocols.get(protocol))
+  found = [
+    other
+    for end in ('low', 'high')
+    for other in metrics
+    if other.partition('/')[0] == f'{figure}_{end}'
+    if (there := other.partition('/')[2]) == protocol
+    # The interval of a figure has its protocol, but for its own method.
+    or (facts and facts == _without_method(protocols.get(there)))
+  ]
+  return found if len(found) == 2 else []
 
 
-def without_intervals(metrics: Mapping[str, float]) -> dict[str, float]:
+def _without_method(facts):
+  return {k: v for k, v in (facts or {}).items() if k != 'method'}
+
+
+def interval_text(
+  name: str,
+  metrics: Mapping[str, float],
+  protocols: Mapping[str, Mapping],
+  before: str = '',
+) -> str:
+  """`interval` as '2 to 3', after the text `before`; '' without one."""
+  ends = interval(name, metrics, protocols)
+  return before + ' to '.join(map(page.short, ends)) if ends else ''
+
+
+def without_intervals(
+  metrics: Mapping[str, float], protocols: Mapping[str, Mapping]
+) -> dict[str, float]:
   """The metrics that are not the end of an interval of another one."""
-  ends = re.compile('_(low|high)$')
-  result = {}
-  for name, value in metrics.items():
-    figure, protocol = name.partition('/')[::2]
-    if f'{ends.sub("", figure)}/{protocol}' in metrics and ends.search(figure):
-      continue
-    result[name] = value
-  return result
+  ends = {end for name in metrics for end in _ends(name, metrics, protocols)}
+  return {name: value for name, value in metrics.items() if name not in ends}
 
 
 def images_of(name: str, protocols: Mapping[str, Mapping]) -> int:
@@ -114,10 +137,12 @@ def images_of(name: str, protocols: Mapping[str, Mapping]) -> int:
   return int(match[1]) if match else 0
 
 
-def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+def metric_rows(
+  metrics: Mapping[str, float], protocols: Mapping[str, Mapping]
+) -> list[dict[str, Any]]:
   """Figure, protocol, scale, value and interval of every metric."""
   rows = []
-  for name, value in without_intervals(metrics).items():
+  for name, value in without_intervals(metrics, protocols).items():
     figure, protocol, scale = [*name.split('/', 2), '', ''][:3]
     rows.append(
       {
@@ -125,7 +150,7 @@ def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
         'protocol': protocol,
         'scale': scale,
         'value': value,
-        'interval': interval_text(name, metrics),
+        'interval': interval_text(name, metrics, protocols),
       }
     )
   return rows

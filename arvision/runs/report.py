@@ -140,7 +140,9 @@ def _of_images(folders, figure):
       if name.split('/')[0] == figure:
         count = readings.images_of(name, folder.protocols)
         text = f', {count:,} images' if count else ''
-        return text + readings.interval_text(name, folder.metrics, ', 95 %: ')
+        return text + readings.interval_text(
+          name, folder.metrics, folder.protocols, ', 95 %: '
+        )
   return ''
 
 
@@ -165,7 +167,7 @@ def _run(folder):
     (name.replace('_', ' '), path.name, folder.picture(path, name, width=420))
     for name, path in folder.pictures().items()
   ]
-  rows = readings.metric_rows(folder.metrics)
+  rows = readings.metric_rows(folder.metrics, folder.protocols)
   return {
     'kind': folder.kind,
     'pictures': [item for item in pictures if item[2]],
@@ -187,36 +189,27 @@ def _run(folder):
 def _sweep(evaluation):
   """The evaluations of several settings: a table, and a chart of distances."""
   records = evaluation.get('sweep', [])
+  known = lambda record: (record['metrics'], record.get('protocols', {}))
   names = {
     name: None
     for record in records
-    for name in readings.without_intervals(record['metrics'])
+    for name in readings.without_intervals(*known(record))
     if name.count('/') < 2
   }
-  lines = [
-    (
-      list(record['settings'].values()),
-      [
-        (
-          record['metrics'].get(name),
-          readings.interval_text(name, record['metrics']),
-        )
-        for name in names
-      ],
-    )
-    for record in records
-  ]
-  found = sweep.curves(records) if records else None
-  chart = None
-  if found and any(map(plots.finite, found[1].values())):
-    figure = plots.lines(found[1], found[0], sweep.distance(records))
-    about = f'Chart of {sweep.distance(records)} over {found[0]}'
-    chart = page.chart(figure, about)
+  cell = lambda name, record: (
+    record['metrics'].get(name),
+    readings.interval_text(name, *known(record)),
+  )
+  figure = sweep.chart(records) if records else None
+  distance = sweep.distance(records)
   return {
     'settings': list(records[0]['settings']) if records else [],
     'figures': [name.partition('/')[::2] for name in names],
-    'lines': lines,
-    'chart': chart,
+    'lines': [
+      (list(record['settings'].values()), [cell(n, record) for n in names])
+      for record in records
+    ],
+    'chart': figure and page.chart(figure, f'Chart of {distance} by settings'),
     'chosen': evaluation.get('chosen', ''),
   }
 

@@ -130,12 +130,12 @@ def test_figures_stand_beside_their_protocol_number_and_interval(folders):
   record = {
     'metrics': {
       'frechet/p': 2.5,
-      'frechet_low/p': 2.25,
-      'frechet_high/p': 3.0,
+      'frechet_low/q': 2.25,
+      'frechet_high/q': 3.0,
       'frechet_of_held_out/classifier-digits-8px-150': 2.75,
     },
     'headline': {'frechet': 2.5, 'frechet_of_held_out': 2.75},
-    'protocols': {'p': facts},
+    'protocols': {'p': facts, 'q': facts | {'method': 'bootstrap'}},
   }
   (folders[1] / 'eval.json').write_text(json.dumps(record))
   text, counts, _ = run(folders)
@@ -170,7 +170,7 @@ def test_a_sweep_is_a_table_and_a_chart(folders):
   before = run(folders)[1]['svg']
   (folders[1] / 'eval.json').write_text(json.dumps(record))
   text, counts, _ = run(folders)
-  assert 'those of the smallest fid of 2' in text and 'over guidance' in text
+  assert 'those of the smallest fid of 2' in text and 'Chart of fid' in text
   assert '7.5<small>6.5 to 8.5</small>' in text
   assert counts['svg'] == before + 1
 
