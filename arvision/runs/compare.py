@@ -13,33 +13,32 @@ from arvision.evals import plots, protocol
 from arvision.runs import page, readings, report
 from arvision.runs.variants import Variant
 
-# Figures of which a smaller, or a larger, value is better.
+# Ends of the names of figures of which a smaller, or larger, value is better.
 _LOW = (
-  'bits_per_dimension',
-  'cer',
-  'fid',
-  'fid_infinity',
-  'frechet',
-  'kid',
-  'loss',
-  'lpips',
-  'memorised',
-  'rfid',
-  'sfid',
-  'wer',
+  '_bits_per_dimension',
+  '_cer',
+  '_fid',
+  '_fid_infinity',
+  '_frechet',
+  '_kid',
+  '_loss',
+  '_lpips',
+  '_memorised',
+  '_rfid',
+  '_sfid',
+  '_wer',
 )
 _HIGH = (
-  'class_accuracy',
-  'coverage',
-  'density',
-  'images_per_second',
-  'inception_score',
-  'ms_ssim',
-  'precision',
-  'psnr_db',
-  'recall',
-  'sampling_images_per_second',
-  'ssim',
+  '_class_accuracy',
+  '_coverage',
+  '_density',
+  '_images_per_second',
+  '_inception_score',
+  '_ms_ssim',
+  '_precision',
+  '_psnr_db',
+  '_recall',
+  '_ssim',
 )
 # Blocks of a config that a loss depends on, besides the model.
 _OF_LOSS = ('tokenizer', 'layout', 'feed', 'head', 'data', 'frozen', 'task')
@@ -66,8 +65,9 @@ class Column:
   @property
   def better(self) -> str:
     """'lower', 'higher', or '' if neither is better."""
-    low, high = self.figure in _LOW, self.figure in _HIGH
-    return 'lower' if low else 'higher' if high else ''
+    # 'detail_psnr_db' is a PSNR too.
+    is_one = lambda names: f'_{self.figure}'.endswith(names)
+    return 'lower' if is_one(_LOW) else 'higher' if is_one(_HIGH) else ''
 
   @property
   def means(self) -> list[float | None]:

@@ -11,7 +11,7 @@ import pytest
 
 from arvision.commands.main import main
 from arvision.evals import plots
-from arvision.runs import page, readings
+from arvision.runs import page, readings, sweep
 from arvision.training import pictures
 
 METRICS = {
@@ -172,6 +172,11 @@ def test_a_sweep_is_a_table_and_a_chart(folders):
   text, counts, _ = run(folders)
   assert 'those of the smallest fid of 2' in text and 'Chart of fid' in text
   assert '7.5<small>6.5 to 8.5</small>' in text
+  [bars] = sweep.chart(records).axes[0].collections
+  assert [list(s[:, 1]) for s in bars.get_segments()] == [
+    [6.5, 8.5],
+    [4.25, 6.25],
+  ]
   assert counts['svg'] == before + 1
 
 
