@@ -304,7 +304,12 @@ def _figure(size, left=_LEFT, right=_RIGHT, top=_TOP, bottom=_BOTTOM):
 
 
 def _legend(figure: Figure, columns: int) -> None:
+  handles, labels = figure.axes[0].get_legend_handles_labels()
+  # matplotlib fills columns first.
+  order = [i for c in range(columns) for i in range(c, len(labels), columns)]
   figure.legend(
+    [handles[i] for i in order],
+    [labels[i] for i in order],
     loc='upper left',
     bbox_to_anchor=(0.02, 1.0),
     ncols=columns,
