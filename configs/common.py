@@ -71,6 +71,21 @@ def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
   return config
 
 
+def fid() -> ConfigDict:
+  """FID and its relatives by the protocol of ADM; off without `extractor.path`.
+
+  The path is that of the weights. `reference` is the file of ADM's evaluator;
+  '' compares with the training images.
+  """
+  return block(
+    type='evals.distribution.Distribution',
+    extractor=block(type='evals.inception.Inception', path=None, variant='adm'),
+    reference='',
+    samples=50_000,
+    every=None,
+  )
+
+
 def imagenet(size: int, resize: int | None, batch_size: int) -> ConfigDict:
   """ImageNet-1k prepared by TFDS as ArrayRecord shards.
 

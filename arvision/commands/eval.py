@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     '--samples',
     type=number(Many),
     help='number of samples; default: that of config.evals (1000 for '
-    'generation, 50000 for distribution)',
+    'generation, 50000 for FID)',
   )
   flags.add_argument(
     '--batch_size',

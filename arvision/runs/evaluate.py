@@ -73,7 +73,7 @@ def configured(run: Any, **fields: Any) -> dict[str, Evaluator]:
     **fields: values that replace a field of every evaluator that has it
       (samples, batch_size, extractor, ...); None keeps the field. With an
       extractor and no `Distribution` in the config there is one more,
-      `distribution`.
+      `fid`.
 
   Raises:
     ConfigError: a value that an evaluator cannot take.
@@ -83,7 +83,7 @@ def configured(run: Any, **fields: Any) -> dict[str, Evaluator]:
   if 'extractor' in stated and not any(
     isinstance(evaluator, Distribution) for evaluator in found.values()
   ):
-    found['distribution'] = Distribution()
+    found['fid'] = Distribution()
   for flag in ('reference', 'figures'):
     if flag in stated and not any(hasattr(e, flag) for e in found.values()):
       raise ConfigError(

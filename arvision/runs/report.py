@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arvision.evals import plots
-from arvision.evals.protocol import dataset_name
+from arvision.evals.protocol import check_same_figures, dataset_name
 from arvision.runs import page, readings, sweep
 from arvision.runs.folder import SCALED, Folder
 
@@ -29,7 +29,8 @@ def summarise(
 ) -> dict[str, Any]:
   """The content of summary.json; None for metrics that were not measured.
 
-  The last folder with a metric counts.
+  The last folder with a metric counts. Folders whose figures are of different
+  protocols are refused, see `protocol.check_same`.
 
   Args:
     folders: the runs.
@@ -37,7 +38,10 @@ def summarise(
       and of the evaluations, without compilation and saving.
   """
   figures: dict[str, Any] = {}
-  for folder in folders:
+  for i, folder in enumerate(folders):
+    for other in folders[:i]:
+      names = str(other.path), str(folder.path)
+      check_same_figures(other.evaluation, folder.evaluation, names)
     figures |= folder.headline
   if seconds is None:
     seconds = sum(

@@ -88,6 +88,7 @@ def recipe(
   )
   config.optim.weight_decay_end = decay_end
   config.ema = ()
+  config.evals.fid = common.fid()
   return common.locked(config)
 
 

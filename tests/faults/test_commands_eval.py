@@ -71,7 +71,7 @@ def test_a_reference_of_a_config_and_scores_of_an_npz(
 def test_a_run_and_its_file_have_the_same_scores(generator, place):  # noqa: F811
   network = f'{NETWORK}{place}/w'
   network = [network, '--figures=fid,recall,inception_score']
-  flags = ['--samples=160', '--which=distribution', *network]
+  flags = ['--samples=160', '--which=fid', *network]
   assert main(['eval', f'--workdir={place}', *flags]) == 0
   record = read(place / 'eval.json')
   assert record['not_available'] == {}
@@ -105,7 +105,7 @@ def test_a_reference_of_other_sources(place, capsys):
 
 
 def test_a_sweep_is_a_table(generator, place, capsys):  # noqa: F811
-  argv = ['eval', f'--workdir={place}', '--samples=40', '--which=distribution']
+  argv = ['eval', f'--workdir={place}', '--samples=40', '--which=fid']
   argv += [f'{NETWORK}{place}/w', '--figures=fid,precision']
   assert main([*argv, '--sweep=guidance=1,1.5', '--sweep=seed=0,1']) == 0
   record = read(place / 'eval.json')

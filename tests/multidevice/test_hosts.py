@@ -75,10 +75,20 @@ def use(workdir, name):
   drawn = ['--labels=all', '--number=2', '--npz', f'--name={name}']
   figures = ['--samples=20', f'--output={workdir}/{name}.json']
   folder = f'--classifiers={workdir}/{name}'
+  images = f'{workdir}/samples/{name}/samples.npz'
+  scores = [
+    'eval',
+    f'--images={images}',
+    f'--reference={images}',
+    f'--extractor=tests.parts.evals_toys.Toy:{workdir}/config.json',
+    '--figures=fid,kid,recall,inception_score',
+    f'--output={workdir}/{name}_scores.json',
+  ]
   return (
     # Twelve to a call: the last call is not full.
     ['sample', f'--workdir={workdir}', '--batch_size=12', *drawn],
     ['eval', f'--workdir={workdir}', '--batch_size=12', *figures, folder],
+    scores,
   )
 
 
@@ -156,6 +166,20 @@ def test_two_processes_draw_what_one_draws(folder):
   for name in names:
     if name.endswith('.png'):
       assert (alone / name).read_bytes() == (together / name).read_bytes()
+
+
+def test_two_processes_score_what_one_scores(folder):
+  """Features are divided over all devices of all processes."""
+  alone, together = (
+    json.loads((folder / 'one' / f'{name}_scores.json').read_text())
+    for name in ('alone', 'together')
+  )
+  assert alone['protocols'] == together['protocols']
+  assert alone['metrics'].keys() == together['metrics'].keys()
+  for name, value in alone['metrics'].items():
+    np.testing.assert_allclose(
+      together['metrics'][name], value, rtol=1e-6, atol=1e-9, err_msg=name
+    )
 
 
 def test_two_processes_measure_what_one_measures(folder):
