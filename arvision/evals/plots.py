@@ -34,9 +34,10 @@ _FIRST, _LAST = (147, 190, 230), (24, 74, 140)
 # Most names in a legend; of more curves, some are named.
 _NAMED = 6
 _POINTS = 240
+_STEPS = (1, 2, 2.5, 5, 10)  # of ticks
 _LARGEST = 1e100
 _RAISED = str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹')
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 10, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 10, 40
 _STYLE = {
   'axes.edgecolor': _RULE,
   'axes.facecolor': 'none',
@@ -95,6 +96,7 @@ def lines(
     for name, points in series.items()
   }
   drawn = {name: points for name, points in drawn.items() if points}
+  reach = [point for points in drawn.values() for point in points]
   with _style():
     named = _named(list(drawn))
     rows, columns = _legend_shape(named, size[0])
@@ -105,14 +107,11 @@ def lines(
       axes.plot(across, up, color=colour, label=label)
       axes.plot(across[-1:], up[-1:], 'o', color=colour, markersize=3)
       if name in errors:
-        bars = [
-          ends
-          for point, ends in zip(series[name], errors[name])
-          if finite([point])
-        ]
-        axes.vlines(across, *zip(*bars), color=colour, linewidth=1)
+        ends = _ends(series[name], errors[name])
+        axes.vlines(across, *zip(*ends), color=colour, linewidth=1)
+        reach += [(across[0], end) for pair in ends for end in pair]
         axes.plot(across, up, 'o', color=colour, markersize=3)
-    _scale(axes, [v for points in drawn.values() for v in points])
+    _scale(axes, reach)
     axes.set_xlabel(x, loc='right')
     axes.set_ylabel(y)
     if rows:
@@ -156,7 +155,7 @@ def power_laws(
     axes.set_yscale('log')
     axes.xaxis.set_major_formatter(FuncFormatter(_power_text))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:g}'))
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain_text))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(x, loc='right')
     axes.set_ylabel(y)
@@ -167,7 +166,7 @@ def power_laws(
 def bars(
   shares: Mapping[str, float],
   limits: Mapping[str, float] | None = None,
-  width: int = 620,
+  width: int = 400,
 ) -> Figure:
   """Horizontal bars of shares in [0, 1], with their values.
 
@@ -179,7 +178,7 @@ def bars(
   places = range(len(shares))
   with _style():
     figure, axes = _figure(
-      (width, 24 * len(shares) + 8), left=84, right=64, top=4, bottom=4
+      (width, 24 * len(shares) + 8), left=72, right=60, top=4, bottom=4
     )
     axes.barh(places, [1.0] * len(shares), 0.6, color=_RULE)
     found = [min(max(share, 0.0), 1.0) for share in shares.values()]
@@ -198,7 +197,7 @@ def bars(
 
 
 def dots(
-  values: Mapping[str, Sequence[float]], label: str, width: int = 460
+  values: Mapping[str, Sequence[float]], label: str, width: int = 400
 ) -> Figure:
   """A row of dots for every name, with their mean and standard deviation.
 
@@ -209,7 +208,7 @@ def dots(
   """
   with _style():
     figure, axes = _figure(
-      (width, 26 * len(values) + _TOP + _BOTTOM), left=130, right=22
+      (width, 26 * len(values) + _TOP + _BOTTOM), left=116, right=18
     )
     for i, found in enumerate(values.values()):
       axes.axhline(i, color=_RULE, linewidth=0.8, zorder=0)
@@ -218,7 +217,7 @@ def dots(
       axes.vlines(mean, i - 0.3, i + 0.3, color=_PALETTE[1], linewidth=1.5)
       axes.hlines(i, mean - spread, mean + spread, color=_PALETTE[1])
     axes.set_xlabel(label, loc='right')
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
     _names_on_y(axes, list(values))
     axes.grid(False)
   return figure
@@ -274,6 +273,16 @@ def colours(count: int) -> list[str]:
   ]
 
 
+def _ends(points: Points, errors: Points) -> list[tuple[float, float]]:
+  """The error bars of the points that are drawn; none where not finite."""
+  result = []
+  for (x, y), (low, high) in zip(points, errors):
+    if finite([(x, y)]):
+      whole = len(finite([(x, low), (x, high)])) == 2
+      result.append((low, high) if whole else (y, y))
+  return result
+
+
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
   """The style of all charts, whatever the user's matplotlibrc says."""
@@ -295,7 +304,12 @@ def _figure(size, left=_LEFT, right=_RIGHT, top=_TOP, bottom=_BOTTOM):
 
 
 def _legend(figure: Figure, columns: int) -> None:
+  handles, labels = figure.axes[0].get_legend_handles_labels()
+  # matplotlib fills columns first.
+  order = [i for c in range(columns) for i in range(c, len(labels), columns)]
   figure.legend(
+    [handles[i] for i in order],
+    [labels[i] for i in order],
     loc='upper left',
     bbox_to_anchor=(0.02, 1.0),
     ncols=columns,
@@ -311,14 +325,15 @@ def _scale(axes: Axes, points) -> None:
   across = [x for x, _ in points] or [0.0]
   up = [y for _, y in points] or [0.0]
   axes.set_xlim(_limits(min(across), max(across), 0.02))
-  axes.xaxis.set_major_locator(MaxNLocator(5))
+  axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
   axes.xaxis.set_major_formatter(FuncFormatter(_step_text))
   if min(up) > 0 and max(up) / min(up) > 100:
     axes.set_yscale('log')
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain_text))
     axes.yaxis.set_minor_locator(NullLocator())  # drawing those is slow
   else:
     axes.set_ylim(_limits(min(up), max(up), 0.06))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
 
 
 def _limits(low, high, margin):
@@ -332,6 +347,10 @@ def _limits(low, high, margin):
 
 def _step_text(value, _):
   return f'{value / 1000:g}k' if abs(value) >= 10_000 else f'{value:g}'
+
+
+def _plain_text(value, _):
+  return f'{value:g}'
 
 
 def _power_text(value, _):

@@ -10,39 +10,40 @@ import json
 from collections.abc import Mapping, Sequence
 
 from arvision.evals import plots, protocol
-from arvision.runs import page, report
+from arvision.runs import page, readings, report
 from arvision.runs.variants import Variant
 
-# Figures of which a smaller, or a larger, value is better.
+# Ends of the names of figures of which a smaller, or larger, value is better.
 _LOW = (
-  'bits_per_dimension',
-  'cer',
-  'fid',
-  'fid_infinity',
-  'frechet',
-  'kid',
-  'loss',
-  'lpips',
-  'memorised',
-  'rfid',
-  'sfid',
-  'wer',
+  '_bits_per_dimension',
+  '_cer',
+  '_fid',
+  '_fid_infinity',
+  '_frechet',
+  '_kid',
+  '_loss',
+  '_lpips',
+  '_memorised',
+  '_rfid',
+  '_sfid',
+  '_wer',
 )
 _HIGH = (
-  'class_accuracy',
-  'coverage',
-  'density',
-  'images_per_second',
-  'inception_score',
-  'ms_ssim',
-  'precision',
-  'psnr_db',
-  'recall',
-  'sampling_images_per_second',
-  'ssim',
+  '_class_accuracy',
+  '_coverage',
+  '_density',
+  '_images_per_second',
+  '_inception_score',
+  '_ms_ssim',
+  '_precision',
+  '_psnr_db',
+  '_recall',
+  '_ssim',
 )
 # Blocks of a config that a loss depends on, besides the model.
 _OF_LOSS = ('tokenizer', 'layout', 'feed', 'head', 'data', 'frozen', 'task')
+# Curves that the config decides.
+_SETTINGS = ('learning rate', 'weight decay')
 # Most overrides in the first cell of a row, and letters of a value there.
 _SHOWN, _LETTERS = 6, 40
 
@@ -64,8 +65,9 @@ class Column:
   @property
   def better(self) -> str:
     """'lower', 'higher', or '' if neither is better."""
-    low, high = self.figure in _LOW, self.figure in _HIGH
-    return 'lower' if low else 'higher' if high else ''
+    # 'detail_psnr_db' is a PSNR too.
+    is_one = lambda names: f'_{self.figure}'.endswith(names)
+    return 'lower' if is_one(_LOW) else 'higher' if is_one(_HIGH) else ''
 
   @property
   def means(self) -> list[float | None]:
@@ -74,7 +76,7 @@ class Column:
   @property
   def best(self) -> float | None:
     """The best mean, None if there is nothing to choose from."""
-    found = [mean for mean in self.means if mean is not None]
+    found = {mean for mean in self.means if mean is not None}
     if not self.better or len(found) < 2:
       return None
     return min(found) if self.better == 'lower' else max(found)
@@ -86,7 +88,7 @@ def columns(found: Sequence[Variant]) -> list[Column]:
     name: None
     for variant in found
     for folder in variant.folders
-    for name in folder.metrics
+    for name in readings.without_intervals(folder.metrics, folder.protocols)
     if name.count('/') < 2  # metrics of every scale have no column
   }
   result = [
@@ -116,13 +118,13 @@ def _metrics(folder):
 
 def _logged(folder):
   """The last held-out loss, of the slowest average."""
-  series = report.curves(folder.log).get('loss', {})
+  series = readings.curves(folder.log).get('loss', {})
   names = sorted(name for name in series if name.startswith('held out'))
   return {'loss': series[names[-1]][-1][1]} if names else {}
 
 
 def _speeds(folder):
-  speeds = report.speeds(folder.log)
+  speeds = readings.speeds(folder.log)
   return {_devices(folder): speeds.median} if speeds else {}
 
 
@@ -139,20 +141,11 @@ def check_protocols(found: Sequence[Variant]) -> None:
   """Refuses two variants that were evaluated by different protocols.
 
   Raises:
-    ConfigError: a figure of both has no protocol in common, with what differs.
+    ConfigError: see `protocol.check_same_figures`.
   """
-  a, b = ({**v.folders[0].protocols} for v in found)
-  figures: dict[str, list[set]] = collections.defaultdict(
-    lambda: [set(), set()]
-  )
-  for i, (variant, known) in enumerate(zip(found, (a, b))):
-    for row in report.metric_rows(variant.folders[0].metrics):
-      if row['protocol'] in known:
-        figures[row['figure']][i].add(row['protocol'])
-  for figure, (ours, theirs) in figures.items():
-    if ours and theirs and not ours & theirs:
-      here, there = (f'{figure} of {v.folders[0].path}' for v in found)
-      protocol.check_same(a[min(ours)], b[min(theirs)], (here, there))
+  a, b = (v.folders[0] for v in found)
+  names = (str(a.path), str(b.path))
+  protocol.check_same_figures(a.evaluation, b.evaluation, names)
 
 
 def render(found: Sequence[Variant], title: str = '') -> str:
@@ -171,17 +164,17 @@ def render(found: Sequence[Variant], title: str = '') -> str:
   spread = runs > len(found)
   return page.render(
     'compare.html',
-    title=title or f'arvision: {len(found)} variants',
-    lead=f'{runs} runs. '
+    title=title or f'arvision: {_count(len(found), "variant")}',
+    lead=f'{_count(runs, "run")}. '
     + ('± is the standard deviation over seeds. ' if spread else '')
     + 'The best mean of a column is marked.',
     columns=[_heading(c, protocols) for c in table],
     rows=[_row(i, v, table) for i, v in enumerate(found)],
     difference=_difference(table) if len(found) == 2 else None,
-    protocols=report.protocol_rows(protocols),
+    protocols=readings.protocol_rows(protocols),
     notes=_notes(table, protocols),
     overrides=_override_table(found),
-    charts=[_chart(found, c) for c in table if c.better and len(found) > 1],
+    charts=[_chart(found, c) for c in table if c.best is not None],
     curves=_curves(found),
     curves_note=''
     if _same_loss(found)
@@ -192,8 +185,12 @@ def render(found: Sequence[Variant], title: str = '') -> str:
   )
 
 
+def _count(number, noun):
+  return f'{number} {noun}{"s" if number > 1 else ""}'
+
+
 def _heading(column, protocols):
-  images = report.images_of(f'{column.figure}/{column.protocol}', protocols)
+  images = readings.images_of(f'{column.figure}/{column.protocol}', protocols)
   return {
     'figure': column.figure.replace('_', ' '),
     'protocol': column.protocol,
@@ -211,8 +208,19 @@ def _row(i, variant, table):
       mean, spread = plots.mean_and_spread(values)
       text = page.number(mean)
       text += f' ± {page.number(float(f"{spread:.2g}"))}' if spread else ''
-    best = bool(values) and column.means[i] == column.best
-    cells.append({'text': text, 'count': len(values), 'best': best})
+    interval = ''
+    if len(variant.folders) == 1:
+      name = f'{column.figure}/{column.protocol}'
+      [run] = variant.folders
+      interval = readings.interval_text(name, run.metrics, run.protocols)
+    cells.append(
+      {
+        'text': text,
+        'count': len(values),
+        'interval': interval,
+        'best': bool(values) and column.means[i] == column.best,
+      }
+    )
   overrides = [_override(*item) for item in variant.overrides.items()]
   return {
     'name': variant.name,
@@ -236,7 +244,7 @@ def _difference(table):
     a, b = column.means
     both = a is not None and b is not None
     sign = '+' if both and b > a else ''
-    texts.append(sign + page.number(float(f'{b - a:.3g}')) if both else '')
+    texts.append(sign + page.short(b - a) if both else '')
   return texts
 
 
@@ -278,17 +286,23 @@ def _chart(found, column):
 
 
 def _curves(found):
-  """(title, chart) of every metric that two runs or more have logged."""
+  """(title, chart) of every metric that two runs or more have logged.
+
+  Of held-out metrics, those of running averages if there are any.
+  """
   charts: dict[str, dict[str, list]] = {}
   for variant in found:
     for folder in variant.folders:
       name = variant.name
       if len(variant.folders) > 1:
         name += f', seed {folder.config.get("seed")}'
-      for title, series in report.curves(folder.log).items():
-        if ' by ' in title:
+      for title, series in readings.curves(folder.log).items():
+        if ' by ' in title or title in _SETTINGS:
           continue
+        averaged = any('ema' in kind for kind in series)
         for kind, points in series.items():
+          if kind == 'held out' and averaged:
+            continue
           drawn = charts.setdefault(f'{title}, {kind}', {})
           drawn[name] = plots.finite(points)
   return [

@@ -79,6 +79,9 @@ class Folder:
           right = key not in SCALED and is_number(value)
         if not right:
           self._odd(path, f'{name}.{key}', found[name].pop(key))
+    sweep = found.get('sweep', [])
+    if not _is_sweep(sweep):
+      self._odd(path, 'sweep', found.pop('sweep'), 'list of evaluations')
     seconds = found.get('seconds', 0.0)
     if not (is_number(seconds) and seconds >= 0):
       self._odd(path, 'seconds', found.pop('seconds'))
@@ -140,6 +143,27 @@ class Folder:
     """Name -> image grid of `arvision sample`."""
     files = sorted((self.path / 'samples').glob('*/grid.png'))
     return {file.parent.name: file for file in files}
+
+
+def _is_sweep(records):
+  """Whether a value is a list of evaluations with the same settings."""
+  blocks = ('settings', 'headline', 'metrics')
+  plain = lambda x: isinstance(x, str | bool | None) or is_number(x)
+  try:
+    return all(
+      all(isinstance(record[block], dict) for block in blocks)
+      and record['settings'].keys() == records[0]['settings'].keys()
+      and all(map(plain, record['settings'].values()))
+      and all(map(is_number, record['metrics'].values()))
+      and all(isinstance(x, dict) for x in record.get('protocols', {}).values())
+      and all(
+        is_number(value) or name in SCALED
+        for name, value in record['headline'].items()
+      )
+      for record in records
+    )
+  except (TypeError, KeyError, AttributeError):
+    return False
 
 
 def _block(path):

@@ -106,3 +106,8 @@ def number(value: float) -> str:
     return f'{value:,.0f}'
   text = f'{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}'
   return text.rstrip('0').rstrip('.')
+
+
+def short(value: float) -> str:
+  """A number with 3 significant digits."""
+  return number(float(f'{value:.3g}'))

@@ -1,16 +1,14 @@
 """An HTML report and a JSON summary of runs, from their folders."""
 
-import dataclasses
 import json
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arvision.evals import plots
 from arvision.evals.protocol import check_same_figures, dataset_name
-from arvision.runs import page
+from arvision.runs import page, readings, sweep
 from arvision.runs.folder import SCALED, Folder
 
 # Metrics of summary.json, and their labels on the page.
@@ -24,48 +22,6 @@ _FIGURES = {
   'sampling_images_per_second': 'images sampled per second',
 }
 _SHARES = ('class_accuracy', 'classifier_accuracy', 'memorised')
-# Keys of a log line that get no curve.
-_AXES = ('step', 'examples', 'epoch')
-_WHERE = ('held_out', 'ema_')
-# The least important charts, at the end.
-_LAST = ('gradient norm', 'learning rate', 'weight decay', 'images per second')
-
-
-def curves(log: Sequence[Mapping]) -> dict[str, dict[str, list]]:
-  """Chart -> series -> (step, value) points, the most important charts first.
-
-  The name of a metric is `[held_out/[ema_<decay>/]]figure[/part]`. Training and
-  held-out values of a figure share a chart. Its parts (scales, steps, networks)
-  share another chart, which only has training values.
-  """
-  charts: dict[str, dict[str, list]] = {}
-  for line in log:
-    for name, value in line.items():
-      place = _place(name)
-      if place is None:
-        continue
-      points = charts.setdefault(place[0], {}).setdefault(place[1], [])
-      points.append((float(line['step']), float(value)))
-  rank = lambda title: (
-    title.startswith(_LAST),
-    not title.startswith('loss'),
-    title,
-  )
-  return {title: charts[title] for title in sorted(charts, key=rank)}
-
-
-def _place(name):
-  """(chart, series) of the name of a metric; None for no curve."""
-  parts = name.split('/')
-  where = [p for p in parts if p.startswith(_WHERE)]
-  figure, *part = [p.replace('_', ' ') for p in parts if p not in where]
-  if name in _AXES or (where and part):
-    return None
-  if not part:
-    return figure, ' '.join(where).replace('_', ' ') or 'training'
-  series = ' '.join(part)
-  kind = series.split(' ')[0] if ' ' in series else 'part'
-  return f'{figure} by {kind}', series
 
 
 def summarise(
@@ -89,7 +45,7 @@ def summarise(
     figures |= folder.headline
   if seconds is None:
     seconds = sum(
-      training_seconds(f.log) + f.evaluation.get('seconds', 0.0)
+      readings.training_seconds(f.log) + f.evaluation.get('seconds', 0.0)
       for f in folders
     )
   keys = [
@@ -110,17 +66,6 @@ def summarise(
     for folder in folders
   }
   return summary
-
-
-def training_seconds(log: Sequence[Mapping]) -> float:
-  """Seconds of all steps, from the examples and images/s of the log lines."""
-  total, before = 0.0, 0.0
-  for line in log:
-    speed = line.get('images_per_second', 0.0)
-    if speed > 0 and 'examples' in line:
-      total += (line['examples'] - before) / speed
-      before = line['examples']
-  return total
 
 
 def render(
@@ -180,46 +125,29 @@ def _cards(summary, folders):
     elif key == 'psnr_db':
       text = f'{value:.1f} dB'
     else:
-      text = _short(value)
+      text = page.short(value)
     if key in ('frechet', 'fid'):
       label += _of_images(folders, key)
     if key == 'frechet':
       real = summary.get('frechet_of_held_out')
       if real is not None:
-        label += f'; held-out images score {_short(real)}'
+        label += f'; held-out images score {page.short(real)}'
         label += _of_images(folders, 'frechet_of_held_out')
     cards.append((text, label))
   return cards
 
 
-def _short(value):
-  return page.number(float(f'{value:.3g}'))
-
-
 def _of_images(folders, figure):
-  """', 1,000 images' of a figure with a known number of images, or ''."""
+  """', 180 images, 95 %: 2 to 3', as far as it is known about a figure."""
   for folder in folders[::-1]:
     for name in folder.metrics:
       if name.split('/')[0] == figure:
-        count = images_of(name, folder.protocols)
-        return f', {count:,} images' if count else ''
+        count = readings.images_of(name, folder.protocols)
+        text = f', {count:,} images' if count else ''
+        return text + readings.interval_text(
+          name, folder.metrics, folder.protocols, ', 95 %: '
+        )
   return ''
-
-
-def images_of(name: str, protocols: Mapping[str, Mapping]) -> int:
-  """The number of images that a metric was measured on, 0 if unknown.
-
-  Args:
-    name: name of the metric, `<figure>/<protocol>`.
-    protocols: name -> `Protocol.facts()`.
-  """
-  protocol = name.partition('/')[2]
-  count = protocols.get(protocol, {}).get('images')
-  if isinstance(count, int):
-    return count
-  # Classifiers name their protocols <extractor>-<data>-<size>-<images>.
-  match = re.fullmatch(r'classifier-.*-([0-9]{1,9})', protocol)
-  return int(match[1]) if match else 0
 
 
 def _samples(folder):
@@ -243,20 +171,65 @@ def _run(folder):
     (name.replace('_', ' '), path.name, folder.picture(path, name, width=420))
     for name, path in folder.pictures().items()
   ]
+  rows = readings.metric_rows(folder.metrics, folder.protocols)
   return {
     'kind': folder.kind,
     'pictures': [item for item in pictures if item[2]],
     'curves': [
       (title, line_chart(series, title))
-      for title, series in curves(folder.log).items()
+      for title, series in readings.curves(folder.log).items()
       if any(plots.finite(points) for points in series.values())
     ],
     'note': _note(folder.evaluation),
-    'metrics': metric_rows(folder.metrics),
-    'protocols': protocol_rows(folder.protocols),
+    'metrics': [row for row in rows if not row['scale']],
+    'scales': _scales(rows),
+    'protocols': readings.protocol_rows(folder.protocols),
+    'sweep': _sweep(folder.evaluation),
     'speed': _speed(folder.log),
-    'environment': flat_rows(folder.environment),
+    'environment': readings.flat_rows(folder.environment),
   }
+
+
+def _sweep(evaluation):
+  """The evaluations of several settings: a table, and a chart of distances."""
+  records = evaluation.get('sweep', [])
+  known = lambda record: (record['metrics'], record.get('protocols', {}))
+  names = {
+    name: None
+    for record in records
+    for name in readings.without_intervals(*known(record))
+    if name.count('/') < 2
+  }
+  cell = lambda name, record: (
+    record['metrics'].get(name),
+    readings.interval_text(name, *known(record)),
+  )
+  figure = sweep.chart(records) if records else None
+  distance = sweep.distance(records)
+  return {
+    'settings': list(records[0]['settings']) if records else [],
+    'figures': [name.partition('/')[::2] for name in names],
+    'lines': [
+      (list(record['settings'].values()), [cell(n, record) for n in names])
+      for record in records
+    ],
+    'chart': figure and page.chart(figure, f'Chart of {distance} by settings'),
+    'chosen': evaluation.get('chosen', ''),
+  }
+
+
+def _scales(rows):
+  """The metrics of every scale as a table: names of figures, then lines."""
+  tables: dict[tuple[str, str], dict[str, float]] = {}
+  for row in rows:
+    if row['scale']:
+      figure = row['figure'], row['protocol']
+      tables.setdefault(figure, {})[row['scale']] = row['value']
+  scales = dict.fromkeys(row['scale'] for row in rows if row['scale'])
+  lines = [
+    (scale, [found.get(scale) for found in tables.values()]) for scale in scales
+  ]
+  return {'figures': list(tables), 'lines': lines}
 
 
 def line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
@@ -271,35 +244,6 @@ def line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
   return page.chart(plots.lines(series, 'step', ''), about)
 
 
-def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-  """Figure, protocol, scale and value of every metric."""
-  rows = []
-  for name, value in metrics.items():
-    figure, protocol, scale = [*name.split('/', 2), '', ''][:3]
-    rows.append(
-      {'figure': figure, 'protocol': protocol, 'scale': scale, 'value': value}
-    )
-  return rows
-
-
-def protocol_rows(
-  protocols: Mapping[str, Mapping],
-) -> dict[str, list[tuple[str, str]]]:
-  """Name -> the facts of a protocol as rows of a table."""
-  return {name: flat_rows(facts) for name, facts in protocols.items()}
-
-
-def flat_rows(block: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """(key, value) as text of the fields of a block and of blocks inside it."""
-  rows = []
-  for name, value in block.items():
-    inner = value if isinstance(value, dict) and value else {'': value}
-    for key, item in inner.items():
-      text = item if isinstance(item, str) else json.dumps(item)
-      rows.append((f'{name}.{key}' if key else name, text or '–'))
-  return rows
-
-
 def _note(evaluation):
   facts = [f'step {evaluation.get("step")}']
   average = evaluation.get('ema')
@@ -311,43 +255,9 @@ def _note(evaluation):
   return ', '.join(facts) + '. Only figures of one protocol can be compared.'
 
 
-@dataclasses.dataclass(frozen=True)
-class Speeds:
-  """The speed of a training, by the lines of its log.
-
-  Attributes:
-    images: images/s of every line.
-    steps: seconds per step of every line.
-  """
-
-  images: list[float]
-  steps: list[float]
-
-  @property
-  def median(self) -> float:
-    return statistics.median(self.images)
-
-
-def speeds(log: Sequence[Mapping]) -> Speeds | None:
-  """The speed of a training; None if its log has none."""
-  found, steps = [], []
-  before = (0.0, 0.0)
-  for line in log:
-    speed = line.get('images_per_second', 0.0)
-    if not (0 < speed < math.inf and 'examples' in line):
-      continue
-    here = (line['step'], line['examples'])
-    found.append(speed)
-    if here[0] > before[0]:
-      batch = (here[1] - before[1]) / (here[0] - before[0])
-      steps.append(batch / speed)
-    before = here
-  return Speeds(found, steps) if found else None
-
-
 def _speed(log):
   """Rows about the speed of the training, from the log."""
-  found = speeds(log)
+  found = readings.speeds(log)
   if not found:
     return []
   low, high = (page.number(f(found.images)) for f in (min, max))
@@ -357,7 +267,10 @@ def _speed(log):
       f'{page.number(found.median)} (median of {len(found.images)} log lines, '
       f'{low} to {high})',
     ),
-    ('seconds of all steps', page.number(round(training_seconds(log), 1))),
+    (
+      'seconds of all steps',
+      page.number(round(readings.training_seconds(log), 1)),
+    ),
   ]
   if found.steps:
     step = page.number(statistics.median(found.steps))

@@ -6,10 +6,12 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from arvision.evals import plots
 from arvision.evals.protocol import check_same_figures
 from arvision.ranges import shown
-from arvision.runs import targets
+from arvision.runs import readings, targets
 
 # Distances, the first of which chooses the best setting and is plotted.
 DISTANCES = ('fid', 'frechet')
@@ -107,20 +109,18 @@ def write(path: pathlib.Path, records: Sequence[Record], flag: str) -> None:
   content = {'rows': rows, 'protocols': protocols}
   text = json.dumps(content, indent=2) + '\n'
   targets.write_text(path.with_suffix('.json'), text, flag)
-  series = curves(records)
-  if series:
-    key, found = series
-    figure = plots.lines(found, key, distance(records))
+  figure = chart(records)
+  if figure:
     targets.write_text(path.with_suffix('.svg'), plots.svg(figure), flag)
 
 
-def curves(
-  records: Sequence[Record],
-) -> tuple[str, dict[str, list[tuple[float, float]]]] | None:
+def chart(records: Sequence[Record]) -> Figure | None:
   """The distance over the key with most numbers, a curve for the other keys.
 
+  Error bars are intervals, where they were measured.
+
   Returns:
-    the key, and name -> points; None without a distance or such a key.
+    None without a distance or such a key.
   """
   name = distance(records)
   settings = [record['settings'] for record in records]
@@ -132,9 +132,22 @@ def curves(
   if not name or max(varied.values(), default=0) < 2:
     return None
   key = max(varied, key=lambda k: varied[k])
-  found: dict[str, list[tuple[float, float]]] = {}
-  for record in records:
+  points: dict[str, list[tuple[float, float]]] = {}
+  errors: dict[str, list[tuple[float, float]]] = {}
+  for record in sorted(records, key=lambda r: r['settings'][key]):
     others = {k: v for k, v in record['settings'].items() if k != key}
-    point = float(record['settings'][key]), record['headline'][name]
-    found.setdefault(shown(name_of(others))[1:-1], []).append(point)
-  return key, {k: sorted(points) for k, points in found.items()}
+    curve = shown(name_of(others))[1:-1]
+    value = record['headline'][name]
+    points.setdefault(curve, []).append((float(record['settings'][key]), value))
+    ends = _interval(record, name) or (value, value)
+    errors.setdefault(curve, []).append(ends)
+  return plots.lines(points, key, name, errors)
+
+
+def _interval(record, figure):
+  """The interval of the protocol that the headline shows."""
+  found = record['metrics'], record.get('protocols', {})
+  for name in found[0]:
+    if name.partition('/')[0] == figure:
+      return readings.interval(name, *found)
+  return None

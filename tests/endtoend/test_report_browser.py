@@ -148,6 +148,8 @@ def make(folder, variant, seed, draws):
       'frechet/classifier-digits-8px-1000': frechet,
       'class_accuracy/classifier-digits-8px-1000': 0.97 - seed / 100,
       f'fid/{protocol}': 2 * frechet,
+      f'fid_low/{protocol}': 2 * frechet - 0.4,
+      f'fid_high/{protocol}': 2 * frechet + 0.5,
     },
     'protocols': {protocol: {'images': 50_000, 'weights': '0123456789' * 6}},
   }

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from arvision.commands.main import main
-from arvision.runs import page, report
+from arvision.evals import plots
+from arvision.runs import page, readings, sweep
 from arvision.training import pictures
 
 METRICS = {
@@ -124,6 +125,67 @@ def test_page_and_summary_hold_the_figures(folders):
   assert 'images_0000200.png' in text and 'images_0000010.png' not in text
 
 
+def test_figures_stand_beside_their_protocol_number_and_interval(folders):
+  facts = {'extractor': 'net', 'images': 180, 'rounding': '<b>'}
+  record = {
+    'metrics': {
+      'frechet/p': 2.5,
+      'frechet_low/q': 2.25,
+      'frechet_high/q': 3.0,
+      'frechet_of_held_out/classifier-digits-8px-150': 2.75,
+    },
+    'headline': {'frechet': 2.5, 'frechet_of_held_out': 2.75},
+    'protocols': {'p': facts, 'q': facts | {'method': 'bootstrap'}},
+  }
+  (folders[1] / 'eval.json').write_text(json.dumps(record))
+  text, counts, _ = run(folders)
+  label = 'classifier features, 180 images, 95 %: 2.25 to 3; held-out images '
+  assert label + 'score 2.75, 150 images' in text
+  assert 'frechet_low' not in text and '<small>2.25 to 3</small>' in text
+  assert '<summary>Protocol <code>p</code></summary>' in text
+  assert '&lt;b&gt;' in text and 'rounding' in text
+
+
+def test_environment_and_speed_are_shown(folders):
+  versions = {'jax': '1.2.3', 'numpy': None}
+  block = {'devices': '4 x TPU v5', 'versions': versions, 'mesh': {}}
+  (folders[0] / 'environment.json').write_text(json.dumps(block))
+  text, _, _ = run(folders)
+  for wanted in ('4 x TPU v5', 'versions.jax', '1.2.3', '20 (median of 300'):
+    assert wanted in text, wanted
+  (folders[0] / 'environment.json').write_text('[1]')
+  assert 'environment.json is damaged' in run(folders)[0]
+
+
+def test_a_sweep_is_a_table_and_a_chart(folders):
+  records = [
+    {
+      'settings': {'guidance': guidance, 'ema': '0.99'},
+      'headline': {'fid': fid},
+      'metrics': {'fid/p': fid, 'fid_low/p': fid - 1, 'fid_high/p': fid + 1},
+    }
+    for guidance, fid in ((1.0, 7.5), (1.5, 5.25))
+  ]
+  record = records[1] | {'sweep': records, 'chosen': 'the smallest fid of 2'}
+  before = run(folders)[1]['svg']
+  (folders[1] / 'eval.json').write_text(json.dumps(record))
+  text, counts, _ = run(folders)
+  assert 'those of the smallest fid of 2' in text and 'Chart of fid' in text
+  assert '7.5<small>6.5 to 8.5</small>' in text
+  [bars] = sweep.chart(records).axes[0].collections
+  assert [list(s[:, 1]) for s in bars.get_segments()] == [
+    [6.5, 8.5],
+    [4.25, 6.25],
+  ]
+  assert counts['svg'] == before + 1
+
+
+def test_an_evaluation_of_images_needs_no_config(tmp_path):
+  block = {'metrics': {'fid/p': 5.5}, 'headline': {'fid': 5.5}}
+  (tmp_path / 'eval.json').write_text(json.dumps(block))
+  assert 'Figures of the images' in run([tmp_path])[0]
+
+
 def test_seconds_come_from_the_logs(folders):
   # 3000 examples at 20 a second, and two evaluations.
   assert run(folders)[2]['seconds'] == pytest.approx(150 + 5 + 7)
@@ -158,7 +220,7 @@ def test_curves_are_sorted_into_charts():
     {'step': 2, 'held_out/loss': 1.5, 'held_out/ema_0.999/loss': 1.4},
     {'step': 2, 'held_out/loss/step_0': 1.0, 'usage/scale_1x1': 0.5},
   ]
-  charts = report.curves(log)
+  charts = readings.curves(log)
   assert list(charts) == [
     'loss',
     'loss by step',
@@ -191,6 +253,12 @@ def test_numbers_are_short(value, text):
 
 
 # --------------------------------------------------------------- damaged files
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+  """Charts are made and not drawn, which takes most of the time."""
+  monkeypatch.setattr(plots, 'svg', lambda figure: '<svg/>')
 
 
 def cut(path):
@@ -231,7 +299,7 @@ def to_pipe(path):
   ],
 )
 def test_a_broken_picture_is_named_and_the_rest_is_made(
-  folders, capsys, damage
+  folders, capsys, undrawn, damage
 ):
   path = folders[0] / 'pictures' / 'images_0000200.png'
   damage(path)
@@ -262,9 +330,16 @@ def test_a_broken_picture_is_named_and_the_rest_is_made(
     '{"seconds": null}',
     '{"seconds": NaN}',
     '{"sampling": [1]}',
+    '{"sweep": 3}',
+    '{"sweep": [{"settings": {"a": [1]}, "headline": {}, "metrics": {}}]}',
+    '{"sweep": [{"settings": {}, "headline": {"fid": "x"}, "metrics": {}}]}',
+    '{"protocols": 3}',
+    '{"protocols": {"p": 3}}',
   ],
 )
-def test_an_odd_evaluation_is_named_and_the_rest_is_made(folders, capsys, text):
+def test_an_odd_evaluation_is_named_and_the_rest_is_made(
+  folders, capsys, undrawn, text
+):
   path = folders[0] / 'eval.json'
   path.write_bytes(text.encode('utf-8', 'surrogateescape'))
   _, counts, summary = run(folders)
@@ -287,7 +362,7 @@ def test_an_odd_evaluation_is_named_and_the_rest_is_made(folders, capsys, text):
     b'[' * 100_000,
   ],
 )
-def test_damaged_lines_of_a_log_are_counted(folders, capsys, line):
+def test_damaged_lines_of_a_log_are_counted(folders, capsys, undrawn, line):
   path = folders[0] / 'log.jsonl'
   path.write_bytes(line + b'\n' + path.read_bytes())
   assert run(folders)[2]['seconds'] == pytest.approx(150 + 5 + 7)

@@ -113,3 +113,11 @@ def test_losses_and_speeds_are_compared_where_they_can_be(tmp_path):
   assert speed.values == ((6.0,), (6.0,))
   make(tmp_path / 'c', log=log, depth=3, head={'type': 'x.A'})
   assert ('loss', 'held out') not in table(tmp_path)
+
+
+def test_every_figure_knows_what_is_better():
+  better = lambda name: compare.Column(name, 'p', ()).better
+  assert better('fid') == better('cer') == better('rfid') == 'lower'
+  assert better('detail_psnr_db') == better('ms_ssim') == 'higher'
+  for neutral in ('cer_of_originals', 'frechet_of_held_out', 'psnr_of_mean_db'):
+    assert better(neutral) == ''
