@@ -77,11 +77,15 @@ class Distribution(Scoring):
     found = collect(extractor, images.batches(_AT_ONCE), keep=self.keep)
     if 'pool' in self.keep:
       reference = reference.with_features(extractor, say=run.say)
+    made = []
     for figure, value, protocol in self.scores(
       found, reference, images, extractor
     ):
+      made.append(figure)
       run.note(protocol.name, protocol.facts())
       yield f'{figure}/{protocol.name}', value
+    if lost := self.lacking(made):
+      run.say(lost)
 
   def _samples(self, run) -> ImageSet:
     labels = np.arange(self.samples, dtype=np.int32) % max(run.classes, 1)

@@ -1,7 +1,7 @@
 """Scores of features: FID and its relatives, each with its protocol."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from arvision.build import suggest
@@ -79,6 +79,21 @@ class Scoring:
   def keep(self) -> set[str]:
     """Kinds of features that must be kept of every image."""
     return {_KEPT[name] for name in self.figures if name in _KEPT}
+
+  def lacking(self, found: Iterable[str]) -> str:
+    """A line about figures that were left out of `scores`, '' if none was.
+
+    Args:
+      found: names of the figures that it yielded.
+    """
+    made = {name.replace('_low', '_interval') for name in found}
+    lost = [name for name in self.figures if name not in made]
+    if not lost:
+      return ''
+    return (
+      f'not available: {", ".join(lost)}; the network or the reference does not '
+      'have the features'
+    )
 
   def check_order(self, images: ImageSet) -> None:
     """Refuses an Inception score of images in an unknown order.

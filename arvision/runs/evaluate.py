@@ -194,4 +194,6 @@ def score(
   ):
     note(protocol.name, protocol.facts())
     metrics[f'{figure}/{protocol.name}'] = value
+  if lost := scoring.lacking(name.split('/')[0] for name in metrics):
+    say(lost)
   return metrics

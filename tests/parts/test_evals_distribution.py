@@ -291,6 +291,9 @@ def test_statistics_of_pytorch_fid_give_fid_alone(files):
   )
   found, _ = scores(files / 'fake.npz', files / 'stats.npz')
   assert list(found) == ['fid', 'fid_low', 'fid_high', 'inception_score']
+  part = Scoring(figures=('fid', 'fid_interval', 'sfid', 'kid'))
+  assert part.lacking(found).startswith('not available: sfid, kid; the network')
+  assert part.lacking([*found, 'sfid', 'kid']) == ''
 
 
 def test_statistics_replace_the_images_of_a_file(files):
