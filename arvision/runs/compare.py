@@ -17,6 +17,9 @@ from arvision.runs.variants import Variant
 _LOW = (
   'bits_per_dimension',
   'cer',
+  'copied_features',
+  'copied_pixels',
+  'copied_tokens',
   'fid',
   'fid_infinity',
   'frechet',
