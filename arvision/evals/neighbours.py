@@ -92,10 +92,10 @@ class Neighbours:
         copied = found[:count] < limit
         yield self._named(run, space, f'copied_{space.name}', copied)
     order = np.argsort(near['pixels'].distance[:count])[: self.shown]
-    rows = {'sample': images[order]}
+    shown = {'sample': images[order]}
     for space in spaces:
-      rows[f'by {space.name}'] = near[space.name].image[order]
-    run.show('neighbours', rows)
+      shown[f'by {space.name}'] = near[space.name].image[order]
+    run.show('neighbours', shown)
 
   def _sampled(self, run):
     """Samples (n, H, W, C), and their tokens (n, t), None without codes."""
@@ -207,14 +207,14 @@ class Nearest:
     """Takes rows (n, d), whose neighbours are wanted, and their distance."""
     self._rows, self._between = rows, between
     self.distance = np.full(len(rows), np.inf)
-    self.image: np.ndarray | None = None
+    self.image = np.zeros(len(rows), np.float32)
     self.seen = 0
 
   def update(self, rows: np.ndarray, images: np.ndarray) -> None:
     """Adds images (m, H, W, C) with their rows (m, d)."""
     if not len(rows):
       return
-    if self.image is None:
+    if not self.seen:
       self.image = np.zeros((len(self._rows), *images.shape[1:]), np.float32)
     distance = self._between(self._rows, rows)
     best = distance.argmin(axis=1)
