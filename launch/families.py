@@ -157,8 +157,8 @@ generator; minutes are wall time with start and compilation. A tokenizer that
 several families share counts in each. Curves are of the generator's loss: blue in
 training, orange on held-out digits. Class accuracy is the share of samples that
 a classifier (99 % right on held-out digits) takes for the class that was asked
-for; the Fréchet distance is over the features of that classifier, in brackets that
-of the held-out digits; memorised samples have all codes of a training image, where
+for; the Fréchet distance is over the features of that classifier, of sets of as many
+samples as there are held-out digits, in brackets that of these; memorised samples have all codes of a training image, where
 tokens are codes; images/s are of sampling and decoding with batch 100.
 
 | family | parameters | minutes | loss | class accuracy | Fréchet | memorised | images/s | samples |

@@ -1,10 +1,10 @@
 """What the number of images does to a score: extrapolation and intervals.
 
 An interval is a bootstrap interval: the images are drawn again with
-replacement, and the score of every draw is computed. The draws repeat images,
-which moves their scores (a Fréchet distance grows), so only their spread is
-used, around the measured score. It says how far another set of as many images
-may score, and nothing of the bias that all sets of this number have.
+replacement, and every draw has a score. Draws repeat images, which moves their
+scores, so only their spread is used, around the measured score. It says how far
+another set of as many images may score, and nothing of the bias that all sets
+of this number have.
 """
 
 import dataclasses
@@ -12,17 +12,10 @@ import dataclasses
 import numpy as np
 
 from arvision.errors import ConfigError
-from arvision.evals.frechet import (
-  Moments,
-  distance_of,
-  distance_to,
-  factor_of,
-)
+from arvision.evals.frechet import Moments, distance_to, factor_of
 from arvision.evals.inception_score import probabilities
 from arvision.evals.kernel_distance import kernel
 
-# Larger draws have a linearised Fréchet distance.
-_LINEAR = 1024
 _BLOCK = 2048
 
 
@@ -125,10 +118,10 @@ def frechet_interval(
 ) -> Interval:
   """Bootstrap interval of a Fréchet distance to a fixed reference.
 
-  Draws of up to 1,024 images have their exact distance, from a matrix of the
-  smaller of their number and d. For more, the distance is replaced by its
-  linear part in the weights of the images (its influence function, from one
-  eigendecomposition), which is close if the number is several times d.
+  Of every draw it takes the linear part of the distance in the weights of the
+  images: their influence function, from one eigendecomposition. The distance of
+  a draw itself varies too much if d is not far below the number of images: its
+  covariance has the rank of the different images in it.
 
   Args:
     features: (n, d), n ≥ 2.
@@ -142,34 +135,17 @@ def frechet_interval(
   size = len(features) if size is None else size
   measured = equal_number(features, reference, size)
   weights = _draws(len(features), draws, seed, size)
-  factor = factor_of(reference.covariance)
-  if size > _LINEAR:
-    values = weights @ _influence(features, reference, factor) / size
-    return _around(measured, values, level)
-  spread = np.trace(reference.covariance)
-  values = []
-  for weight in weights:
-    at = np.flatnonzero(weight)
-    weight, rows = weight[at], np.asarray(features[at], np.float64)
-    mean = weight @ rows / size
-    rows = (rows - mean) * np.sqrt(weight / (size - 1))[:, None]
-    trace = (rows**2).sum()
-    rows = rows @ factor
-    # X Xᵀ has the eigenvalues of Xᵀ X.
-    small = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
-    spectrum = np.linalg.eigvalsh(small)
-    gap = mean - reference.mean
-    values.append(distance_of(gap, spread + trace, spectrum))
-  return _around(measured, np.array(values), level)
+  values = weights @ _influence(features, reference) / size
+  return _around(measured, values, level)
 
 
-def _influence(features, reference, factor):
+def _influence(features, reference):
   """(n,) derivative of the distance in the weight of every image, mean 0.
 
   That of the covariance is I - T, with T the optimal transport map between the
   Gaussians: T = L M^-½ Lᵀ, M = Lᵀ Σ L.
   """
-  moments = Moments.of(features)
+  moments, factor = Moments.of(features), factor_of(reference.covariance)
   values, vectors = np.linalg.eigh(factor.T @ moments.covariance @ factor)
   values = np.maximum(values, 1e-12 * max(values[-1], 1e-300))
   half = factor @ (vectors * values**-0.25)

@@ -92,21 +92,11 @@ def distance_to(reference: Moments, factor: np.ndarray, a: Moments) -> float:
     a: other moments.
   """
   covariance = a.covariance
-  spread = np.trace(reference.covariance) + np.trace(covariance)
   spectrum = np.linalg.eigvalsh(factor.T @ covariance @ factor)
-  return distance_of(a.mean - reference.mean, spread, spectrum)
-
-
-def distance_of(gap: np.ndarray, spread: float, spectrum: np.ndarray) -> float:
-  """The distance from the eigenvalues of Lᵀ Σ_b L, or of Σ_a Σ_b.
-
-  Args:
-    gap: μ_a - μ_b.
-    spread: tr Σ_a + tr Σ_b.
-    spectrum: the eigenvalues that are not 0; rounding may make them negative.
-  """
   overlap = np.sqrt(np.clip(spectrum, 0, None)).sum()
-  return float(max(gap @ gap + spread - 2 * overlap, 0.0))
+  spread = np.trace(reference.covariance) + np.trace(covariance) - 2 * overlap
+  gap = a.mean - reference.mean
+  return float(max(gap @ gap + spread, 0.0))
 
 
 def factor_of(covariance: np.ndarray) -> np.ndarray:

@@ -54,10 +54,24 @@ def _conv(x, name, features, kernel=1, stride=1, padding='SAME'):
     stride,
     padding,
     precision=_PRECISION,
-    conv_general_dilated=convolve,
+    conv_general_dilated=_convolve,
     name=name,
   )
   return nn.relu(conv(x))
+
+
+def _convolve(x, kernel, strides, padding, **options):
+  """`convolve`; on a CPU three times as fast for convolutions without padding.
+
+  XLA is so if there is some padding, so the result is padded and cropped.
+  """
+  if padding != 'VALID':
+    return convolve(x, kernel, strides, padding, **options)
+  height, width = (
+    (n - k) // s + 1 for n, k, s in zip(x.shape[1:3], kernel.shape[:2], strides)
+  )
+  y = convolve(x, kernel, strides, ((0, 1), (0, 1)), **options)
+  return y[:, :height, :width]
 
 
 def _down(x, name, features):
@@ -72,17 +86,41 @@ def _chain(x, name, *layers):
   return x
 
 
-def average(x):
+def _pool(x, f, stride=1, outside=None):
+  """f of windows of 3 x 3, one axis after the other.
+
+  On a CPU slices are 3 times as fast as XLA's reduction of windows.
+
+  Args:
+    x: (b, h, w, c).
+    f: of two arrays: sum or maximum.
+    stride: of the windows.
+    outside: value of a frame of one pixel; None: no frame.
+  """
+  for axis in (1, 2):
+    if outside is not None:
+      frame = [(1, 1) if i == axis else (0, 0) for i in range(4)]
+      x = jnp.pad(x, frame, constant_values=outside)
+    end = max(x.shape[axis] - 2, 0)
+    before = (slice(None),) * axis
+    a, b, c = (x[*before, i : i + end : stride] for i in range(3))
+    x = f(f(a, b), c)
+  return x
+
+
+def average(x: jax.Array) -> jax.Array:
   """Averages of 3 x 3 without the padding, as TensorFlow computes them."""
-  return nn.avg_pool(x, (3, 3), (1, 1), 'SAME', count_include_pad=False)
+  count = _pool(jnp.ones((1, *x.shape[1:3], 1)), jnp.add, outside=0)
+  return _pool(x, jnp.add, outside=0) / count
 
 
-def largest(x):
-  return nn.max_pool(x, (3, 3), (1, 1), 'SAME')
+def largest(x: jax.Array) -> jax.Array:
+  """Maxima of 3 x 3."""
+  return _pool(x, jnp.maximum, outside=-jnp.inf)
 
 
 def _halved(x):
-  return nn.max_pool(x, (3, 3), (2, 2), 'VALID')
+  return _pool(x, jnp.maximum, stride=2)
 
 
 def _joined(*branches):

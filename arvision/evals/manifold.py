@@ -232,8 +232,8 @@ def distances(
     if np.isfinite(rounded).all():
       return rounded
   a, b = (np.asarray(x, np.float32) for x in (a, b))
-  own = lengths or (_lengths(a), _lengths(b))
-  return _squared(a, b, *own, lambda x: x)
+  lengths = lengths or (_lengths(a), _lengths(b))
+  return _squared(a, b, *lengths, lambda x: x)
 
 
 def _half(x):

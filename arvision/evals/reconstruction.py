@@ -1,7 +1,7 @@
 """Evaluates a tokenizer: reconstruction quality and codebook usage."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 import jax
@@ -108,22 +108,43 @@ class Reconstruction:
         f'none of {data.held_out_examples} held-out images can be used: all are '
         'broken or lack caption features (config.data.text)'
       )
-    protocol = f'held-out-{run.name}-{size_name(data.shape)}'
-    yield f'psnr_db/{protocol}', float(np.mean(psnr(error)))
-    yield f'psnr_of_mean_db/{protocol}', float(psnr(np.mean(error)))
+    facts = Protocol(
+      extractor='pixels',
+      reference=f'held-out-{run.name}-{size_name(data.shape)}',
+      reference_digest=data.digest,
+      split='held-out',
+      images=len(error),
+      reference_images=len(error),
+      order='',
+      rounding='none',
+    )
+    place = facts.reference
+    run.note(place, facts.facts())
+    yield f'psnr_db/{place}', float(np.mean(psnr(error)))
+    yield f'psnr_of_mean_db/{place}', float(psnr(np.mean(error)))
     for name, value in all_of.items():
       figure, _, method = name.partition('/')
-      yield f'{figure}/{protocol}-{method}', float(np.mean(value))
-    if moments:
-      name = self._rfid_protocol(run, moments[0].count)
-      yield f'rfid/{name}', frechet_distance(*moments)
+      weights = self.lpips.weights if self.lpips and figure == 'lpips' else ''
+      stated = dataclasses.replace(facts, method=method, weights=weights)
+      run.note(f'{place}-{method}', stated.facts())
+      yield f'{figure}/{place}-{method}', float(np.mean(value))
+    if extractor and moments:
+      stated = dataclasses.replace(
+        facts,
+        extractor=extractor.name,
+        weights=extractor.weights,
+        resize=extractor.resize,
+        rounding='round',
+      )
+      run.note(stated.name, stated.facts())
+      yield f'rfid/{stated.name}', frechet_distance(*moments)
     if counts is not None:
-      yield from counts.metrics(protocol).items()
+      yield from counts.metrics(place).items()
 
   def _measures(self, shape):
     """'error' and '<figure>/<method>' -> function of two batches of images."""
     window, count = window_size(shape), scales(shape)
-    measures = {
+    measures: dict[str, Callable] = {
       'error': jax.jit(squared_error),
       f'ssim/gauss{window}': jax.jit(lambda a, b: ssim(a, b, window=window)),
     }
@@ -143,22 +164,6 @@ class Reconstruction:
       run.say(f'rFID is not available: {missing}')
       return None
     return self.extractor
-
-  def _rfid_protocol(self, run, count):
-    size = size_name(run.data.shape)
-    protocol = Protocol(
-      extractor=self.extractor.name,
-      weights=self.extractor.weights,
-      resize=self.extractor.resize,
-      reference=f'held-out-{run.name}-{size}',
-      reference_digest=run.data.digest,
-      split='held-out',
-      images=count,
-      reference_images=count,
-      order='',
-    )
-    run.note(protocol.name, protocol.facts())
-    return protocol.name
 
 
 def _pool(extractor, images):

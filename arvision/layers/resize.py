@@ -54,12 +54,13 @@ def _taps(kind, i, out, into):
     start, stop = i * into // out, -(-(i + 1) * into // out)
     return [(j, 1 / (stop - start)) for j in range(start, stop)]
   # In float32, as torch and TensorFlow compute it: that decides exact ties, and
-  # moves the samples of large images by up to 3e-5 pixels.
+  # moves the samples of large images by up to 5e-5 pixels.
   ratio = np.float32(into / out)
   start = ratio * np.float32(i)
   if kind == 'nearest':
     return [(min(int(start), into - 1), 1.0)]
-  centre = float(ratio * np.float32(i + 0.5) - np.float32(0.5))
+  # torch multiplies and subtracts at once, with one rounding.
+  centre = float(np.float32(float(ratio) * (i + 0.5) - 0.5))
   if kind.startswith('bilinear'):
     centre = float(start) if kind == 'bilinear-tf1' else max(centre, 0.0)
     reach, kernel = range(2), lambda x: max(1 - abs(x), 0.0)

@@ -188,10 +188,10 @@ def _apply(layer, weights, x):
   if isinstance(layer, Pool):
     size = layer.size
     # The last window of `ceil` reaches beyond the end by this much.
-    ends = [
+    more = [
       (0, -(side - size) % 2 if layer.ceil else 0) for side in x.shape[1:3]
     ]
-    return nn.max_pool(x, (size, size), (2, 2), ends)
+    return nn.max_pool(x, (size, size), (2, 2), more)
   if isinstance(layer, Fire):
     squeeze, *expand = layer.convs
     x = _apply(squeeze, weights, x)

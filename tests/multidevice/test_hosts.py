@@ -104,7 +104,7 @@ def folder(tmp_path_factory):
   tokenizer = train(folder / 'tok', '--config=var/digits_tokenizer', steps=2)
   var = (*VAR, f'--config.frozen.tokenizer={folder}/tok')
   one, two = train(folder / 'one', *var), train(folder / 'two', *var)
-  run = functools.partial(processes.run, flags=processes.QUICK)
+  run = processes.run
   run(program(tokenizer, one, *use(folder / 'one', 'alone')), 1, devices=8)
   both = use(folder / 'one', 'together')
   said = run(program([*two, '--stop_at=3'], *both), 2, devices=4)
@@ -276,7 +276,6 @@ def same_samples(name, meshes, tmp_path):
     [sys.executable, '-c', _SAMPLES, given],
     count=1,
     devices=8,
-    flags=processes.QUICK,
   )
   found = np.load(tmp_path / 'samples.npz')
   images, tokens = found['one/images'], found['one/tokens']
@@ -416,7 +415,7 @@ def test_devices_draw_what_one_draws_of_more_families(name, tmp_path):
 def test_a_signal_to_one_process_stops_and_saves_both(folder, tmp_path):
   var = (*VAR, f'--config.frozen.tokenizer={folder}/tok')
   argv = train(tmp_path / 'var', *var, steps=5000)
-  started = processes.start(program(argv), 2, 4, processes.QUICK)
+  started = processes.start(program(argv), 2, 4)
   path = tmp_path / 'var' / 'log.jsonl'
   while not (path.exists() and path.read_text()):
     time.sleep(0.1)

@@ -1,6 +1,7 @@
 """A data part over arrays, for the tests of the evals."""
 
 import dataclasses
+import functools
 import hashlib
 
 import jax
@@ -97,6 +98,19 @@ def two_classes(
   noise = 0.2 * generator.standard_normal((count, *shape))
   images = np.clip(sign * ramp + noise, -1, 1).astype(np.float32)
   return Arrays(images, labels)
+
+
+@functools.cache
+def define_operators():
+  """Without them torchvision cannot be imported beside torch's CPU wheel."""
+  import torch
+
+  if hasattr(torch.ops.torchvision, 'qnms'):
+    return None
+  library = torch.library.Library('torchvision', 'DEF')
+  for name in ('nms', 'qnms'):
+    library.define(f'{name}(Tensor a, Tensor b, float c) -> Tensor')
+  return library  # the operators last as long as it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """LPIPS with the user's files, against the package lpips."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from arvision.errors import ConfigError, DataError
 from arvision.evals.lpips import Lpips
 from arvision.importers import files
 from arvision.tokenizers import perceptual
+from tests.parts.evals_toys import define_operators
 
 
 def state_of(network, seed=0):
@@ -102,23 +101,12 @@ def test_files_that_are_not_lpips_are_refused(tmp_path):
     Lpips(lpips.backbone, lpips.backbone)(*a)
 
 
-@functools.cache
-def define_operators(torch):
-  """Without them torchvision cannot be imported beside torch's CPU wheel."""
-  if hasattr(torch.ops.torchvision, 'qnms'):
-    return None
-  library = torch.library.Library('torchvision', 'DEF')
-  for name in ('nms', 'qnms'):
-    library.define(f'{name}(Tensor a, Tensor b, float c) -> Tensor')
-  return library  # the operators last as long as it
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('side', [64, 75])
 @pytest.mark.parametrize('network', ['alex', 'vgg', 'squeeze'])
 def test_distances_equal_the_package_lpips(network, side, tmp_path):
   torch = pytest.importorskip('torch')
-  define_operators(torch)
+  define_operators()
   package = pytest.importorskip('lpips')
   ours = part(tmp_path, network)
   backbone, linear = state_of(network)

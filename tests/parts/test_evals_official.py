@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import sklearn.datasets
 
 from arvision.evals.efficientnet import EfficientNetLite0
 from arvision.evals.frechet import Moments, frechet_distance
@@ -59,7 +60,7 @@ def frechet(features):
 def test_figures_are_those_of_torch_fidelity(weights, sets, torch):
   ours = [Inception(str(weights), 'torch-fidelity')(x) for x in sets]
   network = speed.their_network(weights)
-  from torch_fidelity import metric_fid
+  from torch_fidelity import metric_fid, metric_isc, metric_kid
 
   theirs = []
   with torch.inference_mode():
@@ -76,6 +77,29 @@ def test_figures_are_those_of_torch_fidelity(weights, sets, torch):
   fid = frechet(ours)
   assert fid > 0.1
   assert fid == pytest.approx(wanted['frechet_inception_distance'], rel=1e-4)
+
+  kernel_distance = pytest.importorskip('arvision.evals.kernel_distance')
+  wanted = metric_kid.kid_features_to_metric(
+    *(t[0] for t in theirs), kid_subset_size=COUNT // 2, verbose=False
+  )
+  kid = kernel_distance.kernel_distance(
+    *(f.pool for f in ours), size=COUNT // 2
+  )
+  assert kid == pytest.approx(
+    (
+      wanted['kernel_inception_distance_mean'],
+      wanted['kernel_inception_distance_std'],
+    ),
+    rel=1e-4,
+  )
+  inception_score = pytest.importorskip('arvision.evals.inception_score')
+  for mine, (_, logits) in zip(ours, theirs):
+    wanted = metric_isc.isc_features_to_metric(logits)
+    score = inception_score.split_score(mine.logits)
+    assert score[0] > 1.01
+    assert score == pytest.approx(
+      (wanted['inception_score_mean'], wanted['inception_score_std']), rel=1e-4
+    )
 
 
 def test_figures_are_those_of_pytorch_fid(weights, sets, torch, monkeypatch):
@@ -143,3 +167,15 @@ def test_efficientnet_is_the_official_one(torch):
     wanted = wanted.numpy()
     np.testing.assert_allclose(mine, wanted, atol=2e-5 * np.abs(wanted).max())
   assert jax.device_count() == 1
+
+
+def test_efficientnet_recognises_photographs():
+  network = EfficientNetLite0(batch=1)
+  if network.missing:
+    pytest.skip(network.missing)
+  pictures = sklearn.datasets.load_sample_images().images
+  best = [
+    np.argsort(-network(picture[None]).logits[0])[:5] for picture in pictures
+  ]
+  assert 698 in best[0]  # a palace
+  assert best[1][0] == 985  # a daisy
