@@ -21,6 +21,7 @@ from arvision.runs import sweep, targets
 from arvision.runs.evaluate import configured, evaluate, missing, score
 from arvision.runs.trained import TrainedRun
 from arvision.training import pictures
+from arvision.training import workdir as workdirs
 
 # Flags of both kinds of evaluation, and those of --images alone.
 _COMMON = (
@@ -285,6 +286,7 @@ def _record(
     'step': int(run.step),
     'ema': run.ema,
     'sampling': {**run_flags.sampling(flags), 'samples': flags.samples},
+    'sampler': workdirs.to_json(run.config).get('sampler'),
     'headline': headline(metrics),
     'metrics': metrics,
     'protocols': protocols,

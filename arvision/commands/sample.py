@@ -46,6 +46,11 @@ def main(argv: list[str]) -> None:
   targets.check_folder(folder, size=size * (flags.npz == INSIDE))
   if flags.npz not in (None, INSIDE):
     targets.check_file(flags.npz, '--npz', size)
+    if flags.npz.resolve().is_relative_to(folder.resolve()):
+      raise ConfigError(
+        f"--npz={flags.npz} is in '{folder}', which is replaced; name a file "
+        'elsewhere, or give --npz alone'
+      )
   sample = run.sample_fn(
     prompts=prompts, at_once=flags.batch_size, **run_flags.sampling(flags)
   )

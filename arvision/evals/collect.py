@@ -30,7 +30,7 @@ class Collected:
     kept: kind -> (m, ...) float32 features, of all images or of some.
     count: number of images.
     size: (H, W) of the images.
-    digest: SHA-256 of the images in hex.
+    digest: SHA-256 of the images in hex, '' if it was not asked for.
   """
 
   moments: dict[str, Moments]
@@ -46,6 +46,7 @@ def collect(
   size: int | None = None,
   keep: Collection[str] = (),
   chosen: np.ndarray | None = None,
+  hashed: bool = False,
 ) -> Collected:
   """Computes the features of images on all devices of all processes.
 
@@ -56,6 +57,7 @@ def collect(
     size: images per call of the network; None: `at_once()`.
     keep: kinds of features that are kept, of `KINDS`.
     chosen: indices of the images whose features are kept; None for all.
+    hashed: whether to hash the images, which takes as long as reading them.
 
   Raises:
     ConfigError: no image, or features that are not finite.
@@ -65,7 +67,7 @@ def collect(
   digest, count, shape = hashlib.sha256(), 0, (0, 0)
   size = size or at_once()
   for images in _in_calls(batches, size):
-    for image in images:
+    for image in images if hashed else ():
       digest.update(repr(image.shape).encode())
       digest.update(np.ascontiguousarray(image).data)
     features = _features(extractor, images, size)
@@ -85,7 +87,7 @@ def collect(
     {name: np.concatenate(parts) for name, parts in kept.items() if parts},
     count,
     shape,
-    digest.hexdigest(),
+    digest.hexdigest() if hashed else '',
   )
 
 

@@ -1,16 +1,11 @@
 """Evaluates samples by the distribution of their features: FID and the like."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
-import jax
 import numpy as np
 
-from arvision.data.npz import Npz
-from arvision.errors import DataError
 from arvision.evals import reference as references
 from arvision.evals.base import Run
 from arvision.evals.collect import collect
@@ -19,11 +14,8 @@ from arvision.evals.generation import at_once, sample_batches
 from arvision.evals.image_sets import ImageSet, as_network_input, of_data
 from arvision.evals.reference import Reference
 from arvision.evals.scoring import Scoring, few
-from arvision.parallel import host
 from arvision.ranges import Count, Many
 
-# Increment when the features or the file of a reference change.
-_VERSION = 1
 _AT_ONCE = 64
 
 
@@ -84,7 +76,7 @@ class Distribution(Scoring):
     run.say(f'sampling {self.samples} images for {extractor.name}')
     found = collect(extractor, images.batches(_AT_ONCE), keep=self.keep)
     if 'pool' in self.keep:
-      reference = reference.with_features(extractor)
+      reference = reference.with_features(extractor, say=run.say)
     for figure, value, protocol in self.scores(
       found, reference, images, extractor
     ):
@@ -124,28 +116,12 @@ class Distribution(Scoring):
 def _of_run(images: ImageSet, extractor: Extractor, run: Run) -> Reference:
   """Statistics of the training images of a run, computed once and kept."""
   facts = {
-    'version': _VERSION,
-    'network': [extractor.name, extractor.weights, extractor.resize],
     'data': [run.name, run.data.digest, list(run.data.shape)],
     'preparation': run.preparation,
   }
-  text = json.dumps(facts, sort_keys=True, default=str)
-  name = hashlib.sha256(text.encode()).hexdigest()[:16]
-  path = host.cache_folder() / 'references' / f'{name}.npz'
-  kept = None
-  if path.exists():
-    try:
-      kept = references.read(Npz(path))
-    except DataError as error:
-      run.say(f'reference: {error}; taking the images again')
-  if host.all_agree(kept is not None) and kept:
-    run.say(f'reference: {path}')
-    return kept
-  run.say(f'reference: {images.count} training images, once; kept as {path}')
-  found = references.make(extractor, images)
-  if jax.process_index() == 0:
-    try:
-      references.save(path, found)
-    except OSError as error:  # this evaluation can use it all the same
-      run.say(f'reference: {path} cannot be written: {error.strerror or error}')
-  return found
+
+  def make():
+    run.say(f'features of {images.count:,} training images, once')
+    return references.make(extractor, images)
+
+  return references.kept(facts, extractor, make, run.say)

@@ -6,11 +6,13 @@ are read here.
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from arvision import atomic
@@ -27,7 +29,10 @@ from arvision.evals.image_sets import (
   of_folder,
   of_npz,
 )
+from arvision.parallel import host
 
+# Increment when features or files of the cache change.
+_VERSION = 1
 # Images whose features are kept, for precision, recall and the kernel distance.
 KEPT = 10_000
 _KEYS = {'pool': ('mu', 'sigma'), 'spatial': ('mu_s', 'sigma_s')}
@@ -97,14 +102,23 @@ class Reference:
       )
 
   def with_features(
-    self, extractor: Extractor, size: int | None = None
+    self,
+    extractor: Extractor,
+    size: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
   ) -> 'Reference':
-    """The same with features, where the file has images; see `collect`."""
-    if self.features is not None or self.pictures is None:
+    """The same with features, where the file has images; see `kept`."""
+    pictures = self.pictures
+    if self.features is not None or pictures is None:
       return self
-    batches = self.pictures.batches(size or at_once())
-    found = collect(extractor, batches, size, ['pool'])
-    return dataclasses.replace(self, features=found.kept['pool'])
+
+    def features():
+      say(f'features of {pictures.count:,} images of {self.name}, once')
+      batches = pictures.batches(size or at_once())
+      found = collect(extractor, batches, size, ['pool'])
+      return dataclasses.replace(self, features=found.kept['pool'])
+
+    return kept({'file': self.digest}, extractor, features, say)
 
 
 def make(
@@ -132,7 +146,7 @@ def make(
   )
   keep = ['pool'] if count else []
   batches = images.batches(size or at_once())
-  found = collect(extractor, batches, size, keep, chosen)
+  found = collect(extractor, batches, size, keep, chosen, hashed=True)
   if found.count < 2:
     raise DataError(
       f'{images.name}: a reference needs at least 2 images, got {found.count}'
@@ -156,6 +170,43 @@ def of_collected(
     resize=extractor.resize,
     preparation={**images.preparation, 'size': list(found.size)},
   )
+
+
+def kept(
+  facts: Mapping[str, Any],
+  extractor: Extractor,
+  make: Callable[[], Reference],
+  say: Callable[[str], None] = lambda text: None,
+) -> Reference:
+  """A reference from the user's cache, where it is put if it is not there.
+
+  Args:
+    facts: what it depends on besides the network, JSON values.
+    extractor: the network.
+    make: called if it is not there.
+    say: called with lines about the progress.
+  """
+  network = [extractor.name, extractor.weights, extractor.resize]
+  text = json.dumps([_VERSION, network, facts], sort_keys=True, default=str)
+  name = hashlib.sha256(text.encode()).hexdigest()[:16]
+  path = host.cache_folder() / 'references' / f'{name}.npz'
+  found = None
+  if path.exists():
+    try:
+      found = read(Npz(path))
+    except DataError as error:
+      say(f'reference: {error}; taking the images again')
+  # Another process may have no such file, and all must work on the images.
+  if host.all_agree(found is not None) and found:
+    say(f'reference: {path}')
+    return found
+  found = make()
+  if jax.process_index() == 0:
+    try:
+      save(path, found)
+    except OSError as error:  # this evaluation can use it all the same
+      say(f'reference: {path} cannot be written: {error.strerror or error}')
+  return found
 
 
 def save(path: pathlib.Path, reference: Reference) -> None:
@@ -220,7 +271,7 @@ def read(file: Npz) -> Reference:
     not all(isinstance(text, str) for text in texts.values())
     or not isinstance(preparation, dict)
     or type(images) is not int
-    or not (images >= 2 or not facts)
+    or (images < 2 and images != 0)
   ):
     raise DataError(f"'{file.path}': {FACTS} is damaged")
   moments = moments_of(file, images)

@@ -181,7 +181,7 @@ def score(
   if reference:
     target = references.load(reference, extractor, batch_size, say)
     if 'pool' in scoring.keep:
-      target = target.with_features(extractor, batch_size)
+      target = target.with_features(extractor, batch_size, say)
   found = Collected({}, {}, 0, (0, 0), '')
   if images.count:
     if warning := few(images.count, 'images'):

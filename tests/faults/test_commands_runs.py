@@ -183,6 +183,15 @@ def test_an_npz_may_lie_elsewhere(generator, tmp_path, capsys):
     assert (a / name).read_bytes() == (b / name).read_bytes()
 
 
+def test_an_npz_in_a_folder_that_is_replaced_is_refused(
+  generator, tmp_path, capsys
+):
+  argv = ['sample', f'--workdir={tmp_path}', '--labels=1']
+  file = f'--npz={tmp_path}/samples/seed0/x.npz'
+  assert 'which is replaced' in fails(capsys, *argv, file)
+  assert generator.calls == []
+
+
 def test_batches_do_not_change_the_samples(generator, tmp_path):
   arrays = []
   for size in (3, 8):

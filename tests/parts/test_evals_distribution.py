@@ -117,9 +117,13 @@ def test_a_folder_and_a_file_of_the_same_images_score_alike(files):
 
 def test_batches_and_padding_change_no_bit():
   images = photographs(50)
-  one = collect(Toy(), [images], 50, ['pool', 'logits'])
+  one = collect(Toy(), [images], 50, ['pool', 'logits'], hashed=True)
   many = collect(
-    Toy(), np.split(images, [1, 17, 32, 33]), 17, ['pool', 'logits']
+    Toy(),
+    np.split(images, [1, 17, 32, 33]),
+    17,
+    ['pool', 'logits'],
+    hashed=True,
   )
   assert one.digest == many.digest and one.count == many.count == 50
   np.testing.assert_array_equal(one.kept['pool'], many.kept['pool'])
@@ -258,7 +262,7 @@ def test_what_is_read_is_what_was_written(files):
     assert {'mu', 'sigma', 'mu_s', 'sigma_s'} < {*arrays.files}
 
 
-def test_a_published_file_is_read_with_its_images(files):
+def test_a_published_file_is_read_with_its_images(files, own_cache):
   real = photographs(80)
   adm_file(files / 'VIRTUAL_set.npz', real, arr_0=real[:50])
   found, facts = scores(files / 'fake.npz', files / 'VIRTUAL_set.npz')
@@ -274,6 +278,10 @@ def test_a_published_file_is_read_with_its_images(files):
   # Neighbours are among the images that it has.
   assert facts['recall']['reference_images'] == 50
   assert found['kid'] != own['kid']
+  # Their features are computed once.
+  again, same = scores(files / 'fake.npz', files / 'VIRTUAL_set.npz')
+  assert (again, same) == (found, facts)
+  assert len(list(own_cache.iterdir())) == 1
 
 
 def test_statistics_of_pytorch_fid_give_fid_alone(files):
