@@ -21,7 +21,8 @@ from arvision.training import pictures
 PROGRAMS = ('chromium-headless-shell', 'chromium', 'chromium-browser')
 WIDTHS = (400, 1200)
 # A page of the same origin as the report inside it, which it measures.
-FRAME = """<!doctype html><style>body {{ margin: 0 }}</style>
+FRAME = """<!doctype html><meta charset="utf-8">
+<style>body {{ margin: 0 }}</style>
 <iframe width="{width}" style="border: 0" srcdoc="{text}"></iframe>
 <pre hidden></pre>
 <script>
