@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from arvision.build import build
 from arvision.errors import ConfigError, DataError
 from arvision.evals.base import Run
+from arvision.evals.lpips import Lpips
 from arvision.evals.suite import (
   TokenizerSuite,
   details,
@@ -142,11 +144,12 @@ def test_what_does_not_fit_is_refused_before_anything_runs(fields, error, text):
   assert not calls
 
 
-def test_the_ocr_is_a_part_of_the_config():
-  from arvision.build import build
-
+def test_parts_of_evaluators_come_from_the_config():
   block = {
     'type': 'evals.suite.TokenizerSuite',
     'ocr': {'type': 'evals.text.Tesseract', 'language': 'deu'},
   }
   assert build(block, 'evals.suite').ocr == Tesseract('deu')
+  lpips = {'type': 'evals.lpips.Lpips', 'backbone': 'a', 'linear': 'b'}
+  block = {'type': 'evals.reconstruction.Reconstruction', 'lpips': lpips}
+  assert build(block, 'evals.reconstruction').lpips == Lpips('a', 'b', 'alex')
