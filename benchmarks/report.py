@@ -16,6 +16,7 @@ SECTIONS = {
   'twins': 'Beside plain PyTorch',
   'sampling': 'Sampling',
   'convolutions': 'Convolutions',
+  'features': 'Features of FID',
   'input_pipeline': 'Input',
   'compile': 'Start',
 }

@@ -1,6 +1,6 @@
 """Fragments that several configs share.
 
-Configs import ml_collections and one another alone, so that they load on a
+Configs import only ml_collections and one another, so that they load on a
 launcher without JAX.
 """
 
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 def block(**fields) -> ConfigDict:
   """A part: `type` and its fields.
 
-  Blocks inside are copied, so that one that stands in two places is two.
+  Copies the blocks inside, so that a block used twice can be changed once.
   """
   own = ConfigDict.copy_and_resolve_references
   return ConfigDict(
@@ -22,7 +22,7 @@ def size(arg: str, sizes: dict):
   """The row of a published size.
 
   Raises:
-    ValueError: no such size, with those there are.
+    ValueError: an unknown size; it lists the known ones.
   """
   if arg not in sizes:
     raise ValueError(
@@ -55,7 +55,7 @@ def new(seed: int = 0) -> ConfigDict:
 
 
 def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
-  """The start of a generator's config: data and tokenizer of another one.
+  """Starts a config with the data and the tokenizer of a tokenizer's config.
 
   Args:
     tokenizer: the config that the tokenizer was trained by.
@@ -69,6 +69,21 @@ def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
   config.evals.generation = block(type='evals.generation.Generation')
   config.task = block(type='tasks.autoregressive.Autoregressive', draws=40)
   return config
+
+
+def fid() -> ConfigDict:
+  """FID and its relatives by the protocol of ADM; off without `extractor.path`.
+
+  The path is that of the weights. `reference` is the file of ADM's evaluator;
+  '' compares with the training images.
+  """
+  return block(
+    type='evals.distribution.Distribution',
+    extractor=block(type='evals.inception.Inception', path=None, variant='adm'),
+    reference='',
+    samples=50_000,
+    every=None,
+  )
 
 
 def imagenet(size: int, resize: int | None, batch_size: int) -> ConfigDict:
@@ -145,6 +160,26 @@ def unit_lookup(vocab_size: int, channels: int) -> ConfigDict:
   return quantizer
 
 
+def timm_attention(
+  dropout: float, biases: tuple[str, ...] = ('q', 'k', 'v', 'out')
+) -> ConfigDict:
+  """Attention as in timm's vision transformers.
+
+  Args:
+    dropout: rate, of the weights and of the output.
+    biases: projections with a bias.
+  """
+  return block(
+    type='layers.attention.Attention',
+    kernel='auto',
+    biases=biases,
+    std=None,
+    out_std=None,
+    dropout=dropout,
+    weights_dropout=dropout,
+  )
+
+
 def cosine(final: float, **warmup) -> ConfigDict:
   """A linear warm-up, then a cosine.
 
@@ -196,7 +231,7 @@ def digits(config: ConfigDict, epochs: int, **optim) -> ConfigDict:
   Args:
     config: to fill.
     epochs: duration.
-    **optim: of `adamw`, where it is other.
+    **optim: arguments of `adamw` that differ.
   """
   config.backbone.unroll = 4  # all layers, see layers.stack.Stack
   config.data.batch_size = 64

@@ -14,7 +14,7 @@ import shutil
 
 from training import Runs, parameters, parser, where
 
-from arvision.evals import chart
+from arvision.evals import plots
 
 SAMPLES = 1000
 # Guidance scales to choose the best from.
@@ -101,6 +101,13 @@ STUDIES = {
     },
     flags=SHORTER,
   ),
+  'seeds': Study(
+    'What a seed changes',
+    'One config and one tokenizer; runs differ in the seed alone. Differences '
+    'between single runs that are not larger than these mean nothing.',
+    'var/digits_tokenizer',
+    {'VAR': 'var/digits'},
+  ),
 }
 
 
@@ -122,6 +129,13 @@ class Measured:
 
   def mean(self, key: str) -> float:
     return sum(f[key] for f in self.figures) / len(self.figures)
+
+  def text(self, key: str, digits: int, scale: float = 1) -> str:
+    """'mean ± standard deviation' over the seeds."""
+    values = [scale * f[key] for f in self.figures]
+    mean, spread = plots.mean_and_spread(values)
+    text = f'{mean:.{digits}f}'
+    return f'{text} ± {spread:.{digits}f}' if len(values) > 1 else text
 
 
 def measure(runs: Runs, study: Study, seeds: list[int]) -> dict[str, Measured]:
@@ -179,7 +193,8 @@ def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
     f'--seeds={",".join(map(str, seeds))}` on {where()}; {SAMPLES:,} samples of '
     'digits for each row and seed.',
     '',
-    f'Figures are means over the seeds.{guided} The last column is the mean over '
+    'Figures are means over the seeds ± their standard deviation (n - 1), of '
+    f'speeds means.{guided} The last column is the mean over '
     f'the seeds of the difference in Fréchet distance to "{first}" with the same '
     'seed, and the smallest and the largest of these differences. Distances are '
     'over the features of a classifier of digits, in brackets that of held-out '
@@ -202,8 +217,8 @@ def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
       variant,
       f'{here.parameters / 1e6:.2f} M',
       *([f'{here.scale:g}'] if guided else []),
-      f'{100 * here.mean("class_accuracy"):.1f} %',
-      f'{here.mean("frechet"):.2f} ({here.mean("frechet_of_held_out"):.2f})',
+      f'{here.text("class_accuracy", 1, 100)} %',
+      f'{here.text("frechet", 2)} ({here.mean("frechet_of_held_out"):.2f})',
       f'{here.mean("sampling_images_per_second"):.0f}',
       f'![samples]({name}/{_file(variant)}.png)',
       against,
@@ -233,8 +248,8 @@ def main() -> None:
   for variant, here in found.items():
     shutil.copy(here.grid, images / f'{_file(variant)}.png')
   distances = {k: [f['frechet'] for f in v.figures] for k, v in found.items()}
-  svg = chart.dot_chart(distances, 'Fréchet distance, a dot for every seed')
-  (images / 'frechet.svg').write_text(chart.styled(svg) + '\n')
+  chart = plots.dots(distances, 'Fréchet distance, a dot for every seed')
+  (images / 'frechet.svg').write_text(plots.svg(chart), encoding='utf-8')
   text = page(study, args.study, found, seeds)
   file = args.docs / f'{args.study}.md'
   file.write_text(text, encoding='utf-8')

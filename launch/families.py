@@ -18,7 +18,7 @@ import shutil
 from training import Runs, parameters, parser, slug, where
 
 from arvision import catalog
-from arvision.evals import chart
+from arvision.evals import plots
 from arvision.training.writers import LOG, read_log
 
 SAMPLES = 1000
@@ -109,8 +109,8 @@ def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
   figures = runs.evaluate(family.generator, SAMPLES)
   name = slug(family.generator)
   shutil.copy(runs.grid(family.generator), images / f'{name}.png')
-  svg = chart.line_chart(losses(folder), size=(300, 170))
-  (images / f'{name}.svg').write_text(chart.styled(svg) + '\n')
+  chart = plots.lines(losses(folder), 'step', '', size=(300, 170))
+  (images / f'{name}.svg').write_text(plots.svg(chart), encoding='utf-8')
   minutes = [runs.seconds(config) / 60 for config in family.tokenizers]
   own = runs.seconds(family.generator) / 60
   tokenizers = ' + '.join(f'{m:.1f}' for m in minutes)

@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from arvision.evals.protocol import check_same_figures
+
 
 class Runs:
   """Runs of small configs in one folder, each trained and evaluated once.
@@ -21,6 +23,7 @@ class Runs:
 
   def __init__(self, root: pathlib.Path):
     self.root = root
+    self._first: tuple[pathlib.Path, dict] | None = None
     root.mkdir(parents=True, exist_ok=True)
 
   def folder(self, config: str) -> pathlib.Path:
@@ -88,7 +91,12 @@ class Runs:
   def evaluate(
     self, name: str, samples: int, *flags: str, label: str = 'eval'
   ) -> dict[str, float]:
-    """The headline figures of `arvision eval`; see `grid`."""
+    """The headline figures of `arvision eval`; see `grid`.
+
+    Raises:
+      ConfigError: the Fréchet distance has another protocol than that of the
+        first evaluation: a table cannot show both.
+    """
     folder = self.folder(name)
     file = folder / f'{label}.json'
     if not file.exists():
@@ -99,7 +107,10 @@ class Runs:
         f'--output={file}',
         *flags,
       )
-    return json.loads(file.read_text())['headline']
+    found = json.loads(file.read_text())
+    path, first = self._first = self._first or (file, found)
+    check_same_figures(first, found, (str(path), str(file)), ['frechet'])
+    return found['headline']
 
 
 def parser(

@@ -10,6 +10,7 @@ from arvision.commands import run_flags
 from arvision.commands.sample import prompts_of, read_labels
 from arvision.data.decode import decode, decode_mask
 from arvision.data.files import shown
+from arvision.data.transforms import to_uint8
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import Batch, Few, FewOr0, number
 from arvision.runs import measure, targets
@@ -268,5 +269,5 @@ def write(rows: dict[str, np.ndarray], folder: pathlib.Path) -> None:
   with targets.whole_folder(folder) as partial, targets.writing(folder):
     pictures.save(partial / 'grid.png', pictures.sheet(rows, columns))
     for name, images in rows.items():
-      for i, image in enumerate(pictures.to_uint8(images)):
+      for i, image in enumerate(to_uint8(images)):
         pictures.save(partial / f'{i:03d}_{name.replace(" ", "_")}.png', image)

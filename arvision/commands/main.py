@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 import importlib
 import os
 import pathlib
@@ -108,6 +109,7 @@ def _let_others_end(code):
     _leave(code)
 
 
+@functools.cache
 def commands() -> dict[str, str]:
   """name -> first line of the docstring of every command; imports nothing."""
   found = {}

@@ -2,15 +2,20 @@
 
 import argparse
 import dataclasses
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from arvision import trust
+from arvision.build import suggest
 from arvision.commands import common
 from arvision.errors import ConfigError
+from arvision.evals.extractors import NAMES, extractor_of
+from arvision.evals.features import Extractor
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.ranges import Guidance, Natural, Seed, Share, Temperature, number
@@ -21,15 +26,14 @@ from arvision.training import differences
 # Blocks that the weights depend on.
 _MODEL = ('tokenizer', 'layout', 'feed', 'backbone', 'head', 'condition')
 _SAMPLING = ('guidance', 'temperature', 'top_k', 'top_p', 'seed')
+# Flags of --sweep, those that choose the weights first.
+_SWEPT = ('ema', 'step', *_SAMPLING)
+# Most combinations of a sweep.
+_MOST = 1000
 
 
-def parser(command: str, about: str | None) -> argparse.ArgumentParser:
-  """The flags of all commands that use a trained run."""
-  flags = common.parser(command, about)
-  flags.add_argument(
-    '--workdir', required=True, metavar='DIR', help='folder of a trained run'
-  )
-  common.add_config(flags, required=False)
+def add_allow(flags: argparse.ArgumentParser) -> None:
+  """Adds --allow."""
   flags.add_argument(
     '--allow',
     action='append',
@@ -38,6 +42,27 @@ def parser(command: str, about: str | None) -> argparse.ArgumentParser:
     help='a package of your own whose classes the run may name; runs that name '
     'other packages are refused. Repeat the flag for several packages',
   )
+
+
+def parser(
+  command: str, about: str | None, required: bool = True
+) -> argparse.ArgumentParser:
+  """The flags of all commands that use a trained run.
+
+  Args:
+    command: name of the command.
+    about: docstring of its module.
+    required: whether --workdir must be given.
+  """
+  flags = common.parser(command, about)
+  flags.add_argument(
+    '--workdir',
+    required=required,
+    metavar='DIR',
+    help='folder of a trained run',
+  )
+  common.add_config(flags, required=False)
+  add_allow(flags)
   flags.add_argument(
     '--ema',
     metavar='DECAY',
@@ -80,6 +105,13 @@ def open_run(
     DataError: no checkpoint can be read.
   """
   values, overrides = common.parse(flags, argv)
+  return values, load(values, overrides, several)
+
+
+def load(
+  values: argparse.Namespace, overrides: list[str], several: bool = False
+) -> TrainedRun:
+  """Loads the run of a parsed command line, see `open_run`."""
   host.use_compilation_cache()
   if several:
     host.initialize()
@@ -94,7 +126,7 @@ def open_run(
   run = load_run(values.workdir, values.ema, values.step, mesh, allow, host.say)
   if config is None:
     config = common.override(run.config, overrides)
-  return values, with_config(run, config, values.workdir)
+  return with_config(run, config, values.workdir)
 
 
 def mesh_sizes(text: str) -> dict[str, int]:
@@ -191,6 +223,65 @@ def add_sampling(flags: argparse.ArgumentParser) -> None:
 def sampling(flags: argparse.Namespace) -> dict[str, Any]:
   """The arguments of `TrainedRun.sample_fn` that the flags set."""
   return {name: getattr(flags, name) for name in _SAMPLING}
+
+
+def add_sweep(flags: argparse.ArgumentParser) -> None:
+  """Adds --sweep."""
+  flags.add_argument(
+    '--sweep',
+    action='append',
+    default=[],
+    metavar='KEY=A,B,...',
+    help='several values of a flag: ' + ', '.join(_SWEPT) + '. Repeat the flag '
+    'for several keys; all combinations are evaluated',
+  )
+
+
+def sweep(
+  flags: argparse.ArgumentParser, texts: Sequence[str]
+) -> dict[str, list[Any]]:
+  """The values of --sweep by key, those that choose the weights first.
+
+  Raises:
+    ConfigError: an unknown key, or a value that its flag would not take.
+  """
+  found: dict[str, list[Any]] = {}
+  for text in texts:
+    key, equals, values = text.partition('=')
+    if key not in _SWEPT:
+      raise ConfigError(
+        f"--sweep='{text}': no key {key!r}.{suggest(key, _SWEPT)}"
+      )
+    if key in found:
+      raise ConfigError(f'--sweep={key}: wanted once, with all its values')
+    parts = list(dict.fromkeys(part.strip() for part in values.split(',')))
+    if not equals or '' in parts:
+      raise ConfigError(f"--sweep='{text}': wanted {key}=A,B,...")
+    read = [flags.parse_known_args([f'--{key}={part}'])[0] for part in parts]
+    found[key] = [getattr(one, key) for one in read]
+  if math.prod(map(len, found.values())) > _MOST:
+    raise ConfigError(f'--sweep: more than {_MOST} combinations')
+  return {key: found[key] for key in _SWEPT if key in found}
+
+
+def add_network(flags: Any, required: bool = False) -> None:
+  """Adds --extractor."""
+  flags.add_argument(
+    '--extractor',
+    required=required,
+    default='',
+    metavar='NAME:FILE',
+    help='network of the features with its weights: '
+    + ', '.join(NAMES)
+    + ', or the import path of a class of your own',
+  )
+
+
+def network(text: str) -> tuple[Extractor, dict[str, Any]]:
+  """The network of --extractor, see `extractors.extractor_of`."""
+  if '.' in text.partition(':')[0]:
+    common.find_packages_in('.')
+  return extractor_of(text)
 
 
 def output_name(name: str, default: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import math
 import pathlib
 import re
@@ -22,6 +23,8 @@ from arvision.runs.trained import TrainedRun
 
 # Number of classes by default.
 _SHOWN = 16
+# Value of --npz without a file.
+INSIDE = pathlib.Path('')
 
 
 def main(argv: list[str]) -> None:
@@ -39,7 +42,15 @@ def main(argv: list[str]) -> None:
   name = run_flags.output_name(flags.name, f'seed{flags.seed}')
   labels = np.repeat(np.array(chosen, np.int32), flags.number)
   folder = pathlib.Path(flags.workdir) / 'samples' / name
-  targets.check_folder(folder, size=flags.npz * _npz_size(run, len(labels)))
+  size = _npz_size(run, len(labels))
+  targets.check_folder(folder, size=size * (flags.npz == INSIDE))
+  if flags.npz not in (None, INSIDE):
+    targets.check_file(flags.npz, '--npz', size)
+    if flags.npz.resolve().is_relative_to(folder.resolve()):
+      raise ConfigError(
+        f"--npz={flags.npz} is in '{folder}', which is replaced; name a file "
+        'elsewhere, or give --npz alone'
+      )
   sample = run.sample_fn(
     prompts=prompts, at_once=flags.batch_size, **run_flags.sampling(flags)
   )
@@ -49,17 +60,37 @@ def main(argv: list[str]) -> None:
     f'sampling {len(labels):,} images of {len(chosen)} {kind}, {size} at once, '
     f'with {run_flags.weights_of(run)}'
   )
+  balanced = not prompts and len(chosen) == len(measure.classes_of(run))
+  order = (
+    None if flags.npz is None else samples.shuffled(flags.seed, len(labels))
+  )
   batches = samples.with_progress(
-    sample_batches(sample, labels, size), len(labels)
+    sample_batches(sample, labels, size, order), len(labels)
   )
   if jax.process_index() == 0:
     png = flags.png
     if png is None:
-      png = not flags.npz or len(labels) <= samples.MANY
-    with (
-      targets.whole_folder(folder) as partial,
-      samples.Samples(partial, classes, labels, png, flags.npz) as out,
-    ):
+      png = flags.npz is None or len(labels) <= samples.MANY
+    with contextlib.ExitStack() as stack:
+      partial = stack.enter_context(targets.whole_folder(folder))
+      npz = None
+      if order is not None:
+        path = partial / 'samples.npz'
+        if flags.npz != INSIDE:
+          path = stack.enter_context(targets.whole_file(flags.npz, '--npz'))
+        facts = {
+          'labels': 'balanced' if balanced else '',
+          'order': 'shuffled',
+          'seed': flags.seed,
+          'rounding': 'round',
+          'step': int(run.step),
+          'ema': run.ema,
+          'sampling': run_flags.sampling(flags),
+        }
+        npz = samples.Npz(path, labels, order, facts, partial / 'tokens')
+      out = stack.enter_context(
+        samples.Samples(partial, classes, labels, png, npz)
+      )
       for batch in batches:
         out.add(batch)
   else:
@@ -67,6 +98,9 @@ def main(argv: list[str]) -> None:
   # JAX kills processes that end long after the others.
   host.barrier('written')
   host.say(f'{folder / "grid.png"}')
+  if order is not None:
+    path = folder / 'samples.npz' if flags.npz == INSIDE else flags.npz
+    host.say(f'{path}, in an order shuffled by --seed={flags.seed}')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -114,9 +148,13 @@ def parser() -> argparse.ArgumentParser:
   )
   flags.add_argument(
     '--npz',
-    action='store_true',
-    help='also write samples.npz: arr_0 (n, H, W, C) uint8 for evaluation '
-    'suites, labels, tokens',
+    nargs='?',
+    const=INSIDE,
+    type=pathlib.Path,
+    metavar='FILE',
+    help='also write an .npz file for evaluation suites: arr_0 (n, H, W, C) '
+    'uint8, shuffled by --seed, with labels, tokens and order; default: '
+    'samples.npz in the folder',
   )
   flags.add_argument(
     '--png',

@@ -170,5 +170,9 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-  """float in [-1, 1] -> uint8, the inverse of `to_float`, clipped."""
-  return np.rint(np.clip(image, -1, 1) * 127.5 + 127.5).astype(np.uint8)
+  """float in [-1, 1] -> uint8: clipped and rounded, NaN becomes 0.
+
+  The one rule by which images become integers, in files and in scores.
+  """
+  image = np.nan_to_num(np.asarray(image, np.float32), nan=-1.0)
+  return np.rint(np.clip(image + 1, 0, 2) * 127.5).astype(np.uint8)

@@ -38,16 +38,21 @@ class SampleBatch:
     tokens: (b, t) or (b, t, c).
     labels: (b,) int32 requested classes.
     seconds: time of the call; the first one compiles.
+    index: (b,) int32 numbers of the samples.
   """
 
   images: np.ndarray
   tokens: np.ndarray
   labels: np.ndarray
   seconds: float
+  index: np.ndarray
 
 
 def sample_batches(
-  sample: SampleFn, labels: np.ndarray, batch_size: int
+  sample: SampleFn,
+  labels: np.ndarray,
+  batch_size: int,
+  order: np.ndarray | None = None,
 ) -> Iterator[SampleBatch]:
   """Samples one image per label, in calls of one shape, divided by processes.
 
@@ -55,23 +60,24 @@ def sample_batches(
     sample: see `SampleFn`.
     labels: (n,) int32; sample i has the class labels[i].
     batch_size: images per call; the last call is padded.
+    order: (n,) permutation of the samples; None: sample 0 first.
 
   Yields:
     the samples of every call, without padding.
   """
-  index = np.arange(len(labels), dtype=np.int32)
+  order = np.arange(len(labels)) if order is None else order
   for start in range(0, len(labels), batch_size):
-    part = slice(start, start + batch_size)
-    wanted = labels[part]
+    index = order[start : start + batch_size].astype(np.int32)
+    wanted = labels[index]
     begin = time.perf_counter()
     images, tokens = host.divide(
-      sample, pad(wanted, batch_size), pad(index[part], batch_size)
+      sample, pad(wanted, batch_size), pad(index, batch_size)
     )
     images = np.asarray(images, np.float32)
     seconds = time.perf_counter() - begin
     count = len(wanted)
     images = np.clip(images[:count], -1, 1)
-    yield SampleBatch(images, tokens[:count], wanted, seconds)
+    yield SampleBatch(images, tokens[:count], wanted, seconds, index)
 
 
 def at_once(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from arvision.data.pipeline import Images
@@ -108,6 +108,42 @@ def check_same(
       f'{names[0]} and {names[1]} were measured by different protocols: '
       + '; '.join(found)
     )
+
+
+def check_same_figures(
+  a: Mapping[str, Any],
+  b: Mapping[str, Any],
+  names: tuple[str, str],
+  figures: Collection[str] | None = None,
+) -> None:
+  """Refuses to compare two evaluations with figures of different protocols.
+
+  Args:
+    a, b: contents of `eval.json`. Figures of only one of them, and those
+      without facts, which older versions wrote, are not compared.
+    names: names of the two, for the error.
+    figures: figures to compare; None for all.
+
+  Raises:
+    ConfigError: see `check_same`.
+  """
+  theirs = _by_figure(b)
+  for figure, facts in _by_figure(a).items():
+    if figure in theirs and (figures is None or figure in figures):
+      one, two = (f'{figure} of {name}' for name in names)
+      check_same(facts, theirs[figure], (one, two))
+
+
+def _by_figure(evaluation):
+  """Figure -> facts of its protocol, the first if it has several."""
+  protocols = evaluation.get('protocols', {})
+  found: dict[str, Mapping[str, Any]] = {}
+  for name in evaluation.get('metrics', {}):
+    figure, *protocol = name.split('/')[:2]
+    facts = protocols.get(protocol[0]) if protocol else None
+    if isinstance(facts, Mapping):
+      found.setdefault(figure, facts)
+  return found
 
 
 def data_name(block: Mapping, digest: str) -> str:

@@ -1,4 +1,4 @@
-"""A velocity, where the backbone itself takes the noise away."""
+"""A velocity, for a backbone that denoises by itself."""
 
 from typing import ClassVar
 

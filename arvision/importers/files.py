@@ -14,7 +14,7 @@ import safetensors.numpy
 from arvision import atomic
 from arvision.build import suggest
 from arvision.errors import ConfigError, DataError
-from arvision.importers import safetensors_file, torch_file
+from arvision.importers import graph_file, safetensors_file, torch_file
 from arvision.importers.tensors import Unreadable, is_array
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.ckpt', '.bin')
@@ -45,6 +45,8 @@ def read(path: str | os.PathLike) -> Any:
     return safetensors_file.read(path)
   if head.startswith((b'PK', b'\x80')):
     return torch_file.read(path)
+  if graph_file.begins(head):
+    return graph_file.read(path)
   if head.startswith(b'version https://git-lfs'):
     raise DataError(
       f"'{path}' is the pointer of a git-lfs file; fetch it (git lfs pull)"

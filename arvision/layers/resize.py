@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-KINDS = ('area', 'bicubic', 'bilinear', 'nearest')
+KINDS = ('area', 'bicubic', 'bilinear', 'bilinear-tf1', 'nearest')
 
 
 @functools.cache
@@ -23,10 +23,12 @@ def matrix(kind: str, out: int, into: int) -> np.ndarray:
   `area` is adaptive average pooling: window i is [floor(i*into/out),
   ceil((i+1)*into/out)), so windows overlap where the sides do not divide.
   `bicubic` has a = -0.75 and repeats the edge. `jax.image.resize` differs: its
-  cubic kernel has a = -0.5, and it blurs before it shrinks.
+  cubic kernel has a = -0.5, and it blurs before it shrinks. `bilinear-tf1` is
+  the ResizeBilinear of TensorFlow 1, which puts output sample i at i * into /
+  out, not at the centre of its pixel.
 
   Args:
-    kind: 'area', 'bicubic', 'bilinear' or 'nearest'.
+    kind: one of `KINDS`.
     out: samples wanted.
     into: samples given.
 
@@ -51,13 +53,16 @@ def _taps(kind, i, out, into):
   if kind == 'area':
     start, stop = i * into // out, -(-(i + 1) * into // out)
     return [(j, 1 / (stop - start)) for j in range(start, stop)]
+  # In float32, as torch and TensorFlow compute it: that decides exact ties, and
+  # moves the samples of large images by up to 5e-5 pixels.
+  ratio = np.float32(into / out)
+  start = ratio * np.float32(i)
   if kind == 'nearest':
-    # torch multiplies by the float32 ratio, which decides exact ties.
-    j = int(np.float32(i) * np.float32(into / out))
-    return [(min(j, into - 1), 1.0)]
-  centre = (i + 0.5) * into / out - 0.5
-  if kind == 'bilinear':
-    centre = max(centre, 0.0)
+    return [(min(int(start), into - 1), 1.0)]
+  # torch multiplies and subtracts at once, with one rounding.
+  centre = float(np.float32(float(ratio) * (i + 0.5) - 0.5))
+  if kind.startswith('bilinear'):
+    centre = float(start) if kind == 'bilinear-tf1' else max(centre, 0.0)
     reach, kernel = range(2), lambda x: max(1 - abs(x), 0.0)
   else:
     reach, kernel = range(-1, 3), _cubic

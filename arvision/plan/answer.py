@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import importlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -22,6 +21,7 @@ from arvision.parallel.mesh import AXES, make_mesh, mesh_shape
 from arvision.parallel.rules import Rules
 from arvision.plan import collectives, flops, programs, topology, traffic
 from arvision.plan.report import Plan
+from arvision.training.environment import version
 
 # Source files that affect neither programs nor what is read from them.
 _OUTSIDE = (
@@ -96,17 +96,13 @@ class Question:
 
 def versions() -> dict[str, str]:
   """Versions of jax and of the TPU compiler."""
-  try:
-    compiler = importlib.metadata.version('libtpu')
-  except importlib.metadata.PackageNotFoundError:
-    compiler = 'none'
-  return {'jax': jax.__version__, 'libtpu': compiler}
+  return {'jax': jax.__version__, 'libtpu': version('libtpu')}
 
 
 def _packages():
   """Versions of other packages that affect programs."""
   names = ('jaxlib', 'flax', 'optax', 'numpy')
-  return {name: importlib.metadata.version(name) for name in names}
+  return {name: version(name) for name in names}
 
 
 def _own(block: Any) -> Iterator[tuple[str, pathlib.Path]]:

@@ -1,14 +1,14 @@
 """Prepares runs for evaluators, after training and during training."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from arvision import trust
-from arvision.build import build
+from arvision.build import build, suggest
 from arvision.data import records
 from arvision.data.base import Data
 from arvision.data.latents import CachedTokens
@@ -35,6 +35,7 @@ def measured(
   sampling: Mapping[str, Any] | None = None,
   classifiers: pathlib.Path | None = None,
   say: Callable[[str], None] = host.say,
+  note: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None,
 ) -> Run:
   """The interface of a run for evaluators.
 
@@ -43,13 +44,13 @@ def measured(
     sampling: arguments of `run.sample_fn`.
     classifiers: folder of cached classifiers, None for the user's cache.
     say: function that logs a line.
+    note: see `Run`.
 
   Raises:
     ConfigError: see `images_of`.
   """
   data, description = images_of(run)
-  left_out = (*_WITHOUT_EFFECT, *_IN_DIGEST)
-  prepared = {k: v for k, v in description.items() if k not in left_out}
+  prepared = preparation_of(description)
 
   def classifier(recipe):
     if data.num_classes < 2:
@@ -76,7 +77,9 @@ def measured(
     ),
     classes=len(classes_of(run)) if samples else 0,
     classifier=classifier,
+    preparation=prepared,
     say=say,
+    note=note,
   )
 
 
@@ -85,6 +88,7 @@ class InTraining:
 
   Attributes:
     every: name -> duration between two evaluations.
+    protocols: name -> facts of the protocols of all metrics so far.
   """
 
   def __init__(
@@ -111,10 +115,13 @@ class InTraining:
     self._frozen = frozen if self._generator else {}
     self._evaluators = evaluators(config)
     self.every: dict[str, Mapping[str, float]] = {}
+    self.protocols: dict[str, Mapping[str, Any]] = {}
     samples = self._generator and 'sampler' in config
     for name, evaluator in self._evaluators.items():
       if evaluator.every is None:
         continue
+      if why := getattr(evaluator, 'missing', ''):
+        raise ConfigError(f'config.evals.{name}.every: {why}')
       self.every[name] = evaluator.every
       if 'sample_fn' in evaluator.needs and not samples:
         raise ConfigError(
@@ -128,8 +135,25 @@ class InTraining:
     params = jax.device_get(self._whole(slowest_average(state)))
     weights = Weights(self._config, params, step, decay)
     mesh = make_mesh({'data': -1}, jax.local_devices())
-    run = measured(placed(weights, self._frozen, mesh), say=self._say)
-    return dict(self._evaluators[name](run))
+    run = measured(
+      placed(weights, self._frozen, mesh),
+      say=self._say,
+      note=self.protocols.__setitem__,
+    )
+    found = dict(self._evaluators[name](run))
+    self._check_best(name, found)
+    return found
+
+  def _check_best(self, name, found):
+    """Checks that an evaluator has the figure of config.checkpoint.best."""
+    best = self._config.get('checkpoint', {}).get('best') or ''
+    evaluator, _, figure = best.removeprefix('-').partition('/')
+    known = [metric.split('/')[0] for metric in found]
+    if evaluator == f'evals.{name}' and figure not in known:
+      raise ConfigError(
+        f"config.checkpoint.best='{best}': no such figure."
+        + suggest(figure, known)
+      )
 
 
 def classes_of(run: TrainedRun) -> tuple[str, ...]:
@@ -150,17 +174,28 @@ def classes_of(run: TrainedRun) -> tuple[str, ...]:
 
 
 def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:
-  """The training images of a run, and the block that describes them.
+  """The training images of a run, see `images_in`."""
+  return images_in(run.config, run.data, run.allow)
 
-  For a run on cached tokens these are the images that were encoded.
+
+def images_in(
+  config: ConfigDict, data: Data, allow: Collection[str]
+) -> tuple[Data, dict[str, Any]]:
+  """The images of the data of a config, and the block that describes them.
+
+  For cached tokens these are the images that were encoded.
+
+  Args:
+    config: config of a run.
+    data: its data.
+    allow: packages whose classes a file of cached tokens may name.
 
   Raises:
     ConfigError: the cached tokens do not name their images, or name a class
       that is not allowed.
   """
-  data = run.data
   if not isinstance(data, CachedTokens):
-    return data, plain(run.config.data)
+    return data, plain(config.data)
   block = data.spec.get('data')
   if not block:
     raise ConfigError(
@@ -168,8 +203,18 @@ def images_of(run: TrainedRun) -> tuple[Data, dict[str, Any]]:
       "'data' that describes their images; name a config with these images by "
       '--config'
     )
-  trust.check(block, f'{data.path}/{records.SPEC}', run.allow, 'data')
+  trust.check(block, f'{data.path}/{records.SPEC}', allow, 'data')
   return build(block, 'data'), dict(block)
+
+
+def preparation_of(description: Mapping[str, Any]) -> dict[str, Any]:
+  """What a block of data says about resizing and cropping.
+
+  Args:
+    description: see `images_in`.
+  """
+  left_out = (*_WITHOUT_EFFECT, *_IN_DIGEST)
+  return {k: v for k, v in description.items() if k not in left_out}
 
 
 def plain(block: Mapping) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arvision.evals import chart, page
-from arvision.evals.protocol import dataset_name
+from arvision.evals import plots
+from arvision.evals.protocol import check_same_figures, dataset_name
+from arvision.runs import page, readings, sweep
 from arvision.runs.folder import SCALED, Folder
 
 # Metrics of summary.json, and their labels on the page.
@@ -14,53 +16,12 @@ _FIGURES = {
   'class_accuracy': 'of the samples are recognised as their class',
   'classifier_accuracy': 'of held-out images the classifier recognises',
   'psnr_db': 'PSNR of held-out reconstructions',
+  'fid': 'FID',
   'frechet': 'Fréchet distance, classifier features',
   'memorised': 'of the samples repeat a training image',
   'sampling_images_per_second': 'images sampled per second',
 }
 _SHARES = ('class_accuracy', 'classifier_accuracy', 'memorised')
-# Keys of a log line that get no curve.
-_AXES = ('step', 'examples', 'epoch')
-_WHERE = ('held_out', 'ema_')
-# The least important charts, at the end.
-_LAST = ('gradient norm', 'learning rate', 'weight decay', 'images per second')
-
-
-def curves(log: Sequence[Mapping]) -> dict[str, dict[str, list]]:
-  """Chart -> series -> (step, value) points, the most important charts first.
-
-  The name of a metric is `[held_out/[ema_<decay>/]]figure[/part]`. Training and
-  held-out values of a figure share a chart. Its parts (scales, steps, networks)
-  share another chart, which only has training values.
-  """
-  charts: dict[str, dict[str, list]] = {}
-  for line in log:
-    for name, value in line.items():
-      place = _place(name)
-      if place is None:
-        continue
-      points = charts.setdefault(place[0], {}).setdefault(place[1], [])
-      points.append((float(line['step']), float(value)))
-  rank = lambda title: (
-    title.startswith(_LAST),
-    not title.startswith('loss'),
-    title,
-  )
-  return {title: charts[title] for title in sorted(charts, key=rank)}
-
-
-def _place(name):
-  """(chart, series) of the name of a metric; None for no curve."""
-  parts = name.split('/')
-  where = [p for p in parts if p.startswith(_WHERE)]
-  figure, *part = [p.replace('_', ' ') for p in parts if p not in where]
-  if name in _AXES or (where and part):
-    return None
-  if not part:
-    return figure, ' '.join(where).replace('_', ' ') or 'training'
-  series = ' '.join(part)
-  kind = series.split(' ')[0] if ' ' in series else 'part'
-  return f'{figure} by {kind}', series
 
 
 def summarise(
@@ -68,7 +29,8 @@ def summarise(
 ) -> dict[str, Any]:
   """The content of summary.json; None for metrics that were not measured.
 
-  The last folder with a metric counts.
+  The last folder with a metric counts. Folders whose figures are of different
+  protocols are refused, see `protocol.check_same`.
 
   Args:
     folders: the runs.
@@ -76,11 +38,14 @@ def summarise(
       and of the evaluations, without compilation and saving.
   """
   figures: dict[str, Any] = {}
-  for folder in folders:
+  for i, folder in enumerate(folders):
+    for other in folders[:i]:
+      names = str(other.path), str(folder.path)
+      check_same_figures(other.evaluation, folder.evaluation, names)
     figures |= folder.headline
   if seconds is None:
     seconds = sum(
-      training_seconds(f.log) + f.evaluation.get('seconds', 0.0)
+      readings.training_seconds(f.log) + f.evaluation.get('seconds', 0.0)
       for f in folders
     )
   keys = [
@@ -103,17 +68,6 @@ def summarise(
   return summary
 
 
-def training_seconds(log: Sequence[Mapping]) -> float:
-  """Seconds of all steps, from the examples and images/s of the log lines."""
-  total, before = 0.0, 0.0
-  for line in log:
-    speed = line.get('images_per_second', 0.0)
-    if speed > 0 and 'examples' in line:
-      total += (line['examples'] - before) / speed
-      before = line['examples']
-  return total
-
-
 def render(
   folders: Sequence[Folder], summary: Mapping[str, Any], title: str = ''
 ) -> str:
@@ -125,27 +79,30 @@ def render(
     title: title of the page; '' for one with the name of the data.
   """
   names = ' and '.join(str(folder.path) for folder in folders)
-  parts = [page.cards(_cards(summary))]
-  for folder in folders[::-1]:
-    parts.append(_samples(folder))
-  for folder in folders:
-    parts.append(_pictures(folder))
-  parts.append(_usage(summary))
-  for folder in folders:
-    parts.append(_curves(folder))
-  for folder in folders:
-    parts.append(_figures(folder))
-  configs = {
-    f'{folder.kind}: {folder.path}': json.dumps(folder.config, indent=2)
-    for folder in folders
-  }
-  parts.append(page.section('Config', page.folded(configs)))
   name = _data_name(folders[-1])
-  faults = [(fault, '') for folder in folders for fault in folder.faults]
-  parts.append(page.section('Left out', page.table(faults, ('file', ''))))
-  lead = f'{names}, {_minutes(summary["seconds"])}'
-  title = title or (f'arvision: {name}' if name else 'arvision')
-  return page.page(title, lead, parts)
+  shares, limits = (
+    summary.get(key) or {} for key in ('codebook_usage', 'codebook_reach')
+  )
+  note = 'Share of the codebook that held-out images use, per scale.'
+  if any(limit < 1 for limit in limits.values()):
+    note += ' The mark is the largest share that this number of tokens allows.'
+  return page.render(
+    'report.html',
+    title=title or (f'arvision: {name}' if name else 'arvision'),
+    lead=f'{names}, {_minutes(summary["seconds"])}',
+    cards=_cards(summary, folders),
+    samples=[found for f in folders[::-1] if (found := _samples(f))],
+    runs=[_run(folder) for folder in folders],
+    usage=_usage(shares, limits) if shares else None,
+    usage_note=note,
+    configs={
+      f'{folder.kind}: {folder.path}': json.dumps(folder.config, indent=2)
+      for folder in folders
+      if folder.config
+    },
+    # Reading pictures finds faults, so this comes last.
+    faults=[fault for folder in folders for fault in folder.faults],
+  )
 
 
 def _data_name(folder):
@@ -157,7 +114,7 @@ def _data_name(folder):
     return ''
 
 
-def _cards(summary):
+def _cards(summary, folders):
   cards = []
   for key, label in _FIGURES.items():
     value = summary.get(key)
@@ -168,79 +125,157 @@ def _cards(summary):
     elif key == 'psnr_db':
       text = f'{value:.1f} dB'
     else:
-      text = chart.number(float(f'{value:.3g}'))
-    if key == 'frechet' and summary.get('frechet_of_held_out') is not None:
-      real = chart.number(float(f'{summary["frechet_of_held_out"]:.3g}'))
-      label += f'; held-out images score {real}'
+      text = page.short(value)
+    if key in ('frechet', 'fid'):
+      label += _of_images(folders, key)
+    if key == 'frechet':
+      real = summary.get('frechet_of_held_out')
+      if real is not None:
+        label += f'; held-out images score {page.short(real)}'
+        label += _of_images(folders, 'frechet_of_held_out')
     cards.append((text, label))
   return cards
 
 
+def _of_images(folders, figure):
+  """', 180 images, 95 %: 2 to 3', as far as it is known about a figure."""
+  for folder in folders[::-1]:
+    for name in folder.metrics:
+      if name.split('/')[0] == figure:
+        count = readings.images_of(name, folder.protocols)
+        text = f', {count:,} images' if count else ''
+        return text + readings.interval_text(
+          name, folder.metrics, folder.protocols, ', 95 %: '
+        )
+  return ''
+
+
 def _samples(folder):
-  grids = folder.grids()
-  content = page.grid(
-    [
-      page.figure(folder.picture(path, name, width=860), caption=name)
-      for name, path in grids.items()
-    ]
+  """(name, picture) of every grid of samples."""
+  pictures = {
+    name: folder.picture(path, f'samples {name}', width=860)
+    for name, path in folder.grids().items()
+  }
+  return [(name, found) for name, found in pictures.items() if found]
+
+
+def _usage(shares, limits):
+  text = ', '.join(f'{k} {100 * v:.1f} %' for k, v in shares.items())
+  figure = plots.bars(shares, limits)
+  return page.chart(figure, f'Bars of codebook usage: {text}')
+
+
+def _run(folder):
+  """What the template shows of a run."""
+  pictures = [
+    (name.replace('_', ' '), path.name, folder.picture(path, name, width=420))
+    for name, path in folder.pictures().items()
+  ]
+  rows = readings.metric_rows(folder.metrics, folder.protocols)
+  return {
+    'kind': folder.kind,
+    'pictures': [item for item in pictures if item[2]],
+    'curves': [
+      (title, line_chart(series, title))
+      for title, series in readings.curves(folder.log).items()
+      if any(plots.finite(points) for points in series.values())
+    ],
+    'note': _note(folder.evaluation),
+    'metrics': [row for row in rows if not row['scale']],
+    'scales': _scales(rows),
+    'protocols': readings.protocol_rows(folder.protocols),
+    'sweep': _sweep(folder.evaluation),
+    'speed': _speed(folder.log),
+    'environment': readings.flat_rows(folder.environment),
+  }
+
+
+def _sweep(evaluation):
+  """The evaluations of several settings: a table, and a chart of distances."""
+  records = evaluation.get('sweep', [])
+  known = lambda record: (record['metrics'], record.get('protocols', {}))
+  names = {
+    name: None
+    for record in records
+    for name in readings.without_intervals(*known(record))
+    if name.count('/') < 2
+  }
+  cell = lambda name, record: (
+    record['metrics'].get(name),
+    readings.interval_text(name, *known(record)),
   )
-  return page.section('Samples', content)
+  figure = sweep.chart(records) if records else None
+  distance = sweep.distance(records)
+  return {
+    'settings': list(records[0]['settings']) if records else [],
+    'figures': [name.partition('/')[::2] for name in names],
+    'lines': [
+      (list(record['settings'].values()), [cell(n, record) for n in names])
+      for record in records
+    ],
+    'chart': figure and page.chart(figure, f'Chart of {distance} by settings'),
+    'chosen': evaluation.get('chosen', ''),
+  }
 
 
-def _pictures(folder):
-  content = page.grid(
-    [
-      page.figure(
-        folder.picture(path, name, width=420), name.replace('_', ' '), path.name
-      )
-      for name, path in folder.pictures().items()
-    ]
-  )
-  return page.section(
-    f'Pictures from the training of the {folder.kind}', content
-  )
+def _scales(rows):
+  """The metrics of every scale as a table: names of figures, then lines."""
+  tables: dict[tuple[str, str], dict[str, float]] = {}
+  for row in rows:
+    if row['scale']:
+      figure = row['figure'], row['protocol']
+      tables.setdefault(figure, {})[row['scale']] = row['value']
+  scales = dict.fromkeys(row['scale'] for row in rows if row['scale'])
+  lines = [
+    (scale, [found.get(scale) for found in tables.values()]) for scale in scales
+  ]
+  return {'figures': list(tables), 'lines': lines}
 
 
-def _usage(summary):
-  usage = summary.get('codebook_usage')
-  if not usage:
-    return ''
-  limits = summary.get('codebook_reach') or {}
-  note = 'Share of the codebook that held-out images use, per scale.'
-  if any(limit < 1 for limit in limits.values()):
-    note += ' The mark is the largest share that this number of tokens allows.'
-  return page.section(
-    'Codebook usage', chart.bar_chart(usage, limits, width=620), note
-  )
+def line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
+  """Curves over steps, with their last values as alternative text."""
+  ends = [
+    f'{name} ends at {page.number(points[-1][1])}'
+    for name, points in series.items()
+    if points
+  ]
+  more = f' and {len(ends) - 8} more' if len(ends) > 8 else ''
+  about = f'Chart of {title} over steps: {", ".join(ends[:8])}{more}'
+  return page.chart(plots.lines(series, 'step', ''), about)
 
 
-def _curves(folder):
-  figures = []
-  for title, series in curves(folder.log).items():
-    svg = chart.line_chart(series)
-    keys = chart.legend(list(series))
-    figures.append(page.figure(svg + keys if svg else '', title))
-  return page.section(f'Training of the {folder.kind}', page.grid(figures))
-
-
-def _figures(folder):
-  metrics = folder.evaluation.get('metrics', {})
-  rows = [(name, chart.number(value)) for name, value in metrics.items()]
-  if not rows:
-    return ''
-  facts = [f'step {folder.evaluation.get("step")}']
-  average = folder.evaluation.get('ema')
+def _note(evaluation):
+  facts = [f'step {evaluation.get("step")}']
+  average = evaluation.get('ema')
   if average:
     # Runs without an average are evaluated with their raw parameters.
     facts.append('no average' if average == 'raw' else f'EMA {average}')
-  options = folder.evaluation.get('sampling', {})
+  options = evaluation.get('sampling', {})
   facts += [f'{k} {v}' for k, v in options.items() if v is not None]
-  note = ', '.join(facts) + '. The name of a metric contains its protocol.'
-  return page.section(
-    f'Figures of the {folder.kind}',
-    page.table(rows, ('metric / protocol', 'value')),
-    note,
-  )
+  return ', '.join(facts) + '. Only figures of one protocol can be compared.'
+
+
+def _speed(log):
+  """Rows about the speed of the training, from the log."""
+  found = readings.speeds(log)
+  if not found:
+    return []
+  low, high = (page.number(f(found.images)) for f in (min, max))
+  rows = [
+    (
+      'training images/s',
+      f'{page.number(found.median)} (median of {len(found.images)} log lines, '
+      f'{low} to {high})',
+    ),
+    (
+      'seconds of all steps',
+      page.number(round(readings.training_seconds(log), 1)),
+    ),
+  ]
+  if found.steps:
+    step = page.number(statistics.median(found.steps))
+    rows.insert(1, ('seconds per step', f'{step} (median)'))
+  return rows
 
 
 def _minutes(seconds):

@@ -1,19 +1,22 @@
 """Writes the folder of `arvision sample`, image by image."""
 
 import contextlib
+import json
 import pathlib
 import re
 import shutil
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import tqdm
 
+from arvision.data.transforms import to_uint8
 from arvision.evals.generation import SampleBatch
+from arvision.evals.image_sets import FACTS
 from arvision.parallel import host
 from arvision.runs import targets
 from arvision.training import pictures
@@ -27,7 +30,7 @@ _QUIET = 10.0  # seconds between two log lines without a terminal
 
 
 class Samples:
-  """Writes grid.png, a PNG per image, and samples.npz.
+  """Writes grid.png, a PNG per image, and an .npz file.
 
   Memory does not grow with the number of images.
   """
@@ -38,27 +41,29 @@ class Samples:
     classes: Sequence[str],
     labels: np.ndarray,
     png: bool,
-    npz: bool,
+    npz: 'Npz | None' = None,
   ):
     """Opens the files.
 
     Args:
       folder: output folder.
       classes: names of the classes; the grid has a row per sampled class.
-      labels: (n,) int32 labels of all images, in order.
+      labels: (n,) int32 labels of all samples, by number.
       png: whether to write a PNG per image.
-      npz: whether to write samples.npz.
+      npz: the .npz file; it is closed at the end.
     """
     self._folder = folder
     self._classes = classes
     self._png = png
-    self._npz = Npz(folder / 'samples.npz', labels) if npz else None
+    self._npz = npz
     sampled = list(dict.fromkeys(labels.tolist()))
     many = len(labels) > SHOWN
     row = max(1, SHOWN // len(sampled)) if many else len(labels)
-    self._row = row
-    self._rows: dict[int, list[np.ndarray]] = {k: [] for k in sampled[:SHOWN]}
-    self._count = 0
+    # The first samples of every class, in whatever order they come.
+    self._rows: dict[int, dict[int, Any]] = {
+      k: dict.fromkeys(np.flatnonzero(labels == k)[:row].tolist())
+      for k in sampled[:SHOWN]
+    }
 
   def add(self, batch: SampleBatch) -> None:
     """Writes the images of a call.
@@ -67,19 +72,20 @@ class Samples:
       ConfigError: the folder cannot be written.
     """
     with targets.writing(self._folder):
-      self._add(pictures.to_uint8(batch.images), batch)
+      self._add(to_uint8(batch.images), batch)
 
   def _add(self, small, batch):
     if self._npz:
       self._npz.add(small, batch.tokens)
-    for image, label in zip(small, batch.labels.tolist()):
-      row = self._rows.get(label)
-      if row is not None and len(row) < self._row:
-        row.append(image.copy())
+    for i, image, label in zip(
+      batch.index.tolist(), small, batch.labels.tolist()
+    ):
+      row = self._rows.get(label, {})
+      if i in row:
+        row[i] = image.copy()
       if self._png:
         plain = re.sub(r'[^\w-]+', '_', self._classes[label])[:60]
-        pictures.save(self._folder / f'{self._count:05d}_{plain}.png', image)
-      self._count += 1
+        pictures.save(self._folder / f'{i:05d}_{plain}.png', image)
 
   def __enter__(self) -> 'Samples':
     return self
@@ -98,20 +104,58 @@ class Samples:
         self._npz.close()
 
   def _grid(self):
-    rows = {self._classes[k]: np.stack(row) for k, row in self._rows.items()}
+    rows = {
+      self._classes[k]: np.stack([*row.values()])
+      for k, row in self._rows.items()
+    }
     longest = max(len(row) for row in rows.values())
     # The images of a single class form a square.
     columns = longest if len(rows) > 1 else None
     pictures.save(self._folder / 'grid.png', pictures.sheet(rows, columns))
 
 
-class Npz:
-  """Streams samples.npz: arr_0 (n, H, W, C) uint8, labels (n,), tokens."""
+def shuffled(seed: int, count: int) -> np.ndarray:
+  """The order of the samples in an .npz file, (n,).
 
-  def __init__(self, path: pathlib.Path, labels: np.ndarray):
-    self._labels = labels
+  The Inception score is a mean over blocks of the file. In blocks that are
+  sorted by class it is too low.
+  """
+  return np.random.default_rng(seed).permutation(count)
+
+
+class Npz:
+  """Streams an .npz file of samples.
+
+  It holds arr_0 (n, H, W, C) uint8, which is all that the ADM evaluator reads;
+  `labels` (n,) and `tokens`, in the same order; `order` (n,), the number of
+  every sample; and `facts`, JSON as text.
+  """
+
+  def __init__(
+    self,
+    path: pathlib.Path,
+    labels: np.ndarray,
+    order: np.ndarray,
+    facts: Mapping[str, Any],
+    scratch: pathlib.Path,
+  ):
+    """Opens the file.
+
+    Args:
+      path: the file.
+      labels: (n,) int32 labels of all samples, by number.
+      order: (n,) numbers of the samples, in the order in which they come.
+      facts: what is known about the images, JSON values.
+      scratch: a file that is removed at the end.
+    """
+    self._count = len(order)
+    self._others = {
+      'labels': labels[order],
+      'order': order,
+      FACTS: np.array(json.dumps(facts)),
+    }
     self._zip = zipfile.ZipFile(path, 'w')
-    self._scratch = path.with_suffix('.tokens')
+    self._scratch = scratch
     self._tokens: Any = None
     self._images: Any = None
     self._like: Any = None
@@ -119,7 +163,7 @@ class Npz:
   def add(self, images: np.ndarray, tokens: np.ndarray) -> None:
     """Appends images (b, H, W, C) uint8 and their tokens (b, ...)."""
     if self._images is None:
-      self._images = self._entry('arr_0', images)
+      self._images = self._entry('arr_0', images, rows=True)
       # A zip is written one entry after another.
       self._tokens, self._like = self._scratch.open('w+b'), tokens[:0]
     self._images.write(np.ascontiguousarray(images).data)
@@ -134,19 +178,21 @@ class Npz:
       stack.callback(self._scratch.unlink)
       stack.enter_context(self._tokens)
       self._images.close()
-      with self._entry('labels', self._labels) as entry:
-        entry.write(self._labels.tobytes())
+      for name, array in self._others.items():
+        with self._entry(name, array) as entry:
+          entry.write(array.tobytes())
       self._tokens.seek(0)
-      with self._entry('tokens', self._like) as entry:
+      with self._entry('tokens', self._like, rows=True) as entry:
         shutil.copyfileobj(self._tokens, entry, 1 << 20)
 
-  def _entry(self, name, like):
-    """Opens the entry of an array (n, ...) with dtype and shape of `like`."""
+  def _entry(self, name, like, rows=False):
+    """Opens the entry of an array; `rows`: `like` has only some rows of it."""
     entry = self._zip.open(f'{name}.npy', 'w', force_zip64=True)
+    shape = (self._count, *like.shape[1:]) if rows else like.shape
     header = {
       'descr': np.lib.format.dtype_to_descr(like.dtype),
       'fortran_order': False,
-      'shape': (len(self._labels), *like.shape[1:]),
+      'shape': shape,
     }
     np.lib.format.write_array_header_1_0(entry, header)
     return entry

@@ -110,6 +110,26 @@ def whole_folder(
       atomic.finish(folder, path)
 
 
+@contextlib.contextmanager
+def whole_file(
+  path: pathlib.Path, flag: str = '--workdir'
+) -> Iterator[pathlib.Path]:
+  """A temporary file that replaces another one when the block ends.
+
+  Args:
+    path: path of the file to replace.
+    flag: flag with the path.
+
+  Yields:
+    the temporary file. After an error it is removed, and `path` stays.
+
+  Raises:
+    ConfigError: the file cannot be written.
+  """
+  with writing(path, flag), atomic.whole(path) as new:
+    yield new
+
+
 def write_text(path: pathlib.Path, text: str, flag: str = '--workdir') -> None:
   """Writes a text file atomically.
 

@@ -19,6 +19,7 @@ from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
+from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
 from arvision.training.step_hooks import Hooks, Position
 from arvision.training.writers import Writer
@@ -102,8 +103,9 @@ def train(
   frozen = frozen_weights.load(config, resumed or workdir)
   frozen_weights.check_tokens(config, data, frozen)
   in_training = make_in_training(config, placement, frozen)
-  for name, duration in in_training.every.items():
-    every[f'evals.{name}'] = clock.steps(duration, f'evals.{name}.every')
+  evaluators = {f'evals.{name}': n for name, n in in_training.every.items()}
+  for key, duration in evaluators.items():
+    every[key] = clock.steps(duration, f'{key}.every')
   with assemble.fitting():
     tx = optimizer.make(clock)
   task = make_task(config, data, tx, frozen, clock.total)
@@ -146,7 +148,9 @@ def train(
     if step < end:
       checkpoints.check_room(state)
       batch = next(batches)
-      held_out.check_best(best, state, every['evals'])
+      # An evaluator's figures are known once it has run.
+      if best.removeprefix('-').partition('/')[0] not in evaluators:
+        held_out.check_best(best, state, every['evals'])
       traced, names = start.trace_step(
         task, placement, state, on_device, placement.put_batch(batch)
       )
@@ -159,6 +163,7 @@ def train(
     writer.say(f'{start.describe(state, mesh)}; {source} step {step}')
     writer.changed(step, changed)
     writer.parameters(state.params)
+    writer.environment(environment(mesh))
     if step >= end:
       writer.say(f'nothing to do: {step} of {end} steps are already done')
       return Result(step, clock.total)

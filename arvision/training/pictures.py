@@ -8,17 +8,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from arvision import atomic
+from arvision.data.transforms import to_uint8
 
 # Images are enlarged until their shorter side has at least this many pixels.
 LEGIBLE = 48
 _BACKGROUND = 24
 _GAP = 2
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-  """Converts images (..., C) float in [-1, 1] to uint8, clipped."""
-  images = np.nan_to_num(np.asarray(images, np.float32), nan=-1.0)
-  return np.rint(np.clip(images + 1, 0, 2) * 127.5).astype(np.uint8)
 
 
 def grid(

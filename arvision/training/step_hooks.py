@@ -52,9 +52,11 @@ class InTraining(Protocol):
 
   Attributes:
     every: name -> duration between two evaluations.
+    protocols: name -> facts of the protocols of all metrics so far.
   """
 
   every: Mapping[str, Mapping[str, float]]
+  protocols: Mapping[str, Mapping[str, Any]]
 
   def __call__(
     self, name: str, state: TrainState, step: int
@@ -147,6 +149,9 @@ class Hooks:
         if key.startswith('evals.'):
           found = self.in_training(key.removeprefix('evals.'), state, step)
           self.writer.scalars(step, found, _brief(found))
+          self.writer.protocols(self.in_training.protocols)
+          # 'evals.fid/fid', without the protocol: config.checkpoint.best.
+          figures |= {f'{key}/{k.split("/")[0]}': v for k, v in found.items()}
       if 'pictures' in due and (rows := self.held_out.pictures(state, batch)):
         # Named by its last row: 'reconstructions' comes after 'originals'.
         self.writer.picture(list(rows)[-1], rows, step)

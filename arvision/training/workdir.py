@@ -18,11 +18,14 @@ IMPORTED = 'imported'
 # The copy of frozen weights.
 FROZEN = 'frozen'
 LOG = 'log.jsonl'
+# What the metrics of evaluators in the log were measured by.
+PROTOCOLS = 'protocols.json'
 # Files of a start that was stopped before its first log line.
 _STARTED = (
   CONFIG,
   'config.tmp',
   CHECKPOINTS,
+  'environment.json',
   FROZEN,
   LOG,
   'error.txt',

@@ -18,7 +18,8 @@ from clu import parameter_overview
 
 from arvision import atomic
 from arvision.training import pictures
-from arvision.training.workdir import LOG
+from arvision.training.environment import ENVIRONMENT
+from arvision.training.workdir import LOG, PROTOCOLS
 
 
 def read_log(path: pathlib.Path) -> tuple[list[dict[str, float]], int]:
@@ -191,6 +192,26 @@ class Writer:
       params, include_stats=False
     )
     (self._folder / 'parameters.txt').write_text(table + '\n')
+
+  def environment(self, found: Mapping[str, Any]) -> None:
+    """Writes environment.json; the newest start of a run counts."""
+    if self._active:
+      text = json.dumps(found, indent=2) + '\n'
+      with atomic.whole(self._folder / ENVIRONMENT) as new:
+        new.write_text(text)
+
+  def protocols(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds to protocols.json: name -> facts of the protocols in the log."""
+    if not self._active or not found:
+      return
+    path = self._folder / PROTOCOLS
+    before: Any = {}
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+      before = json.loads(path.read_bytes())
+    merged = {**(before if isinstance(before, dict) else {}), **found}
+    if merged != before:
+      with atomic.whole(path) as new:
+        new.write_text(json.dumps(merged, indent=2) + '\n')
 
   def close(self) -> None:
     """Closes the progress bar and the files."""

@@ -5,7 +5,7 @@
     arvision train --config=configs/ablations/heads.py:flow \\
       --workdir=runs/ablations/heads_flow
 
-`diffusion` is MAR; `flow` is its MLP, trained by flow matching in place of
+`diffusion` is MAR; `flow` is its MLP, trained by flow matching instead of
 diffusion; `categorical` draws the latents in levels, channel by channel
 (TokenBridge). The transformer, the schedule and the tokenizer's weights are the
 same, and so are the steps of diffusion and flow; guidance and temperature of

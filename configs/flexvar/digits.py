@@ -5,8 +5,8 @@
     arvision train --config=configs/flexvar/digits.py \\
       --workdir=runs/flexvar/digits
 
-One of the sides 2 and 3 is left out in half of the steps of training. A sample
-goes through all four; 1, 2, 4 is as good a list:
+One of the sides 2 and 3 is left out in half of the steps of training. Sampling
+uses all four; other lists work too, for example 1, 2, 4:
 
     arvision sample --workdir=runs/flexvar/digits \\
       --config.sampler.layout.scales='(1, 2, 4)' \\

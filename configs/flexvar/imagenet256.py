@@ -5,7 +5,7 @@
 
 VAR without residuals: a scale is shown the one before it alone, positions are
 resized, and every step of training has another list of scales, of at most 680
-tokens. A sample may go through lists that training never had:
+tokens. Sampling may use lists that training never had:
 `:d24_13` draws in 13 steps, `:d24_512` at 512 px. Their weights are those of
 `:d24`; give the config with --config to `arvision sample`.
 

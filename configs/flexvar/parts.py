@@ -1,4 +1,4 @@
-"""The parts of FlexVAR, as its experiments share them."""
+"""Parts of FlexVAR, shared by its configs."""
 
 from ml_collections import ConfigDict
 
@@ -40,7 +40,7 @@ def flexvar(
   Args:
     config: to fill.
     scales: all sides that the tokenizer has.
-    drawn: the sides that a sample goes through; larger ones are allowed.
+    drawn: the sides that are sampled; they may be larger than `scales`.
     groups, budget: of `feeds.resample.RandomScales`; `drawn` is its usual list
       with probability `usual_share`, or the first sides of it.
     guidance: FlexVAR's cfg: the scale runs linearly from 1 to 1 + cfg over the

@@ -9,7 +9,7 @@
 side 1 to 16. As published: AdamW, learning rate 1e-4, batch 128, 20 epochs.
 
 Source: arXiv 2502.20313; jiaosiyu1999/FlexVAR. Its training code was not
-released. Deviations: ImageNet in place of OpenImages; one smaller scale is drawn
+released. Deviations: ImageNet instead of OpenImages; one smaller scale is drawn
 at every step and compared by squared difference alone; discriminator as for
 LlamaGen.
 """

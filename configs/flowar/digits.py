@@ -6,7 +6,7 @@
       --workdir=runs/flowar/digits
 
 The 4 × 4 latent at sides 1, 2, 4; a transformer over scales, and a small one
-that takes the noise out of one scale. `:cross` has the flow head of the larger
+that denoises one scale. `:cross` has the flow head of the larger
 published models, which also attends to z.
 
 Cost: 2.8 minutes on two cores of an AMD EPYC.

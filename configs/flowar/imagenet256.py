@@ -10,7 +10,7 @@ self-attention, L and H one that also attends to z. Every visit of an image is
 another crop and another draw of its latent, so images are encoded in the step.
 
 `:S_disa`, `:L_disa` and `:H_disa` draw with fewer solver steps the larger the
-scale (DiSA, arXiv 2505.20297), 25 to 15 (H: 50 to 15) in place of 25 (50).
+scale (DiSA, arXiv 2505.20297), 25 to 15 (H: 50 to 15) instead of 25 (50).
 Their weights are those of the others; give the config with --config to
 `arvision sample`.
 

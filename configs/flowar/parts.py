@@ -1,8 +1,8 @@
-"""The parts of FlowAR, as its experiments share them."""
+"""Parts of FlowAR, shared by its configs."""
 
 from ml_collections import ConfigDict
 
-from arvision.configs.common import block
+from arvision.configs.common import block, timm_attention
 
 # The kinds of flow head: what its blocks are made of.
 SELF, CROSS = 'self', 'cross'
@@ -47,7 +47,7 @@ def flowar(
     config: to fill.
     scales: sides of the latent, small to large; the first is 1.
     channels: of the latent.
-    classes: number of classes; None: as many as the data has.
+    classes: number of classes; None: that of the data.
     width, heads: of the transformer over scales.
     depth, second_depth: layers of its two halves.
     head: SELF or CROSS: whether the blocks of the flow head read z again.
@@ -74,15 +74,7 @@ def flowar(
     input=block(type='backbones.decoder.VectorInput', std=None),
     block=block(
       type='layers.blocks.Block',
-      attention=block(
-        type='layers.attention.Attention',
-        kernel='auto',
-        biases=('q', 'k', 'v', 'out'),
-        std=None,
-        out_std=None,
-        dropout=dropout,
-        weights_dropout=dropout,
-      ),
+      attention=timm_attention(dropout),
       mlp=block(
         type='layers.blocks.GeGLU',
         hidden=gelu_hidden(width),

@@ -5,7 +5,7 @@
     arvision train --config=configs/llamagen/digits.py \\
       --workdir=runs/llamagen/digits
 
-docs/families.md has what `arvision eval` says of it.
+docs/families.md has its metrics.
 
 Cost: 1.8 minutes on two cores of an AMD EPYC.
 

@@ -3,8 +3,8 @@
     arvision train --config=configs/llamagen/fashion_mnist.py \\
       --workdir=runs/llamagen/fashion_mnist
 
-Train the tokenizer first (`fashion_mnist_tokenizer.py`). docs/experiments.md has what
-`arvision eval` says of it.
+Train the tokenizer first (`fashion_mnist_tokenizer.py`). docs/experiments.md
+has its metrics.
 
 Cost: 15 minutes on two cores of an AMD EPYC.
 

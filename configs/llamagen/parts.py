@@ -1,4 +1,4 @@
-"""The parts of LlamaGen, as its experiments share them."""
+"""Parts of LlamaGen, shared by its configs."""
 
 from ml_collections import ConfigDict
 
@@ -35,7 +35,7 @@ def llamagen(
 ) -> None:
   """The six parts of LlamaGen (arXiv 2406.06525), next-token prediction.
 
-  Where `classes` is None, training takes as many as the data has.
+  `classes=None` takes the number of classes from the data.
   """
   if hidden is None:
     hidden = -(-int(2 * 4 * width / 3) // 256) * 256

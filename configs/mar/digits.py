@@ -9,7 +9,7 @@
 Cost: 3.7 minutes on two cores of an AMD EPYC.
 
 Source: arXiv 2406.11838, at a size for 8 × 8 px. Deviations: diffusion starts at
-time 990 in place of 999, a cosine in place of a constant rate.
+time 990 instead of 999, a cosine instead of a constant rate.
 """
 
 from arvision.configs import common

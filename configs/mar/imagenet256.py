@@ -16,7 +16,7 @@ at the first and 5 at the last (DiSA, arXiv 2505.20297); they take the same weig
 Published figures (not obtained here): FID 2.31 / 1.78 / 1.55 with the guidance of
 the table below; 208M / 479M / 943M parameters.
 
-Deviations: bfloat16 in place of float16 with a scaled loss. The rate stays constant
+Deviations: bfloat16 instead of float16 with a scaled loss. The rate stays constant
 after its warm-up, as published.
 
 Source: arXiv 2406.11838; LTH14/mar.

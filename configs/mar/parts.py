@@ -1,8 +1,8 @@
-"""The parts of MAR (arXiv 2406.11838), as its experiments share them."""
+"""Parts of MAR (arXiv 2406.11838), shared by its configs."""
 
 from ml_collections import ConfigDict
 
-from arvision.configs.common import block
+from arvision.configs.common import block, timm_attention
 
 # Names that the published code keeps free of weight decay, besides vectors.
 NO_DECAY = ('head/',)
@@ -54,15 +54,7 @@ def transformer(
     'input': block(type='backbones.decoder.VectorInput', std=None),
     'block': block(
       type='layers.blocks.Block',
-      attention=block(
-        type='layers.attention.Attention',
-        kernel='auto',
-        biases=biases,
-        std=None,
-        out_std=None,
-        dropout=dropout,
-        weights_dropout=dropout,
-      ),
+      attention=timm_attention(dropout, biases),
       mlp=block(
         type='layers.blocks.ExactGELU',
         hidden=hidden,

@@ -1,4 +1,4 @@
-"""The parts of MaskGIT, as its experiments share them."""
+"""Parts of MaskGIT, shared by its configs."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""The parts of NAR, as its experiments share them."""
+"""Parts of NAR, shared by its configs."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""The parts of RAR, as its experiments share them."""
+"""Parts of RAR, shared by its configs."""
 
 from ml_collections import ConfigDict
 

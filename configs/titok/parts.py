@@ -1,4 +1,4 @@
-"""The parts of TiTok, as its experiments share them."""
+"""Parts of TiTok, shared by its configs."""
 
 from ml_collections import ConfigDict
 

@@ -10,7 +10,7 @@
 Cost: 2.9 minutes on two cores of an AMD EPYC.
 
 Source: arXiv 2503.16430, at a size for 8 × 8 px. Deviations: the tables of levels
-start small, and the levels cover 3 in place of 5 standard deviations.
+start small, and the levels cover 3 instead of 5 standard deviations.
 """
 
 from arvision.configs import common

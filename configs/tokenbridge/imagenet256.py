@@ -18,7 +18,7 @@ Published figures (not obtained here): FID 1.76 / 1.55 and IS 294.8 / 313.3 with
 the guidance and temperature of the table below; 486M / 910M parameters; rFID of
 the levels 1.11 on training and 0.53 on validation images.
 
-Deviations: bfloat16 in place of float16 with a scaled loss; the head takes all
+Deviations: bfloat16 instead of float16 with a scaled loss; the head takes all
 tokens, of which the hidden ones are paid for, where the published code picks them
 before.
 

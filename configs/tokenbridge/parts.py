@@ -1,4 +1,4 @@
-"""The parts of TokenBridge (arXiv 2503.16430), as its experiments share them."""
+"""Parts of TokenBridge (arXiv 2503.16430), shared by its configs."""
 
 from ml_collections import ConfigDict
 

@@ -3,8 +3,8 @@
     arvision train --config=configs/var/fashion_mnist.py \\
       --workdir=runs/var/fashion_mnist
 
-Train the tokenizer first (`fashion_mnist_tokenizer.py`). docs/experiments.md has what
-`arvision eval` says of it.
+Train the tokenizer first (`fashion_mnist_tokenizer.py`). docs/experiments.md
+has its metrics.
 
 Cost: 23 minutes on two cores of an AMD EPYC with other work beside it.
 

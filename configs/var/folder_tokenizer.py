@@ -7,8 +7,9 @@ The folder holds one sub-folder per class, or images only. Any size and shape
 will do: the short side is resized to 64 px and a square is cut out of the
 middle. 64 × 64 px become 130 codes of 512 on grids of side 1, 2, 3, 4, 6, 8.
 
-Sized for two CPU cores: squares of 8 × 8 px enter as channels. On a GPU, train longer, --config.train.duration.epochs=200,
-and take finer details in, as configs/var/emoji_tokenizer.py does.
+Sized for two CPU cores: squares of 8 × 8 px enter as channels. On a GPU, train
+longer, --config.train.duration.epochs=200, and take finer details in, as
+configs/var/emoji_tokenizer.py does.
 
 Cost: 12 minutes on two cores of an AMD EPYC.
 

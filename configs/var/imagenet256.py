@@ -8,8 +8,8 @@ Class labels, 10 scales, 680 tokens; the tokenizer is `vae_ch160v4096z32`
 
 Cost, as published: 2.5 days on 16 A100 (d16).
 
-Published figures (not obtained here): FID 3.55 / 2.95 / 2.33 / 1.97 with 50 000 samples, cfg 1.5, top-k 900,
-top-p 0.96 and the ADM evaluator.
+Published figures (not obtained here): FID 3.55 / 2.95 / 2.33 / 1.97 with 50 000
+samples, cfg 1.5, top-k 900, top-p 0.96 and the ADM evaluator.
 
 Deviations: bfloat16 where the published runs used float16 with a loss scale.
 
@@ -88,6 +88,7 @@ def recipe(
   )
   config.optim.weight_decay_end = decay_end
   config.ema = ()
+  config.evals.fid = common.fid()
   return common.locked(config)
 
 

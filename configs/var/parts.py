@@ -1,4 +1,4 @@
-"""The parts of VAR, as its experiments share them."""
+"""Parts of VAR, shared by its configs."""
 
 import math
 
@@ -49,7 +49,7 @@ def var(
   """The six parts of VAR (arXiv 2404.02905), next-scale prediction.
 
   `guidance` is VAR's cfg: the scale runs linearly from 1 to 1 + cfg. Where
-  `classes` is None, training takes as many as the data has.
+  `classes` is None, it is that of the data.
   """
   std = math.sqrt(1 / (3 * width))
   out = std / math.sqrt(2 * depth)

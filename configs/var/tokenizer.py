@@ -6,11 +6,12 @@
       --config.task.perceptual_weights=FILE
 
 `tokenizer.py:512` and `tokenizer.py:1024` are the same for larger images. The
-architecture is that of the released `vae_ch160v4096z32` (108.95M parameters); the released weights were trained on OpenImages by code that was
-never published. The recipe follows the nearest official trainer: AdamW with
-betas (0.5, 0.9), learning rate 3e-4 at batch 768, weight decay 0.005, clipping
-at 10, L1 0.2, L2 1, LPIPS 1, hinge loss with adaptive weight 0.4 from a fifth
-of the run on.
+architecture is that of the released `vae_ch160v4096z32` (108.95M parameters);
+the released weights were trained on OpenImages by code that was never
+published. The recipe follows the nearest official trainer: AdamW with betas
+(0.5, 0.9), learning rate 3e-4 at batch 768, weight decay 0.005, clipping at 10,
+L1 0.2, L2 1, LPIPS 1, hinge loss with adaptive weight 0.4 from a fifth of the
+run on.
 
 Deviations: a convolutional patch discriminator where that trainer has one on
 DINO features; dead codes are restarted; the schedule of weights has no blur.

@@ -18,7 +18,7 @@ steps per cell; with `--config.sampler.counts.last=15` later cells have fewer,
 Published figures (not obtained here): FID 1.72 / 1.28 / 1.24 with the guidance
 of the table below; 172M / 608M / 1.1B parameters.
 
-Deviations: bfloat16 in place of float16 with a scaled loss.
+Deviations: bfloat16 instead of float16 with a scaled loss.
 
 Source: arXiv 2502.20388; OliverRensu/xAR.
 """

@@ -1,8 +1,8 @@
-"""The six parts of xAR (arXiv 2502.20388), as its experiments share them."""
+"""Parts of xAR (arXiv 2502.20388), shared by its configs."""
 
 from ml_collections import ConfigDict
 
-from arvision.configs.common import block
+from arvision.configs.common import block, timm_attention
 
 ENTITIES = ('cell', 'token', 'subsample', 'scale', 'image')
 # What an entity sees of its past in training -> the feed that shows it.
@@ -32,7 +32,7 @@ def xar(
   guidance: float = 1.0,
   dropout: float = 0.1,
 ) -> None:
-  """The six parts of xAR, whatever the entity X of an autoregressive step is.
+  """The six parts of xAR, for any entity X of an autoregressive step.
 
   Args:
     config: to fill; it has a block of a KL tokenizer, which entities of scales
@@ -48,8 +48,8 @@ def xar(
       the grid; the latent at several sizes; the whole latent.
     side: of a cell in tokens. A phase has as many tokens as a cell.
     scales: sides of the latent at its sizes, small to large.
-    context: one of `CONTEXTS`: the past of an entity is as noisy as it happens to
-      be, clean, less noisy, or noisier.
+    context: one of `CONTEXTS`: the past of an entity has independent noise,
+      none, less noise than the entity, or more.
     steps: of the solver, per entity.
     guidance: scale at the last entity; it grows linearly from 1 at the first.
       An entity without others has it from the start.
@@ -75,15 +75,7 @@ def xar(
     input=block(type='backbones.decoder.VectorInput', std=None),
     block=block(
       type='layers.blocks.Block',
-      attention=block(
-        type='layers.attention.Attention',
-        kernel='auto',
-        biases=('q', 'k', 'v', 'out'),
-        std=None,
-        out_std=None,
-        dropout=dropout,
-        weights_dropout=dropout,
-      ),
+      attention=timm_attention(dropout),
       mlp=block(
         type='layers.blocks.GeGLU',
         hidden=hidden,

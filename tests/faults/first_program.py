@@ -76,6 +76,8 @@ def make_folders(folder, text=None):
   shutil.rmtree(folder / 'out', ignore_errors=True)
   (folder / 'out').mkdir()
   (folder / 'out' / 'file').write_text('x')
+  images = np.arange(6 * 48, dtype=np.uint8).reshape(6, 4, 4, 3)
+  np.savez(folder / 'out' / 'images.npz', arr_0=images)
   if text is not None:
     (folder / 'out' / 'own.py').write_text(text)
 

@@ -70,6 +70,7 @@ TYPES = (
     '..',
   ),
 )
+TOY = 'tests.parts.evals_toys.Toy:OUT/file'
 FLAGS = {
   '--diff': (*NAMES, 'digits', 'OUT/file'),
   '--config': (*NAMES, 'digits', 'var/digits:x', 'configs', __file__),
@@ -94,6 +95,20 @@ FLAGS = {
     'v5e:4x',
   ),
   '--which': ('generation', 'reconstruction', 'x', ','),
+  '--images': ('OUT', 'OUT/file', 'OUT/images.npz', '/dev/null', 'nowhere'),
+  '--reference': ('OUT', 'OUT/file', 'OUT/images.npz', '/dev/zero'),
+  '--extractor': (
+    *(TOY, 'inception-adm:OUT/file'),
+    *('inception-adm', 'efficientnet-lite0', 'x:OUT/file', 'os.x:OUT/file'),
+    *('inception-torch-fidelity:OUT', 'inception-pytorch-fid:/dev/zero'),
+  ),
+  '--figures': ('fid', 'fid,kid', 'inception_score', 'fid,', 'x'),
+  '--order': ('shuffle', 'file'),
+  '--npz': ('OUT/x.npz', 'OUT', 'OUT/file', '/proc/x'),
+  '--sweep': (
+    *('guidance=1,1.5', 'ema=raw', 'seed=0,1', 'top_k=', 'x=1', 'seed'),
+    *('step=best,x', 'guidance=nan', '=', 'temperature=1,1,1'),
+  ),
   '--output': ('OUT/a.safetensors', 'OUT/a.pth', 'OUT/new', 'OUT', '/proc/x'),
 }
 
@@ -215,7 +230,12 @@ def command_lines(draw, command):
     name = draw(st.sampled_from(NAMES if wild else QUICK))
   for action in options(command):
     flag = action.option_strings[-1]
-    good = {'--config': name, '--source': 'OUT/x.pth', '--topology': 'v5e:4x4'}
+    good = {
+      '--config': name,
+      '--extractor': TOY,
+      '--source': 'OUT/x.pth',
+      '--topology': 'v5e:4x4',
+    }
     if action.required and (not wild or draw(st.integers(0, 15))):
       parts.append([f'{flag}={good.get(flag, "OUT/new")}'])
   where = 'OUT/new' if command in ('train', 'import') else f'RUN/{kind}'
@@ -223,6 +243,10 @@ def command_lines(draw, command):
     where = draw(_values(('OUT', 'OUT/file', 'OUT/file/x')))
   if command == 'config':
     parts.append([draw(st.sampled_from(NAMES))])
+  elif command in ('eval', 'reference') and draw(st.booleans()):
+    parts.append(['--images=OUT/images.npz'])
+    if command == 'eval':
+      parts.append([f'--extractor={TOY}', '--reference=OUT/images.npz'])
   elif command != 'configs':
     parts.append([f'--workdir={where}'])
   lines = overrides(name, wild)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import tracemalloc
 import types
 from typing import Any
@@ -151,12 +152,44 @@ def test_sample_writes_grid_images_and_npz(generator, tmp_path):
   arrays = np.load(folder / 'samples.npz')
   assert arrays['arr_0'].shape == (10, 8, 8, 1)
   assert arrays['arr_0'].dtype == np.uint8
-  assert arrays['labels'].tolist() == [3] * 5 + [0] * 5
-  single = np.asarray(Image.open(folder / files[7]))
-  np.testing.assert_array_equal(single, arrays['arr_0'][7, ..., 0])
+  # Evaluators take blocks of the file, which must not be sorted by class.
+  order = arrays['order']
+  assert sorted(order) == [*range(10)] != order.tolist()
+  assert (arrays['labels'] == np.where(order < 5, 3, 0)).all()
+  facts = json.loads(str(arrays['facts']))
+  assert (facts['order'], facts['seed'], facts['labels']) == ('shuffled', 1, '')
+  assert facts['sampling']['guidance'] == 2.5
+  for i, image in zip(order, arrays['arr_0']):
+    single = np.asarray(Image.open(folder / files[i]))
+    np.testing.assert_array_equal(single, image[..., 0])
   [asked] = generator.asked
   assert asked['guidance'] == 2.5 and asked['seed'] == 1
   assert asked['temperature'] is None  # as the config says
+
+
+def test_an_npz_may_lie_elsewhere(generator, tmp_path, capsys):
+  argv = ['sample', f'--workdir={tmp_path}', '--labels=all', '--number=3']
+  assert main([*argv, '--name=a']) == 0
+  assert main([*argv, '--name=b', f'--npz={tmp_path}/x/all.npz']) == 0
+  assert 'all.npz, in an order shuffled by --seed=0' in capsys.readouterr().out
+  assert os.listdir(tmp_path / 'x') == ['all.npz']
+  with np.load(tmp_path / 'x' / 'all.npz') as arrays:
+    assert json.loads(str(arrays['facts']))['labels'] == 'balanced'
+    assert len(arrays['arr_0']) == 30
+  # The order of the file changes no picture.
+  a, b = (tmp_path / 'samples' / name for name in 'ab')
+  assert sorted(os.listdir(a)) == sorted(os.listdir(b))
+  for name in os.listdir(a):
+    assert (a / name).read_bytes() == (b / name).read_bytes()
+
+
+def test_an_npz_in_a_folder_that_is_replaced_is_refused(
+  generator, tmp_path, capsys
+):
+  argv = ['sample', f'--workdir={tmp_path}', '--labels=1']
+  file = f'--npz={tmp_path}/samples/seed0/x.npz'
+  assert 'which is replaced' in fails(capsys, *argv, file)
+  assert generator.calls == []
 
 
 def test_batches_do_not_change_the_samples(generator, tmp_path):
@@ -204,14 +237,18 @@ def drawn(count, size=16, at_once=200):
     images = np.zeros((len(index), size, size, 3), np.float32)
     images += (index % 255 / 127.5 - 1)[:, None, None, None]
     tokens = index[:, None].astype(np.int32)
-    yield SampleBatch(images, tokens, (index % 10).astype(np.int32), 0.0)
+    labels = (index % 10).astype(np.int32)
+    yield SampleBatch(images, tokens, labels, 0.0, index)
 
 
 def streamed(folder, count, png=False):
   labels = (np.arange(count) % 10).astype(np.int32)
   names = [str(k) for k in range(10)]
   folder.mkdir()
-  with samples.Samples(folder, names, labels, png=png, npz=True) as out:
+  npz = samples.Npz(
+    folder / 'samples.npz', labels, np.arange(count), {}, folder / 'tokens'
+  )
+  with samples.Samples(folder, names, labels, png, npz) as out:
     for call in samples.with_progress(drawn(count), count):
       out.add(call)
   return labels
@@ -224,7 +261,9 @@ def test_an_npz_is_written_as_images_come(tmp_path):
     'samples.npz',
   ]
   with np.load(tmp_path / 'a' / 'samples.npz') as arrays:
-    assert sorted(arrays.files) == ['arr_0', 'labels', 'tokens']
+    assert sorted(arrays.files) == [
+      *('arr_0', 'facts', 'labels', 'order', 'tokens')
+    ]
     np.testing.assert_array_equal(arrays['labels'], labels)
     np.testing.assert_array_equal(arrays['tokens'][:, 0], np.arange(700))
     assert arrays['arr_0'].dtype == np.uint8

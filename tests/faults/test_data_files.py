@@ -21,7 +21,7 @@ from arvision.data.idx import read_idx
 from arvision.data.pipeline import Images
 from arvision.data.text import read_features
 from arvision.errors import ConfigError, DataError
-from arvision.evals import page
+from arvision.runs import page
 from tests.pictures import chunk, png, tiff
 
 

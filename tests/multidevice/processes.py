@@ -7,14 +7,10 @@ import subprocess
 from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Of the compiler, what takes long and changes no collective is left out.
-QUICK = (
-  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
-)
 
 
 def start(
-  program: Sequence[str], count: int, devices: int, flags: str = ''
+  program: Sequence[str], count: int, devices: int
 ) -> list[subprocess.Popen]:
   """Starts a program `count` times, to be joined by `host.initialize`.
 
@@ -22,7 +18,6 @@ def start(
     program: and its arguments.
     count: processes.
     devices: fake ones of every process.
-    flags: of XLA.
 
   Returns:
     the processes, their stdout in a pipe.
@@ -32,7 +27,7 @@ def start(
     address = f'127.0.0.1:{free.getsockname()[1]}'
   env = {
     **os.environ,
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} {flags}',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
     'JAX_PLATFORMS': 'cpu',
   }
   if count > 1:
@@ -66,8 +61,6 @@ def wait(
   return texts
 
 
-def run(
-  program: Sequence[str], count: int, devices: int, flags: str = ''
-) -> list[str]:
+def run(program: Sequence[str], count: int, devices: int) -> list[str]:
   """Starts the processes and waits for them."""
-  return wait(start(program, count, devices, flags))
+  return wait(start(program, count, devices))

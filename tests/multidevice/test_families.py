@@ -51,7 +51,7 @@ def _run(folder, names, meshes):
   path = folder / 'found.json'
   given = json.dumps([names, meshes, str(path)])
   program = [sys.executable, '-c', _PROGRAM, given]
-  processes.run(program, count=1, devices=8, flags=processes.QUICK)
+  processes.run(program, count=1, devices=8)
   return json.loads(path.read_text())
 
 

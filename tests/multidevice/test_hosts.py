@@ -75,10 +75,20 @@ def use(workdir, name):
   drawn = ['--labels=all', '--number=2', '--npz', f'--name={name}']
   figures = ['--samples=20', f'--output={workdir}/{name}.json']
   folder = f'--classifiers={workdir}/{name}'
+  images = f'{workdir}/samples/{name}/samples.npz'
+  scores = [
+    'eval',
+    f'--images={images}',
+    f'--reference={images}',
+    f'--extractor=tests.parts.evals_toys.Toy:{workdir}/config.json',
+    '--figures=fid,kid,recall,inception_score',
+    f'--output={workdir}/{name}_scores.json',
+  ]
   return (
     # Twelve to a call: the last call is not full.
     ['sample', f'--workdir={workdir}', '--batch_size=12', *drawn],
     ['eval', f'--workdir={workdir}', '--batch_size=12', *figures, folder],
+    scores,
   )
 
 
@@ -94,7 +104,7 @@ def folder(tmp_path_factory):
   tokenizer = train(folder / 'tok', '--config=var/digits_tokenizer', steps=2)
   var = (*VAR, f'--config.frozen.tokenizer={folder}/tok')
   one, two = train(folder / 'one', *var), train(folder / 'two', *var)
-  run = functools.partial(processes.run, flags=processes.QUICK)
+  run = processes.run
   run(program(tokenizer, one, *use(folder / 'one', 'alone')), 1, devices=8)
   both = use(folder / 'one', 'together')
   said = run(program([*two, '--stop_at=3'], *both), 2, devices=4)
@@ -156,6 +166,20 @@ def test_two_processes_draw_what_one_draws(folder):
   for name in names:
     if name.endswith('.png'):
       assert (alone / name).read_bytes() == (together / name).read_bytes()
+
+
+def test_two_processes_score_what_one_scores(folder):
+  """Features are divided over all devices of all processes."""
+  alone, together = (
+    json.loads((folder / 'one' / f'{name}_scores.json').read_text())
+    for name in ('alone', 'together')
+  )
+  assert alone['protocols'] == together['protocols']
+  assert alone['metrics'].keys() == together['metrics'].keys()
+  for name, value in alone['metrics'].items():
+    np.testing.assert_allclose(
+      together['metrics'][name], value, rtol=1e-6, atol=1e-9, err_msg=name
+    )
 
 
 def test_two_processes_measure_what_one_measures(folder):
@@ -252,7 +276,6 @@ def same_samples(name, meshes, tmp_path):
     [sys.executable, '-c', _SAMPLES, given],
     count=1,
     devices=8,
-    flags=processes.QUICK,
   )
   found = np.load(tmp_path / 'samples.npz')
   images, tokens = found['one/images'], found['one/tokens']
@@ -392,7 +415,7 @@ def test_devices_draw_what_one_draws_of_more_families(name, tmp_path):
 def test_a_signal_to_one_process_stops_and_saves_both(folder, tmp_path):
   var = (*VAR, f'--config.frozen.tokenizer={folder}/tok')
   argv = train(tmp_path / 'var', *var, steps=5000)
-  started = processes.start(program(argv), 2, 4, processes.QUICK)
+  started = processes.start(program(argv), 2, 4)
   path = tmp_path / 'var' / 'log.jsonl'
   while not (path.exists() and path.read_text()):
     time.sleep(0.1)

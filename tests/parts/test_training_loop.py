@@ -52,6 +52,7 @@ def test_a_run_leaves_what_it_promises(whole):
   files = {str(p.relative_to(whole)) for p in whole.rglob('*')}
   assert {
     'config.json',
+    'environment.json',
     'parameters.txt',
     'checkpoints/12',
     'checkpoints/10',
@@ -63,6 +64,9 @@ def test_a_run_leaves_what_it_promises(whole):
   assert 'checkpoints/5' not in files
   table = (whole / 'parameters.txt').read_text()
   assert 'hidden/kernel' in table and '(16, 8)' in table
+  environment = json.loads((whole / 'environment.json').read_text())
+  assert environment['versions']['jax'] == jax.__version__
+  assert environment['devices'].endswith('x cpu')
 
 
 def test_the_log_has_means_rates_and_held_out_figures(whole):

@@ -4,24 +4,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from arvision.data.transforms import to_uint8
 from arvision.training import pictures
 
 
 def test_values_become_bytes():
   images = np.array([-2.0, -1.0, 0.0, 1.0, np.nan]).reshape(1, 1, 5, 1)
-  assert pictures.to_uint8(images).ravel().tolist() == [0, 0, 128, 255, 0]
+  assert to_uint8(images).ravel().tolist() == [0, 0, 128, 255, 0]
 
 
 def test_a_grid_keeps_every_pixel_as_a_square():
   images = np.linspace(-1, 1, 3 * 2 * 4).reshape(3, 2, 4, 1)
   made = pictures.grid(images, columns=2, scale=5)
   assert made.shape == (2 * 10 + 2, 2 * 20 + 2, 3)
-  assert (
-    made[:10, :20] == pictures.to_uint8(images[0]).repeat(5, 0).repeat(5, 1)
-  ).all()
-  assert (
-    made[12:22, :20:5, 0][::5] == pictures.to_uint8(images[2])[..., 0]
-  ).all()
+  assert (made[:10, :20] == to_uint8(images[0]).repeat(5, 0).repeat(5, 1)).all()
+  assert (made[12:22, :20:5, 0][::5] == to_uint8(images[2])[..., 0]).all()
 
 
 def test_small_digits_are_blown_up():
