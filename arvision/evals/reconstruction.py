@@ -124,21 +124,21 @@ class Reconstruction:
     yield f'psnr_of_mean_db/{place}', float(psnr(np.mean(error)))
     for name, value in all_of.items():
       figure, _, method = name.partition('/')
-      own = dataclasses.replace(facts, method=method)
-      if figure == 'lpips':
-        own = dataclasses.replace(own, weights=self.lpips.weights)
-      run.note(f'{place}-{method}', own.facts())
+      protocol = dataclasses.replace(facts, method=method)
+      if figure == 'lpips' and self.lpips is not None:
+        protocol = dataclasses.replace(protocol, weights=self.lpips.weights)
+      run.note(f'{place}-{method}', protocol.facts())
       yield f'{figure}/{place}-{method}', float(np.mean(value))
-    if moments:
-      own = dataclasses.replace(
+    if extractor is not None:
+      protocol = dataclasses.replace(
         facts,
         extractor=extractor.name,
         weights=extractor.weights,
         resize=extractor.resize,
         rounding='round',
       )
-      run.note(own.name, own.facts())
-      yield f'rfid/{own.name}', frechet_distance(*moments)
+      run.note(protocol.name, protocol.facts())
+      yield f'rfid/{protocol.name}', frechet_distance(*moments)
     if counts is not None:
       yield from counts.metrics(place).items()
 

@@ -77,9 +77,9 @@ def run(data, decode, said=None):
 
 
 def figures(suite, given):
-  """Names without their numbers of images and windows."""
+  """(figure, protocol without the name of the data) -> value."""
   return {
-    (name.split('/')[0], name.split('toy-')[-1].split('-gauss')[0]): value
+    (name.split('/')[0], name.split('toy-')[-1]): value
     for name, value in suite(given)
   }
 
@@ -99,7 +99,9 @@ def test_what_is_lost_is_seen_where_it_is():
   given, _ = run(two_classes(40, (12, 12, 1)), coarse)
   found = figures(TokenizerSuite(sizes=(2, -2)), given)
   size = {
-    place: value for (name, place), value in found.items() if name == 'psnr_db'
+    place: value
+    for (name, place), value in found.items()
+    if name == 'tiles_psnr_db'
   }
   # The larger the image is, the smoother are its rows.
   assert size['24px-tiles-10'] > size['6px-tiles-10']
