@@ -238,7 +238,14 @@ def digits(config: ConfigDict, epochs: int, **optim) -> ConfigDict:
   config.train = block(duration=block(epochs=epochs))
   config.optim = adamw(2e-3, cosine(0.05, epochs=5), **{'clip': 1.0, **optim})
   config.ema = (0.99,)
+  neighbours(config)
   return locked(config)
+
+
+def neighbours(config: ConfigDict) -> None:
+  """Adds the nearest training images, for data with few of them."""
+  if 'backbone' in config:
+    config.evals.neighbours = block(type='evals.neighbours.Neighbours')
 
 
 # The sizes of the transformers of tiny configs.

@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from arvision.ranges import Batch, Many, number
 from arvision.runs import sweep, targets
 from arvision.runs.evaluate import configured, evaluate, missing, score
 from arvision.runs.trained import TrainedRun
+from arvision.training import pictures
 from arvision.training import workdir as workdirs
 
 # Flags of both kinds of evaluation, and those of --images alone.
@@ -209,7 +211,7 @@ def _of_run(known, flags: argparse.Namespace, overrides: list[str]) -> None:
     if len(points) > 1:
       host.say(f'\n{sweep.name_of(settings)}')
     # What does not sample is the same for all settings of the sampler.
-    record = _record(run, here, fields, first)
+    record = _record(run, here, fields, first, _show(flags, path, points))
     first = first or record
     records.append({'settings': settings, **record})
   if len(records) == 1:
@@ -239,11 +241,26 @@ def _beside(flags, path) -> pathlib.Path:
   return path.with_name(f'{path.stem}_sweep' if flags.output else 'sweep')
 
 
+def _show(flags, path, points) -> Callable[[str, Any], None]:
+  """Writes pictures of evaluators, but not of every setting of a sweep."""
+
+  def show(name, rows):
+    if len(points) == 1 and jax.process_index() == 0:
+      file = path.with_suffix('') / f'{name}.png'
+      with targets.writing(file, '--output' if flags.output else '--workdir'):
+        file.parent.mkdir(exist_ok=True)
+        columns = len(next(iter(rows.values())))
+        pictures.save(file, pictures.sheet(rows, columns))
+
+  return show
+
+
 def _record(
   run: TrainedRun,
   flags: argparse.Namespace,
   fields: dict[str, Any],
   before: dict[str, Any] | None,
+  show: Callable[[str, Any], None],
 ) -> dict[str, Any]:
   """The content of eval.json for one setting."""
   host.say(f'evaluating {run_flags.weights_of(run)}')
@@ -257,6 +274,7 @@ def _record(
     sampling=run_flags.sampling(flags),
     classifiers=flags.classifiers,
     note=protocols.__setitem__,
+    show=show,
     sampled_only=before is not None,
     **fields,
   )

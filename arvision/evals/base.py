@@ -35,6 +35,7 @@ class Run:
     preparation: how the images were resized and cropped, JSON values.
     say: called with lines about the progress.
     note: called with the protocol in the name of metrics, and its facts.
+    show: called with the name of a picture and its rows, see `pictures.sheet`.
   """
 
   data: Data
@@ -49,6 +50,7 @@ class Run:
   preparation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   say: Callable[[str], None] = lambda text: None
   note: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None
+  show: Callable[[str, Mapping[str, Array]], None] = lambda name, rows: None
 
 
 class Evaluator(Protocol):

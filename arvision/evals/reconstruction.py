@@ -124,21 +124,20 @@ class Reconstruction:
     yield f'psnr_of_mean_db/{place}', float(psnr(np.mean(error)))
     for name, value in all_of.items():
       figure, _, method = name.partition('/')
-      protocol = dataclasses.replace(facts, method=method)
-      if figure == 'lpips' and self.lpips is not None:
-        protocol = dataclasses.replace(protocol, weights=self.lpips.weights)
-      run.note(f'{place}-{method}', protocol.facts())
+      weights = self.lpips.weights if self.lpips and figure == 'lpips' else ''
+      stated = dataclasses.replace(facts, method=method, weights=weights)
+      run.note(f'{place}-{method}', stated.facts())
       yield f'{figure}/{place}-{method}', float(np.mean(value))
-    if extractor is not None:
-      protocol = dataclasses.replace(
+    if extractor and moments:
+      stated = dataclasses.replace(
         facts,
         extractor=extractor.name,
         weights=extractor.weights,
         resize=extractor.resize,
         rounding='round',
       )
-      run.note(protocol.name, protocol.facts())
-      yield f'rfid/{protocol.name}', frechet_distance(*moments)
+      run.note(stated.name, stated.facts())
+      yield f'rfid/{stated.name}', frechet_distance(*moments)
     if counts is not None:
       yield from counts.metrics(place).items()
 

@@ -17,6 +17,9 @@ from arvision.runs.variants import Variant
 _LOW = (
   '_bits_per_dimension',
   '_cer',
+  '_copied_features',
+  '_copied_pixels',
+  '_copied_tokens',
   '_fid',
   '_fid_infinity',
   '_frechet',

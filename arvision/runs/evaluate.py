@@ -34,6 +34,7 @@ def evaluate(
   classifiers: pathlib.Path | None = None,
   say: Callable[[str], None] = host.say,
   note: Note = lambda name, facts: None,
+  show: Note = lambda name, rows: None,
   sampled_only: bool = False,
   **fields: Any,
 ) -> Metrics:
@@ -45,7 +46,7 @@ def evaluate(
     sampling: arguments of `run.sample_fn`.
     classifiers: folder of cached classifiers, None for the user's cache.
     say: function that logs a line.
-    note: called with the protocols of the metrics, see `evals.base.Run`.
+    note, show: called with protocols and pictures, see `evals.base.Run`.
     sampled_only: leave out the evaluators that do not sample.
     **fields: see `configured`.
 
@@ -55,7 +56,7 @@ def evaluate(
   Raises:
     ConfigError: an unknown name, or an evaluator that the run does not support.
   """
-  given = measured(run, sampling, classifiers, say, note)
+  given = measured(run, sampling, classifiers, say, note, show)
   found = configured(run, **fields)
   metrics: Metrics = {}
   for name in chosen(which, found, given):

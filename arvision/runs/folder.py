@@ -139,6 +139,12 @@ class Folder:
     order = sorted(found.items(), key=lambda item: (item[1][0] < 0, item[0]))
     return {name: file for name, (_, file) in order}
 
+  def evaluated(self) -> dict[str, pathlib.Path]:
+    """Name -> picture of an evaluator of `arvision eval`."""
+    return {
+      file.stem: file for file in sorted((self.path / 'eval').glob('*.png'))
+    }
+
   def grids(self) -> dict[str, pathlib.Path]:
     """Name -> image grid of `arvision sample`."""
     files = sorted((self.path / 'samples').glob('*/grid.png'))

@@ -36,6 +36,7 @@ def measured(
   classifiers: pathlib.Path | None = None,
   say: Callable[[str], None] = host.say,
   note: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None,
+  show: Callable[[str, Mapping[str, Any]], None] = lambda name, rows: None,
 ) -> Run:
   """The interface of a run for evaluators.
 
@@ -44,7 +45,7 @@ def measured(
     sampling: arguments of `run.sample_fn`.
     classifiers: folder of cached classifiers, None for the user's cache.
     say: function that logs a line.
-    note: see `Run`.
+    note, show: see `Run`.
 
   Raises:
     ConfigError: see `images_of`.
@@ -80,6 +81,7 @@ def measured(
     preparation=prepared,
     say=say,
     note=note,
+    show=show,
   )
 
 

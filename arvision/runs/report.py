@@ -19,9 +19,21 @@ _FIGURES = {
   'fid': 'FID',
   'frechet': 'Fréchet distance, classifier features',
   'memorised': 'of the samples repeat a training image',
+  'copied_features': 'of the samples are nearer to a training image than 95 % of '
+  'held-out images (5 % without copying)',
   'sampling_images_per_second': 'images sampled per second',
 }
-_SHARES = ('class_accuracy', 'classifier_accuracy', 'memorised')
+_SHARES = (
+  'class_accuracy',
+  'classifier_accuracy',
+  'memorised',
+  'copied_features',
+)
+# Captions of pictures that evaluators make.
+_EVALUATED = {
+  'neighbours': 'Samples and their nearest training images by pixels, by tokens '
+  'and by features, the nearest first. Copies look alike in every row.',
+}
 
 
 def summarise(
@@ -172,8 +184,13 @@ def _run(folder):
     for name, path in folder.pictures().items()
   ]
   rows = readings.metric_rows(folder.metrics, folder.protocols)
+  evaluated = [
+    (_EVALUATED.get(name, name), folder.picture(path, name, width=860))
+    for name, path in folder.evaluated().items()
+  ]
   return {
     'kind': folder.kind,
+    'evaluated': [item for item in evaluated if item[1]],
     'pictures': [item for item in pictures if item[2]],
     'curves': [
       (title, line_chart(series, title))

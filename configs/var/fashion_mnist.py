@@ -28,6 +28,7 @@ def recipe(config, clip: float, exempt: tuple[str, ...] = ()) -> None:
     exempt=exempt,
   )
   config.ema = (0.99,)
+  common.neighbours(config)
 
 
 def get_config(arg: str = ''):

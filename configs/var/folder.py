@@ -41,4 +41,5 @@ def get_config(arg: str = ''):
     exempt=parts.NO_DECAY,
   )
   config.ema = (0.99,)
+  common.neighbours(config)
   return common.locked(config)
