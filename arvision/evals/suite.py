@@ -15,7 +15,7 @@ from arvision.data.transforms import to_float, to_uint8
 from arvision.errors import ConfigError, DataError
 from arvision.evals.base import Run, pad
 from arvision.evals.image import psnr, squared_error, ssim, window_size
-from arvision.evals.protocol import size_name
+from arvision.evals.protocol import Protocol, size_name
 from arvision.evals.text import Ocr, cer, picture, wer
 from arvision.parallel import host
 from arvision.ranges import Count, Side
@@ -63,7 +63,7 @@ class TokenizerSuite:
     """Encodes and decodes everything once.
 
     Yields:
-      `psnr_db`, `ssim`: mean over images, for every size.
+      `tiles_psnr_db`, `tiles_ssim`: mean over images, for every size.
       `detail_psnr_db`, `detail_ssim`: of the patch of every image whose pixels
         have the largest variance.
       `cer`, `wer`: mean error rates of the text that is recognised in
@@ -90,10 +90,12 @@ class TokenizerSuite:
     place = f'held-out-{run.name}'
     again = self._reconstruct(run, images)
     name = f'{place}-{patch}px-of-{size}-{count}'
-    yield from _named(name, [details(images, again, patch)], 'detail_')
+    _note(run, name, 'details', count)
+    yield from _named(name, 'detail_', [details(images, again, patch)])
     for factor in self.sizes:
       name = f'{place}-{size_name(_shape_at(data.shape, factor))}-tiles-{count}'
-      yield from _named(name, self._tiled(run, images, factor))
+      _note(run, name, f'tiles, {factor}', count)
+      yield from _named(name, 'tiles_', self._tiled(run, images, factor))
     if self.ocr is None:
       if self.texts:
         run.say('no config.evals.*.ocr: error rates of text are not available')
@@ -160,6 +162,7 @@ class TokenizerSuite:
     assert self.ocr is not None
     shape = size_name(run.data.shape)
     name = f'text-{shape}-{self.font_size}px-{self.ocr.name}-{len(pictures)}'
+    _note(run, name, f'{self.ocr}, {self.texts}', len(pictures))
     for images, kind in (
       (pictures, '_of_originals'),
       (self._reconstruct(run, pictures), ''),
@@ -170,10 +173,24 @@ class TokenizerSuite:
         yield f'{figure}{kind}/{name}', float(np.mean(rates))
 
 
+def _note(run, name, method, count):
+  """States the protocol of the figures with this name."""
+  protocol = Protocol(
+    extractor='pixels',
+    reference=name,
+    reference_digest=run.data.digest,
+    split='held-out',
+    images=count,
+    reference_images=count,
+    order='',
+    rounding='none',
+    method=method,
+  )
+  run.note(name, protocol.facts())
+
+
 def _named(
-  name: str,
-  pairs: Iterable[tuple[np.ndarray, np.ndarray]],
-  prefix: str = '',
+  name: str, prefix: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> Iterator[tuple[str, float]]:
   """Mean PSNR and SSIM of pairs of (n, H, W, C) images."""
   errors, similarities = [], []
@@ -183,7 +200,7 @@ def _named(
     errors.append(psnr(error))
     similarities.append(similarity)
   yield f'{prefix}psnr_db/{name}', _mean(errors)
-  yield f'{prefix}ssim/{name}-gauss{window}', _mean(similarities)
+  yield f'{prefix}ssim/{name}', _mean(similarities)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -50,6 +50,7 @@ def recipe(config) -> None:
   )
   config.train = common.block(duration=common.block(epochs=1.25))
   config.evals.every = common.block(fraction=0.5)  # 10,000 pictures take long
+  config.evals.suite = common.block(type='evals.suite.TokenizerSuite')
   config.optim = common.adamw(
     2e-3,
     common.cosine(0.02, steps=100),

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from arvision.build import build
 from arvision.errors import ConfigError, DataError
 from arvision.evals.base import Run
+from arvision.evals.lpips import Lpips
 from arvision.evals.suite import (
   TokenizerSuite,
   details,
@@ -75,9 +77,9 @@ def run(data, decode, said=None):
 
 
 def figures(suite, given):
-  """Names without their numbers of images and windows."""
+  """(figure, protocol without the name of the data) -> value."""
   return {
-    (name.split('/')[0], name.split('toy-')[-1].split('-gauss')[0]): value
+    (name.split('/')[0], name.split('toy-')[-1]): value
     for name, value in suite(given)
   }
 
@@ -97,7 +99,9 @@ def test_what_is_lost_is_seen_where_it_is():
   given, _ = run(two_classes(40, (12, 12, 1)), coarse)
   found = figures(TokenizerSuite(sizes=(2, -2)), given)
   size = {
-    place: value for (name, place), value in found.items() if name == 'psnr_db'
+    place: value
+    for (name, place), value in found.items()
+    if name == 'tiles_psnr_db'
   }
   # The larger the image is, the smoother are its rows.
   assert size['24px-tiles-10'] > size['6px-tiles-10']
@@ -142,11 +146,12 @@ def test_what_does_not_fit_is_refused_before_anything_runs(fields, error, text):
   assert not calls
 
 
-def test_the_ocr_is_a_part_of_the_config():
-  from arvision.build import build
-
+def test_parts_of_evaluators_come_from_the_config():
   block = {
     'type': 'evals.suite.TokenizerSuite',
     'ocr': {'type': 'evals.text.Tesseract', 'language': 'deu'},
   }
   assert build(block, 'evals.suite').ocr == Tesseract('deu')
+  lpips = {'type': 'evals.lpips.Lpips', 'backbone': 'a', 'linear': 'b'}
+  block = {'type': 'evals.reconstruction.Reconstruction', 'lpips': lpips}
+  assert build(block, 'evals.reconstruction').lpips == Lpips('a', 'b', 'alex')
