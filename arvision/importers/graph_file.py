@@ -102,7 +102,7 @@ class _Graph:
     return name, self._tensor(*tensor)
 
   def _tensor(self, low, high):
-    dtype, shape, values = 0, [], (low, low)
+    dtype, shape, lists = 0, [], []
     for number, wire, value in self._fields(low, high):
       if (number, wire) == (_DTYPE, _VARINT):
         dtype = value
@@ -112,11 +112,12 @@ class _Graph:
           for inner, dim in self._messages(*value)
           if inner == _DIM
         ]
-      elif number in (_CONTENT, _FLOATS) and wire == _BYTES:
-        values = value
-    if dtype != _FLOAT32:
+      elif number in (_CONTENT, _FLOATS) and wire in (_BYTES, _FIXED32):
+        lists.append(value)
+    # No weight is empty or in pieces.
+    if dtype != _FLOAT32 or len(lists) != 1:
       return None
-    start, stop = values
+    ((start, stop),) = lists
     count = (stop - start) // 4
     storage = Storage(
       np.dtype('<f4'), 4, count, Span(self.path, start, stop - start)
