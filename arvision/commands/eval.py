@@ -26,7 +26,7 @@ from arvision.training import workdir as workdirs
 # Flags of both kinds of evaluation, and those of --images alone.
 _COMMON = (
   *('images', 'workdir', 'output', 'batch_size', 'seed', 'debug', 'ignored'),
-  *('extractor', 'reference', 'figures'),
+  *('extractor', 'reference', 'figures', 'report'),
 )
 _OF_IMAGES = ('order',)
 
@@ -40,6 +40,8 @@ def main(argv: list[str]) -> None:
     _of_images(flags)
   else:
     _of_run(known, flags, overrides)
+  if flags.report and jax.process_index() == 0:
+    _report(flags)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,6 +72,11 @@ def parser() -> argparse.ArgumentParser:
     metavar='FILE',
     help='JSON file; default: <workdir>/eval.json, which reports read, '
     '<folder>/eval.json, or <file>.eval.json',
+  )
+  flags.add_argument(
+    '--report',
+    action='store_true',
+    help='also write report.html there, with the tokenizer of a generator',
   )
   flags.add_argument(
     '--classifiers',
@@ -136,11 +143,33 @@ def _check(known, flags, overrides):
     wrong |= {f'config.{text.partition("=")[0]}' for text in overrides}
   if wrong:
     raise ConfigError(f'--{min(wrong)} is for {other}; leave it out')
+  if flags.report and (flags.output or not _folder(flags).is_dir()):
+    raise ConfigError(
+      '--report: a report is made of the eval.json of a folder; leave out '
+      '--report, or --output and files'
+    )
   if flags.images is not None and not flags.extractor:
     raise ConfigError(
       '--images: no score is available without a network; give '
       '--extractor=inception-adm:FILE'
     )
+
+
+def _folder(flags) -> pathlib.Path:
+  return pathlib.Path(flags.images or flags.workdir)
+
+
+def _report(flags):
+  """Writes report.html, of the tokenizer of a generator too."""
+  from arvision.commands import report  # imports matplotlib
+
+  folders = [_folder(flags)]
+  if flags.workdir:
+    config = workdirs.load_config(flags.workdir, allow=None)
+    tokenizer = config.get('frozen', {}).get('tokenizer')
+    if tokenizer and (pathlib.Path(tokenizer) / workdirs.CONFIG).is_file():
+      folders.insert(0, tokenizer)
+  report.main([f'--workdir={folder}' for folder in folders])
 
 
 def _of_images(flags: argparse.Namespace) -> None:
