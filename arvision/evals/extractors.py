@@ -7,6 +7,8 @@ from arvision.build import PATH, build, suggest
 from arvision.errors import ConfigError
 from arvision.evals.features import Extractor
 
+# A network whose weights an installed package has.
+_INSTALLED = 'efficientnet-lite0'
 _INCEPTION = 'evals.inception.Inception'
 # name -> its block, without the file; and fields of `Scoring` that belong to it.
 NAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -16,7 +18,7 @@ NAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     {'type': _INCEPTION, 'variant': 'torch-fidelity'},
     {'splits': 'splits'},
   ),
-  'efficientnet-lite0': (
+  _INSTALLED: (
     {'type': 'evals.efficientnet.EfficientNetLite0'},
     {},
   ),
@@ -43,13 +45,16 @@ def extractor_of(text: str) -> tuple[Extractor, dict[str, Any]]:
       f"--extractor='{text}': wanted NAME:FILE.{suggest(name, NAMES)}"
     )
   block, fields = NAMES.get(name, ({'type': name}, {}))
-  if not file or not pathlib.Path(file).is_file():
+  known_place = name == _INSTALLED and not file
+  if not known_place and not pathlib.Path(file or '/').is_file():
     raise ConfigError(
       f"--extractor='{text}': no file '{file}'; wanted {name}:FILE with the "
       'weights of the network'
     )
   try:
-    found = build({**block, 'path': file}, 'extractor')
+    found: Any = build({**block, 'path': file or None}, 'extractor')
+    if known_place and found.missing:
+      raise ConfigError(f"--extractor='{text}': {found.missing}")
   except ConfigError as error:
     text = str(error).replace('config.extractor', '--extractor')
     raise ConfigError(text) from error
