@@ -126,6 +126,25 @@ class ARModel(nn.Module):
     """The logits (b, t, v) of all tokens, see `teacher_forced`."""
     return self.head.field(*self.teacher_forced(tokens, inputs, codec, null))
 
+  def nats(
+    self, tokens: Tokens, inputs: dict, codec: Any = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """Negative log likelihood of codes, and their number, both (b,) float32.
+
+    For heads with logits (b, t, v), and feeds that do not show a token to
+    itself (`sees_own`). Feeds with random orders or scales draw those of seed
+    0.
+    """
+    batch = tokens.values.shape[0]
+    draw = Draw.create(0, jnp.arange(batch))
+    slots, targets = self.feed.train(tokens, self.layout, codec, draw)
+    null = jnp.zeros((batch,), bool)
+    z, query = self.hidden(slots, inputs, null, readout=targets.readout)
+    logits = jax.nn.log_softmax(self.head.field(z, query))
+    found = jnp.take_along_axis(logits, targets.values[..., None], -1)[..., 0]
+    weight = jnp.broadcast_to(targets.weight, found.shape)
+    return -(found * weight).sum(1), weight.sum(1)
+
   def conditions(
     self, inputs: dict, null: jax.Array, slots: Slots | None = None
   ) -> Cond:

@@ -30,6 +30,8 @@ class Run:
     encode_sampled: images -> codes of the kind that `sample_fn` returns; None
       for continuous tokens.
     classes: number of classes of the condition; 0 for an unconditional model.
+    nats: batch -> (b,) negative log likelihood of the codes of its images, and
+      (b,) number of codes; None for a model without a likelihood.
     classifier: recipe -> a trained classifier of the data; None for data with
       one class.
     preparation: how the images were resized and cropped, JSON values.
@@ -46,6 +48,7 @@ class Run:
   sample_fn: Callable[[int | None], Any] | None = None
   encode_sampled: Callable[[Array], Array] | None = None
   classes: int = 0
+  nats: Callable[[Mapping[str, Any]], tuple[Array, Array]] | None = None
   classifier: Callable[[Any], Any] = lambda recipe: None
   preparation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   say: Callable[[str], None] = lambda text: None

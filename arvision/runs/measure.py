@@ -16,6 +16,7 @@ from arvision.errors import ConfigError, DataError
 from arvision.evals import cache
 from arvision.evals.base import Metrics, Run, evaluators
 from arvision.evals.protocol import data_name
+from arvision.heads.categorical import Categorical
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.runs.trained import TrainedRun, placed
@@ -77,11 +78,34 @@ def measured(
       else None
     ),
     classes=len(classes_of(run)) if samples else 0,
+    nats=_nats(run),
     classifier=classifier,
     preparation=prepared,
     say=say,
     note=note,
     show=show,
+  )
+
+
+def _nats(run: TrainedRun):
+  """`Run.nats` of a run."""
+  model = run.model
+  if model is None or not isinstance(model.head, Categorical):
+    return None
+  if model.feed.sees_own or not run.tokenizer.spec.codes:
+    return None
+  names = {*model.condition.blank(1)}
+  if not names <= {'label'}:
+    return None  # captions have another likelihood each
+
+  @jax.jit
+  def nats(params, variables, image, inputs):
+    codec = run.tokenizer.bind(variables)
+    tokens = codec.encode(image)
+    return model.apply({'params': params}, tokens, inputs, codec, method='nats')
+
+  return lambda batch: nats(
+    run.params, run.variables, batch['image'], {k: batch[k] for k in names}
   )
 
 
