@@ -54,8 +54,8 @@ class Likelihood:
     counts: list[np.ndarray] = []
     for batch in host.own_pass(data.held_out, self.batch_size):
       nats, count, weight = host.gather((*run.nats(batch), batch['weight']))
-      bits.append(np.float64(nats[weight > 0]) / math.log(2))
-      counts.append(np.float64(count[weight > 0]))
+      bits.append(np.asarray(nats[weight > 0], np.float64) / math.log(2))
+      counts.append(np.asarray(count[weight > 0], np.float64))
     total, tokens = np.concatenate(bits), np.concatenate(counts)
     protocol = Protocol(
       extractor='codes',
