@@ -16,6 +16,7 @@ from arvision.runs.variants import Variant
 # Ends of the names of figures of which a smaller, or larger, value is better.
 _LOW = (
   '_bits_per_dimension',
+  '_bits_per_token',
   '_cer',
   '_copied_features',
   '_copied_pixels',
