@@ -39,8 +39,8 @@ class Protocol:
     order: order of the images: 'sampled', 'shuffled', 'file', or '' for figures
       that do not depend on it.
     seed: of the labels, the order and the samples; None if unknown.
-    rounding: how images become integers: 'round', 'truncate', or '' if they
-      were integers.
+    rounding: how images become integers: 'round', 'truncate', 'none' if they
+      stay floats, or '' if they were integers.
     method: options of the figure itself, for example 'blocks of 5000'; '' for
       figures without options.
   """
