@@ -240,9 +240,11 @@ def _of_run(known, flags: argparse.Namespace, overrides: list[str]) -> None:
     if len(points) > 1:
       host.say(f'\n{sweep.name_of(settings)}')
     # What does not sample is the same for all settings of the sampler.
-    record = _record(run, here, fields, first, _show(flags, path, points))
+    pictured: list[str] = []
+    show = _show(flags, path, points, pictured)
+    record = _record(run, here, fields, first, show)
     first = first or record
-    records.append({'settings': settings, **record})
+    records.append({'settings': settings, **record, 'pictures': pictured})
   if len(records) == 1:
     _finish(records[0], path, flag)
     return
@@ -270,11 +272,17 @@ def _beside(flags, path) -> pathlib.Path:
   return path.with_name(f'{path.stem}_sweep' if flags.output else 'sweep')
 
 
-def _show(flags, path, points) -> Callable[[str, Any], None]:
-  """Writes pictures of evaluators, but not of every setting of a sweep."""
+def _show(flags, path, points, shown) -> Callable[[str, Any], None]:
+  """Writes pictures of evaluators, but not of every setting of a sweep.
+
+  Their names go to the list `shown`.
+  """
 
   def show(name, rows):
-    if len(points) == 1 and jax.process_index() == 0:
+    if len(points) > 1:
+      return
+    shown.append(name)
+    if jax.process_index() == 0:
       file = path.with_suffix('') / f'{name}.png'
       with targets.writing(file, '--output' if flags.output else '--workdir'):
         file.parent.mkdir(exist_ok=True)

@@ -9,9 +9,9 @@ from arvision import trust
 from arvision.commands import common, run_flags
 from arvision.errors import ConfigError
 from arvision.evals import reference as references
+from arvision.evals.bounds import few
 from arvision.evals.image_sets import ImageSet, of_data, open_images
 from arvision.evals.protocol import data_name
-from arvision.evals.scoring import few
 from arvision.parallel import host
 from arvision.ranges import Batch, Natural, Seed, number
 from arvision.runs import measure, targets

@@ -16,6 +16,9 @@ from arvision.evals.frechet import Moments, distance_to, factor_of
 from arvision.evals.inception_score import probabilities
 from arvision.evals.kernel_distance import kernel
 
+# A distance of fewer images is mostly bias.
+_FEW = 500
+
 _BLOCK = 2048
 
 
@@ -244,3 +247,13 @@ def _around(measured, values, level):
   tail = 50 * (1 - level)
   low, high = np.percentile(values - values.mean(), [tail, 100 - tail])
   return Interval(float(measured + low), float(measured + high))
+
+
+def few(count: int, what: str) -> str:
+  """A warning about few images, '' for enough."""
+  if count >= _FEW:
+    return ''
+  return (
+    f'warning: {count} {what} are few: distances of less than {_FEW} images '
+    'are biased, and only compare with those of as many'
+  )

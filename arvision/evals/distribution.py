@@ -8,12 +8,13 @@ import numpy as np
 
 from arvision.evals import reference as references
 from arvision.evals.base import Run
+from arvision.evals.bounds import few
 from arvision.evals.collect import collect
 from arvision.evals.features import Extractor
 from arvision.evals.generation import at_once, sample_batches
 from arvision.evals.image_sets import ImageSet, as_network_input, of_data
 from arvision.evals.reference import Reference
-from arvision.evals.scoring import Scoring, few
+from arvision.evals.scoring import Scoring
 from arvision.ranges import Count, Many
 
 _AT_ONCE = 64

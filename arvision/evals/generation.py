@@ -12,7 +12,7 @@ import numpy as np
 
 from arvision.errors import ConfigError
 from arvision.evals.base import Run, pad
-from arvision.evals.bounds import equal_number, frechet_interval
+from arvision.evals.bounds import equal_number, few, frechet_interval
 from arvision.evals.classifier import Classifier, Recipe
 from arvision.evals.frechet import Moments
 from arvision.evals.protocol import Protocol, size_name
@@ -22,8 +22,6 @@ from arvision.structs import Array
 
 # Default images per call.
 _AT_ONCE = 100
-# Distances of fewer images say little.
-_FEW = 300
 # labels (b,), index (b,) -> images (b, H, W, C) in [-1, 1], tokens (b, t) or
 # (b, t, c). `index` is the number of the sample, independent of batching.
 SampleFn = Callable[[np.ndarray, np.ndarray], tuple[Array, Array]]
@@ -210,11 +208,8 @@ class Generation:
     if count < len(features):
       yield named('frechet', equal_number(features, real, len(features)))
     run.say(text)
-    if count < _FEW:
-      run.say(
-        f'warning: sets of {count} images are few for a Fréchet distance; '
-        'compare it only with those of as many images, and see its interval'
-      )
+    if warning := few(count, 'images of a set'):
+      run.say(warning)
 
   def _named(self, run, classifier, figure, value, images=None, **changes):
     """(name of a figure in the classifier's features, value)."""

@@ -36,8 +36,6 @@ USUAL = tuple(name for name in FIGURES if name != 'fid_infinity')
 # Kinds of features that figures keep of every image.
 _KEPT = {'inception_score': 'logits', 'kid': 'pool'}
 _KEPT |= dict.fromkeys((*_MANIFOLD, 'fid_interval', 'fid_infinity'), 'pool')
-# Fewer images than this give distances that mean little.
-_FEW = 500
 _BLOCK, _SPLITS, _SUBSETS, _SUBSET = 5000, 10, 100, 1000
 
 
@@ -235,13 +233,3 @@ def _check(moments, reference):
       raise DataError(
         f'{own.count} image has no distance to a reference; wanted 2 or more'
       )
-
-
-def few(count: int, what: str) -> str:
-  """A warning about few images, '' for enough."""
-  if count >= _FEW:
-    return ''
-  return (
-    f'warning: {count} {what} are few: distances of less than {_FEW} images '
-    'are biased, and only compare with those of as many'
-  )

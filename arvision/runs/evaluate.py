@@ -16,11 +16,12 @@ from arvision.evals.base import (
   evaluators,
   possible,
 )
+from arvision.evals.bounds import few
 from arvision.evals.collect import Collected, at_once, collect
 from arvision.evals.distribution import Distribution
 from arvision.evals.features import Extractor
 from arvision.evals.image_sets import ImageSet, open_images
-from arvision.evals.scoring import Scoring, few
+from arvision.evals.scoring import Scoring
 from arvision.parallel import host
 from arvision.runs.measure import measured
 

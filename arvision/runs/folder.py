@@ -140,9 +140,16 @@ class Folder:
     return {name: file for name, (_, file) in order}
 
   def evaluated(self) -> dict[str, pathlib.Path]:
-    """Name -> picture of an evaluator of `arvision eval`."""
+    """Name -> picture of an evaluator of `arvision eval`.
+
+    Those of an earlier evaluation, which eval.json does not name, are left out.
+    """
+    named = self.evaluation.get('pictures')
+    files = sorted((self.path / 'eval').glob('*.png'))
     return {
-      file.stem: file for file in sorted((self.path / 'eval').glob('*.png'))
+      file.stem: file
+      for file in files
+      if isinstance(named, list) and file.stem in named
     }
 
   def grids(self) -> dict[str, pathlib.Path]:

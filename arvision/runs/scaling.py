@@ -124,6 +124,8 @@ def _logarithms(points, axis):
         f"'{point.name}' has the held-out loss {point.loss}: a power law needs "
         'positive losses'
       )
+    if not getattr(point, axis) > 0:
+      raise ConfigError(f"'{point.name}' has no {axis}")
   x = np.log([float(getattr(p, axis)) for p in points])
   if not np.ptp(x):
     raise ConfigError(f'all models have the same {axis}: nothing to fit')
@@ -150,8 +152,17 @@ def _resampled(x, y, seed):
 
 
 def axes(points: Sequence[Point]) -> list[str]:
-  """The axes along which the models differ."""
-  return [a for a in AXES if len({getattr(p, a) for p in points}) > 1]
+  """The axes along which the models differ.
+
+  Raises:
+    ConfigError: there is none.
+  """
+  found = [a for a in AXES if len({getattr(p, a) for p in points}) > 1]
+  if not found:
+    raise ConfigError(
+      'all models have the same size and tokens: nothing to fit'
+    )
+  return found
 
 
 def collect(folder: pathlib.Path, allow: Iterable[str] | None = ()) -> Point:

@@ -12,6 +12,7 @@ import pytest
 from arvision.commands.main import main
 from arvision.evals import plots
 from arvision.runs import page, readings, sweep
+from arvision.runs.folder import Folder
 from arvision.training import pictures
 
 METRICS = {
@@ -402,3 +403,13 @@ def test_report_refuses_a_config_of_another_shape(tmp_path, capsys, config):
 def test_data_that_has_no_name(tmp_path, data):
   (tmp_path / 'config.json').write_text(json.dumps({'data': data}))
   assert '<h1>arvision</h1>' in run([tmp_path])[0]
+
+
+def test_pictures_of_an_earlier_evaluation_are_left_out(tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
+  (tmp_path / 'eval').mkdir()
+  (tmp_path / 'eval' / 'neighbours.png').write_bytes(b'')
+  for named, shown in ((['neighbours'], 1), ([], 0), (7, 0)):
+    content = json.dumps({'metrics': {'a/b': 1.0}, 'pictures': named})
+    (tmp_path / 'eval.json').write_text(content)
+    assert len(Folder(tmp_path).evaluated()) == shown

@@ -320,7 +320,7 @@ def test_distances_are_compared_at_one_number(data, classifier):
   assert any(
     line.startswith('Fréchet distance of sets of 30 samples') for line in said
   )
-  assert said[-1].startswith('warning: sets of 30 images are few')
+  assert said[-1].startswith('warning: 30 images of a set are few')
 
 
 def test_without_held_out_images_all_samples_are_measured(data, classifier):

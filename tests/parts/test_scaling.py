@@ -64,6 +64,11 @@ def test_what_has_no_law_is_refused():
     scaling.fit(law(2), 'parameters')
   with pytest.raises(ConfigError, match='same tokens: nothing to fit'):
     scaling.fit(law(4), 'tokens')
+  same = [scaling.Point(name, 5, 1000, 1.0) for name in 'abc']
+  with pytest.raises(ConfigError, match='same size and tokens'):
+    scaling.axes(same)
+  with pytest.raises(ConfigError, match="'m1' has no tokens"):
+    scaling.fit(law(3, tokens=0), 'tokens')
   points = [*law(3), scaling.Point('odd', 5, 1000, -1.0)]
   with pytest.raises(ConfigError, match="'odd' has the held-out loss -1.0"):
     scaling.fit(points, 'parameters')
