@@ -29,6 +29,7 @@ def recipe(config, clip: float, exempt: tuple[str, ...] = ()) -> None:
   )
   config.ema = (0.99,)
   common.neighbours(config)
+  config.evals.likelihood = common.block(type='evals.likelihood.Likelihood')
 
 
 def get_config(arg: str = ''):
