@@ -70,10 +70,11 @@ def _row(paper, entries):
   entries = [e for e in entries if not _module(e).startswith('tiny')]
   said = [e for e in entries if e.figures or e.deviations]
   title = paper['title'].removeprefix(f'{paper["name"]}: ')
+  links = [f'[{paper["source"]}]({_url(paper["source"])})']
+  if name := paper['repository']:
+    links.append(f'[{name}](https://github.com/{name})')
   cells = (
-    f'**{paper["name"]}**: {title} '
-    f'([{paper["source"]}]({_url(paper["source"])}), '
-    f'[{paper["repository"]}](https://github.com/{paper["repository"]}))',
+    f'**{paper["name"]}**: {title} ({", ".join(links)})',
     paper['status'],
     '<br>'.join(
       f'`{e.name}`' + (f' {", ".join(e.variants)}' if e.variants else '')

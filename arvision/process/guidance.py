@@ -104,6 +104,30 @@ class Linear(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
+class Ramp(Checked):
+  """A scale that grows linearly from 1, then stays (Token-Shuffle's half-linear).
+
+  Attributes:
+    scale: scale after the first steps.
+    share: of the steps in which it grows.
+  """
+
+  scale: Guidance
+  share: Positive = 0.5
+
+  @property
+  def active(self) -> bool:
+    return self.scale != 1.0
+
+  def __call__(self, s, steps, level=None):
+    grown = jnp.minimum(s / (self.share * steps), 1.0)
+    return 1.0 + (self.scale - 1.0) * grown
+
+  def scaled_to(self, scale):
+    return dataclasses.replace(self, scale=scale)
+
+
+@dataclasses.dataclass(frozen=True)
 class Listed(Checked):
   """1 + (scale - 1) shares[s], with a listed share for every step (FlexVAR).
 

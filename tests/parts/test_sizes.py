@@ -12,7 +12,7 @@ from tests.configs import ALL
 # (775M) are published with two or three digits; RAR's, MAR's (208, 479, 943) and
 # TokenBridge's (486, 910) in whole millions, rounded or cut; of NAR and MaskGIT's
 # tokenizer only 816M and 54M are published, and none of MAR's tokenizer and of
-# FlexVAR's transformers. Those are counted from the published layer sizes.
+# FlexVAR's transformers; Token-Shuffle's 2.7B have a vocabulary of text. Those are counted from the published layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -37,6 +37,7 @@ GENERATORS = {
   'llamagen/imagenet256:3B': 3096.7,
   'llamagen/t2i:256': 777.92,
   'llamagen/t2i:512': 777.92,
+  'token_shuffle/t2i': 2461.94,
   'maskgit/imagenet256': 173.24,
   'titok/imagenet256:L-32': 177.20,
   'titok/imagenet256:B-64': 177.23,
