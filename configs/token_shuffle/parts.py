@@ -27,9 +27,7 @@ def token_shuffle(
     captions: whether a caption is the condition, or a class.
     **sizes: of `llamagen.llamagen`, or of `llamagen.llamagen_t2i`.
   """
-  config.tokenizer.update(
-    type='tokenizers.autoencoder.Patched', patch=window
-  )
+  config.tokenizer.update(type='tokenizers.autoencoder.Patched', patch=window)
   height, across = config.tokenizer.grid
   vocab_size = config.tokenizer.quantizer.vocab_size
   fill = llamagen.llamagen_t2i if captions else llamagen.llamagen
