@@ -40,10 +40,10 @@ def get_config(arg: str = 'scale'):
   config = fill(depth, {'width': 16 * depth, 'heads': depth})
   config.backbone.unroll = depth  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(steps=600))
+  config.train = common.block(duration=common.block(steps=300))
   config.evals = common.block(every=common.block(fraction=1.0))
   config.pictures.every = common.block(fraction=1.0)
-  config.optim = common.adamw(3e-3, common.cosine(0.02, steps=60), clip=1.0)
+  config.optim = common.adamw(3e-3, common.cosine(0.02, steps=30), clip=1.0)
   config.ema = ()
   return common.locked(config)
 
