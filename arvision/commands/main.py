@@ -1,5 +1,6 @@
 """`arvision <command>`: runs a command and explains errors."""
 
+import _thread
 import ast
 import difflib
 import functools
@@ -8,8 +9,10 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import time
 import traceback
+from typing import Any
 
 DEBUG = '--debug'
 _INTERRUPTED = 128 + signal.SIGINT
@@ -22,6 +25,7 @@ def run() -> None:
   # Exits at once while modules are imported: nothing is written then, and
   # native code would turn a KeyboardInterrupt into other errors.
   signal.signal(signal.SIGINT, _stop)
+  sys.unraisablehook = interrupt_again
   try:
     code = main(sys.argv[1:])
     sys.stdout.flush()
@@ -35,6 +39,21 @@ def run() -> None:
     # Running threads would print errors at a regular exit.
     _leave(code)
   sys.exit(code)
+
+
+def interrupt_again(dropped: Any) -> None:
+  """Repeats a Ctrl-C that Python dropped; a `sys.unraisablehook`.
+
+  Python ignores what is raised in finalizers and callbacks of the garbage
+  collector. JAX has such a callback, where a Ctrl-C would be lost.
+  """
+  if not issubclass(dropped.exc_type, KeyboardInterrupt):
+    sys.__unraisablehook__(dropped)
+    return
+  # Later, since this function is called from where exceptions are ignored.
+  again = threading.Timer(0.05, _thread.interrupt_main)
+  again.daemon = True
+  again.start()
 
 
 def _stop(number, frame):

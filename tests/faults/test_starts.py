@@ -321,3 +321,42 @@ def test_ctrl_c_while_modules_are_imported():
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 130
   assert done.stderr == 'arvision: error: interrupted\n'
+
+
+_DROPPED = """
+import gc, importlib, signal, sys, time, types
+from arvision.commands import main
+
+
+def work(argv):
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  gc.callbacks.append(once)
+  gc.collect()
+  gc.callbacks.clear()
+  for _ in range(100):
+    time.sleep(0.1)
+  print('was not interrupted')
+
+
+def once(phase, info):
+  if phase == 'start':
+    signal.raise_signal(signal.SIGINT)
+
+
+def find(name, package=None):
+  if name.endswith('.import'):
+    return types.SimpleNamespace(main=work)
+  return real(name, package)
+
+
+real, importlib.import_module = importlib.import_module, find
+sys.argv = ['arvision', 'import']
+main.run()
+"""
+
+
+def test_ctrl_c_in_a_callback_whose_exceptions_are_ignored():
+  command = [sys.executable, '-c', _DROPPED]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.stderr == 'arvision: error: interrupted\n'
+  assert done.returncode == 130 and not done.stdout
