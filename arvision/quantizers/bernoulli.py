@@ -70,6 +70,8 @@ class Bernoulli(Quantizer, kw_only=True):
     )
 
   def spread(self, latent: jax.Array) -> Losses:
+    if not self.code:
+      return {}
     s = jax.nn.sigmoid(latent)
     return {'code': self.code * jnp.mean(s * (1 - s))}
 
