@@ -45,6 +45,35 @@ class CodeInput(nn.Module):
     return Embed(rows, self.width, normal(self.std), name='codes')(values)
 
 
+class PartsInput(nn.Module):
+  """Input embedding of tokens of several ids: tables side by side (ELM).
+
+  Every part has a table of its own; a linear map joins their vectors.
+
+  Attributes:
+    width: d.
+    vocab_size: number of ids of a part.
+    parts: ids of a token.
+    std: standard deviation at the start.
+  """
+
+  width: Width
+  vocab_size: Count
+  parts: Width
+  std: AtLeast0 = 0.02
+
+  @nn.compact
+  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
+    del masked
+    init, part = normal(self.std), np.arange(self.parts)
+    rows = values.reshape(*values.shape[:2], -1) + part * self.vocab_size
+    table = Embed(self.parts * self.vocab_size, self.width, init, name='codes')
+    joined = Dense(
+      (self.width,), (None, 'embed'), bias=False, kernel_init=init, name='join'
+    )
+    return joined(table(rows).reshape(*rows.shape[:2], -1))
+
+
 class VectorInput(nn.Module):
   """Input embedding of vectors: a linear map in float32 (VAR's word_embed).
 

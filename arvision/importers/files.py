@@ -68,8 +68,7 @@ def write(
   Args:
     path: the file; its suffix determines the format.
     weights: official key -> array.
-    wrapping: dotted path of dicts around the weights in a file of torch, '' for
-      none. A .safetensors file has no such dicts.
+    wrapping: see `table.Table`. A .safetensors file has no dicts.
 
   Raises:
     ConfigError: unknown suffix.
@@ -79,6 +78,8 @@ def write(
     raise ConfigError(
       f"'{path}': wanted a file name that ends in {', '.join(SUFFIXES)}"
     )
+  if wrapping.endswith('.'):
+    weights, wrapping = {wrapping + k: v for k, v in weights.items()}, ''
   if path.suffix == '.safetensors':
     plain = {k: np.ascontiguousarray(v) for k, v in weights.items()}
     with atomic.whole(path) as new:

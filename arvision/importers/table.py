@@ -207,7 +207,7 @@ class Table(Protocol):
   Attributes:
     name: name in words.
     wrapping: dotted path of dicts around the weights in the release, '' for
-      none.
+      none; with a dot at its end, a prefix of their keys.
     hints: (pattern of official keys, config keys that may explain a mismatch).
   """
 

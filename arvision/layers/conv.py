@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, ones, zeros
 
 from arvision.kernels.cpu.winograd import convolve
-from arvision.ranges import Below1, Dtype, Few, Natural, Side, Width
+from arvision.ranges import Below1, Dtype, Few, FewOr0, Natural, Side, Width
 
 
 def conv(
@@ -184,6 +184,7 @@ class Encoder(nn.Module):
       of the image; None: the lowest level, () for the middle alone.
     patch: side of the squares of pixels that become channels before the first
       convolution (1 in all published models; more is cheap on a CPU).
+    last_swish: whether a swish follows the last norm (ELM has none).
     groups: of the norms.
     dropout: rate inside the blocks.
     dtype: compute dtype; norms and softmax are float32.
@@ -196,6 +197,7 @@ class Encoder(nn.Module):
   attention: bool = True
   attention_levels: tuple[Natural, ...] | None = None
   patch: Side = 1
+  last_swish: bool = True
   groups: Few = 32
   dropout: Below1 = 0.0
   dtype: Dtype = jnp.float32
@@ -226,7 +228,7 @@ class Encoder(nn.Module):
       if i != lowest:
         h = Down(self.dtype, name=f'down_{i}_downsample')(h)
     h = _middle(self, h, train)
-    h = nn.swish(norm(h.shape[-1], self.groups, name='norm_out')(h))
+    h = _last(self, h)
     return conv(self.z_channels, name='conv_out', dtype=self.dtype)(h)
 
 
@@ -238,18 +240,21 @@ class Decoder(nn.Module):
 
   Attributes:
     channels: of the image.
-    ch, ch_mult, attention, attention_levels, patch, groups, dropout, dtype: see
-      `Encoder`.
+    ch, ch_mult, attention, attention_levels, patch, last_swish, groups, dropout,
+      dtype: see `Encoder`.
     res_blocks: of the encoder; a level has one more here.
+    norm_first: whether a norm comes before the first convolution.
   """
 
   channels: Width = 3
   ch: Width = 128
   ch_mult: tuple[Few, ...] = (1, 1, 2, 2, 4)
-  res_blocks: Few = 2
+  res_blocks: FewOr0 = 2
   attention: bool = True
   attention_levels: tuple[Natural, ...] | None = None
   patch: Side = 1
+  last_swish: bool = True
+  norm_first: bool = False
   groups: Few = 32
   dropout: Below1 = 0.0
   dtype: Dtype = jnp.float32
@@ -258,6 +263,8 @@ class Decoder(nn.Module):
   def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
     block, attend = _parts(self)
     attending = _attending(self)
+    if self.norm_first:
+      z = norm(z.shape[-1], self.groups, name='norm_in')(z)
     h = conv(self.ch * self.ch_mult[-1], name='conv_in', dtype=self.dtype)(z)
     h = _middle(self, h, train)
     for i in reversed(range(len(self.ch_mult))):
@@ -267,7 +274,7 @@ class Decoder(nn.Module):
           h = attend(f'up_{i}_attn_{j}')(h)
       if i:
         h = Up(self.dtype, name=f'up_{i}_upsample')(h)
-    h = nn.swish(norm(h.shape[-1], self.groups, name='norm_out')(h))
+    h = _last(self, h)
     features = self.patch**2 * self.channels
     h = conv(features, name='conv_out', dtype=self.dtype)(h)
     return depth_to_space(h, self.patch)
@@ -309,3 +316,9 @@ def _middle(net, h, train):
   if net.attention:
     h = attend('mid_attn_1')(h)
   return block(h.shape[-1], 'mid_block_2')(h, train)
+
+
+def _last(net, h):
+  """The norm before the last convolution."""
+  h = norm(h.shape[-1], net.groups, name='norm_out')(h)
+  return nn.swish(h) if net.last_swish else h

@@ -7,7 +7,7 @@ A scale of 1 is no guidance. Configs convert the formula of their paper: VAR's
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Literal, Protocol
 
 import jax.numpy as jnp
 
@@ -122,6 +122,35 @@ class Ramp(Checked):
   def __call__(self, s, steps, level=None):
     grown = jnp.minimum(s / (self.share * steps), 1.0)
     return 1.0 + (self.scale - 1.0) * grown
+
+  def scaled_to(self, scale):
+    return dataclasses.replace(self, scale=scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rising(Checked):
+  """1 + (scale - 1) f((s + 1) / steps): the last step has the scale (ELM).
+
+  Attributes:
+    scale: scale of the last step.
+    shape: f, from 0 to 1: 'linear', 'square', 'square_root', or 'cos', a quarter
+      of a wave.
+  """
+
+  scale: Guidance
+  shape: Literal['linear', 'square', 'square_root', 'cos'] = 'linear'
+
+  @property
+  def active(self) -> bool:
+    return self.scale != 1.0
+
+  def __call__(self, s, steps, level=None):
+    share = (s + 1) / steps
+    if self.shape == 'cos':
+      share = jnp.sin(jnp.pi / 2 * share)
+    else:
+      share = share ** {'square': 2.0, 'square_root': 0.5}.get(self.shape, 1.0)
+    return 1 + (self.scale - 1) * share
 
   def scaled_to(self, scale):
     return dataclasses.replace(self, scale=scale)

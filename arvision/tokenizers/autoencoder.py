@@ -28,6 +28,7 @@ class Autoencoder(Tokenizer, kw_only=True):
     grid: (height, width) of the latent.
     quant_kernel: side of the convolutions before and after the quantiser; 0 for
       none.
+    post_bias: whether the one after the quantiser has a bias.
     darkest: what black is to the networks, -1, or 0 (MaskGIT); white is 1.
   """
 
@@ -36,6 +37,7 @@ class Autoencoder(Tokenizer, kw_only=True):
   decoder: Template
   grid: tuple[Side, Side]
   quant_kernel: FewOr0 = 1
+  post_bias: bool = True
   darkest: float = -1.0
 
   # Where a task finds the last layer of the decoder.
@@ -58,7 +60,9 @@ class Autoencoder(Tokenizer, kw_only=True):
       )
     if kernel := self.quant_kernel:
       self.quant_conv = conv(wanted, kernel, name='quant_conv')
-      self.post_quant_conv = conv(width, kernel, name='post_quant_conv')
+      self.post_quant_conv = conv(
+        width, kernel, bias=self.post_bias, name='post_quant_conv'
+      )
 
   @property
   def static(self):

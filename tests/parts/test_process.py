@@ -38,6 +38,15 @@ def test_power_cosine_starts_at_one_and_rises():
   assert values == sorted(values)
 
 
+@pytest.mark.parametrize('shape', ['linear', 'square', 'square_root', 'cos'])
+def test_a_rising_scale_is_reached_at_the_last_step(shape):
+  schedule = guidance.Rising(3.0, shape)
+  found = [float(schedule(s, 4)) for s in range(4)]
+  half = {'linear': 2.0, 'square': 1.5, 'square_root': 1 + 2**0.5, 'cos': None}
+  assert found[3] == pytest.approx(3.0) and found == sorted(found)
+  assert found[1] == pytest.approx(half[shape] or 1 + 2 * np.cos(-np.pi / 4))
+
+
 def test_a_constant_scale_may_end_early():
   schedule = guidance.Constant(7.5, until=3)
   assert [float(schedule(s, 9)) for s in range(5)] == [7.5, 7.5, 7.5, 1, 1]
@@ -46,7 +55,12 @@ def test_a_constant_scale_may_end_early():
 
 @pytest.mark.parametrize(
   'schedule',
-  [guidance.Constant(1.0), guidance.Linear(1.0), guidance.PowerCosine(1.0)],
+  [
+    guidance.Constant(1.0),
+    guidance.Linear(1.0),
+    guidance.PowerCosine(1.0),
+    guidance.Rising(1.0),
+  ],
 )
 def test_a_scale_of_one_computes_no_null_half(schedule):
   assert not schedule.active

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from arvision.quantizers.bernoulli import Bernoulli
 from arvision.quantizers.fsq import FSQ
 from arvision.quantizers.kl import KL
 from arvision.quantizers.levels import Levels
@@ -28,6 +29,8 @@ QUANTIZERS = {
   'levels': functools.partial(Levels, channels=CHANNELS, levels=5),
   'lfq': functools.partial(LFQ, channels=CHANNELS, entropy=0.1),
   'lfq, 2 ids': functools.partial(LFQ, channels=CHANNELS, ids=2),
+  'bernoulli': functools.partial(Bernoulli, channels=CHANNELS, code=0.1),
+  'bernoulli, 2 ids': functools.partial(Bernoulli, channels=CHANNELS, ids=2),
   'fsq': functools.partial(FSQ, levels=(5, 4, 3, 2)),
 }
 SHAPES = {
@@ -107,7 +110,7 @@ def test_every_quantiser_in_every_arrangement(name, shape):
   assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
   assert (out.codes is not None) == spec.codes
   assert out.codes is None or out.codes.shape == blank.shape
-  assert ('bits_set' in out.metrics) == (quantizer.func is LFQ)
+  assert ('bits_set' in out.metrics) == (quantizer.func in (LFQ, Bernoulli))
   assert len(module.codebook_path) == 2 * issubclass(quantizer.func, Lookup)
 
 
@@ -123,6 +126,31 @@ def test_bits_are_signs_the_lowest_first():
   np.testing.assert_allclose(out.metrics['bits_set'].compute(), 0.75)
   with pytest.raises(ValueError, match=r'quantizer\.ids=3 does not divide'):
     _ = LFQ(channels=4, ids=3).size
+
+
+@pytest.mark.parametrize('signed', [False, True])
+def test_bernoulli_samples_bits_the_highest_first(signed):
+  net = Bernoulli(channels=4, ids=2, signed=signed)
+  moments = jnp.array([[[3.0, -3.0, 3.0, 3.0], [-3.0, 0.1, -0.1, -3.0]]])
+  latent = net.latent(moments)
+  likely = net.quantize(latent)
+  assert likely.tolist() == [[[2, 3], [1, 0]]]
+  bits = net.embed(likely)
+  assert bits[0, 1].tolist() == ([-1, 1, -1, -1] if signed else [0, 1, 0, 0])
+  # 10,000 images of the same latent.
+  many = jnp.broadcast_to(latent, (10_000, *latent.shape[1:]))
+  draw = Draw.create(0, jnp.arange(len(many)))
+  found = net(many, draw)
+  chances = (latent + 1) / 2 if signed else latent
+  share = jnp.mean(net.embed(found.values) > 0, 0)
+  np.testing.assert_allclose(share, chances[0], atol=0.02)
+  np.testing.assert_allclose(found.vectors, net.embed(found.values), atol=1e-6)
+  surely = net.clone(deterministic=True)(many, draw)
+  np.testing.assert_array_equal(surely.values[:1], likely)
+  slope = jax.grad(lambda x: net(x, draw).vectors.sum())(many)
+  np.testing.assert_array_equal(slope, 1)
+  with pytest.raises(ValueError, match=r'quantizer\.ids=3 does not divide'):
+    _ = Bernoulli(channels=4, ids=3).size
 
 
 def test_levels_of_fsq_are_rounded_and_passed_straight_through():

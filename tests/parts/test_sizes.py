@@ -11,8 +11,9 @@ from tests.configs import ALL
 # Published counts, in millions. LlamaGen's XL, XXL, 3B and its model of captions
 # (775M) are published with two or three digits; RAR's, MAR's (208, 479, 943) and
 # TokenBridge's (486, 910) in whole millions, rounded or cut; of NAR and MaskGIT's
-# tokenizer only 816M and 54M are published, and none of MAR's tokenizer and of
-# FlexVAR's transformers; Token-Shuffle's 2.7B have a vocabulary of text. Those are counted from the published layer sizes.
+# tokenizer only 816M and 54M are published, and none of MAR's tokenizer, of
+# FlexVAR's transformers and of ELM; Token-Shuffle's 2.7B have a vocabulary of text.
+# Those are counted from the published layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -38,6 +39,14 @@ GENERATORS = {
   'llamagen/t2i:256': 777.92,
   'llamagen/t2i:512': 777.92,
   'token_shuffle/t2i': 2461.94,
+  'elm/imagenet256:B-2-10': 90.05,
+  'elm/imagenet256:L-1-16': 444.62,
+  'elm/imagenet256:L-2-10': 315.65,
+  'elm/imagenet256:L-2-12': 328.23,
+  'elm/imagenet256:L-3-8': 314.08,
+  'elm/imagenet256:XL-2-12': 757.00,
+  'elm/imagenet256:XXL-2-12': 1390.53,
+  'elm/imagenet256:2B-2-12': 1909.46,
   'maskgit/imagenet256': 173.24,
   'titok/imagenet256:L-32': 177.20,
   'titok/imagenet256:B-64': 177.23,
@@ -70,6 +79,10 @@ TOKENIZERS = {
   'var/tokenizer': 108.948355,
   'llamagen/tokenizer': 71.883,
   'flexvar/tokenizer': 72.049827,
+  'elm/tokenizer:16': 63.029139,
+  'elm/tokenizer:20': 63.031191,
+  'elm/tokenizer:24': 63.033243,
+  'elm/tokenizer:16_deterministic': 63.029139,
   'maskgit/tokenizer': 54.516,
   'mar/tokenizer': 66.456019,
   'titok/tokenizer:L-32': 641.055,
@@ -81,6 +94,9 @@ TOKENIZERS = {
   'titok/tokenizer:BL-64': 390.016,
   'titok/tokenizer:BL-128': 390.180,
   'titok/tokenizer:SL-256': 330.261,
+  'titok/tokenizer:LL-32_kl': 606.879604,
+  'titok/tokenizer:BL-64_kl': 389.418,
+  'titok/tokenizer:BL-128_kl': 389.582,
 }
 
 

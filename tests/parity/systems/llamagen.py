@@ -47,7 +47,7 @@ def config_of(
   Args:
     args: of LlamaGen's class, or of one with its arguments.
     make: fills a config, `parts.llamagen` or its like.
-    **sizes: further arguments of it.
+    **sizes: further arguments of it, or other ones.
   """
   # The rows of the table of classes tell whether labels are dropped.
   args.ignore('class_dropout_prob', 'initializer_range')
@@ -56,10 +56,11 @@ def config_of(
   if args.get('n_kv_head') not in (None, heads):
     raise args.refused('n_kv_head', 'fewer keys than queries')
   config, side = common.new(), round(args['block_size'] ** 0.5)
+  if 'vocab_size' not in sizes:
+    sizes['vocab_size'] = args['vocab_size']
   make(
     config,
     grid=(side, side),
-    vocab_size=args['vocab_size'],
     depth=args['n_layer'],
     width=width,
     heads=heads,
@@ -146,7 +147,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   got = logits(params, inputs, io['idx'], none)
   yield 'logits', got
   yield 'loss', losses(got).mean()
-  yield 'freqs_cis', _rotations(case.args)
+  yield 'freqs_cis', table_of_rotations(case.args, case.args['cls_token_num'])
   if 'emb_mask' in io:
     yield 'logits_masked', logits(params, padded, io['idx'], none)
     if 'valid' in io:
@@ -191,11 +192,16 @@ def _weighted(model, params, inputs, io):
   return total(terms).compute()
 
 
-def _rotations(args):
-  """The table of condition and tokens; the last token is never put in."""
+def table_of_rotations(args: Stated, prefix: int) -> np.ndarray:
+  """Rotations of the slots of a condition and of all tokens.
+
+  Args:
+    args: of the official constructor.
+    prefix: slots of the condition.
+  """
   side = round(args['block_size'] ** 0.5)
   coords = np.indices((side, side), np.float32).reshape(2, -1).T
-  none = np.full((args['cls_token_num'], 2), np.nan, np.float32)
+  none = np.full((prefix, 2), np.nan, np.float32)
   head = args['dim'] // args['n_head']
   turns = rotations(np.concatenate([none, coords]), head, args['rope_base'])
   return np.moveaxis(turns, 0, -1)

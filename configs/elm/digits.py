@@ -1,0 +1,34 @@
+"""ELM on scikit-learn's digits: next-token prediction over two ids per token.
+
+    arvision train --config=configs/elm/digits_tokenizer.py \\
+      --workdir=runs/elm/digits_tokenizer
+    arvision train --config=configs/elm/digits.py \\
+      --workdir=runs/elm/digits
+
+Source: arXiv 2410.16257, at a size for 8 × 8 px.
+"""
+
+from arvision.configs import common
+from arvision.configs.elm import digits_tokenizer, parts
+
+
+def get_config(arg: str = ''):
+  del arg
+  config = common.generator(
+    digits_tokenizer.get_config(), 'runs/elm/digits_tokenizer'
+  )
+  parts.elm(
+    config,
+    grid=(4, 4),
+    parts=2,
+    vocab_size=16,
+    classes=10,
+    depth=4,
+    width=96,
+    heads=4,
+    hidden=256,
+    dropout=0.2,
+    guidance=3.0,
+    top_k=8,
+  )
+  return common.digits(config, epochs=50)

@@ -1,0 +1,92 @@
+"""Parts of ELM, shared by its configs."""
+
+from ml_collections import ConfigDict
+
+from arvision.configs import common
+from arvision.configs.common import block
+from arvision.configs.llamagen import parts as llamagen
+
+
+def bae(
+  *,
+  grid: tuple[int, int],
+  bits: int,
+  ids: int = 1,
+  channels: int = 256,
+  attention_levels: tuple[int, ...] | None = None,
+  norm_first: bool = False,
+  deterministic: bool = False,
+  signed: bool = False,
+  code: float = 0.0,
+  gen_mul: float = 1.0,
+  ch: int = 128,
+  res_blocks: int = 2,
+  **convolutions,
+) -> ConfigDict:
+  """The block of a binary autoencoder.
+
+  Args:
+    grid: (height, width) in tokens.
+    bits: of a token.
+    ids: that the bits of a token are cut into.
+    channels: of what the encoder gives and the decoder takes.
+    attention_levels: see `layers.conv.Encoder`, of both halves.
+    norm_first: whether the decoder starts with a norm.
+    deterministic, signed, code: see `quantizers.bernoulli.Bernoulli`.
+    gen_mul: width of the decoder, in units of the encoder's.
+    ch: channels of the first level of the encoder.
+    res_blocks: per level, of both halves.
+    **convolutions: see `common.autoencoder`.
+  """
+  halves = common.autoencoder(
+    ch=ch, res_blocks=res_blocks, z_channels=channels, **convolutions
+  )
+  for half in halves.values():
+    half.update(last_swish=False, attention_levels=attention_levels)
+  halves['decoder'].update(
+    ch=int(ch * gen_mul),
+    norm_first=norm_first,
+    res_blocks=res_blocks - 1,  # our decoder has one more
+  )
+  return block(
+    type='tokenizers.autoencoder.Autoencoder',
+    grid=grid,
+    quantizer=block(
+      type='quantizers.bernoulli.Bernoulli',
+      channels=bits,
+      ids=ids,
+      deterministic=deterministic,
+      signed=signed,
+      code=code,
+    ),
+    post_bias=False,
+    darkest=0.0,
+    **halves,
+  )
+
+
+def elm(
+  config: ConfigDict,
+  *,
+  parts: int,
+  vocab_size: int,
+  guidance: float = 4.0,
+  **sizes,
+) -> None:
+  """The six parts of ELM, next-token prediction.
+
+  Args:
+    config: to fill.
+    parts: ids of a token.
+    vocab_size: number of ids of a part.
+    guidance: scale at the last token.
+    **sizes: of `configs.llamagen.parts.llamagen`.
+  """
+  llamagen.llamagen(config, vocab_size=vocab_size, **sizes)
+  several = {'parts': parts, 'vocab_size': vocab_size}
+  config.release = block(type='importers.elm.Transformer')
+  config.backbone.input = block(type='backbones.decoder.PartsInput', **several)
+  config.head = block(type='heads.parts.Parts', std=0.0, **several)
+  config.sampler.guidance = block(
+    type='process.guidance.Rising', scale=guidance, shape='linear'
+  )
