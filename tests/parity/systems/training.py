@@ -17,7 +17,7 @@ from arvision.importers import table
 from arvision.importers import var as var_table
 from arvision.random import Replay
 from arvision.tasks.autoregressive import Autoregressive
-from arvision.tasks.base import TrainState, start_ema
+from arvision.tasks.base import Averages, TrainState, start_ema
 from arvision.training.optim import DecayRule, Optimizer
 from arvision.training.schedule import Clock
 from tests.parity.case import Case, Part, System
@@ -173,14 +173,14 @@ def train(
     tx=tx,
     image_shape=(1, 1, 1),
     classes=config.condition.classes,
-    ema=tuple(averages.values()),
+    ema=Averages(tuple(averages.values())),
   )
   params = jax.tree.map(jnp.asarray, params)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     opt_state=tx.init(params),
-    ema=start_ema(params, task.ema),
+    ema=start_ema(params, task.ema.decays),
   )
   step = jax.jit(task.step)
   losses, norms = [], []
