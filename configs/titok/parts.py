@@ -15,6 +15,17 @@ SIZES = {
 # Of the generators that fill masked codes.
 MASKED_OPTIM = {'weight_decay': 0.03, 'b2': 0.96}
 
+# Parameters of a tokenizer that have two axes and no weight decay.
+NO_DECAY = (
+  'class_embedding',
+  'codebook',
+  'dec/embed',
+  'dec/mask',
+  'latents',
+  'patches',
+  'position',
+)
+
 # What the second stage of a legacy TiTok does not train.
 WARMED_UP = ('enc', 'quant')
 
@@ -34,16 +45,21 @@ def titok(
   """The tokenizer block of TiTok (arXiv 2406.07550).
 
   Args:
-    length: codes of an image.
-    vocab_size, channels: of the codebook.
+    length: tokens of an image.
+    vocab_size, channels: of the codebook; without codes, `vocab_size=0`, tokens
+      are latents with a Gaussian posterior.
     encoder, decoder: their `width`, `depth` and `heads`.
     grid: (height, width) in patches.
     patch: side of a patch in pixels.
     image_channels: 3, or 1 for grey.
     normalize: codes on the unit sphere.
   """
-
-  lookup = common.unit_lookup if normalize else common.lookup
+  if vocab_size:
+    lookup = common.unit_lookup if normalize else common.lookup
+    quantizer, z_channels = lookup(vocab_size, channels), channels
+  else:
+    quantizer = block(type='quantizers.kl.KL', channels=channels, kl=1e-6)
+    z_channels = 2 * channels
 
   def vit(type, size, **more):
     return block(
@@ -53,10 +69,10 @@ def titok(
   return block(
     type='tokenizers.autoencoder.Autoencoder',
     grid=(1, length),
-    quantizer=lookup(vocab_size, channels),
+    quantizer=quantizer,
     quant_kernel=0,
     darkest=0.0,
-    encoder=vit('Encoder', encoder, z_channels=channels),
+    encoder=vit('Encoder', encoder, z_channels=z_channels),
     decoder=vit('Decoder', decoder, grid=grid, channels=image_channels),
   )
 

@@ -2,7 +2,8 @@
 
     arvision train --config=titok/tiny_tokenizer --workdir=runs/titok/tiny_tokenizer
 
-`L-32` gives codes of another tokenizer, `BL-64` pixels.
+`L-32` gives codes of another tokenizer, `BL-64` pixels, `BL-64_kl` pixels of
+latents.
 
 Source: arXiv 2406.07550.
 """
@@ -11,7 +12,7 @@ from arvision.configs import common
 from arvision.configs.maskgit import tiny_tokenizer as maskgit
 from arvision.configs.titok import parts
 
-SIZES = ('L-32', 'BL-64')
+SIZES = ('L-32', 'BL-64', 'BL-64_kl')
 
 
 def get_config(arg: str = 'L-32'):
@@ -28,7 +29,9 @@ def get_config(arg: str = 'L-32'):
   }
   config = common.new()
   config.release = common.block(type='importers.titok.Tokenizer')
-  if kind == 'BL-64':
+  if kind == 'BL-64_kl':
+    sizes['vocab_size'] = 0
+  if kind.startswith('BL'):
     config.tokenizer = parts.titok(**sizes)
   else:
     pixels = maskgit.get_config().tokenizer

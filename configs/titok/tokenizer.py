@@ -1,4 +1,4 @@
-"""TiTok's tokenizers on ImageNet 256 × 256: an image as 32 to 256 codes.
+"""TiTok's tokenizers on ImageNet 256 × 256: an image as 32 to 256 tokens.
 
 The first models, L-32, B-64 and S-128, are trained in two stages. In the first
 they predict the codes of MaskGIT's tokenizer (`configs/maskgit/tokenizer.py`);
@@ -11,7 +11,8 @@ the second trains the way from these codes to pixels, all else at rest:
       --workdir=runs/titok-l32 --init_from=runs/titok-l32-warmup \\
       --config.task.perceptual_weights=FILE
 
-The later ones, BL-64, BL-128 and SL-256, give pixels and need one:
+The later ones, BL-64, BL-128 and SL-256, give pixels and need one stage;
+LL-32_kl, BL-64_kl and BL-128_kl have latents of 16 channels instead of codes:
 
     arvision train --config=configs/titok/tokenizer.py:BL-128 \\
       --workdir=runs/titok-bl128 --config.task.perceptual_weights=FILE
@@ -19,7 +20,8 @@ The later ones, BL-64, BL-128 and SL-256, give pixels and need one:
 As published: warm-up 1M steps of batch 256, AdamW, learning rate 1e-4, cosine to
 1e-5; second stage 500k steps, discriminator from step 20k on with weight 0.01.
 Published figures (not obtained here): rFID 2.21 (L-32), 1.70 (B-64), 1.71
-(S-128), 2.06 (BL-64), 1.49 (BL-128), 1.03 (SL-256).
+(S-128), 2.06 (BL-64), 1.49 (BL-128), 1.03 (SL-256), 1.61 (LL-32_kl), 1.25
+(BL-64_kl), 0.84 (BL-128_kl).
 
 Source: arXiv 2406.07550; bytedance/1d-tokenizer. Deviations: LPIPS where the
 published perceptual loss compares logits of a ConvNeXt; no LeCam term; the patch
@@ -35,10 +37,15 @@ LEGACY = {
   'B-64': dict(length=64, encoder='base', decoder='base'),
   'S-128': dict(length=128, encoder='small', decoder='small'),
 }
+_CODES = dict(vocab_size=8192, channels=64)
+_LATENTS = dict(vocab_size=0, channels=16)
 LATER = {
-  'BL-64': dict(length=64, encoder='base', decoder='large'),
-  'BL-128': dict(length=128, encoder='base', decoder='large'),
-  'SL-256': dict(length=256, encoder='small', decoder='large'),
+  'BL-64': dict(length=64, encoder='base', decoder='large', **_CODES),
+  'BL-128': dict(length=128, encoder='base', decoder='large', **_CODES),
+  'SL-256': dict(length=256, encoder='small', decoder='large', **_CODES),
+  'LL-32_kl': dict(length=32, encoder='large', decoder='large', **_LATENTS),
+  'BL-64_kl': dict(length=64, encoder='base', decoder='large', **_LATENTS),
+  'BL-128_kl': dict(length=128, encoder='base', decoder='large', **_LATENTS),
 }
 WARMUP = '_warmup'
 SIZES = {**LEGACY, **{f'{k}{WARMUP}': v for k, v in LEGACY.items()}, **LATER}
@@ -47,19 +54,14 @@ SIZES = {**LEGACY, **{f'{k}{WARMUP}': v for k, v in LEGACY.items()}, **LATER}
 def get_config(arg: str = 'L-32'):
   arg = arg or 'L-32'
   size = common.size(arg, SIZES)
-  sizes = {
-    'length': size['length'],
-    'encoder': parts.SIZES[size['encoder']],
-    'decoder': parts.SIZES[size['decoder']],
-    'grid': (16, 16),
-    'patch': 16,
-  }
+  halves = {half: parts.SIZES[size[half]] for half in ('encoder', 'decoder')}
+  sizes = {**size, **halves, 'grid': (16, 16), 'patch': 16}
   config = common.new()
   config.data = common.imagenet(size=256, resize=None, batch_size=256)
   config.data.flip = True
   config.release = common.block(type='importers.titok.Tokenizer')
   if arg in LATER:
-    config.tokenizer = parts.titok(vocab_size=8192, channels=64, **sizes)
+    config.tokenizer = parts.titok(**sizes)
   else:
     pixels = maskgit.get_config().tokenizer
     config.tokenizer = parts.legacy_titok(
@@ -92,7 +94,7 @@ def get_config(arg: str = 'L-32'):
     weight_decay=1e-4,
     b2=0.999 if second else 0.99,
     clip=1.0,
-    exempt=('pixel_',) if arg not in LATER else (),
+    exempt=parts.NO_DECAY + (('pixel_',) if arg.endswith(WARMUP) else ()),
     without=parts.WARMED_UP if second else (),
   )
   config.ema = (0.999,)

@@ -80,6 +80,9 @@ TOKENIZERS = {
   'titok/tokenizer:BL-64': 390.016,
   'titok/tokenizer:BL-128': 390.180,
   'titok/tokenizer:SL-256': 330.261,
+  'titok/tokenizer:LL-32_kl': 606.879604,
+  'titok/tokenizer:BL-64_kl': 389.418,
+  'titok/tokenizer:BL-128_kl': 389.582,
 }
 
 

@@ -1,9 +1,12 @@
 """TiTok's tokenizers."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from arvision.build import build
@@ -11,7 +14,11 @@ from arvision.configs.maskgit import parts as maskgit_parts
 from arvision.configs.titok import parts as titok_parts
 from arvision.importers import titok as table
 from arvision.structs import Tokens
-from tests.parity.case import Bound, Case, System, nchw, nhwc
+from arvision.tasks.base import TrainState
+from arvision.tasks.proxy import TrainProxy
+from tests.parity.case import Bound, Case, System, imported, nchw, nhwc
+from tests.parity.stated import Stated
+from tests.parity.systems import training
 
 TOKENIZER_INPUTS = {'image', 'rand_idx'}
 _HALVES = ('encoder', 'decoder')
@@ -135,6 +142,86 @@ def _blocks(half):
   return half['stack']['layers']['block']['__call__'][0][0]
 
 
+class Teacher:
+  """Stands for the tokenizer whose codes are predicted: has recorded ones."""
+
+  def bind(self, codes: Any) -> 'Teacher':
+    self.codes = codes
+    return self
+
+  def encode(self, image: Any) -> Tokens:
+    return Tokens(self.codes)
+
+
+def proxy_steps(case: Case) -> Iterator[tuple[str, Any]]:
+  """The first stage of a legacy TiTok."""
+  io, args = case.io, case.args
+  args.only(finetune_decoder=False, is_legacy=True)
+  _weight(case)
+  block = _block(case)
+  # Its decoder of pixels is not run, so it has no parameters.
+  pixels = maskgit_parts.maskgit_vq(
+    grid=block.decoder.grid, vocab_size=block.decoder.codes, channels=1, ch=1
+  )
+  block.update(
+    type='tokenizers.legacy_titok.LegacyTiTok',
+    pixel_quantizer=pixels.quantizer,
+    pixel_decoder=pixels.decoder,
+  )
+  block.quantizer.commitment = args['commitment_cost']
+  module, form = build(block, 'tokenizer'), table.Tokenizer()
+  images = 2 * nhwc(io['images']) - 1
+  key = jax.random.key(0)
+  init = functools.partial(module.init, method='proxy')
+  shapes = nn.unbox(jax.eval_shape(init, key, images[0])['params'])
+  params = jax.tree.map(jnp.asarray, imported(case, form, shapes))
+  task = TrainProxy(
+    tokenizer=module,
+    tx=training.optimizer(case, titok_parts.NO_DECAY),
+    image_shape=images.shape[2:],
+    ema=(),
+    teacher=Teacher,
+  )
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params={'tokenizer': params},
+    opt_state=task.optimizer.init({'tokenizer': params}),
+    ema={},
+    extra=task.extra(),
+  )
+  step = jax.jit(task.step)
+  encode = jax.jit(
+    lambda params, x: module.apply({'params': params}, x, method='encode')
+  )
+  chosen, metrics = [], []
+  for image, codes in zip(images, io['proxy_codes']):
+    chosen.append(encode(state.params['tokenizer'], image).values)
+    frozen, batch = {'teacher': jnp.asarray(codes)}, {'image': image}
+    state, found = step(state, frozen, batch)
+    metrics.append(jax.device_get(found))
+  of = lambda *names: np.array([sum(m[n] for n in names) for m in metrics])
+  yield 'token_ids', np.array(chosen)
+  yield 'loss', of('loss')
+  yield 'reconstruction_loss', of('proxy')
+  yield 'quantizer_loss', of('codebook', 'commitment')
+  yield 'grad_norm', of('gradient_norm/tokenizer')
+  after = state.params['tokenizer']
+  yield from training.fingerprints(case, form, params, after, {})
+
+
+def _weight(case):
+  """Refuses a weight of the quantiser's losses other than the published one."""
+  stated = Stated('training', case.meta.get('training', {}))
+  stated.only(quantizer_weight=1.0)
+
+
+TRAINING = {
+  'modeling.titok.TiTok': System(
+    proxy_steps,
+    {'images', 'proxy_codes', 'lr', 'weight_decay'},
+    training.limits,
+  ),
+}
 SYSTEMS = {
   'modeling.titok.TiTok': System(tokenizer, TOKENIZER_INPUTS),
 }

@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from arvision.build import build
 from arvision.configs.mar import parts as mar_parts
@@ -143,27 +144,10 @@ def train(
     moment: case, number of a step -> what was recorded of it.
     exempt: see `DecayRule`.
   """
-  io, official = case.io, case.optimizer
-  official.says('kind', 'AdamW')
-  # Rates are arrays; the rest says in words what the fingerprints show.
-  official.ignore('weight_decay', 'schedule', 'decay_rule', 'ema_rule')
-  official.ignore('decay', 'no_decay')
+  io = case.io
   config, model, params = module.loaded(case)
   form = form or build(config.release, 'release')
-  decays = io['weight_decay']
-  optimizer = Recipe(
-    learning_rate=1.0,
-    b1=official['betas'][0],
-    b2=official['betas'][1],
-    eps=official['eps'],
-    weight_decay=float(decays[0]),
-    weight_decay_end=float(decays[-1]),
-    decays=tuple(map(float, decays)),
-    decay=DecayRule(exempt=exempt),
-    clip=official['clip'] or 0.0,
-    schedule=Rates(io['lr']),
-  )
-  tx = optimizer.make(Clock(len(io['lr']), io['label'].shape[1], 1))
+  tx = optimizer(case, exempt)
   model = model.clone(condition=model.condition.clone(drop=0.0))
   averages = _averages(case)
   task = Replayed(
@@ -194,6 +178,55 @@ def train(
   yield 'loss', np.array(losses)
   yield 'grad_norm', np.array(norms)
 
+  averages = {k: state.ema[str(d)] for k, d in averages.items()}
+  yield from fingerprints(case, form, params, state.params, averages)
+
+
+def optimizer(
+  case: Case, exempt: tuple[str, ...] = ()
+) -> optax.GradientTransformation:
+  """The optimizer of a case, with its recorded rates.
+
+  Args:
+    case: with rates and decays of every step.
+    exempt: see `DecayRule`.
+  """
+  io, official = case.io, case.optimizer
+  official.says('kind', 'AdamW')
+  # Rates are arrays; the rest says in words what the fingerprints show.
+  official.ignore('weight_decay', 'schedule', 'decay_rule', 'ema_rule')
+  official.ignore('decay', 'no_decay', 'raw')
+  decays = io['weight_decay']
+  recipe = Recipe(
+    learning_rate=1.0,
+    b1=official['betas'][0],
+    b2=official['betas'][1],
+    eps=official['eps'],
+    weight_decay=float(decays[0]),
+    weight_decay_end=float(decays[-1]),
+    decays=tuple(map(float, decays)),
+    decay=DecayRule(exempt=exempt),
+    clip=official['clip'] or 0.0,
+    schedule=Rates(io['lr']),
+  )
+  return recipe.make(Clock(len(io['lr']), 1, 1))
+
+
+def fingerprints(
+  case: Case,
+  form: table.Table,
+  before: Any,
+  after: Any,
+  averages: dict[str, Any],
+) -> Iterator[tuple[str, Any]]:
+  """What a case records of the parameters, in their official layout.
+
+  Args:
+    case: with fingerprints.
+    form: of the family.
+    before, after: parameters before the first and after the last step.
+    averages: name of a recorded running average -> ours.
+  """
   keys = case.meta['fingerprint_keys']
 
   def official_of(params):
@@ -201,8 +234,8 @@ def train(
     weights = table.to_weights(form, jax.device_get(params), ((1, 1),))
     return [_told(case, key, np.float64(weights[key])) for key in keys]
 
-  start, end = official_of(params), official_of(state.params)
-  found = {name: official_of(state.ema[str(d)]) for name, d in averages.items()}
+  start, end = official_of(before), official_of(after)
+  found = {name: official_of(params) for name, params in averages.items()}
   for name, arrays in {'init': start, 'final': end, **found}.items():
     yield f'{name}_sum', np.array([a.sum() for a in arrays])
     yield f'{name}_sumsq', np.array([(a**2).sum() for a in arrays])
@@ -216,7 +249,7 @@ def train(
       for a, s, d in zip(arrays, start, change)
     ]
     # What only decays moves less than one digit: its noise is all there is.
-    told = np.flatnonzero(io[f'noise_{name}_projection'] <= 0.1)
+    told = np.flatnonzero(case.io[f'noise_{name}_projection'] <= 0.1)
     yield f'{name}_projection', Part(np.array(share)[told], told)
 
 
@@ -246,8 +279,11 @@ def limits(case: Case, name: str) -> np.ndarray:
   """
   io, suggested = case.io, case.meta['suggested']
   wanted = io[name]
-  if name in ('loss', 'grad_norm'):
-    return suggested[f'{name}_rel'] * np.abs(wanted)
+  if name == 'grad_norm' or name.endswith('loss'):  # of terms too
+    kind = 'loss' if name.endswith('loss') else name
+    return suggested[f'{kind}_rel'] * np.abs(wanted)
+  if not np.issubdtype(wanted.dtype, np.floating):
+    return np.zeros(wanted.shape)
   when = name.split('_')[0]
   sizes = [
     case.meta['weights'][k]['shape'] for k in case.meta['fingerprint_keys']
