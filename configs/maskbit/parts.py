@@ -9,8 +9,10 @@ from arvision.configs.titok import parts as titok_parts
 
 def lfq(bits: int, **fields) -> ConfigDict:
   """The block of a lookup-free quantiser with its losses as published."""
-  fields = {'commitment': 0.25, 'entropy': 0.02, **fields}
-  return block(type='quantizers.lfq.LFQ', channels=bits, **fields)
+  published = {'commitment': 0.25, 'entropy': 0.02, 'extra': 2.0}
+  return block(
+    type='quantizers.lfq.LFQ', channels=bits, **{**published, **fields}
+  )
 
 
 def maskbit_tokenizer(*, quantizer: ConfigDict, **sizes) -> ConfigDict:

@@ -11,8 +11,8 @@ from tests.configs import ALL
 # Published counts, in millions. LlamaGen's XL, XXL, 3B and its model of captions
 # (775M) are published with two or three digits; RAR's, MAR's (208, 479, 943) and
 # TokenBridge's (486, 910) in whole millions, rounded or cut; of NAR and MaskGIT's
-# tokenizer only 816M and 54M are published, and none of MAR's tokenizer and of
-# FlexVAR's transformers. Those are counted from the published layer sizes.
+# tokenizer only 816M and 54M are published, of MaskBit's transformers 305M, and none
+# of MAR's and MaskBit's tokenizers and of FlexVAR's transformers. Those are counted from the published layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -38,6 +38,11 @@ GENERATORS = {
   'llamagen/t2i:256': 777.92,
   'llamagen/t2i:512': 777.92,
   'maskgit/imagenet256': 173.24,
+  'maskbit/imagenet256:10': 304.73,
+  'maskbit/imagenet256:12': 304.80,
+  'maskbit/imagenet256:14': 304.93,
+  'maskbit/imagenet256:16': 305.19,
+  'maskbit/imagenet256:18': 305.72,
   'titok/imagenet256:L-32': 177.20,
   'titok/imagenet256:B-64': 177.23,
   'titok/imagenet256:S-128': 294.99,
@@ -70,6 +75,11 @@ TOKENIZERS = {
   'llamagen/tokenizer': 71.883,
   'flexvar/tokenizer': 72.049827,
   'maskgit/tokenizer': 54.516,
+  'maskbit/tokenizer:10': 54.469,
+  'maskbit/tokenizer:12': 54.479,
+  'maskbit/tokenizer:14': 54.489,
+  'maskbit/tokenizer:16': 54.500,
+  'maskbit/tokenizer:18': 54.510,
   'mar/tokenizer': 66.456019,
   'titok/tokenizer:L-32': 641.055,
   'titok/tokenizer:B-64': 204.814,
