@@ -65,11 +65,11 @@ class ARModel(nn.Module):
     slots, targets = self.feed.train(tokens, self.layout, codec, draw)
     z, query = self.hidden(slots, inputs, null, train, targets.readout)
     loss, metrics = self.head.loss(z, targets.values, draw, query)
-    each = 1.0 if weight is None else weight[:, None]
-    w = jnp.broadcast_to(targets.weight, loss.shape) * each
+    each = 1.0 if weight is None else like(weight, loss)
+    w = like(targets.weight, loss) * each
     denominator = targets.denominator
     if denominator is not None:
-      denominator = jnp.broadcast_to(denominator, loss.shape) * each
+      denominator = like(denominator, loss) * each
     terms = {'tokens': Term(loss, w, denominator)}
     measured = {k: Mean.of(v, w) for k, v in metrics.items()}
     return terms, measured | self._by_step(loss, w)
@@ -165,6 +165,13 @@ class ARModel(nn.Module):
 
   def field(self, z, query):
     return self.head.field(z, query)
+
+
+def like(weight: Array, loss: jax.Array) -> jax.Array:
+  """Weights with fewer trailing axes, broadcast to a loss (b, t, ...)."""
+  weight = jnp.asarray(weight)
+  weight = weight.reshape(*weight.shape, *[1] * (loss.ndim - weight.ndim))
+  return jnp.broadcast_to(weight, loss.shape)
 
 
 def gather(hidden: jax.Array, readout: Any) -> jax.Array:

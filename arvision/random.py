@@ -54,6 +54,11 @@ class Draw:
     """(b, *shape) float32 numbers in [0, 1)."""
     return self._map(name, lambda key: jax.random.uniform(key, shape))
 
+  def gumbel(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
+    """(b, *shape) float32 standard Gumbel numbers."""
+    u = jnp.maximum(self.uniform(name, shape), 1e-20)
+    return -jnp.log(jnp.maximum(-jnp.log(u), 1e-20))
+
   def categorical(self, name: str, logits: jax.Array) -> jax.Array:
     """(b, ...) int32 samples of float32 logits (b, ..., v)."""
     keys = self._named(name)
@@ -119,7 +124,7 @@ class Replay:
   def normal(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
     return self._get(name, shape)
 
-  uniform = normal
+  uniform = gumbel = normal
 
   def categorical(self, name: str, logits: jax.Array) -> jax.Array:
     return self._get(name, logits.shape[1:-1])

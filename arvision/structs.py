@@ -121,10 +121,12 @@ class Targets:
   """Training targets of a head.
 
   Attributes:
-    values: (b, t) int32 or (b, t, c) float: ids, latents or velocities.
-    weight: (b or 1, t) float32 weight of every token's loss.
-    denominator: (b or 1, t) float32 share of every token in the denominator of
-      the mean loss; None: its weight.
+    values: (b, t) int32, (b, t, parts) int32 or (b, t, c) float: ids, latents or
+      velocities.
+    weight: (b or 1, t) float32 weight of every token's loss, or (b, t, parts) of
+      every part's.
+    denominator: share of every loss in the denominator of the mean loss, shaped
+      like `weight`; None: the weight.
     readout: (t, r) int32 slot that each target is read from; None: the readout
       of the layout.
   """

@@ -15,6 +15,7 @@ from arvision.random import Draw
 from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tasks.autoregressive import Autoregressive
+from arvision.tasks.base import Averages
 from arvision.training.schedule import Clock
 
 
@@ -133,7 +134,7 @@ def training(config: ConfigDict, batch: int, shapes: bool = False):
     tx=build(config.optim, 'optim').make(clock),
     image_shape=(*config.data.size, config.data.channels),
     classes=config.condition.classes,
-    ema=tuple(config.ema),
+    ema=Averages(tuple(config.ema)),
   )
 
   def init(key):

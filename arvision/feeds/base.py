@@ -21,10 +21,12 @@ class Feed(Protocol):
       masked), or on earlier entities only.
     fills: whether `slots` takes a mask, so that the tokens of an entity can be
       sampled over several passes.
+    masks_parts: whether the mask has an entry for every part of a token.
   """
 
   sees_own: bool
   fills: bool
+  masks_parts: bool
 
   def train(
     self, tokens: Tokens, layout: Layout, codec: Any, draw: Draw
@@ -42,7 +44,11 @@ class Feed(Protocol):
     codec: Any,
     masked: Array | None = None,
   ) -> Slots:
-    """The slots of one step; `masked` (b, t) bool for a feed that `fills`."""
+    """The slots of one step.
+
+    `masked` is for a feed that `fills`: (b, t) bool, or shaped like the tokens
+    for one that `masks_parts`.
+    """
 
   def push(
     self, state: Any, step: Step, tokens: Any, layout: Layout, codec: Any
@@ -61,6 +67,7 @@ class TokenState:
 
   sees_own = False
   fills = False
+  masks_parts = False
 
   def init(self, batch, layout, codec):
     if codec is None:

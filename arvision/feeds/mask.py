@@ -1,4 +1,4 @@
-"""Masked-token prediction (MaskGIT, TiTok's generator, MAR)."""
+"""Masked-token prediction (MaskGIT, TiTok's generator, MAR, MaskBit)."""
 
 import dataclasses
 import math
@@ -29,24 +29,23 @@ class Masked(TokenState):
       codec: the bound tokenizer; it embeds ids of several parts.
       masked: (b, t) bool, True = hidden from the network; None: none is.
     """
-    values, masked = _of_slots(state, masked, layout, step.index, codec)
+    values, masked = self._of_slots(state, masked, layout, step.index, codec)
     return step_slots(values, step, masked=masked)
 
   def _all(self, tokens, layout, codec, masked):
     """The slots of the whole layout, for training."""
     index = layout.index
-    values, masked = _of_slots(tokens.given, masked, layout, index, codec)
+    values, masked = self._of_slots(tokens.given, masked, layout, index, codec)
     return all_slots(values, layout, masked=masked)
 
-
-def _of_slots(tokens, masked, layout, index, codec):
-  """The tokens that slots carry, and which slots are masked."""
-  if tokens.ndim == 3 and jnp.issubdtype(tokens.dtype, jnp.integer):
-    tokens = codec.embed(tokens)
-  if masked is not None:
-    token = take(layout.token, index)
-    masked = jnp.where(token >= 0, masked[:, token], False)
-  return carried(tokens, layout, index), masked
+  def _of_slots(self, tokens, masked, layout, index, codec):
+    """The tokens that slots carry, and which slots are masked."""
+    if tokens.ndim == 3 and jnp.issubdtype(tokens.dtype, jnp.integer):
+      tokens = codec.embed(tokens)
+    if masked is not None:
+      token = take(layout.token, index)
+      masked = jnp.where(token >= 0, masked[:, token], False)
+    return carried(tokens, layout, index), masked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +74,44 @@ class RandomMask(Masked):
     weight = jnp.where(masked, 1.0, self.unmasked_weight)
     slots = self._all(tokens, layout, codec, masked)
     return slots, Targets(jnp.asarray(tokens.values), weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomParts(Masked):
+  """Masks every part of every token by itself (MaskBit).
+
+  A slot carries the vector of its token, in which a masked part is zeros: the
+  channels of a vector are those of its parts, one part after another. The
+  probability is the masked share of the schedule at a uniform random time.
+
+  Source: arXiv 2409.16211; markweberdev/maskbit, modeling/bert.py.
+
+  Attributes:
+    schedule: one of `process.masking.SCHEDULES`.
+    unmasked_weight: loss weight of unmasked parts.
+  """
+
+  schedule: str = 'arccos'
+  unmasked_weight: AtLeast0 = 1.0
+
+  masks_parts = True
+
+  def train(self, tokens, layout, codec, draw):
+    share = masked_share(self.schedule, draw.uniform('feed/time'))
+    shape = jnp.shape(tokens.values)
+    share = jnp.clip(share, 1e-6, 1).reshape(-1, *[1] * (len(shape) - 1))
+    masked = draw.uniform('feed/mask', shape[1:]) < share
+    weight = jnp.where(masked, 1.0, self.unmasked_weight)
+    slots = self._all(tokens, layout, codec, masked)
+    return slots, Targets(jnp.asarray(tokens.values), weight)
+
+  def _of_slots(self, tokens, masked, layout, index, codec):
+    vectors = codec.embed(tokens)
+    if masked is not None:
+      masked = masked.reshape(*masked.shape[:2], -1)
+      channels = vectors.shape[-1] // masked.shape[-1]
+      vectors = jnp.where(jnp.repeat(masked, channels, -1), 0, vectors)
+    return carried(vectors, layout, index), None
 
 
 @dataclasses.dataclass(frozen=True)

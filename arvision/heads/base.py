@@ -45,6 +45,8 @@ class Head(Protocol):
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Losses (b, t) float32 of all tokens, and metrics (b, t) by name.
 
+    Both may be (b, t, parts), of all parts.
+
     Args:
       z: (b, t, r, d).
       targets: (b, t) int32, (b, t, parts) int32 or (b, t, parts) float32.

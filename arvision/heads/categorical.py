@@ -28,6 +28,8 @@ class Categorical(nn.Module):
     bias: whether the map has a bias.
     std: standard deviation of the kernel at the start; 0 for zeros.
     label_smoothing: share of the target's mass spread over all ids.
+    parts: ids of a token, independent given z; more than one add an axis to
+      logits and losses.
   """
 
   vocab_size: Count
@@ -35,15 +37,17 @@ class Categorical(nn.Module):
   std: AtLeast0 = 0.02
   label_smoothing: Below1 = 0.0
   branches: Few = 1
+  parts: Few = 1
 
   draws: ClassVar[bool] = True
   adjustable: ClassVar[tuple[str, ...]] = ()
 
   def setup(self):
+    several = self.parts > 1
     self.maps = [
       Dense(
-        (self.vocab_size,),
-        ('embed', 'vocab'),
+        (self.parts,) * several + (self.vocab_size,),
+        ('embed', *(None,) * several, 'vocab'),
         bias=self.bias,
         kernel_init=normal(self.std),
         name=f'linear_{r}' if r else 'linear',
@@ -52,9 +56,10 @@ class Categorical(nn.Module):
     ]
 
   def field(self, z: jax.Array, query: Query) -> jax.Array:
-    """z (b, t, r, d) -> (b, t, v) float32 logits."""
+    """z (b, t, r, d) -> (b, t, v) or (b, t, parts, v) float32 logits."""
     z = z.astype(jnp.float32)
-    names = ('act_batch', 'act_length', 'act_vocab')
+    middle = (None,) * (self.parts > 1)
+    names = ('act_batch', 'act_length', *middle, 'act_vocab')
     logits = [constrain(f(z[:, :, r]), names) for r, f in enumerate(self.maps)]
     if self.branches == 1:
       return logits[0]
@@ -62,7 +67,7 @@ class Categorical(nn.Module):
     # A padded token has no branch at all.
     share = present / jnp.maximum(jnp.sum(present, -1, keepdims=True), 1)
     stacked = jnp.stack(logits, axis=2)
-    return jnp.einsum('btrv,tr->btv', stacked, share.astype(jnp.float32))
+    return jnp.einsum('btr...,tr->bt...', stacked, share.astype(jnp.float32))
 
   def loss(
     self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
@@ -71,12 +76,12 @@ class Categorical(nn.Module):
 
     Args:
       z: (b, t, r, d).
-      targets: (b, t) int32 ids.
+      targets: (b, t) or (b, t, parts) int32 ids.
       draw: not used.
       query: says which branches a token has.
 
     Returns:
-      (b, t) float32 losses, and per-token metrics (b, t).
+      float32 losses and metrics of every id, shaped like the targets.
     """
     logits = self.field(z, query)
     if self.label_smoothing:
@@ -97,13 +102,13 @@ class Categorical(nn.Module):
     sampling: Any,
     query: Query,
   ) -> jax.Array:
-    """Ids (b, t) int32 of an entity.
+    """Ids (b, t) or (b, t, parts) int32 of an entity.
 
     Args:
       z: (b or 2b, t, r, d); conditional rows, then null rows.
       draw: keys of the b examples.
       guide: merges the two halves of the logits.
-      sampling: logits (b, t, v) -> ids (b, t).
+      sampling: logits (..., v) -> ids (...).
       query: see `loss`.
     """
     return sampling(guide(self.field(z, query)), draw)
@@ -120,6 +125,8 @@ class Transformed(Categorical):
   width: Width = 768
   epsilon: Positive = 1e-12
 
+  approximate: ClassVar[bool] = True
+
   def setup(self):
     super().setup()
     self.transform = Dense(
@@ -128,5 +135,12 @@ class Transformed(Categorical):
     self.norm = AffineLayerNorm(epsilon=self.epsilon)
 
   def field(self, z: jax.Array, query: Query) -> jax.Array:
-    y = jax.nn.gelu(self.transform(z.astype(jnp.float32)), approximate=True)
+    y = self.transform(z.astype(jnp.float32))
+    y = jax.nn.gelu(y, approximate=self.approximate)
     return super().field(self.norm(y), query)
+
+
+class ExactTransformed(Transformed):
+  """The same with the error function (MaskBit)."""
+
+  approximate: ClassVar[bool] = False

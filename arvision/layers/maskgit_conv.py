@@ -1,10 +1,11 @@
-"""The convolutional encoder and decoder of MaskGIT's tokenizer.
+"""The convolutional encoder and decoder of MaskGIT's tokenizer, and MaskBit's.
 
 Other than in `layers.conv`: residual blocks have no biases, the grid is halved
 by averaging, nothing attends, and encoder and decoder have equally many blocks.
 
 Source: Chang et al., arXiv 2202.04200; google-research/maskgit,
-nets/vqgan_tokenizer.py, and its PyTorch form in bytedance/1d-tokenizer.
+nets/vqgan_tokenizer.py, and its PyTorch form in bytedance/1d-tokenizer;
+markweberdev/maskbit, modeling/conv_vqgan.py (arXiv 2409.16211).
 """
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.layers.conv import (
+  Down,
   Up,
   conv,
   depth_to_space,
@@ -91,10 +93,21 @@ class Encoder(nn.Module):
       for j in range(self.res_blocks):
         h = _block(self, self.ch * mult, f'down_{i}_block_{j}')(h)
       if i + 1 < len(self.ch_mult):
-        h = nn.avg_pool(h, (2, 2), (2, 2))
+        h = self._halved(h, i)
     h = _middle(self, h)
     h = nn.swish(norm(h.shape[-1], self.groups, name='norm_out')(h))
     return conv(self.z_channels, 1, name='conv_out', dtype=self.dtype)(h)
+
+  def _halved(self, h, level):
+    del level
+    return nn.avg_pool(h, (2, 2), (2, 2))
+
+
+class StridedEncoder(Encoder):
+  """The same with strided convolutions instead of averages (MaskBit)."""
+
+  def _halved(self, h, level):
+    return Down(self.dtype, name=f'down_{level}_downsample')(h)
 
 
 class Decoder(nn.Module):

@@ -83,10 +83,10 @@ class Policy(Protocol):
   def __call__(
     self, logits: jax.Array, draw: Draw, noise: Array | float | None
   ) -> tuple[jax.Array, jax.Array]:
-    """Ids (b, t) int32 and their confidence (b, t) float32.
+    """Ids int32 and their confidence float32, (b, t) or (b, t, parts) both.
 
     Args:
-      logits: (b, t, v).
+      logits: (b, t, v) or (b, t, parts, v).
       draw: random stream of this step.
       noise: factor of the noise, from 1 down to 0; None: argmax, no noise.
     """
@@ -107,9 +107,11 @@ class NoisyLogits(Checked):
       ids = jnp.argmax(logits, -1)
       return ids.astype(jnp.int32), _at(logits, ids)
     scale = self.temperature * noise
-    ids = jnp.argmax(logits + scale * _gumbel(draw, 'sampler/ids', logits), -1)
+    ids = jnp.argmax(
+      logits + scale * draw.gumbel('sampler/ids', logits.shape[1:]), -1
+    )
     chosen = _at(logits, ids)
-    sure = chosen + scale * _gumbel(draw, 'sampler/confidence', chosen)
+    sure = chosen + scale * draw.gumbel('sampler/confidence', chosen.shape[1:])
     return ids.astype(jnp.int32), sure
 
 
@@ -131,13 +133,10 @@ class LikelyFirst(Checked):
     ids = draw.categorical('sampler/ids', logits)
     chosen = _at(log_p, ids)
     scale = self.temperature * noise
-    return ids, chosen + scale * _gumbel(draw, 'sampler/confidence', chosen)
+    return ids, chosen + scale * draw.gumbel(
+      'sampler/confidence', chosen.shape[1:]
+    )
 
 
 def _at(x, ids):
   return jnp.take_along_axis(x, ids[..., None], -1)[..., 0]
-
-
-def _gumbel(draw, name, like):
-  u = jnp.maximum(draw.uniform(name, like.shape[1:]), 1e-20)
-  return -jnp.log(jnp.maximum(-jnp.log(u), 1e-20))

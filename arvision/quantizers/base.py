@@ -96,7 +96,7 @@ class Quantizer(nn.Module):
     return Quantized(
       values,
       straight_through(latent, vectors),
-      {**self.pull(latent, vectors), **self.spread(latent)},
+      {**self.pull(latent, vectors), **self.spread(latent, draw)},
       latent,
       self.metrics(latent),
     )
@@ -113,9 +113,14 @@ class Quantizer(nn.Module):
     del latent, vectors
     return {}
 
-  def spread(self, latent: jax.Array) -> Losses:
-    """Losses that make all values of latents (..., c) equally frequent."""
-    del latent
+  def spread(self, latent: jax.Array, draw: Draw | None = None) -> Losses:
+    """Losses that make all values of latents (..., c) equally frequent.
+
+    Args:
+      latent: float32, not scaled.
+      draw: its `progress` is for weights that change during training.
+    """
+    del latent, draw
     return {}
 
   def metrics(self, latent: jax.Array) -> dict[str, Mean]:

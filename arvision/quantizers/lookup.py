@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.quantizers.base import Losses, Quantizer
+from arvision.random import Draw
 from arvision.ranges import AtLeast0, Count, Width
 
 # Below this share of the uniform count a code does not count as used.
@@ -65,7 +66,8 @@ class Lookup(Quantizer, kw_only=True):
       'commitment': self.commitment * jnp.mean((sg(vectors) - latent) ** 2),
     }
 
-  def spread(self, latent: jax.Array) -> Losses:
+  def spread(self, latent: jax.Array, draw: Draw | None = None) -> Losses:
+    del draw
     if not self.entropy:
       return {}
     far = distances(latent.reshape(-1, self.channels), self.codes)

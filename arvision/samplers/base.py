@@ -76,6 +76,8 @@ class Sampler(Checked, abc.ABC):
   refines: ClassVar[bool] = False
   # Whether masked tokens of an entity are filled over several passes.
   fills: ClassVar[bool] = False
+  # Whether it masks and samples every part of a token by itself.
+  fills_parts: ClassVar[bool] = False
   # Valid values of `site`.
   sites: ClassVar[tuple[str, ...]] = ('field', 'hidden')
 
@@ -219,17 +221,19 @@ class Filling(Sampler):
 
     Returns:
       tokens; (steps, b, t) int32 or (steps, b, t, parts), the tokens that
-      enter each pass; and (steps, b, t) bool, the mask of each pass.
+      enter each pass; and (steps, b, t) bool, the mask of each pass, which has
+      an entry per part for feeds that `masks_parts`.
     """
     tokens, [trace] = self.loop(model, inputs, draw, batch, known)
     return tokens, *trace
 
 
 def over_all(masked: jax.Array, step: Step, tokens: int) -> jax.Array:
-  """(b, t) bool mask of all tokens, from the mask (b, e) of a step."""
-  if masked.shape[1] == tokens:
+  """(b, t, ...) bool mask of all tokens, from the mask (b, e, ...) of a step."""
+  batch, count, *parts = masked.shape
+  if count == tokens:
     return masked
-  return jnp.zeros((len(masked), tokens), bool).at[:, step.tokens].set(masked)
+  return jnp.zeros((batch, tokens, *parts), bool).at[:, step.tokens].set(masked)
 
 
 def _caches(f, tree, *rest):

@@ -1,6 +1,7 @@
 """MaskGIT sampling: parallel decoding in order of confidence."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +24,17 @@ class Masked(Filling):
   """MaskGIT sampler: parallel decoding in order of confidence.
 
   Every step samples all masked tokens and masks the least confident ones again.
-  An unmasked token never changes. `logits_filter` filters the logits; with a
+  An unmasked token never changes. Of a token of several parts, every part is
+  masked and unmasked by itself (MaskBit). `logits_filter` filters the logits; with a
   temperature of 0 the likeliest ids are taken and nothing is random.
 
-  Source: arXiv 2202.04200; bytedance/1d-tokenizer, modeling/maskgit.py.
+  Source: arXiv 2202.04200; bytedance/1d-tokenizer, modeling/maskgit.py;
+    markweberdev/maskbit (arXiv 2409.16211).
 
   Attributes:
     steps: steps of the loop.
-    schedule: schedule of `process.masking`: the share of tokens that stay
-      masked after every step.
+    schedule: schedule of `process.masking`: the share of ids that stay masked
+      after every step.
     policy: samples ids and computes their confidence.
   """
 
@@ -39,16 +42,23 @@ class Masked(Filling):
   schedule: str = 'arccos'
   policy: Policy = NoisyLogits(4.5)
 
+  fills_parts = True
+
   def within(self, network, state, cache, step, draw, known, plan):
-    model, count = network.model, len(step.tokens)
-    start = jnp.full((draw.batch, count), _MASKED, jnp.int32)
+    model = network.model
+    shape = (draw.batch, len(step.tokens), *state.shape[2:])
+    start = jnp.full(shape, _MASKED, jnp.int32)
     if known is not None:
       start = known.over(start, step.tokens)
-    # Row u: the number of masked tokens after every step, from u at the start.
+    # Row u: the number of masked ids after every step, from u at the start.
     counts = np.array(
-      [masked_counts(self.schedule, self.steps, u) for u in range(count + 1)]
+      [
+        masked_counts(self.schedule, self.steps, u)
+        for u in range(math.prod(shape[1:]) + 1)
+      ]
     )
-    left = jnp.asarray(counts)[jnp.sum(start == _MASKED, -1)].T
+    masked = start.reshape(draw.batch, -1) == _MASKED
+    left = jnp.asarray(counts)[jnp.sum(masked, -1)].T
 
     def advance(values, pass_):
       i, left = pass_
@@ -70,7 +80,8 @@ class Masked(Filling):
       )
       ids = jnp.where(masked, ids, values)
       sure = jnp.where(masked, sure, jnp.inf)
-      again = least_sure(sure, left)
+      again = least_sure(sure.reshape(len(sure), -1), left)
+      again = again.reshape(sure.shape)
       return jnp.where(again, _MASKED, ids), values
 
     numbers = jnp.arange(self.steps)

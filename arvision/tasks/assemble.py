@@ -19,7 +19,7 @@ from arvision.random import Draw
 from arvision.ranges import Below1, Few, Seed
 from arvision.structs import Tokens
 from arvision.tasks import fit
-from arvision.tasks.base import Task
+from arvision.tasks.base import Averages, Task
 
 # Kinds of the keys that no part declares. The blocks among them must be there.
 _SETTINGS: dict[str, Any] = {
@@ -267,23 +267,22 @@ def make_task(
     'tokenizer': tokenizer,
     'tx': tx or optax.identity(),
     'image_shape': tuple(data.shape),
-    'ema': tuple(config.ema),
-    'ema_warmup': config.get('ema_warmup', False),
+    'ema': Averages(tuple(config.ema), config.get('ema_warmup', False)),
     'accumulate': value(config.optim, 'accumulate'),
     'trained': _trained(config),
     'seed': config.seed,
     'frozen': frozen or {},
+    'steps': steps,
   }
   if is_generator(config):
     model = make_model(config)
     fit.check_tokenizer(config, model, tokenizer)
     sampler = part(config, 'sampler') if 'sampler' in config else None
     if sampler is not None:
-      fit.check_sampler(model, sampler)
+      fit.check_sampler(model, sampler, tokenizer.spec.parts)
     given |= {
       'model': model,
       'sampler': sampler,
       'classes': config.get('condition', {}).get('classes', 0),
-      'steps': steps,
     }
   return part(config, 'task', **given)

@@ -36,7 +36,6 @@ class Autoregressive(GradientTask):
     classes: number of classes, 0 for unconditional.
     frozen: {'tokenizer': variables}.
     draws: number of images of `pictures`.
-    steps: number of steps of the whole run, for schedules of `Draw.progress`.
   """
 
   model: ARModel
@@ -44,7 +43,6 @@ class Autoregressive(GradientTask):
   tokenizer: Any
   classes: Natural
   draws: FewOr0 = 32
-  steps: Natural = 0
 
   binds = ('tokenizer',)
 
@@ -108,7 +106,6 @@ class Autoregressive(GradientTask):
     rows: Batch,
     draw: Draw,
   ) -> Objective:
-    draw = draw.replace(progress=state.step / max(self.steps, 1))
     tokens = self.codec(frozen).visit(rows['stored'], draw)
     dropout = {'dropout': draw.key('task/dropout')}
     return self._losses(params, frozen, tokens, rows, draw, rngs=dropout)

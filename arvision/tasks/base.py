@@ -13,7 +13,7 @@ import optax
 from arvision.metrics import Mean, Metric, Term, total
 from arvision.parallel.constrain import constrain
 from arvision.random import Draw
-from arvision.ranges import Below1, Count, Seed
+from arvision.ranges import Below1, Count, Natural, Seed
 
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -116,6 +116,19 @@ class Objective:
     return {'loss': total(self.terms), **several, **self.metrics}
 
 
+@dataclasses.dataclass(frozen=True)
+class Averages:
+  """The running averages of the parameters.
+
+  Attributes:
+    decays: one average for each.
+    warmup: whether the decays warm up, see `update_ema`.
+  """
+
+  decays: tuple[Below1, ...] = (0.999,)
+  warmup: bool = False
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class GradientTask(abc.ABC):
   """Base of tasks: takes optimizer steps; a subclass implements the objective.
@@ -123,23 +136,23 @@ class GradientTask(abc.ABC):
   Attributes:
     tx: optimizer.
     image_shape: (H, W, C).
-    ema: decays of the running averages.
-    ema_warmup: whether the decays warm up, see `update_ema`.
+    ema: running averages.
     accumulate: microbatches per step.
     seed: seed of every draw.
     frozen: see `Task`.
     trained: selects the trained parameters, see `training.optim.Trained`; None:
       all of them.
+    steps: number of steps of the whole run, for schedules of `Draw.progress`.
   """
 
   tx: optax.GradientTransformation
   image_shape: tuple[int, int, int]
-  ema: tuple[Below1, ...] = (0.999,)
-  ema_warmup: bool = False
+  ema: Averages = Averages()
   accumulate: Count = 1
   seed: Seed = 0
   frozen: Frozen = dataclasses.field(default_factory=dict)
   trained: Selection | None = None
+  steps: Natural = 0
 
   binds: ClassVar[tuple[str, ...]] = ()
 
@@ -212,13 +225,14 @@ class GradientTask(abc.ABC):
       step=jnp.zeros((), jnp.int32),
       params=params,
       opt_state=self._optimizer.init(params),
-      ema=start_ema(self.averaged(params), self.ema),
+      ema=start_ema(self.averaged(params), self.ema.decays),
       extra=self.extra(),
     )
 
   def draw(self, state: TrainState, rows: jax.Array) -> Draw:
     """Keys of some examples of a step; rows (b,) int32 are their indices."""
-    return Draw.create(self.seed, rows, state.step)
+    progress = state.step / max(self.steps, 1)
+    return Draw.create(self.seed, rows, state.step).replace(progress=progress)
 
   def step(
     self, state: TrainState, frozen: Frozen, batch: Batch
@@ -242,7 +256,7 @@ class GradientTask(abc.ABC):
       gradient, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
-    warm = state.step if self.ema_warmup else None
+    warm = state.step if self.ema.warmup else None
     state = state.replace(
       step=state.step + 1,
       params=params,
@@ -345,18 +359,18 @@ def update_ema(
   Args:
     ema: decay as text -> average.
     params: parameters after a step.
-    step: () int32 steps taken before it, for a warm-up of the decays: from 0.1
-      to min(decay, (1 + step) / (10 + step)), so that the average of a short or
-      young run follows its parameters. None: no warm-up.
+    step: () int32 steps taken before it, for a warm-up of the decays: 0 for the
+      first step, then min(decay, (1 + step) / (10 + step)), so that the average
+      of a short or young run follows its parameters. None: no warm-up.
 
-  Source: TensorFlow's ExponentialMovingAverage with `num_updates`; EMAModel of
-    huggingface/diffusers and bytedance/1d-tokenizer.
+  Source: EMAModel of huggingface/diffusers, bytedance/1d-tokenizer and
+    markweberdev/maskbit.
   """
 
   def one(average, decay):
     new = 1 - decay
     if step is not None:
-      new = jnp.maximum(new, 9 / (10 + step))
+      new = jnp.where(step == 0, 1, jnp.maximum(new, 9 / (10 + step)))
     moved = optax.incremental_update(params, average, new)
     return jax.tree.map(
       lambda p, old, new: jnp.where(p == old, old, new), params, average, moved

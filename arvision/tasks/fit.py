@@ -24,11 +24,13 @@ def check_tokenizer(config: Any, model: ARModel, tokenizer: Any) -> None:
       f'the tokenizer emits grids {spec.grids} but config.layout holds '
       f'{model.layout.grids}; change config.layout or config.tokenizer'
     )
-  sizes = dict.fromkeys(('channels', 'parts'), spec.parts)
+  sizes = {'channels': spec.parts, 'parts': spec.parts}
   if spec.size:
     sizes = {'vocab_size': spec.size, 'levels': spec.size, **sizes}
   for key, size in sizes.items():
-    found = config.head.get(key, size)
+    # A head that has this field predicts one part where it is not set.
+    default = getattr(model.head, key, size) if key == 'parts' else size
+    found = config.head.get(key, default)
     if found != size:
       has = 'parts per token' if key in ('channels', 'parts') else 'ids'
       raise ConfigError(
@@ -94,8 +96,13 @@ def check_text(config: Any, data: Data) -> None:
       )
 
 
-def check_sampler(model: ARModel, sampler: Any) -> None:
+def check_sampler(model: ARModel, sampler: Any, parts: int = 1) -> None:
   """Checks that the sampler fits the feed and the head.
+
+  Args:
+    model: with feed and head.
+    sampler: of its tokens.
+    parts: of a token.
 
   Raises:
     ConfigError: it does not; with both parts and the key to change.
@@ -114,6 +121,10 @@ def check_sampler(model: ARModel, sampler: Any) -> None:
       f'({type(sampler).__name__}) do not fit: wanted {wanted}'
     )
 
+  if fills and parts > 1 and model.feed.masks_parts != sampler.fills_parts:
+    refuse(
+      'feed', model.feed, 'feeds.mask.RandomParts with samplers.masked.Masked'
+    )
   if sampler.site not in sampler.sites:
     raise ConfigError(
       f"config.sampler.site='{sampler.site}': {type(sampler).__name__} can guide "

@@ -58,7 +58,7 @@ class ResidualPyramid(Autoencoder, kw_only=True):
     # All partial sums are pulled towards the latent, so that each scale is worth
     # most.
     losses = [
-      {**self.quant.pull(latent, x), **self.quant.spread(z)}
+      {**self.quant.pull(latent, x), **self.quant.spread(z, draw)}
       for x, z in zip(sums, features)
     ]
     out = Reconstruction(

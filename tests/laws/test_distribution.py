@@ -40,6 +40,7 @@ CASES = {
   'diagonals': ('nar/tiny', (2, 2), {}),
   'scales': ('var/tiny:d16', ((1, 1), (1, 3)), {}),
   'masked, at once': ('maskgit/tiny', (2, 2), {'steps': 1}),
+  'masked parts, at once': ('maskbit/tiny', (1, 2), {'steps': 1}),
   'channel by channel': ('tokenbridge/tiny', (1, 1), {'steps': 1}),
 }
 
@@ -52,6 +53,11 @@ def small(name, grid):
       config.tokenizer.quantizer.levels = config.head.levels = IDS
       config.head.update(depth=1, width=16, hidden=16)
       config.backbone.depth = config.layout.prefix = config.condition.prefix = 1
+    elif 'parts' in config.head:
+      bits = config.head.parts * (IDS.bit_length() - 1)
+      config.tokenizer.quantizer.channels = bits
+      config.tokenizer.encoder.z_channels = bits
+      config.head.vocab_size = IDS
     else:
       config.tokenizer.quantizer.vocab_size = config.head.vocab_size = IDS
     if 'scales' in config.layout:
@@ -115,9 +121,8 @@ class Enumerated:
     guided = guide(*both, self.sampler.guidance(0, 1))
     log_p = jax.nn.log_softmax(filtered.filter(guided), -1)
     ids = self.outcomes
-    if (
-      ids.ndim == 3
-    ):  # a head says of parts in the order in which it samples them
+    if hasattr(law.model.head, 'order'):
+      # Such a head says of parts in the order in which it samples them.
       ids = ids[..., np.array(law.model.head.order)]
     each = jnp.take_along_axis(log_p, ids[..., None], -1)
     return np.exp(np.asarray(each, np.float64).reshape(rows, -1).sum(-1))

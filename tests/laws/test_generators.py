@@ -84,11 +84,11 @@ class Case:
     return rng.normal(size=shape).astype(np.float32)
 
   def others(self, where):
-    """The tokens, but others at some places (b or 1, t) of the grid."""
+    """The tokens, but others at some places (b or 1, t) or (b, t, parts)."""
     other = self.some_tokens(2)
     if self.tokens.dtype == np.int32:
       other = (self.tokens + 7) % self.tokenizer.spec.size
-    where = where.reshape(*where.shape, *[1] * (self.tokens.ndim - 2))
+    where = where.reshape(*where.shape, *[1] * (self.tokens.ndim - where.ndim))
     return np.where(where, other, self.tokens)
 
   def some_inputs(self, numbers):
@@ -339,8 +339,9 @@ def test_halves_of_different_sizes_share_a_cache_of_two_shapes():
 
 def test_hidden_tokens_are_not_seen(masked):
   """Masked tokens change no output; every unmasked one changes all."""
-  mask = np.random.default_rng(2).random(masked.tokens.shape[:2]) < 0.5
-  mask[:, :2] = [True, False]  # one of each at least
+  shape = masked.tokens.shape[: 3 if masked.feed.masks_parts else 2]
+  mask = np.random.default_rng(2).random(shape) < 0.5
+  mask[:, 0], mask[:, 1] = True, False  # one of each at least
 
   @jit
   def read(params, tokens):
@@ -372,15 +373,14 @@ def filled(masked, sampler, known=None):
 
 def test_kept_tokens_never_change(masked):
   sampler = build(masked.config.sampler, 'sampler')
-  layout = masked.layout
   tokens, inputs, mask = filled(masked, sampler)
   states = [*inputs, tokens.values]
   assert mask[0].all()
   for before, after, hidden in zip(states, states[1:], mask):
     np.testing.assert_array_equal(before[~hidden], after[~hidden])
-  wanted = masked_counts(sampler.schedule, sampler.steps, layout.tokens)
+  wanted = masked_counts(sampler.schedule, sampler.steps, mask[0, 0].size)
   for hidden, count in zip(mask[1:], wanted):
-    assert (hidden.sum(1) == count).all()
+    assert (hidden.reshape(BATCH, -1).sum(1) == count).all()
   if np.issubdtype(tokens.values.dtype, np.integer):
     assert (tokens.values >= 0).all()
 
@@ -396,13 +396,13 @@ def test_equally_sure_tokens_are_kept_as_scheduled(name):
     steps=4,
   )
   tokens = masked.some_tokens(3)
-  known = np.zeros(tokens.shape, bool)
+  known = np.zeros(tokens.shape[:2], bool)
   known[1, ::3] = True
   found, _, mask = filled(masked, sampler, Known(tokens, known))
   for row, keep in enumerate(known):
-    total = int((~keep).sum())
+    total = int((~keep).sum()) * tokens[0, 0].size
     wanted = [total, *masked_counts(sampler.schedule, 4, total)[:-1]]
-    assert mask[:, row].sum(1).tolist() == wanted
+    assert mask[:, row].reshape(len(mask), -1).sum(1).tolist() == wanted
   np.testing.assert_array_equal(found.values[known], tokens[known])
 
 

@@ -58,6 +58,11 @@ class Case:
     """Name of a recorded generation -> its options; 'gen' is the first."""
     return generations(self.meta.get('generation', {}))
 
+  @functools.cached_property
+  def training(self) -> Stated:
+    """The options of the steps of a training case."""
+    return Stated('training', self.meta.get('training', {}))
+
   @property
   def generation(self) -> Stated:
     """The options of the recorded generation."""

@@ -6,15 +6,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from arvision.quantizers.bernoulli import Bernoulli
 from arvision.quantizers.fsq import FSQ
 from arvision.quantizers.kl import KL
 from arvision.quantizers.levels import Levels
-from arvision.quantizers.lfq import LFQ
+from arvision.quantizers.lfq import LFQ, entropies
 from arvision.quantizers.lookup import AngleLookup, Lookup, UnitLookup
 from arvision.random import Draw
+from arvision.tasks.base import TrainState
+from arvision.tasks.tokenizer import TrainTokenizer
 from arvision.tokenizers.autoencoder import Autoencoder, Patched
 from arvision.tokenizers.pyramid import Pyramid
 from arvision.tokenizers.residual import ResidualPyramid
@@ -151,6 +154,64 @@ def test_bernoulli_samples_bits_the_highest_first(signed):
   np.testing.assert_array_equal(slope, 1)
   with pytest.raises(ValueError, match=r'quantizer\.ids=3 does not divide'):
     _ = Bernoulli(channels=4, ids=3).size
+
+
+def test_entropies_of_bits_are_those_of_all_their_codes():
+  z = 0.02 * np.random.RandomState(0).normal(size=(20, 12))
+  net = LFQ(channels=12, entropy=0.1, gamma=0.5, temperature=0.02)
+  codes = np.asarray(net.embed(jnp.arange(net.size)))
+  logits = 2 * z @ codes.T / 0.02
+  p = np.exp(logits - logits.max(-1, keepdims=True))
+  p /= p.sum(-1, keepdims=True)
+  nats = lambda p: -np.sum(p * np.log(np.maximum(p, 1e-5)), -1)
+  each, mean = nats(p).mean(), nats(p.mean(0))
+  found = entropies(jnp.asarray(z), 0.02)
+  np.testing.assert_allclose(found, (each, mean), rtol=1e-5)
+  losses = net(jnp.asarray(z)).losses
+  np.testing.assert_allclose(
+    losses['entropy'], 0.1 * (each - 0.5 * mean), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ('progress', 'factor'), [(0.0, 3), (0.125, 2), (0.5, 1), (None, 1)]
+)
+def test_more_entropy_at_the_start_of_a_run(progress, factor):
+  z = jnp.array([[0.3, -2.0], [0.1, 5.0]])
+  draw = Draw.create(0, jnp.arange(2)).replace(progress=progress)
+  plain = LFQ(channels=2, entropy=0.1)(z, draw).losses['entropy']
+  net = LFQ(channels=2, entropy=0.1, extra=2.0, extra_until=0.25)
+  np.testing.assert_allclose(
+    net(z, draw).losses['entropy'], factor * plain, rtol=1e-6
+  )
+
+
+def test_training_a_tokenizer_tells_its_quantiser_the_progress():
+  half = functools.partial(Identity, z_channels=2)
+  lfq = functools.partial(LFQ, channels=2, entropy=0.1, extra_until=0.5)
+  image = jnp.ones((1, 2, 2, 2))
+
+  def entropy(extra, step):
+    task = TrainTokenizer(
+      tokenizer=Autoencoder(
+        encoder=half,
+        quantizer=functools.partial(lfq, extra=extra),
+        decoder=half,
+        grid=(2, 2),
+        quant_kernel=0,
+      ),
+      tx=optax.identity(),
+      image_shape=(2, 2, 2),
+      steps=8,
+    )
+    params = {'tokenizer': {}}
+    state = TrainState(jnp.int32(step), params, (), {}, task.extra())
+    rows = {'image': 0.01 * image, 'row': jnp.arange(1)}
+    draw = task.draw(state, rows['row'])
+    return task.objective(params, state, {}, rows, draw).terms['entropy'].loss
+
+  factors = [entropy(2.0, step) / entropy(0.0, step) for step in (0, 2, 4)]
+  np.testing.assert_allclose(factors, [3, 2, 1], rtol=1e-6)
 
 
 def test_levels_of_fsq_are_rounded_and_passed_straight_through():

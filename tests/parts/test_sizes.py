@@ -8,12 +8,10 @@ import pytest
 from arvision.tasks import assemble
 from tests.configs import ALL
 
-# Published counts, in millions. LlamaGen's XL, XXL, 3B and its model of captions
-# (775M) are published with two or three digits; RAR's, MAR's (208, 479, 943) and
-# TokenBridge's (486, 910) in whole millions, rounded or cut; of NAR and MaskGIT's
-# tokenizer only 816M and 54M are published, and none of MAR's tokenizer, of
-# FlexVAR's transformers and of ELM; Token-Shuffle's 2.7B have a vocabulary of text.
-# Those are counted from the published layer sizes.
+# Published counts, in millions. Where only a rounded one is published or none, the
+# count is that of the published layer sizes: LlamaGen from XL on and its model of
+# captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit,
+# MaskGIT's tokenizer. Token-Shuffle's 2.7B have a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -48,6 +46,11 @@ GENERATORS = {
   'elm/imagenet256:XXL-2-12': 1390.53,
   'elm/imagenet256:2B-2-12': 1909.46,
   'maskgit/imagenet256': 173.24,
+  'maskbit/imagenet256:10': 304.73,
+  'maskbit/imagenet256:12': 304.80,
+  'maskbit/imagenet256:14': 304.93,
+  'maskbit/imagenet256:16': 305.19,
+  'maskbit/imagenet256:18': 305.72,
   'titok/imagenet256:L-32': 177.20,
   'titok/imagenet256:B-64': 177.23,
   'titok/imagenet256:S-128': 294.99,
@@ -84,6 +87,11 @@ TOKENIZERS = {
   'elm/tokenizer:24': 63.033243,
   'elm/tokenizer:16_deterministic': 63.029139,
   'maskgit/tokenizer': 54.516,
+  'maskbit/tokenizer:10': 54.469,
+  'maskbit/tokenizer:12': 54.479,
+  'maskbit/tokenizer:14': 54.489,
+  'maskbit/tokenizer:16': 54.500,
+  'maskbit/tokenizer:18': 54.510,
   'mar/tokenizer': 66.456019,
   'titok/tokenizer:L-32': 641.055,
   'titok/tokenizer:B-64': 204.814,

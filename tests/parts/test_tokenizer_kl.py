@@ -19,6 +19,7 @@ from arvision.quantizers.kl import KL, Gaussian
 from arvision.quantizers.levels import Levels
 from arvision.random import Draw
 from arvision.structs import Tokens
+from arvision.tasks.base import Averages
 from arvision.tasks.tokenizer import TrainTokenizer
 from arvision.tokenizers.adversarial import Adversary, PatchDiscriminator
 from arvision.tokenizers.autoencoder import Autoencoder, Patched
@@ -161,7 +162,7 @@ def test_two_steps_with_a_discriminator():
       limits=(0.0, 1e4),
     ),
     accumulate=2,
-    ema_warmup=True,
+    ema=Averages(warmup=True),
   )
   fresh = nn.unbox(jax.jit(task.init)(jax.random.key(0)))
   step = jax.jit(task.step)
@@ -169,7 +170,7 @@ def test_two_steps_with_a_discriminator():
   state, before = step(fresh, {}, batch)
   again, after = step(state, {}, batch)
   average = fresh.params['tokenizer']
-  for decay, now in ((1 / 10, state), (2 / 11, again)):  # of 0.999
+  for decay, now in ((0, state), (2 / 11, again)):  # of 0.999
     average = jax.tree.map(
       lambda a, p, d=decay: d * a + (1 - d) * p,
       average,

@@ -154,7 +154,7 @@ def test_averages_warm_up_as_numpy_says():
   for t in range(5):
     ema = update_ema(ema, {'w': params[t + 1]}, jnp.int32(t))
     for decay in wanted:
-      d = min(float(decay), (1 + t) / (10 + t))
+      d = min(float(decay), (1 + t) / (10 + t)) if t else 0
       wanted[decay] = d * wanted[decay] + (1 - d) * params[t + 1]
   for decay, average in wanted.items():
     np.testing.assert_allclose(ema[decay]['w'], average, rtol=1e-5)
@@ -174,10 +174,10 @@ def test_published_averages_do_not_warm_up():
     assert makers and all(make().ema_warmup == warm for make in makers), name
   config = ALL['var/digits_tokenizer']()
   data = assemble.make_data(config)
-  assert assemble.make_task(config, data).ema_warmup
+  assert assemble.make_task(config, data).ema.warmup
   with config.unlocked():
     del config.ema_warmup
-  assert not assemble.make_task(config, data).ema_warmup
+  assert not assemble.make_task(config, data).ema.warmup
 
 
 def test_a_warm_up_ends_at_the_decay():

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from arvision.data import stream
 from arvision.metrics import Mean, Term
-from arvision.tasks.base import GradientTask, Objective
+from arvision.tasks.base import Averages, GradientTask, Objective
 
 CLASSES = 4
 
@@ -96,7 +96,7 @@ class Task(GradientTask):
   """Draws noise by (seed, step), as the tasks of the library do."""
 
   image_shape: tuple[int, int, int] = (4, 4, 1)
-  ema: tuple[float, ...] = (0.9,)
+  ema: Averages = Averages((0.9,))
   width: int = 8
   bad_step: int = -1
   bad_update: int = -1
@@ -168,7 +168,7 @@ def make_task(config: Any, data: Data, tx=None, frozen=None, steps=0) -> Task:
   del data
   return Task(
     tx=tx,
-    ema=tuple(config.ema),
+    ema=Averages(tuple(config.ema)),
     accumulate=config.optim.accumulate,
     seed=config.seed,
     frozen=frozen or {},

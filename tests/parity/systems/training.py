@@ -18,7 +18,7 @@ from arvision.importers import table
 from arvision.importers import var as var_table
 from arvision.random import Replay
 from arvision.tasks.autoregressive import Autoregressive
-from arvision.tasks.base import TrainState, start_ema
+from arvision.tasks.base import Averages, TrainState, start_ema
 from arvision.training.optim import DecayRule, Optimizer
 from arvision.training.schedule import Clock
 from tests.parity.case import Case, Part, System
@@ -38,6 +38,11 @@ INPUTS = {
   'num_masked',
   'mask',
 }
+
+
+_METRICS = {'gradient_norm': 'grad_norm'}
+# What decays where a case does not say otherwise.
+_MATRICES = DecayRule()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,7 +138,11 @@ def train(
   module: Any,
   form: table.Table | None = None,
   moment: Callable[[Case, int], Moment] = codes,
-  exempt: tuple[str, ...] = (),
+  decay: DecayRule = _MATRICES,
+  drop: float = 0.0,
+  kind: type[Replayed] = Replayed,
+  tokenizer: Any = None,
+  ema: Averages | None = None,
 ) -> Iterator[tuple[str, Any]]:
   """Takes the steps, and compares the parameters in the official layout.
 
@@ -142,54 +151,57 @@ def train(
     module: one beside this file; `loaded(case)` gives config, model, parameters.
     form: of the family; None: as the config says.
     moment: case, number of a step -> what was recorded of it.
-    exempt: see `DecayRule`.
+    decay: of the optimizer.
+    drop: share of the labels that are dropped.
+    kind: of the task; its metrics are compared by name.
+    tokenizer: None: one that binds the recorded input of a step.
+    ema: the average that is recorded as 'ema'; None: as the case says.
   """
   io = case.io
   config, model, params = module.loaded(case)
   form = form or build(config.release, 'release')
-  tx = optimizer(case, exempt)
-  model = model.clone(condition=model.condition.clone(drop=0.0))
-  averages = _averages(case)
-  task = Replayed(
+  tx = optimizer(case, decay)
+  model = model.clone(condition=model.condition.clone(drop=drop))
+  averages = {'ema': ema.decays[0]} if ema else _averages(case)
+  task = kind(
     model=model,
     sampler=None,
-    tokenizer=NoTokenizer(tuple(case.args.get('patch_nums', ()))),
+    tokenizer=tokenizer or NoTokenizer(tuple(case.args.get('patch_nums', ()))),
     tx=tx,
     image_shape=(1, 1, 1),
     classes=config.condition.classes,
-    ema=tuple(averages.values()),
+    ema=ema or Averages(tuple(averages.values())),
   )
   params = jax.tree.map(jnp.asarray, params)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     opt_state=tx.init(params),
-    ema=start_ema(params, task.ema),
+    ema=start_ema(params, task.ema.decays),
   )
   step = jax.jit(task.step)
-  losses, norms = [], []
+  found = []
   for i in range(len(io['lr'])):
     now = moment(case, i)
     frozen = {'tokenizer': {'rows': now.teacher}, 'draws': now.draws}
     batch = {'tokens': now.tokens, 'label': io['label'][i]}
     state, metrics = step(state, frozen, batch)
-    losses.append(metrics['loss'])
-    norms.append(metrics['gradient_norm'])
-  yield 'loss', np.array(losses)
-  yield 'grad_norm', np.array(norms)
+    found.append(metrics)
+  for name in found[0]:
+    yield _METRICS.get(name, name), np.array([x[name] for x in found])
 
   averages = {k: state.ema[str(d)] for k, d in averages.items()}
   yield from fingerprints(case, form, params, state.params, averages)
 
 
 def optimizer(
-  case: Case, exempt: tuple[str, ...] = ()
+  case: Case, decay: DecayRule = _MATRICES
 ) -> optax.GradientTransformation:
   """The optimizer of a case, with its recorded rates.
 
   Args:
     case: with rates and decays of every step.
-    exempt: see `DecayRule`.
+    decay: says which parameters decay.
   """
   io, official = case.io, case.optimizer
   official.says('kind', 'AdamW')
@@ -205,7 +217,7 @@ def optimizer(
     weight_decay=float(decays[0]),
     weight_decay_end=float(decays[-1]),
     decays=tuple(map(float, decays)),
-    decay=DecayRule(exempt=exempt),
+    decay=decay,
     clip=official['clip'] or 0.0,
     schedule=Rates(io['lr']),
   )
@@ -241,9 +253,13 @@ def fingerprints(
     yield f'{name}_sumsq', np.array([(a**2).sum() for a in arrays])
     yield f'{name}_first4', np.array([_first4(a) for a in arrays])
   change = [b - a for a, b in zip(start, end)]
-  yield 'final_delta_abs_sum', np.array([np.abs(d).sum() for d in change])
+  for name, arrays in {'final': end, **found}.items():
+    moved = [np.abs(b - a).sum() for a, b in zip(start, arrays)]
+    yield f'{name}_delta_abs_sum', np.array(moved)
   yield 'final_delta_sumsq', np.array([(d**2).sum() for d in change])
   for name, arrays in found.items():
+    if f'{name}_projection' not in case.io:
+      continue
     share = [
       np.sum((a - s) * d) / np.sum(d * d)
       for a, s, d in zip(arrays, start, change)
@@ -289,7 +305,8 @@ def limits(case: Case, name: str) -> np.ndarray:
     case.meta['weights'][k]['shape'] for k in case.meta['fingerprint_keys']
   ]
   count = np.array([np.prod(s) for s in sizes])
-  rms = np.sqrt(io[f'{when}_sumsq'] / count)
+  # An average of which no squares are recorded is as large as its parameter.
+  rms = np.sqrt(io.get(f'{when}_sumsq', io['final_sumsq']) / count)
   if name.endswith('_delta_abs_sum'):
     share = np.maximum(2e-4, 20 * io['noise_final_delta_abs_sum'])
     return share * np.abs(wanted)
@@ -311,7 +328,7 @@ def limits(case: Case, name: str) -> np.ndarray:
 
 def var_steps(case: Case) -> Iterator[tuple[str, Any]]:
   form = var_table.Transformer()
-  return train(case, var, form, exempt=parts.NO_DECAY)
+  return train(case, var, form, decay=DecayRule(exempt=parts.NO_DECAY))
 
 
 def llamagen_steps(case: Case) -> Iterator[tuple[str, Any]]:
@@ -319,7 +336,8 @@ def llamagen_steps(case: Case) -> Iterator[tuple[str, Any]]:
 
 
 def mar_steps(case: Case) -> Iterator[tuple[str, Any]]:
-  return train(case, mar, moment=mar_moment, exempt=mar_parts.NO_DECAY)
+  decay = DecayRule(exempt=mar_parts.NO_DECAY)
+  return train(case, mar, moment=mar_moment, decay=decay)
 
 
 def xar_steps(case: Case) -> Iterator[tuple[str, Any]]:
