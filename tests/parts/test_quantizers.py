@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from arvision.quantizers.bsq import BSQ
 from arvision.quantizers.fsq import FSQ
 from arvision.quantizers.kl import KL
 from arvision.quantizers.levels import Levels
@@ -15,6 +16,7 @@ from arvision.quantizers.lfq import LFQ
 from arvision.quantizers.lookup import AngleLookup, Lookup, UnitLookup
 from arvision.random import Draw
 from arvision.tokenizers.autoencoder import Autoencoder, Patched
+from arvision.tokenizers.bitwise import BitwisePyramid
 from arvision.tokenizers.pyramid import Pyramid
 from arvision.tokenizers.residual import ResidualPyramid
 
@@ -29,6 +31,7 @@ QUANTIZERS = {
   'lfq': functools.partial(LFQ, channels=CHANNELS, entropy=0.1),
   'lfq, 2 ids': functools.partial(LFQ, channels=CHANNELS, ids=2),
   'fsq': functools.partial(FSQ, levels=(5, 4, 3, 2)),
+  'bsq': functools.partial(BSQ, channels=CHANNELS),
 }
 SHAPES = {
   'grid': functools.partial(Autoencoder, grid=(SIDE, SIDE)),
@@ -38,6 +41,7 @@ SHAPES = {
   'residual': functools.partial(
     ResidualPyramid, scales=(1, 2, SIDE), phi_ratio=0.0
   ),
+  'bitwise': functools.partial(BitwisePyramid, scales=(1, 2, SIDE), patch=2),
 }
 
 
@@ -53,6 +57,7 @@ class Identity(nn.Module):
 PAIRS = [(name, shape) for shape in SHAPES for name in QUANTIZERS]
 # The others are slow tests; codes, KL and levels have tests of their own.
 FEW = [('lfq, 2 ids', 'residual'), ('fsq', 'patches'), ('kl', 'residual')]
+FEW += [('bsq', 'bitwise')]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +112,7 @@ def test_every_quantiser_in_every_arrangement(name, shape):
   assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
   assert (out.codes is not None) == spec.codes
   assert out.codes is None or out.codes.shape == blank.shape
-  assert ('bits_set' in out.metrics) == (quantizer.func is LFQ)
+  assert ('bits_set' in out.metrics) == (quantizer.func in (LFQ, BSQ))
   assert len(module.codebook_path) == 2 * issubclass(quantizer.func, Lookup)
 
 
