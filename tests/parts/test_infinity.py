@@ -8,10 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from arvision.feeds.residual import Residual
+from arvision.heads.parts import Parts
+from arvision.layers.text import PooledCaption
+from arvision.layouts.scales import scales
+from arvision.process.logits import LogitsFilter
 from arvision.quantizers.bsq import BSQ
 from arvision.quantizers.lookup import Lookup, entropy_loss, normalized
 from arvision.random import Draw
-from arvision.structs import Tokens
+from arvision.samplers.entity import EntityAR
+from arvision.structs import Query, Tokens
 from arvision.tokenizers.bitwise import BitwisePyramid
 
 SCALES, BITS = (1, (2, 3)), 4
@@ -175,3 +181,69 @@ def test_flips_that_cannot_be_are_refused_by_key():
   lookup = functools.partial(Lookup, vocab_size=8, channels=BITS, std=1.0)
   with pytest.raises(ValueError, match='ids of 8 values'):
     codec(lookup, flips=0.3)
+
+
+def test_bits_of_a_token_are_independent():
+  head = Parts(parts=3, std=1.0)
+  z = jax.random.normal(jax.random.key(1), (2, 5, 1, 8))
+  head = head.bind(head.init(jax.random.key(0), z, Query(), method='field'))
+  logits = head.field(z, Query())
+  assert logits.shape == (2, 5, 3, 2)
+  targets = jnp.argmax(logits, -1)
+  loss, metrics = head.loss(z, targets, TRAINING, Query())
+  p = jax.nn.softmax(logits).max(-1)
+  np.testing.assert_allclose(loss, -jnp.log(p).mean(-1), rtol=1e-5)
+  np.testing.assert_array_equal(metrics['part_accuracy'], 1)
+  greedy = LogitsFilter(temperature=0.0)
+  found = head.sample(z, TRAINING, lambda x: x, greedy, Query())
+  np.testing.assert_array_equal(found, targets)
+
+
+def test_tokens_weigh_by_the_area_of_their_scale():
+  bound, image = codec()
+  tokens = bound.encode(image)
+  layout = scales(SCALES)
+  for power, wanted in ((0.0, 1.0), (0.5, 6**-0.5), (1.0, 1 / 6)):
+    _, targets = Residual(power).train(tokens, layout, bound, TRAINING)
+    np.testing.assert_allclose(targets.weight, [[1.0] + 6 * [wanted]])
+
+
+@pytest.mark.parametrize(
+  ('anchor', 'wanted'),
+  [
+    ('rounded', [0, 2, 4, 5]),  # 0, 1.75, 3.5, 5.25: halves to even numbers
+    ('corner', [0, 1.75, 3.5, 5.25]),
+    ('index', [0, 1, 2, 3]),
+    ('centre', [0.375, 2.125, 3.875, 5.625]),
+  ],
+)
+def test_coordinates_are_in_units_of_a_grid(anchor, wanted):
+  layout = scales(((1, 1), (1, 4)), anchor=anchor, units=(3, 7))
+  np.testing.assert_array_equal(layout.coords[1:, 1], wanted)
+
+
+def test_steps_have_temperatures_of_their_own():
+  sampler = EntityAR(temperatures=(1.0, 0.0), greedy_steps=(0,))
+  assert [sampler.filter_of(s, 2).temperature for s in (0, 1)] == [0.0, 0.0]
+  sampler = EntityAR(temperatures=(1.0, 0.5))
+  assert [sampler.filter_of(s, 2).temperature for s in (0, 1)] == [1.0, 0.5]
+  with pytest.raises(ValueError, match='temperatures has 2 entries for 3'):
+    sampler.filter_of(0, 3)
+
+
+def test_captions_may_be_padded_on_either_side():
+  net = PooledCaption(length=4, channels=6, width=8, heads=2, std=0.5)
+  text = jax.random.normal(jax.random.key(0), (1, 2, 6))
+  none, rows = jnp.zeros((1, 2, 6)), jnp.array([[True, True, False, False]])
+  right = {'text': jnp.concatenate([text, none], 1), 'text_valid': rows}
+  left = {'text': jnp.concatenate([none, text], 1), 'text_valid': ~rows}
+  no = jnp.zeros(1, bool)
+  params = net.init(jax.random.key(1), right, null=no)
+  for null in (no, ~no):
+    a, b = (net.apply(params, x, null=null) for x in (right, left))
+    close = functools.partial(np.testing.assert_allclose, atol=1e-6)
+    close(a.modulation, b.modulation)
+    close(a.memory[:, :2], b.memory[:, 2:])
+  empty = {**right, 'text_valid': jnp.zeros((1, 4), bool)}
+  cond = net.apply(params, empty, null=no)
+  assert np.isfinite(cond.modulation).all() and cond.memory_valid.all()
