@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from arvision.errors import ConfigError
 from arvision.importers import autoencoder
 from arvision.importers.table import (
   Grids,
@@ -36,7 +37,12 @@ class _Chunked(Row):
   chunks: int = 1
 
   def _keys(self, ours):
-    size = ours[0] // self.chunks
+    size, rest = divmod(ours[0], self.chunks)
+    if rest:
+      raise ConfigError(
+        f'config.release.chunks={self.chunks} does not divide the '
+        f'{ours[0]} layers of config.backbone.depth'
+      )
 
     def chunked(match):
       chunk, module = divmod(int(match[1]), size)

@@ -24,13 +24,13 @@ def check_tokenizer(config: Any, model: ARModel, tokenizer: Any) -> None:
       f'the tokenizer emits grids {spec.grids} but config.layout holds '
       f'{model.layout.grids}; change config.layout or config.tokenizer'
     )
-  sizes = {'channels': spec.parts}
+  sizes = {'channels': spec.parts, 'parts': spec.parts}
   if spec.size:
     sizes = {'vocab_size': spec.size, 'levels': spec.size, **sizes}
   for key, size in sizes.items():
     found = config.head.get(key, size)
     if found != size:
-      has = 'parts per token' if key == 'channels' else 'ids'
+      has = 'parts per token' if key in ('channels', 'parts') else 'ids'
       raise ConfigError(
         f'config.head.{key}={found} but the tokenizer has {size} {has}'
       )

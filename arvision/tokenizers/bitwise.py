@@ -153,7 +153,7 @@ class BitwisePyramid(ResidualPyramid, kw_only=True):
 
     def flip(bits, s):
       if s < count:
-        uniform = draw.fold(s).uniform('tokenizer/flip', bits.shape[1:])
+        uniform = draw.uniform(f'tokenizer/flip_{s}', bits.shape[1:])
         most = jnp.expand_dims(share[:, s], range(1, bits.ndim))
         bits = bits ^ (uniform < most)
       shown.append(bits)

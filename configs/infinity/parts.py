@@ -32,6 +32,7 @@ def multi_scale_bsq(
   scales,
   bits: int,
   patch: int = 1,
+  pixels: int = 1,
   flips: float = 0.3,
   flipped_scales: int | None = 13,
   **convolutions,
@@ -42,6 +43,7 @@ def multi_scale_bsq(
     scales: sides of the grids of tokens, small to large.
     bits: of a place of the latent.
     patch: side of a token in places.
+    pixels: side of the squares of pixels that enter as channels.
     flips: largest share of flipped bits that generators train on.
     flipped_scales: how many scales have flips, None for all.
     **convolutions: see `common.autoencoder`.
@@ -55,7 +57,9 @@ def multi_scale_bsq(
     patch=patch,
     flips=flips,
     flipped_scales=flipped_scales,
-    **common.autoencoder(z_channels=bits, attention=False, **convolutions),
+    **common.autoencoder(
+      z_channels=bits, patch=pixels, attention=False, **convolutions
+    ),
   )
 
 
@@ -158,7 +162,9 @@ def infinity(
     remat='none',
     unroll=1,
   )
-  config.head = block(type='heads.parts.Parts', parts=bits, std=0.02 * std)
+  config.head = block(
+    type='heads.parts.Parts', parts=bits, vocab_size=2, std=0.02 * std
+  )
   config.condition = block(
     type='layers.text.PooledCaption',
     length=length,

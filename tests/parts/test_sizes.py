@@ -12,7 +12,8 @@ from tests.configs import ALL
 # (775M) are published with two or three digits; RAR's, MAR's (208, 479, 943) and
 # TokenBridge's (486, 910) in whole millions, rounded or cut; of NAR and MaskGIT's
 # tokenizer only 816M and 54M are published, and none of MAR's tokenizer and of
-# FlexVAR's transformers. Those are counted from the published layer sizes.
+# FlexVAR's transformers; of Infinity 125M, 2B, 8B and 110.1M (d32). Those are counted
+# from the published layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -51,6 +52,17 @@ GENERATORS = {
   'rar/imagenet256:XXL': 1498.52,
   'tokenbridge/imagenet256:L': 486.89,
   'tokenbridge/imagenet256:H': 910.04,
+  'infinity/t2i:layer12_256': 125.15,
+  'infinity/t2i:layer16_256': 361.58,
+  'infinity/t2i:layer24_256': 940.87,
+  'infinity/t2i:layer32_256': 2256.60,
+  'infinity/t2i:layer40_256': 4716.29,
+  'infinity/t2i:layer48_256': 8767.04,
+  'infinity/t2i:2b_256': 2204.56,
+  'infinity/t2i:2b_512': 2204.56,
+  'infinity/t2i:2b_1024': 2204.56,
+  'infinity/t2i:8b_512': 8375.79,
+  'infinity/t2i:8b_1024': 8375.79,
   'mar/imagenet256:B': 207.92,
   'mar/imagenet256:L': 478.33,
   'mar/imagenet256:H': 942.40,
@@ -80,6 +92,11 @@ TOKENIZERS = {
   'titok/tokenizer:BL-64': 390.016,
   'titok/tokenizer:BL-128': 390.180,
   'titok/tokenizer:SL-256': 330.261,
+  'infinity/tokenizer:d16': 109.9706,
+  'infinity/tokenizer:d24': 110.0443,
+  'infinity/tokenizer:d32': 110.1181,
+  'infinity/tokenizer:d64': 110.4130,
+  'infinity/tokenizer:d56': 81.6242,
 }
 
 

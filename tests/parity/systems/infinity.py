@@ -1,5 +1,6 @@
 """Infinity: transformer and tokenizer."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -19,8 +20,10 @@ from arvision.layers import conv
 from arvision.layers.resize import resize
 from arvision.model import sample
 from arvision.process.guidance import guide
+from arvision.process.logits import LogitsFilter
 from arvision.quantizers.bsq import BSQ
 from arvision.random import Draw, Replay
+from arvision.samplers.entity import EntityAR
 from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.autoencoder import flat
@@ -34,9 +37,11 @@ from tests.parity.case import (
   nchw,
   nhwc,
 )
-from tests.parity.stated import Stated
+from tests.parity.stated import NotCompared, Stated
 from tests.parity.systems.var import views
 
+# Largest share of flips; cases state those that were drawn.
+FLIPS = 1.0
 INPUTS = {'text', 'text_lens', 'x_BLC_wo_prefix', 'labels'}
 
 
@@ -60,18 +65,21 @@ TOKENIZER_INPUTS = {
 }
 
 
-def flips_of(shares: Any, uniforms: Any) -> dict[str, Any]:
+def flips_of(shares: Any, uniforms: Any, largest: float) -> dict[str, Any]:
   """Recorded flips as the draws of `BitwisePyramid.visit`.
 
   Args:
-    shares: (scales,) share of flipped bits, whole percent up to 30.
+    shares: (scales,) share of flipped bits, in whole percent.
     uniforms: of every scale with flips, (b, 1, h, w, bits).
+    largest: share.
   """
   # In the middle of the numbers that become this share.
-  share = np.float32((np.round(100 * np.asarray(shares)) + 0.5) / 31)
+  share = np.float32(
+    (np.round(100 * np.asarray(shares)) + 0.5) / (np.round(100 * largest) + 1)
+  )
   return {
     'share': np.tile(share, (len(uniforms[0]), 1)),
-    'flip': tuple(flat([u[:, 0]]) for u in uniforms),
+    **{f'flip_{s}': flat([u[:, 0]]) for s, u in enumerate(uniforms)},
   }
 
 
@@ -96,7 +104,7 @@ def tokenizer_of(case: Case) -> Bound:
     ),
     quantizer=functools.partial(BSQ, channels=channels),
     scales=scales_of(args),
-    flips=0.3,
+    flips=FLIPS,
     flipped_scales=len(case.io['bsc_strength']),
   )
   return Bound(case, module, table.Tokenizer())
@@ -105,7 +113,7 @@ def tokenizer_of(case: Case) -> Bound:
 def _flips(case):
   shares = case.io['bsc_strength']
   uniforms = [case.io[f'bsc_uniform_{s}'] for s in range(len(shares))]
-  return flips_of(shares, uniforms)
+  return flips_of(shares, uniforms, FLIPS)
 
 
 def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
@@ -285,34 +293,34 @@ def _lists(run, name, grids):
   return (np.ones_like(scale) if name.endswith('nocfg') else scale), tau
 
 
-def sampler_of(config: ConfigDict, run: Stated, name: str, grids: Any) -> Any:
-  """The sampler of a recorded call of `autoregressive_infer_cfg`."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Scales:
+  """Recorded scales, traced: one program for all recorded calls."""
+
+  values: jax.Array
+  active = True
+
+  def __call__(self, s, steps, level=None):
+    return self.values[s]
+
+
+def _greedy(run):
+  """Refuses calls that do not take the likelier value of every bit."""
   run.greedy(top_k=1)
   run.only(cfg_insertion_layer=[0], vae_type=1)
   run.ignore('inference_mode', 'top_p', 'g_seed', 'gumbel', 'returns_vemb')
-  scale, _ = _lists(run, name, grids)
-  sampler = config.copy_and_resolve_references().sampler
-  sampler.guidance = common.block(
-    type='process.guidance.Listed',
-    scale=2.0,
-    shares=tuple(map(float, scale - 1)),
-  )
-  sampler.logits_filter = common.block(
-    type='process.logits.LogitsFilter', temperature=0.0
-  )
-  return build(sampler, 'sampler')
 
 
 def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   io, args = case.io, case.args
   config, model, params = loaded(case)
-  valid_inputs = captions(io['text'], io['text_lens'], args['text_maxlen'])
-  valid, grids = valid_inputs['text_valid'], scales_of(args)
+  inputs = captions(io['text'], io['text_lens'], args['text_maxlen'])
+  valid, grids = inputs['text_valid'], scales_of(args)
   recorded = Given(jnp.asarray(io['x_BLC_wo_prefix']), grids)
   labels = jnp.int32(io['labels'])
 
   seen = captured(
-    model, params, Tokens(labels), valid_inputs, recorded, method='logits'
+    model, params, Tokens(labels), inputs, recorded, method='logits'
   )
   modules = seen['modules']
   cond, layers = seen['condition'], modules['backbone']['stack']['layers']
@@ -339,7 +347,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     return model.apply(
       {'params': params},
       Tokens(tokens),
-      valid_inputs,
+      inputs,
       codec,
       null,
       method='logits',
@@ -353,23 +361,74 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'loss_per_token', jnp.mean(each, -1)
 
   codec = _codec(case)
+
+  @jax.jit
+  def generate(params, scales):
+    sampler = EntityAR(_Scales(scales), LogitsFilter(temperature=0.0))
+    draw = Draw.create(0, jnp.arange(batch))
+    tokens = sample(model, params, sampler, inputs, draw, codec)
+    return tokens.values, views(codec, tokens.values), codec.to_latent(tokens)
+
+  entity = model.layout.entity_of_token
   for name, run in case.runs.items():
-    sampler = sampler_of(config, run, name, grids)
-
-    @jax.jit
-    def generate(params, sampler=sampler):
-      draw = Draw.create(0, jnp.arange(batch))
-      tokens = sample(model, params, sampler, valid_inputs, draw, codec)
-      return tokens.values, views(codec, tokens.values), codec.to_latent(tokens)
-
-    bits, rows, summed = generate(params)
+    _greedy(run)
+    scale, tau = _lists(run, name, grids)
+    bits, rows, summed = generate(params, scale)
     yield f'{name}_bits', bits
     yield f'{name}_inputs', rows
     yield f'{name}_summed_codes', nchw(summed)
-    entity = model.layout.entity_of_token
-    scale, tau = (x[entity][:, None, None] for x in _lists(run, name, grids))
     cond, null = (teacher(params, bits, rows, x) for x in (none, all_))
+    scale, tau = (x[entity][:, None, None] for x in (scale, tau))
     yield f'{name}_logits', guide(cond, null, scale) / tau
+
+
+TRAINING_INPUTS = {
+  *('raw_features', 'text', 'text_lens', 'drop_uniform', 'flip_strength'),
+  *_numbered('flip_uniform'),
+}
+
+
+def training_codec(case: Case) -> BitwisePyramid:
+  """The pyramid of a training case, with its flips."""
+  training = case.meta['training']
+  return codec_module(
+    case,
+    flips=training['noise_apply_strength'],
+    flipped_scales=training['noise_apply_layers'],
+  )
+
+
+def moment(case: Case, i: int) -> tuple[np.ndarray, dict, dict]:
+  """Stored latents, inputs of the condition and draws of the i-th step."""
+  io, training = case.io, case.meta['training']
+  if not training['noise_apply_requant'] or training['reweight']:
+    raise NotCompared('training: flips enter the sum and tokens weigh the same')
+  stored = flat([nhwc(io['raw_features'][i])])
+  inputs = captions(io['text'][i], io['text_lens'], case.args['text_maxlen'])
+  shares = io['flip_strength'][i]
+  uniforms = [io[f'flip_uniform_{s}'][i] for s in range(len(shares))]
+  strength = training['noise_apply_strength']
+  draws = flips_of(shares, uniforms, strength)
+  # A float64 rounded up to the rate would be dropped no more.
+  null = np.float32(io['drop_uniform'][i])
+  return stored, inputs, {**draws, 'null': null}
+
+
+def corrected(case: Case) -> Iterator[tuple[str, Any]]:
+  """What the transformer is given and its targets, of all steps."""
+  codec, found = training_codec(case).bind({}), []
+
+  @jax.jit
+  def visit(stored, draws):
+    draw = Replay(draws, progress=0.0, size=len(stored))
+    tokens = codec.visit(stored, draw)
+    return views(codec, tokens.shown), tokens.values
+
+  for i in range(len(case.io['lr'])):
+    stored, _, draws = moment(case, i)
+    found.append(visit(stored, draws))
+  for name, arrays in zip(('transformer_input', 'labels'), zip(*found)):
+    yield name, np.stack(arrays)
 
 
 SYSTEMS = {

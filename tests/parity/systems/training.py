@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.build import build
+from arvision.configs.infinity import parts as infinity_parts
 from arvision.configs.mar import parts as mar_parts
 from arvision.configs.var import parts
 from arvision.importers import llamagen as llamagen_table
@@ -21,7 +22,7 @@ from arvision.tasks.base import TrainState, start_ema
 from arvision.training.optim import DecayRule, Optimizer
 from arvision.training.schedule import Clock
 from tests.parity.case import Case, Part, System
-from tests.parity.systems import llamagen, mar, var, xar
+from tests.parity.systems import infinity, llamagen, mar, var, xar
 
 INPUTS = {
   'label',
@@ -36,6 +37,7 @@ INPUTS = {
   'orders',
   'num_masked',
   'mask',
+  *infinity.TRAINING_INPUTS,
 }
 
 
@@ -96,11 +98,13 @@ class Moment:
     tokens: codes (b, t) or latents (b, t, c).
     teacher: (b, n, c) input that a codec hands out, or None.
     draws: name -> (b, ...) what the task draws.
+    inputs: of the condition; None: the labels.
   """
 
   tokens: np.ndarray
   teacher: np.ndarray | None = None
   draws: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  inputs: dict[str, np.ndarray] | None = None
 
 
 def codes(case: Case, i: int) -> Moment:
@@ -127,12 +131,20 @@ def mar_moment(case: Case, i: int) -> Moment:
   )
 
 
+def captioned(case: Case, i: int) -> Moment:
+  """The i-th step of Infinity."""
+  stored, inputs, draws = infinity.moment(case, i)
+  return Moment(stored, draws=draws, inputs=inputs)
+
+
 def train(
   case: Case,
   module: Any,
   form: table.Table | None = None,
   moment: Callable[[Case, int], Moment] = codes,
   exempt: tuple[str, ...] = (),
+  tokenizer: Any = None,
+  drop: float = 0.0,
 ) -> Iterator[tuple[str, Any]]:
   """Takes the steps, and compares the parameters in the official layout.
 
@@ -142,12 +154,14 @@ def train(
     form: of the family; None: as the config says.
     moment: case, number of a step -> what was recorded of it.
     exempt: see `DecayRule`.
+    tokenizer: a module without parameters; None: it is replaced by `teacher`.
+    drop: share of dropped conditions, of which the draws were recorded.
   """
   io, official = case.io, case.optimizer
   official.says('kind', 'AdamW')
   # Rates are arrays; the rest says in words what the fingerprints show.
   official.ignore('weight_decay', 'schedule', 'decay_rule', 'ema_rule')
-  official.ignore('decay', 'no_decay')
+  official.ignore('decay', 'no_decay', 'raw')
   config, model, params = module.loaded(case)
   form = form or build(config.release, 'release')
   decays = io['weight_decay']
@@ -163,16 +177,16 @@ def train(
     clip=official['clip'] or 0.0,
     schedule=Rates(io['lr']),
   )
-  tx = optimizer.make(Clock(len(io['lr']), io['label'].shape[1], 1))
-  model = model.clone(condition=model.condition.clone(drop=0.0))
+  tx = optimizer.make(Clock(len(io['lr']), len(moment(case, 0).tokens), 1))
+  model = model.clone(condition=model.condition.clone(drop=drop))
   averages = _averages(case)
   task = Replayed(
     model=model,
     sampler=None,
-    tokenizer=NoTokenizer(tuple(case.args.get('patch_nums', ()))),
+    tokenizer=tokenizer or NoTokenizer(tuple(case.args.get('patch_nums', ()))),
     tx=tx,
     image_shape=(1, 1, 1),
-    classes=config.condition.classes,
+    classes=config.condition.get('classes', 0),
     ema=tuple(averages.values()),
   )
   params = jax.tree.map(jnp.asarray, params)
@@ -186,8 +200,10 @@ def train(
   losses, norms = [], []
   for i in range(len(io['lr'])):
     now = moment(case, i)
-    frozen = {'tokenizer': {'rows': now.teacher}, 'draws': now.draws}
-    batch = {'tokens': now.tokens, 'label': io['label'][i]}
+    rows = {} if tokenizer else {'rows': now.teacher}
+    frozen = {'tokenizer': rows, 'draws': now.draws}
+    inputs = now.inputs or {'label': io['label'][i]}
+    batch = {'tokens': now.tokens, **inputs}
     state, metrics = step(state, frozen, batch)
     losses.append(metrics['loss'])
     norms.append(metrics['gradient_norm'])
@@ -249,6 +265,8 @@ def limits(case: Case, name: str) -> np.ndarray:
   if name in ('loss', 'grad_norm'):
     return suggested[f'{name}_rel'] * np.abs(wanted)
   when = name.split('_')[0]
+  if f'{when}_sumsq' not in io:  # what enters a step
+    return 1e-6 * np.abs(wanted).max()
   sizes = [
     case.meta['weights'][k]['shape'] for k in case.meta['fingerprint_keys']
   ]
@@ -290,6 +308,18 @@ def xar_steps(case: Case) -> Iterator[tuple[str, Any]]:
   return train(case, xar, moment=cells)
 
 
+def infinity_steps(case: Case) -> Iterator[tuple[str, Any]]:
+  yield from infinity.corrected(case)
+  yield from train(
+    case,
+    infinity,
+    moment=captioned,
+    exempt=infinity_parts.NO_DECAY,
+    tokenizer=infinity.training_codec(case),
+    drop=case.meta['training']['cond_drop_rate'],
+  )
+
+
 TRAINING = {
   name: System(steps, INPUTS, limits)
   for name, steps in (
@@ -297,5 +327,6 @@ TRAINING = {
     ('autoregressive.models.gpt.Transformer(ModelArgs)', llamagen_steps),
     ('models.xar.xAR', xar_steps),
     ('models.mar.MAR', mar_steps),
+    ('infinity.models.infinity.Infinity', infinity_steps),
   )
 }
