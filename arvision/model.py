@@ -142,7 +142,8 @@ class ARModel(nn.Module):
     z, query = self.hidden(slots, inputs, null, readout=targets.readout)
     logits = jax.nn.log_softmax(self.head.field(z, query))
     found = jnp.take_along_axis(logits, targets.values[..., None], -1)[..., 0]
-    weight = jnp.broadcast_to(targets.weight, found.shape)
+    weight = jnp.float32(targets.weight > 0)
+    weight = jnp.broadcast_to(weight, found.shape)
     return -(found * weight).sum(1), weight.sum(1)
 
   def conditions(

@@ -3,26 +3,36 @@
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.feeds.base import (
   TokenState,
   all_slots,
-  all_targets,
   put,
   step_slots,
 )
-from arvision.structs import Tokens
+from arvision.ranges import AtLeast0
+from arvision.structs import Targets, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Residual(TokenState):
-  """The residual pyramid of a multi-scale tokenizer (VAR).
+  """The residual pyramid of a multi-scale tokenizer (VAR, Infinity).
 
   The codec adds a scale to the canvas (`merge`) and downsamples the canvas to
   the grid of the next scale (`view`). The input of the first scale is zeros.
 
+  Where the tokens that are shown are not the targets, the sum is that of the shown
+  ones (`tokenizers.bitwise`).
+
   Source: FoundationVision/VAR, idxBl_to_var_input.
+
+  Attributes:
+    area_power: a token of a scale of h x w weighs 1 / (h w)^area_power in the
+      loss: 0 for equal tokens, 1 for equal scales.
   """
+
+  area_power: AtLeast0 = 0.0
 
   def train(self, tokens, layout, codec, draw):
     codes = tokens.given
@@ -32,7 +42,9 @@ class Residual(TokenState):
       canvas = codec.merge(canvas, codes[:, layout.entity_of_token == s], s)
       values.append(codec.view(canvas, s + 1))
     slots = all_slots(jnp.concatenate(values, axis=1), layout)
-    return slots, all_targets(jnp.asarray(tokens.values))
+    areas = np.bincount(layout.entity_of_token)[layout.entity_of_token]
+    weight = np.float32(areas**-self.area_power)[None]
+    return slots, Targets(jnp.asarray(tokens.values), weight)
 
   def init(self, batch, layout, codec):
     codes = super().init(batch, layout, codec)

@@ -1,4 +1,4 @@
-"""Independent distributions over the parts of a token."""
+"""A distribution over the ids of every part of a token, such as its bits."""
 
 from typing import Any, ClassVar
 
@@ -17,11 +17,12 @@ from arvision.structs import Query
 
 
 class Parts(nn.Module):
-  """Logits of every part by a linear map of its own, given z alone (ELM).
+  """Logits of every part by a linear map of its own; parts are independent given z.
 
-  Parts are predicted and drawn independently of one another.
+  With two ids per part this is Infinity's bitwise classifier, with sub-codes it is
+  ELM's.
 
-  Source: arXiv 2410.16257.
+  Source: arXiv 2412.04431 (Infinity); arXiv 2410.16257 (ELM).
 
   Attributes:
     parts: ids of a token.
@@ -31,9 +32,9 @@ class Parts(nn.Module):
   """
 
   parts: Width
-  vocab_size: Count
-  bias: bool = False
-  std: AtLeast0 = 0.0
+  vocab_size: Count = 2
+  bias: bool = True
+  std: AtLeast0 = 0.02
 
   draws: ClassVar[bool] = True
   adjustable: ClassVar[tuple[str, ...]] = ()

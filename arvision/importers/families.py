@@ -13,6 +13,12 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     'llamagen/imagenet256',
     (r'cls_embedding\.embedding_table\.',),
   ),
+  ('Infinity transformer', 'infinity/t2i', (r'text_proj_for_sos\.',)),
+  (
+    'Infinity tokenizer',
+    'infinity/tokenizer',
+    (r'encoder\.mid\.block_1\.norm1\.norm\.',),
+  ),
   ('VAR transformer', 'var/imagenet256', (r'attn\.mat_qkv\.', r'lvl_embed\.')),
   ('FlexVAR transformer', 'flexvar/imagenet256', (r'attn\.mat_qkv\.',)),
   ('RAR transformer', 'rar/imagenet256', (r'target_aware_pos_embed$',)),

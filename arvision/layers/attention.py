@@ -182,7 +182,7 @@ class Attention(nn.Module):
       qkv, ('act_batch', 'act_length', None, 'act_heads', 'act_kv')
     )
     q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # (b, h, n, k)
-    q, k, v = (self._bias(n, t, head) for n, t in zip('qkv', (q, k, v)))
+    q, k, v = (_biased(self, n, t) for n, t in zip('qkv', (q, k, v)))
     if inputs.rotation is not None:
       q, k = rotate(q, inputs.rotation), rotate(k, inputs.rotation)
     q, k = self.logits(name='logits')(q, k)
@@ -208,27 +208,37 @@ class Attention(nn.Module):
     y = nn.Dropout(self.dropout, deterministic=not inputs.train)(y)
     return constrain(y, RESIDUAL), cache
 
-  def _bias(self, name, x, head):
-    if name not in self.biases:
-      return x
-    bias = param(self, f'{name}_bias', zeros, ('heads', 'kv'), head)
-    return x + bias[:, None].astype(x.dtype)
+
+def _biased(module, name, x):
+  """x (b, h, n, k) plus the bias of q, k or v, if the module has one."""
+  if name not in module.biases:
+    return x
+  head = (x.shape[1], x.shape[3])
+  bias = param(module, f'{name}_bias', zeros, ('heads', 'kv'), head)
+  return x + bias[:, None].astype(x.dtype)
 
 
 class CrossAttention(nn.Module):
-  """Multi-head attention to a memory, with a bias on the output alone.
+  """Multi-head attention to a memory.
 
   Attributes:
     heads: number of heads; they divide the width.
     logits: template of the scaling or normalisation of q and k.
-    std: standard deviation of the kernels at the start; None: Xavier's.
+    biases: which of 'q', 'k', 'v', 'out' have a bias.
+    layer_scale: start of a learned factor for every channel of the output; None:
+      there is none.
+    std: standard deviation of the input kernels at the start; None: Xavier's.
+    out_std: of the output kernel; None: as `std`.
     kernel: see `layers.attention.Attention`.
     dtype: compute dtype.
   """
 
   heads: Few
   logits: Template = Scaled
+  biases: tuple[str, ...] = ('out',)
+  layer_scale: AtLeast0 | None = None
   std: AtLeast0 | None = 0.02
+  out_std: AtLeast0 | None = None
   kernel: str = 'auto'
   dtype: Dtype = jnp.float32
 
@@ -240,13 +250,13 @@ class CrossAttention(nn.Module):
     width = x.shape[-1]
     head = (self.heads, width // self.heads)
 
-    def linear(name, features, names, inputs=1, bias=False):
+    def linear(name, features, names, inputs=1, bias=False, std=self.std):
       return Dense(
         features,
         names,
         inputs=inputs,
         bias=bias,
-        kernel_init=normal(self.std),
+        kernel_init=normal(std),
         dtype=self.dtype,
         name=name,
       )
@@ -257,12 +267,18 @@ class CrossAttention(nn.Module):
     kv = constrain(kv, ('act_batch', 'act_length', None, 'act_heads', 'act_kv'))
     q = q.swapaxes(1, 2)  # (b, h, n, k)
     k, v = (kv[:, :, i].swapaxes(1, 2) for i in range(2))
+    q, k, v = (_biased(self, n, t) for n, t in zip('qkv', (q, k, v)))
     if memory.rotation is not None:
       q, k = rotate(q, memory.rotation), rotate(k, memory.rotation)
     q, k = self.logits(name='logits')(q, k)
     kernel = 'dense' if self.is_initializing() else self.kernel
     y = attention(q, k, v, memory.mask, kernel=kernel).swapaxes(1, 2)
     names = ('heads', 'kv', 'embed')
-    return constrain(
-      linear('out', (width,), names, inputs=2, bias=True)(y), RESIDUAL
-    )
+    out_std = self.std if self.out_std is None else self.out_std
+    out = linear('out', (width,), names, 2, 'out' in self.biases, out_std)
+    y = constrain(out(y), RESIDUAL)
+    if self.layer_scale is None:
+      return y
+    init = nn.initializers.constant(self.layer_scale)
+    gamma = param(self, 'gamma', init, ('embed',), (width,))
+    return y * gamma.astype(y.dtype)

@@ -304,9 +304,10 @@ class Block(nn.Module):
   Attributes:
     attention, mlp, norm: templates.
     adaln: template of the modulation of attention and MLP, or None.
-    cross: template of an attention to `BlockInputs.memory`, or None. It is neither
-      modulated nor gated.
-    cross_norm: template of the norms of x and of the memory before it.
+    cross: template of an attention to `BlockInputs.memory`, or None. It is not
+      modulated, gated or dropped.
+    cross_norm: template of the norm of x before it.
+    memory_norm: template of the norm of the memory; None: as `cross_norm`.
     heads: attention heads.
     dtype: compute dtype.
   """
@@ -317,6 +318,7 @@ class Block(nn.Module):
   adaln: Template | None = None
   cross: Template | None = None
   cross_norm: Template = RMSNorm
+  memory_norm: Template | None = None
   heads: Few = 1
   dtype: Dtype = jnp.float32
 
@@ -348,8 +350,7 @@ class Block(nn.Module):
     y, cache = self._part('attention', heads=self.heads)(y, inputs, cache)
     x = x + self._drop(y * gates[0], drop, inputs.train)
     if self.cross is not None:
-      y = self._read(x, inputs.memory)
-      x = x + self._drop(y, drop, inputs.train)
+      x = x + self._read(x, inputs.memory)
     y = self._part('mlp')(normed('norm2', modulations[1]), inputs.train)
     x = x + self._drop(y * gates[1], drop, inputs.train)
     return x, cache
@@ -364,10 +365,11 @@ class Block(nn.Module):
         'config.backbone.block.cross: the condition has no memory to attend to; '
         'use a condition that fills `Cond.memory`, or leave `cross` out'
       )
-    norm = lambda name: self.cross_norm(dtype=self.dtype, name=name)
-    values = norm('memory_norm')(memory.values)
+    norm = self.memory_norm or self.cross_norm
+    values = norm(dtype=self.dtype, name='memory_norm')(memory.values)
+    y = self._part('cross_norm')(x)
     return self._part('cross', heads=self.heads)(
-      norm('cross_norm')(x), memory.replace(values=values)
+      y, memory.replace(values=values)
     )
 
   def _drop(self, y, rate, train):

@@ -45,6 +45,37 @@ class Learned(nn.Module):
     return x
 
 
+class PerEntity(nn.Module):
+  """One vector per entity (Infinity's lvl_embed).
+
+  Attributes:
+    width: d.
+    rows: of the table; those after the entities of the layout are not used.
+    std: standard deviation at the start.
+  """
+
+  width: Width
+  rows: Count
+  std: AtLeast0 = 0.02
+
+  @nn.compact
+  def __call__(self, layout: Layout, slots: Slots) -> jax.Array:
+    """(e, d) float32 for the e slots.
+
+    Raises:
+      ValueError: fewer rows than entities.
+    """
+    if self.rows < layout.steps:
+      raise ValueError(
+        f'config.backbone.position.rows={self.rows}: the layout has '
+        f'{layout.steps} steps; wanted as many or more'
+      )
+    shape = (self.rows, self.width)
+    table = param(self, 'entity', normal(self.std), (None, 'embed'), shape)
+    entity = np.maximum(layout.entity, 0)
+    return jnp.asarray(table)[take(entity, slots.index)]
+
+
 class PerToken(nn.Module):
   """One vector per token, whichever slots carry it (two streams).
 

@@ -9,8 +9,8 @@ from arvision.layouts.base import NO_TOKEN, Layout
 from arvision.ranges import Side
 
 Grids = tuple[Side | tuple[Side, Side], ...]
-# Point of a token that its coordinates refer to, from its upper left corner.
-ANCHORS = {'centre': 0.5, 'corner': 0.0}
+# What the coordinates of a token refer to, see `scales`.
+ANCHORS = ('centre', 'corner', 'rounded', 'index')
 
 
 def as_grids(scales: Grids) -> tuple[tuple[int, int], ...]:
@@ -22,8 +22,13 @@ def as_grids(scales: Grids) -> tuple[tuple[int, int], ...]:
 
 
 @functools.cache
-def scales(scales: Grids, start: bool = True, anchor: str = 'centre') -> Layout:
-  """Next-scale prediction (VAR, FlexVAR, FlowAR).
+def scales(
+  scales: Grids,
+  start: bool = True,
+  anchor: str = 'centre',
+  units: tuple[Side, Side] | None = None,
+) -> Layout:
+  """Next-scale prediction (VAR, FlexVAR, FlowAR, Infinity).
 
   Slot i predicts token i of the concatenated pyramid, from small to large.
 
@@ -31,8 +36,11 @@ def scales(scales: Grids, start: bool = True, anchor: str = 'centre') -> Layout:
     scales: sides or (height, width) of every scale.
     start: whether the slots of the first scale are prefix slots that the
       condition fills (VAR); otherwise the feed fills them.
-    anchor: point of a token that its coordinates refer to, in units of the
-      largest scale: 'centre', or the upper left 'corner' (FlowAR).
+    anchor: point of a token that its coordinates refer to: its 'centre', its
+      upper left 'corner' (FlowAR), or that 'rounded' to whole numbers, halves to
+      even ones (Infinity); or its 'index' in its own scale.
+    units: (height, width) of the grid in whose units coordinates are; None: the
+      largest scale. Then equal positions of all scales have equal coordinates.
 
   Raises:
     ValueError: no scales, or an unknown anchor.
@@ -41,23 +49,34 @@ def scales(scales: Grids, start: bool = True, anchor: str = 'centre') -> Layout:
   if not grids:
     raise ValueError('scales is empty')
   if anchor not in ANCHORS:
-    raise ValueError(f"anchor='{anchor}': wanted one of {tuple(ANCHORS)}")
+    raise ValueError(f"anchor='{anchor}': wanted one of {ANCHORS}")
   sizes = [math.prod(grid) for grid in grids]
   tokens, prefix = sum(sizes), sizes[0] if start else 0
-  # In units of the largest scale, equal positions have equal coordinates.
-  height, width = grids[-1]
-  inside = ANCHORS[anchor]
   coords = []
-  for h, w in grids:
-    y, x = np.mgrid[:h, :w] + inside
-    coords.append(np.stack([y * height / h, x * width / w], -1).reshape(-1, 2))
+  for grid in grids:
+    axes = map(_axis, grid, units or grids[-1], (anchor, anchor))
+    yx = np.meshgrid(*axes, indexing='ij')
+    coords.append(np.stack(yx, -1).reshape(-1, 2))
   token = np.arange(tokens, dtype=np.int32)
   return Layout(
     prefix=prefix,
     entity=np.repeat(np.arange(len(grids), dtype=np.int32), sizes),
     stream=np.zeros(tokens, np.int32),
     token=np.where(token < prefix, NO_TOKEN, token).astype(np.int32),
-    coords=np.concatenate(coords).astype(np.float32) - np.float32(inside),
+    coords=np.concatenate(coords),
     readout=token[:, None],
     grids=grids,
   )
+
+
+def _axis(count, units, anchor):
+  """(count,) float32 coordinates along one side of a scale."""
+  if anchor == 'index':
+    return np.arange(count, dtype=np.float32)
+  if anchor == 'rounded':  # in float32, as published: that decides halves
+    return np.rint(
+      np.arange(count, dtype=np.float32) * np.float32(units / count)
+    )
+  inside = 0.5 if anchor == 'centre' else 0.0
+  points = (np.arange(count) + inside) * units / count
+  return points.astype(np.float32) - np.float32(inside)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.layers.conv import conv
+from arvision.quantizers.base import Quantizer
 from arvision.random import Draw
 from arvision.ranges import FewOr0, Side
 from arvision.structs import Reconstruction, Template, Tokens, TokenSpec
@@ -236,40 +237,20 @@ class Patched(Autoencoder, kw_only=True):
 
   @property
   def spec(self) -> TokenSpec:
-    one, places = self.static, self.patch**2
-    return TokenSpec(
-      one.size, places * one.parts, places * one.channels, self.grids
-    )
+    return patched(self.static.spec(self.grids), self.patch)
 
   def _tokens(self, latent):
     values = self.quant.quantize(latent)
     values = values.reshape(*latent.shape[:3], -1)  # ids have no axis of parts
-    (h, w), p = self.grids[0], self.patch
-    cells = values.reshape(-1, h, p, w, p, values.shape[-1])
-    return Tokens(self._joined(cells.transpose(0, 1, 3, 2, 4, 5), h * w))
+    return Tokens(join(values, self.patch))
 
   def _latent(self, tokens):
-    (h, w), p = self.grids[0], self.patch
-    cells = self.quant.embed(self._places(jnp.asarray(tokens.values)))
-    cells = cells.reshape(-1, h, w, p, p, cells.shape[-1])
-    return cells.swapaxes(2, 3).reshape(
-      len(cells), *self.latent_grid, cells.shape[-1]
-    )
+    values = jnp.asarray(tokens.values)
+    return vectors(self.quant, values, self.grids[0], self.patch)
 
   def embed(self, values: jax.Array) -> jax.Array:
-    vectors = self.quant.embed(self._places(values))
-    return self._joined(vectors, values.shape[1])
-
-  def _joined(self, cells, count):
-    """(b, ..., p, p, n) -> (b, count, n p²)."""
-    return jnp.moveaxis(cells, -1, -3).reshape(cells.shape[0], count, -1)
-
-  def _places(self, values):
-    """(b, e, n p²) -> (b, e, p, p, n), without the last axis for ids."""
-    p = self.patch
-    cells = values.reshape(*values.shape[:2], -1, p, p)
-    cells = jnp.moveaxis(cells, -3, -1)
-    return cells[..., 0] if self.static.spec(self.grids).codes else cells
+    line = values.shape[1], 1
+    return join(vectors(self.quant, values, line, self.patch), self.patch)
 
 
 def flat(maps: list) -> jax.Array:
@@ -277,3 +258,44 @@ def flat(maps: list) -> jax.Array:
   return jnp.concatenate(
     [x.reshape(x.shape[0], -1, *x.shape[3:]) for x in maps], axis=1
   )
+
+
+def patched(spec: TokenSpec, patch: int) -> TokenSpec:
+  """The spec of places -> that of tokens of patch × patch places."""
+  cells = patch**2
+  return TokenSpec(
+    spec.size, cells * spec.parts, cells * spec.channels, spec.grids
+  )
+
+
+def join(places: jax.Array, patch: int) -> jax.Array:
+  """Joins patch × patch places to a token.
+
+  Args:
+    places: (b, h * patch, w * patch, n).
+    patch: side of a token.
+
+  Returns:
+    (b, h * w, n * patch²): a token's places in raster order, all of one channel
+    before the next.
+  """
+  b, height, width, n = places.shape
+  h, w = height // patch, width // patch
+  cells = places.reshape(b, h, patch, w, patch, n).transpose(0, 1, 3, 5, 2, 4)
+  return cells.reshape(b, h * w, n * patch**2)
+
+
+def split(tokens: jax.Array, grid: tuple[int, int], patch: int) -> jax.Array:
+  """The inverse of `join`, for tokens on a grid (h, w)."""
+  (h, w), b = grid, tokens.shape[0]
+  cells = tokens.reshape(b, h, w, -1, patch, patch).transpose(0, 1, 4, 2, 5, 3)
+  return cells.reshape(b, h * patch, w * patch, -1)
+
+
+def vectors(
+  quantizer: Quantizer, tokens: jax.Array, grid: tuple[int, int], patch: int
+) -> jax.Array:
+  """Tokens (b, t, ...) on a grid (h, w) -> (b, h * patch, w * patch, c)."""
+  places = split(tokens, grid, patch)
+  ids = quantizer.size and quantizer.parts == 1
+  return quantizer.embed(places[..., 0] if ids else places)

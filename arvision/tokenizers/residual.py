@@ -1,5 +1,7 @@
 """A pyramid whose every scale corrects the sum of the smaller ones (VAR)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from arvision.quantizers.base import mean_losses, merged, straight_through
 from arvision.random import Draw
 from arvision.ranges import FewOr0, Share, Side
 from arvision.structs import Reconstruction, Tokens
-from arvision.tokenizers.autoencoder import Autoencoder
+from arvision.tokenizers.autoencoder import Autoencoder, flat
 
 
 class ResidualPyramid(Autoencoder, kw_only=True):
@@ -70,23 +72,39 @@ class ResidualPyramid(Autoencoder, kw_only=True):
     )
     return straight_through(latent, sums[-1]), out
 
-  def quantize(self, latent: jax.Array) -> tuple[list, list, list]:
+  def quantize(
+    self,
+    latent: jax.Array,
+    change: Callable[[jax.Array, int], jax.Array] = lambda values, s: values,
+  ) -> tuple[list, list, list]:
     """The pyramid of a latent (b, h, w, c).
+
+    Args:
+      latent: what the scales sum up to.
+      change: values of a scale, its number -> the values that enter the sum.
 
     Returns:
       per scale: values (b, e, ...); the sum up to and with this scale
       (b, h, w, c); and the vectors (b, e, c) that were quantised.
     """
-    batch, channels = latent.shape[0], latent.shape[-1]
-    total, values, sums, features = self.canvas(batch), [], [], []
-    for s, grid in enumerate(self.grids):
+    total, values, sums, features = self.canvas(len(latent)), [], [], []
+    for s, grid in enumerate(self.places):
       rest = jax.lax.stop_gradient(latent - total)
-      z = resize(rest, grid, 'area').reshape(batch, -1, channels)
-      values.append(self.quant.quantize(z))
-      total = self.merge(total, values[-1], s)
+      z = resize(rest, grid, 'area')
+      values.append(self._joined(self.quant.quantize(z)))
+      total = self.merge(total, change(values[-1], s), s)
       sums.append(total)
-      features.append(z)
+      features.append(flat([z]))
     return values, sums, features
+
+  @property
+  def places(self) -> tuple[tuple[int, int], ...]:
+    """(height, width) of every scale in places of the latent."""
+    return self.grids
+
+  def _joined(self, values):
+    """Values of places (b, h, w, ...) -> of tokens (b, e, ...)."""
+    return flat([values])
 
   def _tokens(self, latent):
     return Tokens(jnp.concatenate(self.quantize(latent)[0], axis=1))

@@ -21,6 +21,7 @@ QUICK = [
     'ablations/tiny:masked',
     'flexvar/tiny',
     'flowar/tiny:S',
+    'infinity/tiny',
     'llamagen/tiny:B',
   ),
   *(

@@ -67,7 +67,10 @@ def test_modules_have_the_numbers_of_the_official_list(
 
 
 def test_one_id_per_token_is_a_plain_code():
-  many, one = Parts(parts=1, vocab_size=5), Categorical(5, bias=False)
+  many, one = (
+    Parts(parts=1, vocab_size=5, bias=False),
+    Categorical(5, bias=False),
+  )
   rng = np.random.default_rng(0)
   z = jnp.float32(rng.normal(size=(2, 3, 1, 4)))
   kernel = jnp.float32(rng.normal(size=(4, 5)))

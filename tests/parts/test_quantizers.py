@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from arvision.quantizers.bernoulli import Bernoulli
+from arvision.quantizers.bsq import BSQ
 from arvision.quantizers.fsq import FSQ
 from arvision.quantizers.kl import KL
 from arvision.quantizers.levels import Levels
@@ -19,6 +20,7 @@ from arvision.random import Draw
 from arvision.tasks.base import TrainState
 from arvision.tasks.tokenizer import TrainTokenizer
 from arvision.tokenizers.autoencoder import Autoencoder, Patched
+from arvision.tokenizers.bitwise import BitwisePyramid
 from arvision.tokenizers.pyramid import Pyramid
 from arvision.tokenizers.residual import ResidualPyramid
 
@@ -35,6 +37,7 @@ QUANTIZERS = {
   'bernoulli': functools.partial(Bernoulli, channels=CHANNELS, code=0.1),
   'bernoulli, 2 ids': functools.partial(Bernoulli, channels=CHANNELS, ids=2),
   'fsq': functools.partial(FSQ, levels=(5, 4, 3, 2)),
+  'bsq': functools.partial(BSQ, channels=CHANNELS),
 }
 SHAPES = {
   'grid': functools.partial(Autoencoder, grid=(SIDE, SIDE)),
@@ -44,6 +47,7 @@ SHAPES = {
   'residual': functools.partial(
     ResidualPyramid, scales=(1, 2, SIDE), phi_ratio=0.0
   ),
+  'bitwise': functools.partial(BitwisePyramid, scales=(1, 2, SIDE), patch=2),
 }
 
 
@@ -59,6 +63,7 @@ class Identity(nn.Module):
 PAIRS = [(name, shape) for shape in SHAPES for name in QUANTIZERS]
 # The others are slow tests; codes, KL and levels have tests of their own.
 FEW = [('lfq, 2 ids', 'residual'), ('fsq', 'patches'), ('kl', 'residual')]
+FEW += [('bsq', 'bitwise')]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,8 @@ def test_every_quantiser_in_every_arrangement(name, shape):
   assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
   assert (out.codes is not None) == spec.codes
   assert out.codes is None or out.codes.shape == blank.shape
-  assert ('bits_set' in out.metrics) == (quantizer.func in (LFQ, Bernoulli))
+  bits = (LFQ, BSQ, Bernoulli)
+  assert ('bits_set' in out.metrics) == (quantizer.func in bits)
   assert len(module.codebook_path) == 2 * issubclass(quantizer.func, Lookup)
 
 

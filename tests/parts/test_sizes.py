@@ -10,7 +10,7 @@ from tests.configs import ALL
 
 # Published counts, in millions. Where only a rounded one is published or none, the
 # count is that of the published layer sizes: LlamaGen from XL on and its model of
-# captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit,
+# captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit, Infinity,
 # MaskGIT's tokenizer. Token-Shuffle's 2.7B have a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
@@ -64,6 +64,17 @@ GENERATORS = {
   'rar/imagenet256:XXL': 1498.52,
   'tokenbridge/imagenet256:L': 486.89,
   'tokenbridge/imagenet256:H': 910.04,
+  'infinity/t2i:layer12_256': 125.15,
+  'infinity/t2i:layer16_256': 361.58,
+  'infinity/t2i:layer24_256': 940.87,
+  'infinity/t2i:layer32_256': 2256.60,
+  'infinity/t2i:layer40_256': 4716.29,
+  'infinity/t2i:layer48_256': 8767.04,
+  'infinity/t2i:2b_256': 2204.56,
+  'infinity/t2i:2b_512': 2204.56,
+  'infinity/t2i:2b_1024': 2204.56,
+  'infinity/t2i:8b_512': 8375.79,
+  'infinity/t2i:8b_1024': 8375.79,
   'mar/imagenet256:B': 207.92,
   'mar/imagenet256:L': 478.33,
   'mar/imagenet256:H': 942.40,
@@ -105,6 +116,11 @@ TOKENIZERS = {
   'titok/tokenizer:LL-32_kl': 606.879604,
   'titok/tokenizer:BL-64_kl': 389.418,
   'titok/tokenizer:BL-128_kl': 389.582,
+  'infinity/tokenizer:d16': 109.9706,
+  'infinity/tokenizer:d24': 110.0443,
+  'infinity/tokenizer:d32': 110.1181,
+  'infinity/tokenizer:d64': 110.4130,
+  'infinity/tokenizer:d56': 81.6242,
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from arvision.build import build
+from arvision.configs.infinity import parts as infinity_parts
 from arvision.configs.mar import parts as mar_parts
 from arvision.configs.var import parts
 from arvision.importers import llamagen as llamagen_table
@@ -22,7 +23,7 @@ from arvision.tasks.base import Averages, TrainState, start_ema
 from arvision.training.optim import DecayRule, Optimizer
 from arvision.training.schedule import Clock
 from tests.parity.case import Case, Part, System
-from tests.parity.systems import llamagen, mar, var, xar
+from tests.parity.systems import infinity, llamagen, mar, var, xar
 
 INPUTS = {
   'label',
@@ -37,6 +38,7 @@ INPUTS = {
   'orders',
   'num_masked',
   'mask',
+  *infinity.TRAINING_INPUTS,
 }
 
 
@@ -102,11 +104,13 @@ class Moment:
     tokens: codes (b, t) or latents (b, t, c).
     teacher: (b, n, c) input that a codec hands out, or None.
     draws: name -> (b, ...) what the task draws.
+    inputs: of the condition; None: the labels.
   """
 
   tokens: np.ndarray
   teacher: np.ndarray | None = None
   draws: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  inputs: dict[str, np.ndarray] | None = None
 
 
 def codes(case: Case, i: int) -> Moment:
@@ -133,6 +137,12 @@ def mar_moment(case: Case, i: int) -> Moment:
   )
 
 
+def captioned(case: Case, i: int) -> Moment:
+  """The i-th step of Infinity."""
+  stored, inputs, draws = infinity.moment(case, i)
+  return Moment(stored, draws=draws, inputs=inputs)
+
+
 def train(
   case: Case,
   module: Any,
@@ -154,7 +164,8 @@ def train(
     decay: of the optimizer.
     drop: share of the labels that are dropped.
     kind: of the task; its metrics are compared by name.
-    tokenizer: None: one that binds the recorded input of a step.
+    tokenizer: a module without parameters; None: one that binds the recorded
+      input of a step.
     ema: the average that is recorded as 'ema'; None: as the case says.
   """
   io = case.io
@@ -169,7 +180,7 @@ def train(
     tokenizer=tokenizer or NoTokenizer(tuple(case.args.get('patch_nums', ()))),
     tx=tx,
     image_shape=(1, 1, 1),
-    classes=config.condition.classes,
+    classes=config.condition.get('classes', 0),
     ema=ema or Averages(tuple(averages.values())),
   )
   params = jax.tree.map(jnp.asarray, params)
@@ -183,8 +194,10 @@ def train(
   found = []
   for i in range(len(io['lr'])):
     now = moment(case, i)
-    frozen = {'tokenizer': {'rows': now.teacher}, 'draws': now.draws}
-    batch = {'tokens': now.tokens, 'label': io['label'][i]}
+    rows = {} if tokenizer else {'rows': now.teacher}
+    frozen = {'tokenizer': rows, 'draws': now.draws}
+    inputs = now.inputs or {'label': io['label'][i]}
+    batch = {'tokens': now.tokens, **inputs}
     state, metrics = step(state, frozen, batch)
     found.append(metrics)
   for name in found[0]:
@@ -301,6 +314,8 @@ def limits(case: Case, name: str) -> np.ndarray:
   if not np.issubdtype(wanted.dtype, np.floating):
     return np.zeros(wanted.shape)
   when = name.split('_')[0]
+  if f'{when}_sumsq' not in io:  # what enters a step
+    return 1e-6 * np.abs(wanted).max()
   sizes = [
     case.meta['weights'][k]['shape'] for k in case.meta['fingerprint_keys']
   ]
@@ -344,6 +359,18 @@ def xar_steps(case: Case) -> Iterator[tuple[str, Any]]:
   return train(case, xar, moment=cells)
 
 
+def infinity_steps(case: Case) -> Iterator[tuple[str, Any]]:
+  yield from infinity.corrected(case)
+  yield from train(
+    case,
+    infinity,
+    moment=captioned,
+    decay=DecayRule(exempt=infinity_parts.NO_DECAY),
+    tokenizer=infinity.training_codec(case),
+    drop=case.meta['training']['cond_drop_rate'],
+  )
+
+
 TRAINING = {
   name: System(steps, INPUTS, limits)
   for name, steps in (
@@ -351,5 +378,6 @@ TRAINING = {
     ('autoregressive.models.gpt.Transformer(ModelArgs)', llamagen_steps),
     ('models.xar.xAR', xar_steps),
     ('models.mar.MAR', mar_steps),
+    ('infinity.models.infinity.Infinity', infinity_steps),
   )
 }

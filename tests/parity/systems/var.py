@@ -155,19 +155,19 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     bound = codec.module.bind({'params': variables})
     draw = Draw.create(0, jnp.arange(batch))
     tokens = sample(model, params, sampler, inputs, draw, bound)
-    views = _views(bound, tokens.values)
-    return tokens.values, bound.to_latent(tokens), views, bound.decode(tokens)
+    seen = views(bound, tokens.values)
+    return tokens.values, bound.to_latent(tokens), seen, bound.decode(tokens)
 
-  codes, total, views, image = generate(params, codec.params)
+  codes, total, seen, image = generate(params, codec.params)
   yield 'gen_idx', codes
   yield 'gen_fhat', nchw(total)
-  yield 'gen_next_input', views
+  yield 'gen_next_input', seen
   yield 'gen_image', nchw((image + 1) / 2)
   steps = model.layout.steps
   scale = np.array([sampler.guidance(s, steps) for s in range(steps)])
   scale = scale[model.layout.entity_of_token]
   yield 'gen_cfg_per_position', scale - 1
-  generated = Teacher(views, _scales(case))
+  generated = Teacher(seen, _scales(case))
   cond = logits(params, codes, generated, none)
   null = logits(params, codes, generated, all_)
   yield 'gen_logits_cfg', guide(cond, null, scale[:, None])
@@ -180,7 +180,7 @@ def _tokenizer_case(case):
   return case.sibling(named[1] if named else 'var_vqvae')
 
 
-def _views(codec, values):
+def views(codec: Any, values: Any) -> jax.Array:
   """What every scale but the first is given of the smaller ones."""
   canvas, seen, start = codec.canvas(values.shape[0]), [], 0
   for s, (height, width) in enumerate(codec.spec.grids[:-1]):
@@ -241,7 +241,7 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
       'unclamped': codec.decode_latents(total),
       'recon': codec.decode(Tokens(values)),
       'recon_scale1': codec.decode(Tokens(values[:, :two])),
-      'views': _views(codec, values),
+      'views': views(codec, values),
     }
 
   made = codec(decode, io['idx'])
