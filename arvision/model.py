@@ -66,6 +66,8 @@ class ARModel(nn.Module):
     z, query = self.hidden(slots, inputs, null, train, targets.readout)
     loss, metrics = self.head.loss(z, targets.values, draw, query)
     each = 1.0 if weight is None else weight[:, None]
+    if isinstance(loss, Term):  # tokens of different weights
+      loss, each = loss.loss, each * loss.weight
     w = jnp.broadcast_to(targets.weight, loss.shape) * each
     denominator = targets.denominator
     if denominator is not None:

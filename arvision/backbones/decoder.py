@@ -45,6 +45,37 @@ class CodeInput(nn.Module):
     return Embed(rows, self.width, normal(self.std), name='codes')(values)
 
 
+class PartsInput(nn.Module):
+  """Input embedding of tokens of several ids (BAR).
+
+  The vectors of all parts, from one table, are concatenated and mapped to the
+  width.
+
+  Attributes:
+    width: d.
+    parts: ids of a token.
+    size: values of an id.
+    std: standard deviation at the start.
+    extra: rows of the table after those of the values, not used.
+  """
+
+  width: Width
+  parts: Width
+  size: Count
+  std: AtLeast0 = 0.02
+  extra: Natural = 1
+
+  @nn.compact
+  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
+    """(b, n, parts) int32 -> (b, n, d)."""
+    del masked
+    init, each = normal(self.std), -(-self.width // self.parts)
+    table = Embed(self.size + self.extra, each, init, name='parts')
+    x = table(values).reshape(*values.shape[:2], self.parts * each)
+    names = (None, 'embed')
+    return Dense((self.width,), names, kernel_init=init, name='linear')(x)
+
+
 class VectorInput(nn.Module):
   """Input embedding of vectors: a linear map in float32 (VAR's word_embed).
 
