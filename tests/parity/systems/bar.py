@@ -365,6 +365,46 @@ def _steps(model, params, tokens, inputs, sampler, noise, order):
   return jax.jit(lambda p: model.apply({'params': p}, method=run))(params)
 
 
+def recorded(case: Case, i: int) -> dict[str, Any]:
+  """Tokens (b, t, parts) of the i-th step of training, and what it draws."""
+  io = {k: x[i] for k, x in case.io.items() if k in OF_STEPS}
+  batch = len(io['drop_u'])
+  codec = assemble.make_tokenizer(config_of(case)).bind({})
+  draws = {
+    'null': io['drop_u'],
+    'time': io['time_normal'].reshape(batch, -1),
+    'head/mask': io['mask_u'].reshape(batch, codec.spec.length, -1),
+    'order': np.argsort(io['order_u'], -1),
+    'random': io['blend_u'].reshape(batch),
+  }
+  return {'tokens': patches(codec, io['tokens']), 'draws': draws}
+
+
+def orders(case: Case, i: int) -> Any:
+  """(b, t) orders of prediction of the i-th step of training."""
+  model, step = loaded(case)[1], recorded(case, i)
+  layout, batch = model.layout, len(step['tokens'])
+  progress = i / len(case.io['lr'])
+  draw = Replay(step['draws'], progress=progress, size=batch)
+  slots, _ = model.feed.train(Tokens(step['tokens']), layout, None, draw)
+  return slots.target_position[:, layout.prefix - 1 :]
+
+
+OF_STEPS = {'tokens', 'drop_u', 'order_u', 'blend_u', 'time_normal', 'mask_u'}
+
+
+def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
+  """Config, model and parameters of a case of training."""
+  config, steps = config_of(case), len(case.io['lr'])
+  begin, end = case.meta['training']['anneal']
+  config.feed.update(start=begin / steps, end=end / steps)
+  model = assemble.make_model(config)
+  codec = assemble.make_tokenizer(config).bind({})
+  shapes = assemble.model_shapes(model, lambda: codec, codec.spec.blank())
+  form = build(config.release, 'release')
+  return config, model, imported(case, form, shapes)
+
+
 CASES = {
   'bar_tokenizer': System(tokenizer, TOKENIZER_INPUTS),
   'bar_generator': System(generator, GENERATOR_INPUTS),

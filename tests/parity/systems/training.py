@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.build import build
+from arvision.configs.bar import parts as bar_parts
 from arvision.configs.mar import parts as mar_parts
 from arvision.configs.var import parts
 from arvision.importers import llamagen as llamagen_table
@@ -21,7 +22,7 @@ from arvision.tasks.base import TrainState, start_ema
 from arvision.training.optim import DecayRule, Optimizer
 from arvision.training.schedule import Clock
 from tests.parity.case import Case, Part, System
-from tests.parity.systems import llamagen, mar, var, xar
+from tests.parity.systems import bar, llamagen, mar, var, xar
 
 INPUTS = {
   'label',
@@ -133,6 +134,7 @@ def train(
   form: table.Table | None = None,
   moment: Callable[[Case, int], Moment] = codes,
   exempt: tuple[str, ...] = (),
+  drop: float = 0.0,
 ) -> Iterator[tuple[str, Any]]:
   """Takes the steps, and compares the parameters in the official layout.
 
@@ -142,12 +144,13 @@ def train(
     form: of the family; None: as the config says.
     moment: case, number of a step -> what was recorded of it.
     exempt: see `DecayRule`.
+    drop: share of labels that are dropped, where that was recorded.
   """
   io, official = case.io, case.optimizer
   official.says('kind', 'AdamW')
   # Rates are arrays; the rest says in words what the fingerprints show.
   official.ignore('weight_decay', 'schedule', 'decay_rule', 'ema_rule')
-  official.ignore('decay', 'no_decay')
+  official.ignore('decay', 'no_decay', 'raw')
   config, model, params = module.loaded(case)
   form = form or build(config.release, 'release')
   decays = io['weight_decay']
@@ -164,7 +167,7 @@ def train(
     schedule=Rates(io['lr']),
   )
   tx = optimizer.make(Clock(len(io['lr']), io['label'].shape[1], 1))
-  model = model.clone(condition=model.condition.clone(drop=0.0))
+  model = model.clone(condition=model.condition.clone(drop=drop))
   averages = _averages(case)
   task = Replayed(
     model=model,
@@ -174,6 +177,7 @@ def train(
     image_shape=(1, 1, 1),
     classes=config.condition.classes,
     ema=tuple(averages.values()),
+    steps=len(io['lr']),
   )
   params = jax.tree.map(jnp.asarray, params)
   state = TrainState(
@@ -246,6 +250,8 @@ def limits(case: Case, name: str) -> np.ndarray:
   """
   io, suggested = case.io, case.meta['suggested']
   wanted = io[name]
+  if not np.issubdtype(wanted.dtype, np.floating):
+    return np.zeros(())
   if name in ('loss', 'grad_norm'):
     return suggested[f'{name}_rel'] * np.abs(wanted)
   when = name.split('_')[0]
@@ -290,12 +296,35 @@ def xar_steps(case: Case) -> Iterator[tuple[str, Any]]:
   return train(case, xar, moment=cells)
 
 
+def bar_steps(case: Case) -> Iterator[tuple[str, Any]]:
+  count = len(case.io['lr'])
+  yield 'orders', np.stack([bar.orders(case, i) for i in range(count)])
+  yield from train(
+    case,
+    bar,
+    moment=lambda case, i: Moment(**bar.recorded(case, i)),
+    exempt=bar_parts.NO_DECAY,
+    drop=case.meta['training']['drop'],
+  )
+
+
+BAR_INPUTS = {
+  *(INPUTS - {'orders'}),
+  *(bar.GENERATOR_INPUTS - {'orders'}),
+  *bar.OF_STEPS,
+  'random_ratio',
+}
 TRAINING = {
-  name: System(steps, INPUTS, limits)
-  for name, steps in (
-    ('models.var.VAR', var_steps),
-    ('autoregressive.models.gpt.Transformer(ModelArgs)', llamagen_steps),
-    ('models.xar.xAR', xar_steps),
-    ('models.mar.MAR', mar_steps),
+  name: System(steps, inputs, limits)
+  for name, steps, inputs in (
+    ('models.var.VAR', var_steps, INPUTS),
+    (
+      'autoregressive.models.gpt.Transformer(ModelArgs)',
+      llamagen_steps,
+      INPUTS,
+    ),
+    ('models.xar.xAR', xar_steps, INPUTS),
+    ('models.mar.MAR', mar_steps, INPUTS),
+    ('modeling.generator.BAR', bar_steps, BAR_INPUTS),
   )
 }
