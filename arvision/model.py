@@ -65,7 +65,11 @@ class ARModel(nn.Module):
     slots, targets = self.feed.train(tokens, self.layout, codec, draw)
     z, query = self.hidden(slots, inputs, null, train, targets.readout)
     loss, metrics = self.head.loss(z, targets.values, draw, query)
-    each = 1.0 if weight is None else like(weight, loss)
+    each = 1.0
+    if isinstance(loss, Term):  # tokens of different weights
+      loss, each = loss.loss, like(loss.weight, loss.loss)
+    if weight is not None:
+      each = each * like(weight, loss)
     w = like(targets.weight, loss) * each
     denominator = targets.denominator
     if denominator is not None:

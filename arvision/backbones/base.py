@@ -150,4 +150,4 @@ class Pass:
     if self.net.rotary is None:
       return None
     head = size.width // size.heads
-    return self.net.rotary(self.layout, self.slots.index, head)
+    return self.net.rotary(self.layout, self.slots, head)

@@ -74,6 +74,36 @@ class PartsInput(nn.Module):
     return joined(table(rows).reshape(*rows.shape[:2], -1))
 
 
+class SharedPartsInput(nn.Module):
+  """Input embedding of tokens of several ids: one table for all parts (BAR).
+
+  The vectors of the parts are concatenated and mapped to the width.
+
+  Attributes:
+    width: d.
+    parts: ids of a token.
+    size: values of an id.
+    std: standard deviation at the start.
+    extra: rows of the table after those of the values, not used.
+  """
+
+  width: Width
+  parts: Width
+  size: Count
+  std: AtLeast0 = 0.02
+  extra: Natural = 1
+
+  @nn.compact
+  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
+    """(b, n, parts) int32 -> (b, n, d)."""
+    del masked
+    init, each = normal(self.std), -(-self.width // self.parts)
+    table = Embed(self.size + self.extra, each, init, name='parts')
+    x = table(values).reshape(*values.shape[:2], self.parts * each)
+    names = (None, 'embed')
+    return Dense((self.width,), names, kernel_init=init, name='linear')(x)
+
+
 class VectorInput(nn.Module):
   """Input embedding of vectors: a linear map in float32 (VAR's word_embed).
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from arvision.feeds.base import (
@@ -11,8 +12,9 @@ from arvision.feeds.base import (
   carried,
   step_slots,
 )
+from arvision.layouts.base import Layout, take
 from arvision.ranges import Share
-from arvision.structs import Tokens
+from arvision.structs import Array, Slots, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +56,27 @@ class Permuted(Shift):
     random = draw.uniform('feed/random') < 1 - jnp.clip(over, 0, 1)
     drawn = draw.permutation('feed/order', layout.tokens)
     order = jnp.where(random[:, None], drawn, raster)
-    permute = lambda x: jnp.take_along_axis(jnp.asarray(x), order, axis=1)
-    permuted = Tokens(permute(tokens.values), permute(tokens.given))
-    slots, targets = super().train(permuted, layout, codec, draw)
-    slots = slots.replace(
-      position=_of_slots(order, layout.token),
-      target_position=_of_slots(order, layout.target_position),
+    permuted = Tokens(
+      in_order(tokens.values, order), in_order(tokens.given, order)
     )
-    return slots, targets
+    slots, targets = super().train(permuted, layout, codec, draw)
+    return at_order(slots, order, layout), targets
 
 
-def _of_slots(order, token):
-  """(b, n) raster indices of the tokens (n,) of slots, -1 for none."""
-  return jnp.where(token >= 0, order[:, token.clip(0)], -1)
+def in_order(values: Array, order: Array) -> jax.Array:
+  """values (b, t, ...) in the orders (b, t) of the examples."""
+  values, order = jnp.asarray(values), jnp.asarray(order)
+  order = order.reshape(*order.shape, *[1] * (values.ndim - 2))
+  return jnp.take_along_axis(values, order, axis=1)
+
+
+def at_order(slots: Slots, order: Array, layout: Layout) -> Slots:
+  """Slots with the positions of tokens that are permuted to orders (b, t)."""
+
+  def of(token):
+    token = take(token, slots.index)
+    return jnp.where(token >= 0, jnp.asarray(order)[:, token.clip(0)], -1)
+
+  return slots.replace(
+    position=of(layout.token), target_position=of(layout.target_position)
+  )

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 
+from arvision.metrics import Term
 from arvision.random import Draw
 from arvision.structs import Array, Query
 
@@ -42,10 +43,11 @@ class Head(Protocol):
 
   def loss(
     self, z: jax.Array, targets: Array, draw: Draw, query: Query
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+  ) -> tuple[jax.Array | Term, dict[str, jax.Array]]:
     """Losses (b, t) float32 of all tokens, and metrics (b, t) by name.
 
     Both may be (b, t, parts), of all parts.
+    A `Term` has the weights (b, t) of the tokens beside their losses.
 
     Args:
       z: (b, t, r, d).

@@ -45,7 +45,7 @@ class BlockInputs:
     level: (b, 1 or n, d) the share of noise levels alone in it, for blocks that
       tell them apart.
     memory: what cross attention reads, or None.
-    rotation: (2, n, k / 2) or None.
+    rotation: (2, n, k / 2), or what else `Decoder.rotary` makes; or None.
     index: (n,) int32 place of every slot in the layout; None outside of a backbone.
     layout: static; likewise.
     start: first slot in the cache; traced or not.
@@ -183,9 +183,7 @@ class Attention(nn.Module):
     )
     q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # (b, h, n, k)
     q, k, v = (_biased(self, n, t) for n, t in zip('qkv', (q, k, v)))
-    if inputs.rotation is not None:
-      q, k = rotate(q, inputs.rotation), rotate(k, inputs.rotation)
-    q, k = self.logits(name='logits')(q, k)
+    q, k = self._prepared(q, k, inputs.rotation)
     if cache is not None:
       cache = cache.write(k, v, inputs.start)
       k, v = cache.read(inputs.extent)
@@ -208,6 +206,12 @@ class Attention(nn.Module):
     y = nn.Dropout(self.dropout, deterministic=not inputs.train)(y)
     return constrain(y, RESIDUAL), cache
 
+  def _prepared(self, q, k, rotation):
+    """q and k (b, h, n, k), rotated and scaled."""
+    if rotation is not None:
+      q, k = rotate(q, rotation), rotate(k, rotation)
+    return self.logits(name='logits')(q, k)
+
 
 def _biased(module, name, x):
   """x (b, h, n, k) plus the bias of q, k or v, if the module has one."""
@@ -216,6 +220,24 @@ def _biased(module, name, x):
   head = (x.shape[1], x.shape[3])
   bias = param(module, f'{name}_bias', zeros, ('heads', 'kv'), head)
   return x + bias[:, None].astype(x.dtype)
+
+
+class AimedAttention(Attention):
+  """Half of the heads ask from the position that their slot predicts.
+
+  q and k are scaled or normalised first, then rotated by
+  `layers.position.AimedRotary`: k and the first half of the heads of q by the
+  position of the token that a slot carries, the second half by that of its target.
+
+  Source: arXiv 2602.09024 (BAR).
+  """
+
+  def _prepared(self, q, k, rotation):
+    q, k = self.logits(name='logits')(q, k)
+    own, target = rotation
+    half = q.shape[1] // 2
+    first, second = rotate(q[:, :half], own), rotate(q[:, half:], target)
+    return jnp.concatenate([first, second], 1), rotate(k, own)
 
 
 class CrossAttention(nn.Module):

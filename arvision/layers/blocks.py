@@ -134,6 +134,12 @@ class SwiGLU(nn.Module):
     return constrain(y, RESIDUAL)
 
 
+class BiasedSwiGLU(SwiGLU):
+  """The same with biases (BAR)."""
+
+  bias = True
+
+
 class GeGLU(SwiGLU):
   """w2(gelu(w1 x) * w3 x) with biases, the error function's gelu.
 

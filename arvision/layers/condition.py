@@ -81,6 +81,7 @@ class ClassLabel(nn.Module):
     tokens: learned vectors before the class in the prefix (RAR's cls_token).
     steps: rows of a table that is added to the modulation, slot by slot (RAR's
       timesteps_embeddings); 0 for none.
+    spare: rows before those of the classes, which are not used (BAR).
     drop: share of training examples whose label is replaced by null.
     std: standard deviation at the start.
   """
@@ -92,6 +93,7 @@ class ClassLabel(nn.Module):
   start: bool = False
   tokens: Natural = 0
   steps: Natural = 0
+  spare: Natural = 0
   drop: Share = 0.1
   std: AtLeast0 = 0.02
 
@@ -112,9 +114,9 @@ class ClassLabel(nn.Module):
     ids = jnp.full(null.shape, self.classes, jnp.int32)
     if self.classes:
       ids = jnp.where(null, self.classes, inputs['label'])
-    rows = self.classes + 1
+    rows = self.spare + self.classes + 1
     embed = Embed(rows, self.width, normal(self.std), name='label')
-    vector = embed(ids)
+    vector = embed(self.spare + ids)
     prefix = None
     if self.prefix:
       prefix = jnp.repeat(vector[:, None], self.prefix, axis=1)

@@ -165,14 +165,25 @@ class Aimed(nn.Module):
       init = normal(self.std)
       return jnp.asarray(param(self, name, init, (None, 'embed'), shape))
 
-    index = slots.index
-    position, target = slots.position, slots.target_position
-    position = take(layout.token, index) if position is None else position
-    target = take(layout.target_position, index) if target is None else target
+    index, (position, target) = slots.index, positions(layout, slots)
     position = jnp.where(position < 0, index, layout.prefix + position)
     own = table('place')[position]
     targets = table('aim')[layout.prefix + jnp.maximum(target, 0)]
     return own + jnp.where((target >= 0)[..., None], targets, 0)
+
+
+def positions(layout: Layout, slots: Slots) -> tuple[Any, Any]:
+  """Raster indices of the tokens that slots carry and predict, -1 for none.
+
+  Returns:
+    (n,) or (b, n) int32 twice.
+  """
+  own, target = slots.position, slots.target_position
+  if own is None:
+    own = take(layout.token, slots.index)
+  if target is None:
+    target = take(layout.target_position, slots.index)
+  return own, target
 
 
 def rotations(coords: Any, dim: int, base: float) -> Any:
@@ -230,10 +241,37 @@ class Rotary:
 
   base: Positive = 10000.0
 
-  def __call__(self, layout: Layout, index: Any, dim: int) -> jax.Array:
-    """(2, e, dim / 2) for the slots `index` (e,)."""
-    return jnp.asarray(rotations(layout.coords, dim, self.base))[:, index]
+  def __call__(self, layout: Layout, slots: Slots, dim: int) -> Any:
+    """(2, e, dim / 2) for the e slots."""
+    table = jnp.asarray(rotations(layout.coords, dim, self.base))
+    return table[:, slots.index]
 
   def at(self, coords: Any, dim: int) -> jax.Array:
     """(2, t, dim / 2) for tokens with coordinates (t, axes)."""
     return jnp.asarray(rotations(coords, dim, self.base))
+
+
+@dataclasses.dataclass(frozen=True)
+class AimedRotary(Rotary):
+  """Rotary positions of the token that a slot carries and of its target.
+
+  Slots without a token are not rotated. For `layers.attention.AimedAttention`.
+
+  Source: arXiv 2602.09024 (BAR).
+  """
+
+  def __call__(self, layout: Layout, slots: Slots, dim: int) -> Any:
+    """Tables (2, 1 or b, 1, e, dim / 2) of own and target positions."""
+    height, width = layout.grids[0]
+    grid = np.stack(np.divmod(np.arange(height * width), width), -1)
+    table = rotations(grid.astype(np.float32), dim, self.base)
+    none = np.stack([np.ones(dim // 2), np.zeros(dim // 2)])[:, None]
+    # The last row, -1, is that of no token.
+    table = jnp.asarray(np.concatenate([table, none], 1), jnp.float32)
+
+    def of(position):
+      position = jnp.atleast_2d(jnp.asarray(position))
+      return table[:, position][:, :, None]
+
+    own, target = positions(layout, slots)
+    return of(own), of(target)

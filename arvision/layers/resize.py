@@ -12,14 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-KINDS = ('area', 'bicubic', 'bilinear', 'bilinear-tf1', 'nearest')
+KINDS = (
+  'area',
+  'bicubic',
+  'bilinear',
+  'bilinear-antialias',
+  'bilinear-tf1',
+  'nearest',
+)
 
 
 @functools.cache
 def matrix(kind: str, out: int, into: int) -> np.ndarray:
   """Weights (out, into) float32 that resample `into` samples to `out`.
 
-  Source: torch.nn.functional.interpolate, align_corners=False, no antialias.
+  Source: torch.nn.functional.interpolate, align_corners=False; without antialias
+  but for `bilinear-antialias`, whose triangle grows with the ratio.
   `area` is adaptive average pooling: window i is [floor(i*into/out),
   ceil((i+1)*into/out)), so windows overlap where the sides do not divide.
   `bicubic` has a = -0.75 and repeats the edge. `jax.image.resize` differs: its
@@ -59,6 +67,8 @@ def _taps(kind, i, out, into):
   start = ratio * np.float32(i)
   if kind == 'nearest':
     return [(min(int(start), into - 1), 1.0)]
+  if kind == 'bilinear-antialias':
+    return _triangle(i, into / out, into)
   # torch multiplies and subtracts at once, with one rounding.
   centre = float(np.float32(float(ratio) * (i + 0.5) - 0.5))
   if kind.startswith('bilinear'):
@@ -70,6 +80,17 @@ def _taps(kind, i, out, into):
   return [
     (min(max(left + k, 0), into - 1), kernel(centre - left - k)) for k in reach
   ]
+
+
+def _triangle(i, ratio, into):
+  """Taps of a triangle at least two samples wide, which add up to 1."""
+  reach = max(ratio, 1.0)
+  centre = ratio * (i + 0.5)
+  start = max(int(centre - reach + 0.5), 0)
+  stop = min(int(centre + reach + 0.5), into)
+  numbers = range(start, stop)
+  heights = [max(1 - abs(j - centre + 0.5) / reach, 0.0) for j in numbers]
+  return [(j, x / sum(heights)) for j, x in zip(numbers, heights)]
 
 
 def _cubic(x, a=-0.75):

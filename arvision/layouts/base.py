@@ -103,6 +103,8 @@ class Layout:
       that entities of different sizes share a scanned run. Tokens are padded
       with -1, slots with neighbouring slots: later ones are neither visible nor
       read, earlier ones are recomputed.
+    prefix_aims: whether all prefix slots have the first token as their
+      `target_position` (BAR), and not the last of them alone.
   """
 
   prefix: Natural
@@ -115,6 +117,7 @@ class Layout:
   window: Count | None = None
   longest: Count | None = None
   pad_to: Count | None = None
+  prefix_aims: bool = False
 
   @property
   def slots(self) -> int:
@@ -168,11 +171,16 @@ class Layout:
 
   @functools.cached_property
   def target_position(self) -> np.ndarray:
-    """(n,) int32 token that a slot predicts in its first branch, -1 none."""
+    """(n,) int32 token that a slot predicts in its first branch, -1 none.
+
+    See `prefix_aims` for prefix slots.
+    """
     target = np.full(self.slots, NO_TOKEN, np.int32)
     for branch in self.readout.T[::-1]:
       there = np.flatnonzero(branch >= 0)
       target[branch[there]] = there
+    if self.prefix_aims:
+      target[: self.prefix] = self.order[0]
     return target
 
   @functools.cached_property

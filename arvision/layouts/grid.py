@@ -26,14 +26,18 @@ def _behind_prefix(prefix, coords):
 
 @functools.cache
 def raster(
-  height: Side, width: Side, prefix: Natural = 1, longest: Count | None = None
+  height: Side,
+  width: Side,
+  prefix: Natural = 1,
+  longest: Count | None = None,
+  prefix_aims: bool = False,
 ) -> Layout:
   """Next-token prediction, row by row (LlamaGen).
 
   Slot p - 1 + i carries token i - 1 and predicts token i.
   """
   order = tuple(range(height * width))
-  return permuted(height, width, order, prefix, longest)
+  return permuted(height, width, order, prefix, longest, prefix_aims)
 
 
 @functools.cache
@@ -43,6 +47,7 @@ def permuted(
   order: tuple[Natural, ...] | str = 'snake',
   prefix: Natural = 1,
   longest: Count | None = None,
+  prefix_aims: bool = False,
 ) -> Layout:
   """Next-token prediction along a fixed order of the grid.
 
@@ -52,7 +57,7 @@ def permuted(
       runs backwards). Random orders per example belong to the feed, which
       permutes tokens and coordinates over `raster`.
     prefix: number of condition slots.
-    longest: see `Layout`.
+    longest, prefix_aims: see `Layout`.
 
   Raises:
     ValueError: `order` is not a permutation of the grid.
@@ -81,6 +86,7 @@ def permuted(
     readout=readout,
     grids=((height, width),),
     longest=longest,
+    prefix_aims=prefix_aims,
   )
 
 

@@ -301,9 +301,8 @@ class Network:
     cond = self._cond
     if cond is None:
       cond = self.model.condition(self._inputs, self._null, slots)
-    slots = slots.replace(
-      values=self._tiled(slots.values), masked=self._tiled(slots.masked)
-    )
+    each = ('values', 'masked', 'position', 'target_position')
+    slots = slots.replace(**{k: self._tiled(getattr(slots, k)) for k in each})
     z, cache = self.model.read(slots, cond, cache, readout, commit)
 
     def merge(field, level=None):

@@ -179,12 +179,13 @@ def features(
   out = []
   for slice_ in NETWORKS[network].slices:
     for layer in slice_:
-      x = _apply(layer, weights, x)
+      x = apply(layer, weights, x)
     out.append(x)
   return out
 
 
-def _apply(layer, weights, x):
+def apply(layer: Any, weights: Weights, x: jax.Array) -> jax.Array:
+  """One layer of a network: (b, h, w, c) -> (b, h', w', c'), after its ReLU."""
   if isinstance(layer, Pool):
     size = layer.size
     # The last window of `ceil` reaches beyond the end by this much.
@@ -194,8 +195,8 @@ def _apply(layer, weights, x):
     return nn.max_pool(x, (size, size), (2, 2), more)
   if isinstance(layer, Fire):
     squeeze, *expand = layer.convs
-    x = _apply(squeeze, weights, x)
-    return jnp.concatenate([_apply(c, weights, x) for c in expand], axis=-1)
+    x = apply(squeeze, weights, x)
+    return jnp.concatenate([apply(c, weights, x) for c in expand], axis=-1)
   weight = weights[f'conv_{layer.key}']
   kernel = jnp.asarray(weight['kernel'])
   strides, ends = (layer.stride,) * 2, ((layer.padding,) * 2,) * 2
@@ -243,6 +244,13 @@ def collect(
   Raises:
     ConfigError: a missing or wrong tensor.
   """
+  weights = converted(tensors)
+  _check(weights, where, network)
+  return weights
+
+
+def converted(tensors: Mapping[str, Any]) -> Weights:
+  """The weights that `collect` understands, not checked."""
   weights: Weights = {}
   for key, value in tensors.items():
     conv = re.fullmatch(
@@ -257,7 +265,6 @@ def collect(
       weights.setdefault(f'conv_{conv[1]}', {})[name] = np.float32(value)
     elif lin:
       weights[f'lin_{lin[1]}'] = np.float32(np.asarray(value)).reshape(-1)
-  _check(weights, where, network)
   return weights
 
 

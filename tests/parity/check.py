@@ -45,6 +45,8 @@ def _named(table: str) -> dict[str, System]:
 FORWARD, TRAINING = _named('SYSTEMS'), _named('TRAINING')
 # By the file of the official functions.
 FUNCTIONS = _named('FUNCTIONS')
+# By the name of a case that names no class.
+CASES = _named('CASES')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,8 @@ def results(case: Case) -> Iterator[Result]:
   official = case.meta.get('constructor', {}).get('cls')
   if official is None and 'code_path' in case.meta:
     kinds, official = FUNCTIONS, case.meta['code_path'].partition(':')[0]
+  if official is None and case.meta.get('case') in CASES:
+    kinds, official = CASES, case.meta['case']
   if official not in kinds:
     reason = f'{official} is not supported'
     if official is None:

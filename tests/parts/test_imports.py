@@ -36,7 +36,7 @@ ALLOWED = {
   'tokenizers': (*_PARTS, 'quantizers', 'parallel'),
   'feeds': _PARTS,
   'backbones': (*_PARTS, 'parallel'),
-  'heads': (*_PARTS, 'parallel'),
+  'heads': (*_PARTS, 'metrics', 'parallel'),
   'samplers': (*_PARTS, *_ROOMS),
   'model': (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'parallel'),
   'data': ('structs', 'parallel'),

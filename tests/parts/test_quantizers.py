@@ -11,14 +11,16 @@ import pytest
 
 from arvision.quantizers.bernoulli import Bernoulli
 from arvision.quantizers.bsq import BSQ
-from arvision.quantizers.fsq import FSQ
+from arvision.quantizers.fsq import FSQ, SymmetricFSQ
 from arvision.quantizers.kl import KL
 from arvision.quantizers.levels import Levels
 from arvision.quantizers.lfq import LFQ, entropies
 from arvision.quantizers.lookup import AngleLookup, Lookup, UnitLookup
 from arvision.random import Draw
+from arvision.structs import Tokens
 from arvision.tasks.base import TrainState
 from arvision.tasks.tokenizer import TrainTokenizer
+from arvision.tokenizers.aligned import AlignedPatches
 from arvision.tokenizers.autoencoder import Autoencoder, Patched
 from arvision.tokenizers.bitwise import BitwisePyramid
 from arvision.tokenizers.pyramid import Pyramid
@@ -38,11 +40,16 @@ QUANTIZERS = {
   'bernoulli, 2 ids': functools.partial(Bernoulli, channels=CHANNELS, ids=2),
   'fsq': functools.partial(FSQ, levels=(5, 4, 3, 2)),
   'bsq': functools.partial(BSQ, channels=CHANNELS),
+  'fsq, 2 ids': functools.partial(FSQ, levels=(2, 3, 3, 2), ids=2),
+  'levels from -1 to 1': functools.partial(
+    SymmetricFSQ, levels=(2, 2, 2, 2), ids=4
+  ),
 }
 SHAPES = {
   'grid': functools.partial(Autoencoder, grid=(SIDE, SIDE)),
   'line': functools.partial(Autoencoder, grid=(1, SIDE)),
   'patches': functools.partial(Patched, grid=(SIDE, SIDE), patch=2),
+  'bits': functools.partial(AlignedPatches, grid=(SIDE, SIDE), patch=2),
   'pyramid': functools.partial(Pyramid, scales=(1, 2, SIDE)),
   'residual': functools.partial(
     ResidualPyramid, scales=(1, 2, SIDE), phi_ratio=0.0
@@ -62,8 +69,13 @@ class Identity(nn.Module):
 
 PAIRS = [(name, shape) for shape in SHAPES for name in QUANTIZERS]
 # The others are slow tests; codes, KL and levels have tests of their own.
-FEW = [('lfq, 2 ids', 'residual'), ('fsq', 'patches'), ('kl', 'residual')]
-FEW += [('bsq', 'bitwise')]
+FEW = [
+  ('lfq, 2 ids', 'residual'),
+  ('fsq', 'patches'),
+  ('kl', 'residual'),
+  ('bsq', 'bitwise'),
+  ('levels from -1 to 1', 'bits'),
+]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +124,7 @@ def test_every_quantiser_in_every_arrangement(name, shape):
   assert found['vectors'].shape == (2, spec.length, spec.channels)
   assert found['image'].shape == (2, *grid, CHANNELS)
   assert (found['visit'] == tokens).all() or module.static.stochastic
-  if shape in ('grid', 'line', 'patches'):
+  if shape in ('grid', 'line', 'patches', 'bits'):
     np.testing.assert_allclose(found['again'], tokens, atol=1e-5)
   out, gradient = found['out'], found['gradient']
   assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
@@ -235,3 +247,45 @@ def test_levels_of_fsq_are_rounded_and_passed_straight_through():
   slope = jax.grad(lambda z: net(net.latent(z)).vectors[0, 2])(z)[0, 2]
   wanted = 0.5005 * (1 - np.tanh(-3.81 + 3.8007) ** 2)
   np.testing.assert_allclose(slope, wanted, rtol=1e-3)
+
+
+def test_ids_of_fsq_are_groups_of_channels():
+  net = FSQ(levels=(2, 3, 3, 2), ids=2)
+  assert (net.size, net.parts, net.channels) == (6, 2, 4)
+  ids = jnp.array([[0, 5], [3, 1]])
+  vectors = net.embed(ids)
+  assert net.quantize(vectors).tolist() == ids.tolist()
+  # The first channel of a group is the lowest digit.
+  assert vectors[1].tolist() == [0, 0, 0, -1]
+  with pytest.raises(ValueError, match=r'quantizer\.ids=3 does not divide'):
+    _ = FSQ(levels=(2, 2, 2, 2), ids=3).size
+  with pytest.raises(ValueError, match='2 ids of a token have 4 and 9 values'):
+    _ = FSQ(levels=(2, 2, 3, 3), ids=2).size
+
+
+def test_symmetric_levels_end_at_1():
+  net = SymmetricFSQ(levels=(2, 3, 4))
+  vectors = net.embed(jnp.arange(net.size))
+  for channel, count in enumerate(net.levels):
+    wanted = np.linspace(-1, 1, count)
+    np.testing.assert_allclose(
+      np.unique(vectors[:, channel]), wanted, atol=1e-6
+    )
+  assert net.quantize(vectors).tolist() == [*range(24)]
+  far = jnp.array([[-9.0, -9.0, -9.0], [9.0, 9.0, 9.0]])
+  assert net.quantize(net.latent(far)).tolist() == [0, 23]
+
+
+def test_parts_of_aligned_patches_are_together_by_place():
+  half = functools.partial(Identity, z_channels=2)
+  bits = functools.partial(SymmetricFSQ, levels=(2, 2), ids=2)
+  net = AlignedPatches(
+    encoder=half, quantizer=bits, decoder=half, grid=(4, 4), patch=2
+  ).bind({})
+  rng = np.random.default_rng(0)
+  latent = rng.choice([-1.0, 1.0], (1, 4, 4, 2))
+  # '(h p) (w p) n -> (h w) (p p n)', of one image.
+  wanted = latent.reshape(2, 2, 2, 2, 2).transpose(0, 2, 1, 3, 4)
+  tokens = net.to_tokens(jnp.asarray(latent)).values
+  np.testing.assert_array_equal(tokens[0], wanted.reshape(4, 8) > 0)
+  np.testing.assert_array_equal(net.to_latent(Tokens(tokens)), latent)

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from arvision.build import build
+from arvision.configs.bar import parts as bar_parts
 from arvision.configs.infinity import parts as infinity_parts
 from arvision.configs.mar import parts as mar_parts
 from arvision.configs.var import parts
@@ -23,7 +24,7 @@ from arvision.tasks.base import Averages, TrainState, start_ema
 from arvision.training.optim import DecayRule, Optimizer
 from arvision.training.schedule import Clock
 from tests.parity.case import Case, Part, System
-from tests.parity.systems import infinity, llamagen, mar, var, xar
+from tests.parity.systems import bar, infinity, llamagen, mar, var, xar
 
 INPUTS = {
   'label',
@@ -182,6 +183,7 @@ def train(
     image_shape=(1, 1, 1),
     classes=config.condition.get('classes', 0),
     ema=ema or Averages(tuple(averages.values())),
+    steps=len(io['lr']),
   )
   params = jax.tree.map(jnp.asarray, params)
   state = TrainState(
@@ -371,13 +373,36 @@ def infinity_steps(case: Case) -> Iterator[tuple[str, Any]]:
   )
 
 
+def bar_steps(case: Case) -> Iterator[tuple[str, Any]]:
+  count = len(case.io['lr'])
+  yield 'orders', np.stack([bar.orders(case, i) for i in range(count)])
+  yield from train(
+    case,
+    bar,
+    moment=lambda case, i: Moment(**bar.recorded(case, i)),
+    decay=DecayRule(exempt=bar_parts.NO_DECAY),
+    drop=case.meta['training']['drop'],
+  )
+
+
+BAR_INPUTS = {
+  *(INPUTS - {'orders'}),
+  *(bar.GENERATOR_INPUTS - {'orders'}),
+  *bar.OF_STEPS,
+  'random_ratio',
+}
 TRAINING = {
-  name: System(steps, INPUTS, limits)
-  for name, steps in (
-    ('models.var.VAR', var_steps),
-    ('autoregressive.models.gpt.Transformer(ModelArgs)', llamagen_steps),
-    ('models.xar.xAR', xar_steps),
-    ('models.mar.MAR', mar_steps),
-    ('infinity.models.infinity.Infinity', infinity_steps),
+  name: System(steps, inputs, limits)
+  for name, steps, inputs in (
+    ('models.var.VAR', var_steps, INPUTS),
+    (
+      'autoregressive.models.gpt.Transformer(ModelArgs)',
+      llamagen_steps,
+      INPUTS,
+    ),
+    ('models.xar.xAR', xar_steps, INPUTS),
+    ('models.mar.MAR', mar_steps, INPUTS),
+    ('modeling.generator.BAR', bar_steps, BAR_INPUTS),
+    ('infinity.models.infinity.Infinity', infinity_steps, INPUTS),
   )
 }
