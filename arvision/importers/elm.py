@@ -19,6 +19,8 @@ _ORDER = {
   'dec': ('norm_in', 'conv_in', *_MIDDLE, _LEVELS, 'norm_out', 'conv_out'),
 }
 _HALVES = {'enc': 'encoder', 'dec': 'generator'}
+# The official order of a modulation is shift, scale, gate, first of attention.
+_CHUNKS = (2, 5, 1, 4, 0, 3)
 _UNUSED = re.compile(r'\.conv_out\.|^generator\.logsigma\.')
 
 
@@ -72,7 +74,7 @@ class Tokenizer:
     ]
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
-    found = {}
+    found: Weights = {}
     for key in weights:
       block = key.removesuffix('conv2.weight')
       if block == key or f'{block}conv_out.weight' in weights:
@@ -141,7 +143,14 @@ class Transformer:
       ),
       *dense('backbone/input/join', 'proj', bias=False),
       *llamagen.blocks('backbone/stack'),
+      *dense(
+        'backbone/stack/layers/block/adaln/linear',
+        'layers.{i}.adaLN_modulation.1',
+        chunks=_CHUNKS,
+      ),
       Row('backbone/norm/scale', 'norm.weight'),
+      Row('backbone/norm/norm/scale', 'norm.weight'),
+      *dense('backbone/norm/adaln', 'final_adaLN.1', chunks=(1, 0)),
       *(
         dataclasses.replace(row, parts=parts)
         for row in dense('head/linear', 'output.{part}', bias=False)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ('NAR transformer', 'nar/imagenet256', (r'medusa_output\.',)),
   ('LlamaGen transformer', 'llamagen/t2i', (r'cls_embedding\.cap_proj\.',)),
+  ('ELM transformer', 'elm/imagenet256', (r'tok_embedder\.0\.',)),
   (
     'LlamaGen transformer',
     'llamagen/imagenet256',
@@ -37,6 +38,7 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ('TiTok generator', 'titok/imagenet256', (r'(in|out)_blocks\.',)),
   ('TiTok generator', 'titok/imagenet256', (r'embeddings\.word_embeddings\.',)),
   ('TiTok tokenizer', 'titok/tokenizer', (r'latent_tokens$',)),
+  ('ELM tokenizer', 'elm/tokenizer', (r'quantize\.proj\.0\.',)),
   ('VAR tokenizer', 'var/tokenizer', (r'quantize\.quant_resi\.',)),
   ('LlamaGen tokenizer', 'llamagen/tokenizer', (r'encoder\.conv_blocks\.',)),
   ('MaskBit generator', 'maskbit/imagenet256', (r'first_layer\.', r'\.mha\.')),

@@ -71,6 +71,7 @@ def elm(
   parts: int,
   vocab_size: int,
   guidance: float = 4.0,
+  adaln: bool = False,
   **sizes,
 ) -> None:
   """The six parts of ELM, next-token prediction.
@@ -80,6 +81,7 @@ def elm(
     parts: ids of a token.
     vocab_size: number of ids of a part.
     guidance: scale at the last token.
+    adaln: whether the class modulates the norms too.
     **sizes: of `configs.llamagen.parts.llamagen`.
   """
   llamagen.llamagen(config, vocab_size=vocab_size, **sizes)
@@ -90,3 +92,11 @@ def elm(
   config.sampler.guidance = block(
     type='process.guidance.Rising', scale=guidance, shape='linear'
   )
+  if adaln:
+    config.condition.modulate = True
+    config.backbone.block.adaln = block(
+      type='layers.blocks.AdaLN', gate=1.0, rest=1.0
+    )
+    config.backbone.last_norm = block(
+      type='layers.norm.ModulatedNorm', norm=config.backbone.last_norm
+    )

@@ -3,16 +3,20 @@
 import functools
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from arvision.build import build
+from arvision.configs import common
 from arvision.configs.elm import parts
 from arvision.heads.categorical import Categorical
 from arvision.heads.parts import Parts
 from arvision.importers import elm, files, table
+from arvision.structs import TokenSpec
+from arvision.tasks import assemble
 
 SIZES = dict(grid=(2, 2), bits=4, channels=8, ch=8, image_channels=1)
 
@@ -90,3 +94,28 @@ def test_one_id_per_token_is_a_plain_code():
   np.testing.assert_array_equal(
     several(*args, method='sample'), plain(*args, method='sample')
   )
+
+
+def test_a_modulation_has_the_official_order():
+  config = common.new()
+  sizes = dict(grid=(2, 2), parts=3, vocab_size=4, classes=2)
+  parts.elm(config, depth=2, width=8, heads=2, hidden=8, adaln=True, **sizes)
+  model = assemble.make_model(config)
+  tokens = TokenSpec(4, 3, 1, model.layout.grids).blank()
+  shapes = assemble.model_shapes(model, tokens=tokens)
+  flat = table.paths(shapes)
+  params = {k: np.zeros(s, np.float32) for k, s in flat.items()}
+  # gates, scales and shifts of attention and MLP; scale and shift of the last
+  params['backbone/stack/layers/block/adaln/linear/bias'] += np.arange(6)[
+    :, None
+  ]
+  params['backbone/norm/adaln/bias'] += np.arange(2)[:, None]
+  form = elm.Transformer()
+  params = flax.traverse_util.unflatten_dict(params, sep='/')
+  weights = table.to_weights(form, params, ())
+  of = lambda key: weights[f'{key}.bias'].reshape(-1, 8)[:, 0].tolist()
+  assert of('layers.1.adaLN_modulation.1') == [4, 2, 0, 5, 3, 1]
+  assert of('final_adaLN.1') == [1, 0]
+  assert weights['tok_embedder.2.weight'].shape == (4, 8)
+  back = table.to_params(form, weights, shapes)
+  jax.tree.map(np.testing.assert_array_equal, params, back)

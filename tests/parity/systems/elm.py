@@ -98,7 +98,9 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
 
 def config_of(case: Case) -> ConfigDict:
   args = case.args
-  args.only(use_adaLN=False)
+  adaln = args['use_adaLN']
+  if adaln and 'final_adaLN.1.weight' not in case.meta['weights']:
+    raise args.refused('use_adaLN', 'its weights have unknown names')
   # An option of the official constructor is the number of bits of a part.
   vocab_size = 2 ** args['code_dim']
   args.only(vocab_per_sub_code=vocab_size)
@@ -107,6 +109,7 @@ def config_of(case: Case) -> ConfigDict:
     parts.elm,
     vocab_size=vocab_size,
     parts=args['token_each'],
+    adaln=adaln,
     classes=args['num_classes'],
   )
 
@@ -133,7 +136,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'embed', seen['embed']
   yield 'after_block0', seen['blocks'][0]
   yield 'after_last_block', seen['blocks'][-1]
-  yield 'final_norm', seen['modules']['backbone']['norm']['__call__'][0]
+  norm = seen['modules']['backbone']['norm']
+  yield 'final_norm', norm.get('norm', norm)['__call__'][0]
   got = logits(params, ids, none)
   yield 'logits', got.reshape(batch, -1, got.shape[-1])
   loss, metrics = jax.jit(

@@ -71,7 +71,8 @@ def config_of(
   args.ignore('multiple_of', 'ffn_dim_multiplier')  # where the width is stated
   config.backbone.rotary.base = float(args.get('rope_base', 10000))
   backbone, epsilon = config.backbone, args.get('norm_eps', 1e-5)
-  backbone.block.norm.epsilon = backbone.last_norm.epsilon = epsilon
+  last = backbone.last_norm
+  backbone.block.norm.epsilon = last.get('norm', last).epsilon = epsilon
   return config
 
 
