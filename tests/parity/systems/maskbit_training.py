@@ -9,7 +9,6 @@ import numpy as np
 
 from arvision.tasks import assemble
 from arvision.tasks.base import Averages
-from arvision.training.optim import DecayRule
 from tests.parity.case import Case, System
 from tests.parity.systems import maskbit, training
 
@@ -74,7 +73,7 @@ def steps(case: Case) -> Iterator[tuple[str, Any]]:
     case,
     types.SimpleNamespace(loaded=lambda case: (config, model, params)),
     moment=moment,
-    decay=DecayRule(min_ndim=0),
+    min_ndim=0,
     drop=options['label_dropout'],
     kind=Measured,
     tokenizer=Bits(tokenizer),

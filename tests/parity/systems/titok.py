@@ -14,7 +14,7 @@ from arvision.configs.maskgit import parts as maskgit_parts
 from arvision.configs.titok import parts as titok_parts
 from arvision.importers import titok as table
 from arvision.structs import Tokens
-from arvision.tasks.base import TrainState
+from arvision.tasks.base import Averages, TrainState
 from arvision.tasks.proxy import TrainProxy
 from tests.parity.case import Bound, Case, System, imported, nchw, nhwc
 from tests.parity.stated import Stated
@@ -179,7 +179,7 @@ def proxy_steps(case: Case) -> Iterator[tuple[str, Any]]:
     tokenizer=module,
     tx=training.optimizer(case, titok_parts.NO_DECAY),
     image_shape=images.shape[2:],
-    ema=(),
+    ema=Averages(()),
     teacher=Teacher,
   )
   state = TrainState(

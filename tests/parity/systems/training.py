@@ -44,8 +44,6 @@ INPUTS = {
 
 
 _METRICS = {'gradient_norm': 'grad_norm'}
-# What decays where a case does not say otherwise.
-_MATRICES = DecayRule()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,7 +147,8 @@ def train(
   module: Any,
   form: table.Table | None = None,
   moment: Callable[[Case, int], Moment] = codes,
-  decay: DecayRule = _MATRICES,
+  exempt: tuple[str, ...] = (),
+  min_ndim: int = 2,
   drop: float = 0.0,
   kind: type[Replayed] = Replayed,
   tokenizer: Any = None,
@@ -162,7 +161,7 @@ def train(
     module: one beside this file; `loaded(case)` gives config, model, parameters.
     form: of the family; None: as the config says.
     moment: case, number of a step -> what was recorded of it.
-    decay: of the optimizer.
+    exempt, min_ndim: see `DecayRule`.
     drop: share of the labels that are dropped.
     kind: of the task; its metrics are compared by name.
     tokenizer: a module without parameters; None: one that binds the recorded
@@ -172,7 +171,7 @@ def train(
   io = case.io
   config, model, params = module.loaded(case)
   form = form or build(config.release, 'release')
-  tx = optimizer(case, decay)
+  tx = optimizer(case, exempt, min_ndim)
   model = model.clone(condition=model.condition.clone(drop=drop))
   averages = {'ema': ema.decays[0]} if ema else _averages(case)
   task = kind(
@@ -210,13 +209,13 @@ def train(
 
 
 def optimizer(
-  case: Case, decay: DecayRule = _MATRICES
+  case: Case, exempt: tuple[str, ...] = (), min_ndim: int = 2
 ) -> optax.GradientTransformation:
   """The optimizer of a case, with its recorded rates.
 
   Args:
     case: with rates and decays of every step.
-    decay: says which parameters decay.
+    exempt, min_ndim: see `DecayRule`.
   """
   io, official = case.io, case.optimizer
   official.says('kind', 'AdamW')
@@ -232,7 +231,7 @@ def optimizer(
     weight_decay=float(decays[0]),
     weight_decay_end=float(decays[-1]),
     decays=tuple(map(float, decays)),
-    decay=decay,
+    decay=DecayRule(min_ndim, exempt),
     clip=official['clip'] or 0.0,
     schedule=Rates(io['lr']),
   )
@@ -345,7 +344,7 @@ def limits(case: Case, name: str) -> np.ndarray:
 
 def var_steps(case: Case) -> Iterator[tuple[str, Any]]:
   form = var_table.Transformer()
-  return train(case, var, form, decay=DecayRule(exempt=parts.NO_DECAY))
+  return train(case, var, form, exempt=parts.NO_DECAY)
 
 
 def llamagen_steps(case: Case) -> Iterator[tuple[str, Any]]:
@@ -353,8 +352,7 @@ def llamagen_steps(case: Case) -> Iterator[tuple[str, Any]]:
 
 
 def mar_steps(case: Case) -> Iterator[tuple[str, Any]]:
-  decay = DecayRule(exempt=mar_parts.NO_DECAY)
-  return train(case, mar, moment=mar_moment, decay=decay)
+  return train(case, mar, moment=mar_moment, exempt=mar_parts.NO_DECAY)
 
 
 def xar_steps(case: Case) -> Iterator[tuple[str, Any]]:
