@@ -11,8 +11,9 @@ from tests.configs import ALL
 # Published counts, in millions. LlamaGen's XL, XXL, 3B and its model of captions
 # (775M) are published with two or three digits; RAR's, MAR's (208, 479, 943) and
 # TokenBridge's (486, 910) in whole millions, rounded or cut; of NAR and MaskGIT's
-# tokenizer only 816M and 54M are published, and none of MAR's tokenizer and of
-# FlexVAR's transformers. Those are counted from the published layer sizes.
+# tokenizer only 816M and 54M are published, and none of MAR's and
+# BAR's tokenizers and of FlexVAR's transformers. Those are counted from the published
+# layer sizes.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -49,6 +50,11 @@ GENERATORS = {
   'rar/imagenet256:L': 461.67,
   'rar/imagenet256:XL': 955.43,
   'rar/imagenet256:XXL': 1498.52,
+  'bar/imagenet256:B': 415.3,
+  'bar/imagenet256:L': 1107.8,
+  'bar/imagenet256:B_2': 415.1,
+  'bar/imagenet256:B_4': 415.8,
+  'bar/imagenet512': 1110.7,
   'tokenbridge/imagenet256:L': 486.89,
   'tokenbridge/imagenet256:H': 910.04,
   'mar/imagenet256:B': 207.92,
@@ -66,6 +72,8 @@ OWN = re.compile(
   r'ablations/|var/imagenet1024|\w+/(tiny|digits|fashion_mnist|folder|emoji)'
 )
 TOKENIZERS = {
+  'bar/tokenizer:256': 1137.356228,
+  'bar/tokenizer:512': 1138.129598,
   'var/tokenizer': 108.948355,
   'llamagen/tokenizer': 71.883,
   'flexvar/tokenizer': 72.049827,
