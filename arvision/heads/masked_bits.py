@@ -26,6 +26,7 @@ from arvision.ranges import (
   Count,
   Dtype,
   Few,
+  Natural,
   Positive,
   Width,
 )
@@ -104,6 +105,9 @@ class MaskedBits(nn.Module):
     hidden: inner width of the blocks.
     allocation: parts that every step of sampling keeps; they add up to
       `channels`.
+    order: of the parts in sampling. A step then draws the next ones from their
+      probabilities, without any noise besides: with one part per step, this is the
+      chain rule over parts. None: the parts of the largest noisy logits first.
     spread: the unmasked share in training is sigmoid(spread * normal).
     unmasked: weight of the loss of parts that are not masked.
     remat, unroll: see `Stack`.
@@ -116,6 +120,7 @@ class MaskedBits(nn.Module):
   depth: Few
   hidden: Width
   allocation: tuple[Few, ...]
+  order: tuple[Natural, ...] | None = None
   spread: AtLeast0 = 0.8
   unmasked: Below1 = 0.1
   remat: str = 'none'
@@ -123,13 +128,23 @@ class MaskedBits(nn.Module):
   dtype: Dtype = jnp.float32
 
   draws: ClassVar[bool] = True
-  adjustable: ClassVar[tuple[str, ...]] = ('allocation', 'spread', 'unmasked')
+  adjustable: ClassVar[tuple[str, ...]] = (
+    'allocation',
+    'order',
+    'spread',
+    'unmasked',
+  )
 
   def setup(self):
     if sum(self.allocation) != self.channels:
       raise ValueError(
         f'config.head.allocation={self.allocation} adds up to '
         f'{sum(self.allocation)}, wanted config.head.channels={self.channels}'
+      )
+    if self.order and sorted(self.order) != [*range(self.channels)]:
+      raise ValueError(
+        f'config.head.order={self.order}: wanted the numbers 0 to '
+        f'{self.channels - 1} of config.head.channels={self.channels}, or None'
       )
     norm = functools.partial(RMSNorm, epsilon=1e-6)
     each = -(-self.width // self.channels)
@@ -176,7 +191,7 @@ class MaskedBits(nn.Module):
     return self.cond(z[:, :, 0].astype(jnp.float32))
 
   def masking(
-    self, batch: tuple[int, int], draw: Draw
+    self, batch: tuple[int, ...], draw: Draw
   ) -> tuple[jax.Array, jax.Array]:
     """Which parts are masked in training.
 
@@ -256,8 +271,7 @@ class MaskedBits(nn.Module):
     count, steps = self.channels, len(self.allocation)
     halves = z.shape[0] // draw.batch
     left = count - np.cumsum(self.allocation)
-    share = np.float32([1, *(left[:-1] / count)])
-    policy = NoisyLogits(1.0)
+    share = np.array([1, *(left[:-1] / count)], np.float32)
     head, variables = self.unbind()
     variables = {'params': unstack(variables['params'])}
 
@@ -266,12 +280,18 @@ class MaskedBits(nn.Module):
       both = jnp.concatenate([values] * halves)
       at = query.replace(values=both, level=share[None, None])
       logits = guide(head.apply(variables, z, at, method='field'))
-      noise = None if sampling.temperature == 0 else 1 - k / steps
-      found, sure = policy(sampling.filter(logits), draw.fold(k), noise)
       masked = values == self.levels
+      if self.order:
+        found = sampling(logits, draw.fold(k))
+        again = jnp.argsort(np.array(self.order)) >= count - left
+      else:
+        noise = None if sampling.temperature == 0 else 1 - k / steps
+        policy = NoisyLogits(1.0)
+        found, sure = policy(sampling.filter(logits), draw.fold(k), noise)
+        sure = jnp.where(masked, sure, jnp.inf).reshape(-1, count)
+        again = least_sure(sure, jnp.full(len(sure), left))
+        again = again.reshape(found.shape)
       found = jnp.where(masked, found, values)
-      sure = jnp.where(masked, sure, jnp.inf).reshape(-1, count)
-      again = least_sure(sure, jnp.full(len(sure), left)).reshape(found.shape)
       return jnp.where(again, self.levels, found), logits
 
     shape = (draw.batch, z.shape[1], count)

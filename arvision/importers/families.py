@@ -22,6 +22,7 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ),
   ('VAR transformer', 'var/imagenet256', (r'attn\.mat_qkv\.', r'lvl_embed\.')),
   ('FlexVAR transformer', 'flexvar/imagenet256', (r'attn\.mat_qkv\.',)),
+  ('BAR transformer', 'bar/imagenet256', (r'lm_head\.t_embedder\.',)),
   ('RAR transformer', 'rar/imagenet256', (r'target_aware_pos_embed$',)),
   (
     'TokenBridge transformer',
@@ -37,6 +38,7 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ),
   ('TiTok generator', 'titok/imagenet256', (r'(in|out)_blocks\.',)),
   ('TiTok generator', 'titok/imagenet256', (r'embeddings\.word_embeddings\.',)),
+  ('BAR tokenizer', 'bar/tokenizer', (r'encoder\.trainable_encoder\.',)),
   ('TiTok tokenizer', 'titok/tokenizer', (r'latent_tokens$',)),
   ('ELM tokenizer', 'elm/tokenizer', (r'quantize\.proj\.0\.',)),
   ('VAR tokenizer', 'var/tokenizer', (r'quantize\.quant_resi\.',)),

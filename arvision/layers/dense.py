@@ -27,6 +27,7 @@ class Dense(nn.Module):
     names: logical names of the kernel's axes, inputs then outputs.
     bias: whether a bias is added.
     kernel_init: initialiser of the kernel (shape flattened to (in, out)).
+    bias_init: initialiser of the bias.
     dtype: compute dtype; sums are always accumulated in float32.
   """
 
@@ -35,6 +36,7 @@ class Dense(nn.Module):
   inputs: Width = 1
   bias: bool = True
   kernel_init: Init = normal(0.02)
+  bias_init: Init = zeros
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -54,7 +56,7 @@ class Dense(nn.Module):
     if self.bias:
       names = self.names[self.inputs :]
       # Before y is rounded, so that its gradient is a sum in float32.
-      y = y + param(self, 'bias', zeros, names, self.features)
+      y = y + param(self, 'bias', self.bias_init, names, self.features)
     return checkpoint_name(y.astype(self.dtype), KEPT)
 
 

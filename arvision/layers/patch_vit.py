@@ -76,10 +76,13 @@ class PatchEncoder(_PatchViT):
     z_channels: width of a vector.
     positions: (height, width) of the table of positions, which is resized to
       the patches of an image.
+    out_bias: of the last linear map at the start. Bits of `quantizers.fsq` change
+      at -3.8: from 0, which is far away, small networks do not learn them.
   """
 
   z_channels: Width = 16
   positions: tuple[Side, Side] = (16, 16)
+  out_bias: float = 0.0
 
   def setup(self):
     self.patches = conv(
@@ -94,7 +97,12 @@ class PatchEncoder(_PatchViT):
     self.position = self._table('position', height * width)
     self.stack = self._stack()
     self.norm_post = self.norm()
-    self.out = self._linear(self.z_channels, ('embed', None))
+    self.out = Dense(
+      (self.z_channels,),
+      ('embed', None),
+      kernel_init=normal(self.std),
+      bias_init=nn.initializers.constant(self.out_bias),
+    )
 
   def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
     """(b, H, W, C) -> (b, h, w, z_channels) float32."""
@@ -147,6 +155,11 @@ class PatchDecoder(_PatchViT):
   ) -> tuple[jax.Array, jax.Array]:
     """The image, and the patches (layers, b, h w, d) after every block."""
     batch, (height, width), p = len(z), self.grid, self.patch
+    if z.shape[1:3] != (height, width):
+      raise ValueError(
+        f'config.tokenizer.decoder.grid={self.grid} but the latent has '
+        f'{z.shape[1]} x {z.shape[2]} places'
+      )
     x = self.embed(z.reshape(batch, height * width, -1))
     own = jnp.broadcast_to(
       jnp.asarray(self.class_embedding), (batch, 1, self.width)

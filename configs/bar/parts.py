@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from arvision.configs import common
 from arvision.configs.common import block
 
 
@@ -211,3 +212,38 @@ def bar(
       type='process.logits.LogitsFilter', temperature=temperature
     ),
   )
+
+
+def published(tokenizer: ConfigDict, workdir: str, *, steps: int, **sizes):
+  """A generator's config with the published recipe.
+
+  Args:
+    tokenizer: config of its tokenizer.
+    workdir: where that was trained.
+    steps: duration.
+    **sizes: of `bar`.
+  """
+  config = common.generator(tokenizer, workdir)
+  bar(
+    config,
+    grid=config.tokenizer.grid,
+    bits=len(config.tokenizer.quantizer.levels),
+    classes=1000,
+    spare_positions=95,
+    spare_steps=67,
+    **sizes,
+  )
+  config.backbone.dtype = config.head.dtype = 'bfloat16'
+  config.backbone.remat = 'dots'
+  config.data.batch_size = 2048
+  config.train = block(duration=block(steps=steps))
+  config.optim = common.adamw(
+    4e-4,
+    common.cosine(0.025, fraction=0.25),
+    weight_decay=0.03,
+    b2=0.96,
+    clip=1.0,
+    exempt=NO_DECAY,
+  )
+  config.ema = ()
+  return common.locked(config)

@@ -10,7 +10,8 @@ from tests.configs import ALL
 
 # Published counts, in millions. Where only a rounded one is published or none, the
 # count is that of the published layer sizes: LlamaGen from XL on and its model of
-# captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit, Infinity,
+# captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit, Infinity, BAR's
+# tokenizers,
 # MaskGIT's tokenizer. Token-Shuffle's 2.7B have a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
@@ -62,6 +63,11 @@ GENERATORS = {
   'rar/imagenet256:L': 461.67,
   'rar/imagenet256:XL': 955.43,
   'rar/imagenet256:XXL': 1498.52,
+  'bar/imagenet256:B': 415.3,
+  'bar/imagenet256:L': 1107.8,
+  'bar/imagenet256:B_2': 415.1,
+  'bar/imagenet256:B_4': 415.8,
+  'bar/imagenet512': 1110.7,
   'tokenbridge/imagenet256:L': 486.89,
   'tokenbridge/imagenet256:H': 910.04,
   'infinity/t2i:layer12_256': 125.15,
@@ -90,6 +96,8 @@ OWN = re.compile(
   r'ablations/|var/imagenet1024|\w+/(tiny|digits|fashion_mnist|folder|emoji)'
 )
 TOKENIZERS = {
+  'bar/tokenizer:256': 1137.356228,
+  'bar/tokenizer:512': 1138.129598,
   'var/tokenizer': 108.948355,
   'llamagen/tokenizer': 71.883,
   'flexvar/tokenizer': 72.049827,

@@ -1,0 +1,73 @@
+"""BAR's tokenizers on ImageNet: bits of patches of 16 × 16 px.
+
+    arvision import --config=bar/tokenizer --source=bar_fsq_16bits.bin \\
+      --workdir=runs/bar-released
+    arvision train --config=bar/tokenizer --workdir=runs/bar-tokenizer \\
+      --init_from=runs/bar-released --config.task.perceptual_weights=FILE
+
+SigLIP 2's vision tower with 16 bits per patch at 256 px, 10 at 512 px. A frozen
+copy of the tower is what a block of the decoder is aligned with. Both copies and
+the embeddings come from a released tokenizer (`--init_from`). To train without
+any weights, leave the alignment out, train the embeddings too, and start at the
+boundary between the two values of a bit: `--config.tokenizer.align=None
+--config.optim.trained.without=() --config.tokenizer.encoder.out_bias=-3.8`.
+
+Published figures (not obtained here): rFID 0.33 (C = 2^32) and 1.25 (C = 2^10).
+
+Source: arXiv 2602.09024; amazon-far/BAR. Deviations: a patch discriminator where
+the published one is on DINO features, in steps of its own; no distance of
+ConvNeXt logits; one learning rate, where that of the encoder is a tenth; the
+number of GPUs of 32 images each is not published.
+"""
+
+from arvision.configs import common
+from arvision.configs.bar import parts
+
+SIZES = {
+  '256': dict(bits=16, grid=(16, 16)),
+  '512': dict(bits=10, grid=(32, 32)),
+}
+
+
+def get_config(arg: str = '256'):
+  arg = arg or '256'
+  config = common.new()
+  config.data = common.imagenet(size=int(arg), resize=None, batch_size=256)
+  config.data.flip = True
+  config.release = common.block(type='importers.bar.Tokenizer')
+  config.tokenizer = parts.tokenizer(
+    patch=16,
+    encoder=dict(width=1152, depth=27, heads=16),
+    decoder=dict(width=1024, depth=24, heads=16),
+    positions=(16, 16),
+    hidden=4304,
+    align=dict(hidden=2048, layer=2, weight=0.7),
+    **common.size(arg, SIZES),
+  )
+  for half in ('encoder', 'decoder'):
+    config.tokenizer[half].update(dtype='bfloat16', remat='dots')
+  config.task = common.block(
+    type='tasks.tokenizer.TrainTokenizer',
+    l1=0.1,
+    l2=1.0,
+    perceptual=1.0,
+    gram=10.0,
+    perceptual_weights='',
+    adversary=common.block(
+      type='tokenizers.adversarial.Adversary',
+      weight=0.05,
+      start=100_000,
+      limits=None,
+    ),
+  )
+  config.train = common.block(duration=common.block(steps=200_000))
+  config.optim = common.adamw(
+    1e-4,
+    common.cosine(0.1, steps=10_000),
+    weight_decay=0.0,
+    b2=0.999,
+    clip=1.0,
+    without=('align/encoder', 'enc/patches', 'enc/position'),
+  )
+  config.ema = (0.999,)
+  return common.locked(config)
