@@ -56,8 +56,7 @@ class Draw:
 
   def gumbel(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
     """(b, *shape) float32 standard Gumbel numbers."""
-    u = jnp.maximum(self.uniform(name, shape), 1e-20)
-    return -jnp.log(jnp.maximum(-jnp.log(u), 1e-20))
+    return gumbel(self.uniform(name, shape))
 
   def categorical(self, name: str, logits: jax.Array) -> jax.Array:
     """(b, ...) int32 samples of float32 logits (b, ..., v)."""
@@ -172,3 +171,9 @@ class Picked:
     whole = jax.vmap(lambda w, p, x: w.at[p].set(x))(whole, position, logits)
     drawn = self.draw.categorical(name, whole)
     return jnp.take_along_axis(drawn, position, 1)
+
+
+def gumbel(u: jax.Array) -> jax.Array:
+  """Standard Gumbel numbers of numbers that are uniform in [0, 1)."""
+  u = jnp.maximum(u, 1e-20)
+  return -jnp.log(jnp.maximum(-jnp.log(u), 1e-20))

@@ -1,6 +1,6 @@
 """Tokens of bits of patches, aligned with a frozen image encoder (BAR)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -86,6 +86,8 @@ class AlignedPatches(Patched, kw_only=True):
   patch: Side = 1
   align: Template | None = None
 
+  by_place: ClassVar[bool] = True
+
   def setup(self):
     super().setup()
     if self.align is not None:
@@ -103,13 +105,3 @@ class AlignedPatches(Patched, kw_only=True):
       'align': self.alignment(image, layers),
     }
     return out.replace(image=self.brightened(decoded), losses=losses)
-
-  def _joined(self, cells, count):
-    """(b, ..., p, p, n) -> (b, count, p² n)."""
-    return cells.reshape(cells.shape[0], count, -1)
-
-  def _places(self, values):
-    """(b, e, p² n) -> (b, e, p, p, n), without the last axis for ids."""
-    p = self.patch
-    cells = values.reshape(*values.shape[:2], p, p, -1)
-    return cells[..., 0] if self.static.spec(self.grids).codes else cells

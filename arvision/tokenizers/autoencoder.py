@@ -220,6 +220,8 @@ class Patched(Autoencoder, kw_only=True):
   patch: Side = 2
 
   adjustable: ClassVar[tuple[str, ...]] = ('type', 'patch')
+  # Whether all channels of a place come before the next place.
+  by_place: ClassVar[bool] = False
 
   @property
   def latent_grid(self) -> tuple[int, int]:
@@ -242,15 +244,18 @@ class Patched(Autoencoder, kw_only=True):
   def _tokens(self, latent):
     values = self.quant.quantize(latent)
     values = values.reshape(*latent.shape[:3], -1)  # ids have no axis of parts
-    return Tokens(join(values, self.patch))
+    return Tokens(join(values, self.patch, self.by_place))
 
   def _latent(self, tokens):
     values = jnp.asarray(tokens.values)
-    return vectors(self.quant, values, self.grids[0], self.patch)
+    return self._vectors(values, self.grids[0])
 
   def embed(self, values: jax.Array) -> jax.Array:
     line = values.shape[1], 1
-    return join(vectors(self.quant, values, line, self.patch), self.patch)
+    return join(self._vectors(values, line), self.patch, self.by_place)
+
+  def _vectors(self, values, grid):
+    return vectors(self.quant, values, grid, self.patch, self.by_place)
 
 
 def flat(maps: list) -> jax.Array:
@@ -268,34 +273,46 @@ def patched(spec: TokenSpec, patch: int) -> TokenSpec:
   )
 
 
-def join(places: jax.Array, patch: int) -> jax.Array:
+def join(places: jax.Array, patch: int, by_place: bool = False) -> jax.Array:
   """Joins patch × patch places to a token.
 
   Args:
     places: (b, h * patch, w * patch, n).
     patch: side of a token.
+    by_place: order of a token's numbers, with places in raster order: all of a
+      place before the next, or all of a channel before the next.
 
   Returns:
-    (b, h * w, n * patch²): a token's places in raster order, all of one channel
-    before the next.
+    (b, h * w, n * patch²).
   """
   b, height, width, n = places.shape
   h, w = height // patch, width // patch
-  cells = places.reshape(b, h, patch, w, patch, n).transpose(0, 1, 3, 5, 2, 4)
+  cells = places.reshape(b, h, patch, w, patch, n).swapaxes(2, 3)
+  if not by_place:
+    cells = jnp.moveaxis(cells, -1, 3)
   return cells.reshape(b, h * w, n * patch**2)
 
 
-def split(tokens: jax.Array, grid: tuple[int, int], patch: int) -> jax.Array:
+def split(
+  tokens: jax.Array, grid: tuple[int, int], patch: int, by_place: bool = False
+) -> jax.Array:
   """The inverse of `join`, for tokens on a grid (h, w)."""
   (h, w), b = grid, tokens.shape[0]
-  cells = tokens.reshape(b, h, w, -1, patch, patch).transpose(0, 1, 4, 2, 5, 3)
-  return cells.reshape(b, h * patch, w * patch, -1)
+  if by_place:
+    cells = tokens.reshape(b, h, w, patch, patch, -1)
+  else:
+    cells = jnp.moveaxis(tokens.reshape(b, h, w, -1, patch, patch), 3, -1)
+  return cells.swapaxes(2, 3).reshape(b, h * patch, w * patch, -1)
 
 
 def vectors(
-  quantizer: Quantizer, tokens: jax.Array, grid: tuple[int, int], patch: int
+  quantizer: Quantizer,
+  tokens: jax.Array,
+  grid: tuple[int, int],
+  patch: int,
+  by_place: bool = False,
 ) -> jax.Array:
   """Tokens (b, t, ...) on a grid (h, w) -> (b, h * patch, w * patch, c)."""
-  places = split(tokens, grid, patch)
+  places = split(tokens, grid, patch, by_place)
   ids = quantizer.size and quantizer.parts == 1
   return quantizer.embed(places[..., 0] if ids else places)

@@ -13,7 +13,7 @@ from arvision.configs import common
 from arvision.configs.bar import parts
 from arvision.model import sample
 from arvision.process.guidance import guide
-from arvision.random import Replay
+from arvision.random import Replay, gumbel
 from arvision.structs import Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, System, captured, imported
@@ -142,8 +142,8 @@ def generator(case: Case) -> Iterator[tuple[str, Any]]:
 
   case.generation.ignore('runs', 'kv_cache')
   case.generation.only(tokens_allocation=list(model.head.allocation))
-  noise = {'ids': io['u_bits'][..., None, :, :]}
-  noise['confidence'] = _with_last(io['u_conf'])[..., None, :]
+  noise = {'ids': gumbel(io['u_bits'])[..., None, :, :]}
+  noise['confidence'] = _with_last(gumbel(io['u_conf']))[..., None, :]
   in_raster = np.tile(np.arange(layout.tokens), (batch, 1))
   in_random = np.argsort(io['order_u'], -1)
   # Runs of one sampler share their programs.
@@ -179,7 +179,7 @@ def generator(case: Case) -> Iterator[tuple[str, Any]]:
 
 
 def _with_last(u):
-  """Uniform numbers of all steps of the head; the last one uses none."""
+  """Noise of all steps of the head; the last one uses none."""
   return np.concatenate([u, np.ones_like(u[:, :1])], 1)
 
 

@@ -24,7 +24,7 @@ from arvision.process.logits import LogitsFilter
 from arvision.quantizers.bsq import BSQ
 from arvision.random import Draw, Replay
 from arvision.samplers.entity import EntityAR
-from arvision.structs import Tokens
+from arvision.structs import Slots, Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.autoencoder import flat
 from arvision.tokenizers.bitwise import BitwisePyramid
@@ -339,7 +339,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   if model.backbone.rotary:
     head = model.backbone.width // model.backbone.heads
     layout = model.layout
-    yield 'rope_grid', model.backbone.rotary(layout, layout.index, head)
+    slots = Slots(labels, layout.index)
+    yield 'rope_grid', model.backbone.rotary(layout, slots, head)
 
   @jax.jit
   def teacher(params, tokens, codec_rows, null):

@@ -365,7 +365,7 @@ def infinity_steps(case: Case) -> Iterator[tuple[str, Any]]:
     case,
     infinity,
     moment=captioned,
-    decay=DecayRule(exempt=infinity_parts.NO_DECAY),
+    exempt=infinity_parts.NO_DECAY,
     tokenizer=infinity.training_codec(case),
     drop=case.meta['training']['cond_drop_rate'],
   )
@@ -378,7 +378,7 @@ def bar_steps(case: Case) -> Iterator[tuple[str, Any]]:
     case,
     bar,
     moment=lambda case, i: Moment(**bar.recorded(case, i)),
-    decay=DecayRule(exempt=bar_parts.NO_DECAY),
+    exempt=bar_parts.NO_DECAY,
     drop=case.meta['training']['drop'],
   )
 
