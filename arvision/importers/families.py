@@ -33,8 +33,8 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ('TiTok tokenizer', 'titok/tokenizer', (r'latent_tokens$',)),
   ('VAR tokenizer', 'var/tokenizer', (r'quantize\.quant_resi\.',)),
   ('LlamaGen tokenizer', 'llamagen/tokenizer', (r'encoder\.conv_blocks\.',)),
-  ('MaskBit generator', 'maskbit/imagenet256', (r'first_layer\.', r'\.mha\.')),
-  ('MaskBit tokenizer', 'maskbit/tokenizer', (r'\.down_conv\.',)),
+  ('MaskBit generator', 'maskbit/imagenet256', (r'first_layer\.', r'mha\.')),
+  ('MaskBit tokenizer', 'maskbit/tokenizer', (r'down_conv\.',)),
   ('MaskGIT tokenizer', 'maskgit/tokenizer', (r'encoder\.mid\.0\.',)),
   # A VQ tokenizer has the same keys and a codebook.
   (
