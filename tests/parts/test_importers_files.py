@@ -268,7 +268,7 @@ def test_families_are_told_by_their_keys(case):
     )
   )
   assert ('tokenizer reads' in seems) == bool(
-    re.search(r'_vq|_vae|titok$', case.parent.name)
+    re.search(r'_vq|_vae|_tokenizer|titok$|_nonlegacy', case.parent.name)
   )
   pathlib.Path(f'configs/{seems.split("=")[1].split()[0]}.py').stat()
 
