@@ -43,8 +43,8 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ('ELM tokenizer', 'elm/tokenizer', (r'quantize\.proj\.0\.',)),
   ('VAR tokenizer', 'var/tokenizer', (r'quantize\.quant_resi\.',)),
   ('LlamaGen tokenizer', 'llamagen/tokenizer', (r'encoder\.conv_blocks\.',)),
-  ('MaskBit generator', 'maskbit/imagenet256', (r'first_layer\.', r'\.mha\.')),
-  ('MaskBit tokenizer', 'maskbit/tokenizer', (r'\.down_conv\.',)),
+  ('MaskBit generator', 'maskbit/imagenet256', (r'first_layer\.', r'mha\.')),
+  ('MaskBit tokenizer', 'maskbit/tokenizer', (r'down_conv\.',)),
   ('MaskGIT tokenizer', 'maskgit/tokenizer', (r'encoder\.mid\.0\.',)),
   # A VQ tokenizer has the same keys and a codebook.
   (
