@@ -103,6 +103,9 @@ class Slots:
       for none; None: the positions of the layout, for all examples.
     target_position: (b, n) int32 raster index of the token that a slot
       predicts; -1 and None as for `position`.
+    guidance: () scale of the guidance inside of layers, in sampling; None: none.
+    guided_layers: static; the layers whose outputs are guided, -1 for the last.
+      The batch is then [conditional; null].
   """
 
   values: Array
@@ -114,6 +117,10 @@ class Slots:
   valid: Array | None = None
   position: Array | None = None
   target_position: Array | None = None
+  guidance: Array | None = None
+  guided_layers: tuple[int, ...] = flax.struct.field(
+    pytree_node=False, default=()
+  )
 
 
 @flax.struct.dataclass

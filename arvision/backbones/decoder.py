@@ -285,6 +285,8 @@ class Decoder(nn.Module):
       layout=layout,
       start=None if cache is None else take(layout.row, index[:1])[0],
       extent=extent,
+      guidance=slots.guidance,
+      guided_layers=slots.guided_layers,
       train=train,
     )
 

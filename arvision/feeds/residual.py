@@ -36,11 +36,13 @@ class Residual(TokenState):
 
   def train(self, tokens, layout, codec, draw):
     codes = tokens.given
-    canvas = codec.canvas(codes.shape[0])
-    values = [_zeros(canvas, layout.runs[0].step(0))]
+    canvas, values = codec.canvas(codes.shape[0]), []
     for s in range(layout.steps - 1):
       canvas = codec.merge(canvas, codes[:, layout.entity_of_token == s], s)
       values.append(codec.view(canvas, s + 1))
+    channels = (values or [canvas])[0].shape[-1]
+    first = len(layout.runs[0].step(0).index)
+    values.insert(0, jnp.zeros((len(canvas), first, channels)))
     slots = all_slots(jnp.concatenate(values, axis=1), layout)
     areas = np.bincount(layout.entity_of_token)[layout.entity_of_token]
     weight = np.float32(areas**-self.area_power)[None]
@@ -51,10 +53,7 @@ class Residual(TokenState):
     return {'codes': codes, 'canvas': codec.canvas(batch)}
 
   def slots(self, state, step, layout, codec):
-    canvas = state['canvas']
-    if step.s == 0:
-      return step_slots(_zeros(canvas, step), step)
-    return step_slots(codec.view(canvas, step.s), step)
+    return step_slots(codec.view(state['canvas'], step.s), step)
 
   def push(self, state, step, tokens, layout, codec):
     return {
@@ -64,8 +63,3 @@ class Residual(TokenState):
 
   def finish(self, state):
     return Tokens(state['codes'])
-
-
-def _zeros(canvas, step):
-  """(b, e, c) for the first scale."""
-  return jnp.zeros((len(canvas), len(step.index), canvas.shape[-1]))

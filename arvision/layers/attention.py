@@ -50,6 +50,7 @@ class BlockInputs:
     layout: static; likewise.
     start: first slot in the cache; traced or not.
     extent: static; slots of the cache that are read.
+    guidance, guided_layers: see `structs.Slots`.
     train: static; dropout and drop path.
   """
 
@@ -63,6 +64,10 @@ class BlockInputs:
   layout: Layout | None = flax.struct.field(pytree_node=False, default=None)
   start: Any = None
   extent: int | None = flax.struct.field(pytree_node=False, default=None)
+  guidance: Any = None
+  guided_layers: tuple[int, ...] = flax.struct.field(
+    pytree_node=False, default=()
+  )
   train: bool = flax.struct.field(pytree_node=False, default=False)
 
 

@@ -117,9 +117,12 @@ class Stack(nn.Module):
     if not isinstance(params, Layers):
       params = Layers.of(params)
     block = self.block(parent=None)
+    guided = _numbers(rest.guided_layers, self.depth)
 
-    def layer(x, params, cache):
-      return block.apply({'params': params['block']}, x, None, rest, cache)
+    def layer(i, x, params, cache):
+      variables = {'params': params['block']}
+      x, cache = block.apply(variables, x, None, rest, cache)
+      return _guided(x, rest.guidance, i, guided), cache
 
     in_loop = isinstance(rest.start, jax.core.Tracer)
     if not in_loop and x.shape[0] * x.shape[1] >= _SCANNED_ROWS:
@@ -127,10 +130,10 @@ class Stack(nn.Module):
     new = []
     for i, own in enumerate(params.single):
       if isinstance(caches, Cache):
-        x, cache = layer(x, own, caches.at_layer(i))
+        x, cache = layer(i, x, own, caches.at_layer(i))
         caches = caches.put_layer(i, cache)
         continue
-      x, cache = layer(x, own, None if caches is None else caches[i])
+      x, cache = layer(i, x, own, None if caches is None else caches[i])
       new.append(cache)
     if isinstance(caches, Cache):
       return x, caches
@@ -149,19 +152,41 @@ _SCANNED_ROWS = 512
 Caches = tuple[Cache, ...] | Cache
 
 
+def _numbers(guided, depth):
+  """Numbers of layers that are counted from the last, -1."""
+  for n in guided:
+    if not -depth <= n < 0:
+      raise ValueError(
+        f'config.sampler.guided_layers={guided}: wanted -{depth} to -1, for '
+        f'config.backbone.depth={depth} layers'
+      )
+  return tuple(depth + n for n in guided)
+
+
+def _guided(x, scale, i, guided):
+  """The output of layer i, both halves of which become the guided one."""
+  if not guided or isinstance(i, int) and i not in guided:
+    return x
+  cond, null = jnp.split(x, 2)
+  both = (null + scale * (cond - null)).astype(x.dtype)
+  y = jnp.concatenate([both, both])
+  return jnp.where(jnp.isin(i, jnp.array(guided)), y, x)
+
+
 def _scan_layers(layer, x, params, caches):
+  numbers = jnp.arange(len(jax.tree.leaves(params)[0]))
   if caches is None:
-    return jax.lax.scan(lambda x, own: layer(x, own, None), x, params)
+    alone = lambda x, own: layer(own[0], x, own[1], None)
+    return jax.lax.scan(alone, x, (numbers, params))
   if not isinstance(caches, Cache):
     caches = jax.tree.map(lambda *c: jnp.stack(c), *caches)
 
   def advance(carry, own):
     x, caches = carry
     i, params = own
-    x, cache = layer(x, params, caches.at_layer(i))
+    x, cache = layer(i, x, params, caches.at_layer(i))
     return (x, caches.put_layer(i, cache)), None
 
-  numbers = jnp.arange(len(jax.tree.leaves(caches)[0]))
   return jax.lax.scan(advance, (x, caches), (numbers, params))[0]
 
 

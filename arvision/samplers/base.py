@@ -63,14 +63,18 @@ class Sampler(Checked, abc.ABC):
     layout: a layout that replaces the one of training, for models that resize
       their positions; None: the layout of training. The sampled tokens have
       its grids.
-    site: where guidance applies: to the 'field' of the head, or to the
-      'hidden' states that enter the head (TokenBridge).
+    site: where guidance applies: to the 'field' of the head, to the 'hidden'
+      states that enter the head (TokenBridge), or to 'layers' alone.
+    guided_layers: layers behind which both halves of the batch become the guided
+      one, -1 for the last (Infinity); guided by the `site` too unless it is
+      'layers'.
   """
 
   guidance: Schedule = Constant()
   logits_filter: LogitsFilter = LogitsFilter()
   layout: Layout | None = None
   site: str = 'field'
+  guided_layers: tuple[int, ...] = ()
 
   # Whether the backbone denoises each entity.
   refines: ClassVar[bool] = False
@@ -79,7 +83,7 @@ class Sampler(Checked, abc.ABC):
   # Whether it masks and samples every part of a token by itself.
   fills_parts: ClassVar[bool] = False
   # Valid values of `site`.
-  sites: ClassVar[tuple[str, ...]] = ('field', 'hidden')
+  sites: ClassVar[tuple[str, ...]] = ('field', 'hidden', 'layers')
 
   def __call__(
     self,
@@ -261,6 +265,7 @@ class Network:
       batch: b.
     """
     self.model, self._site = model, sampler.site
+    self._layers = sampler.guided_layers if sampler.guidance.active else ()
     self._copies = 2 if sampler.guidance.active else 1
     self._inputs = self._tiled(inputs)
     self._null = jnp.repeat(jnp.arange(self._copies) > 0, batch)
@@ -303,11 +308,15 @@ class Network:
       cond = self.model.condition(self._inputs, self._null, slots)
     each = ('values', 'masked', 'position', 'target_position')
     slots = slots.replace(**{k: self._tiled(getattr(slots, k)) for k in each})
+    if self._layers:
+      slots = slots.replace(guidance=scale(None), guided_layers=self._layers)
     z, cache = self.model.read(slots, cond, cache, readout, commit)
 
     def merge(field, level=None):
       if self._copies == 1:
         return field
+      if self._site == 'layers':
+        return jnp.split(field, 2)[0]
       each = scale(level)
       if jnp.ndim(each):
         each = each.reshape(-1, *[1] * (field.ndim - 1))

@@ -130,6 +130,17 @@ def check_sampler(model: ARModel, sampler: Any, parts: int = 1) -> None:
       f"config.sampler.site='{sampler.site}': {type(sampler).__name__} can guide "
       + ' or '.join(f"'{site}'" for site in sampler.sites)
     )
+  guided = sampler.guided_layers
+  if guided and (sampler.fills or sampler.refines):
+    raise ConfigError(
+      f'config.sampler.guided_layers={guided}: {type(sampler).__name__} does not '
+      'guide inside of layers; set it to ()'
+    )
+  if sampler.site == 'layers' and not guided:
+    raise ConfigError(
+      "config.sampler.site='layers': config.sampler.guided_layers names no layer; "
+      "set it to (-1,) or the like, or the site to 'field'"
+    )
   if fills != sampler.fills or noisy != sampler.refines:
     refuse('feed', model.feed, wanted)
   if sampler.refines and model.head.draws:

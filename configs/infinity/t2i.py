@@ -18,7 +18,7 @@ pre-training, 6e-5 and 4096.
 
 Deviations: square images alone; bfloat16 activations of whole blocks; captions are
 not exchanged for short ones at random; the share of flipped bits is sampled for every
-image; guidance acts on logits, not inside layers.
+image.
 
 Source: arXiv 2412.04431; FoundationVision/Infinity, train.py and
 https://github.com/FoundationVision/Infinity/issues/43.

@@ -18,6 +18,12 @@ def get_config(arg: str = ''):
   caption = {'length': 4, 'channels': 8}
   config.data.text = common.block(type='data.text.HashedWords', **caption)
   parts.infinity(
-    config, pool_heads=2, chunks=2, units=(8, 8), **caption, **common.TINY
+    config,
+    pool_heads=2,
+    chunks=2,
+    hidden=64,
+    units=(8, 8),
+    **caption,
+    **common.TINY,
   )
   return common.tiny(config)

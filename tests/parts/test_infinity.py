@@ -1,5 +1,6 @@
 """Infinity's bits, its pyramid and its self-correction."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -8,17 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from arvision.errors import ConfigError
 from arvision.feeds.residual import Residual
 from arvision.heads.parts import Parts
 from arvision.layers.text import PooledCaption
 from arvision.layouts.scales import scales
+from arvision.model import sample
+from arvision.process.guidance import Constant
 from arvision.process.logits import LogitsFilter
 from arvision.quantizers.bsq import BSQ
 from arvision.quantizers.lookup import Lookup, entropy_loss, normalized
 from arvision.random import Draw
 from arvision.samplers.entity import EntityAR
 from arvision.structs import Query, Tokens
+from arvision.tasks import fit
 from arvision.tokenizers.bitwise import BitwisePyramid
+from tests.configs import TINY
+from tests.laws.test_generators import Case
+from tests.parity.case import captured
 
 SCALES, BITS = (1, (2, 3)), 4
 TRAINING = Draw.create(3, jnp.arange(2)).replace(progress=0.5)
@@ -129,7 +137,7 @@ def test_every_scale_is_straight_through():
 @pytest.mark.parametrize('patch', [1, 2])
 def test_targets_correct_the_flips_of_smaller_scales(patch):
   plain, image = codec(patch=patch)
-  bound, _ = codec(patch=patch, flips=0.3, flipped_scales=1)
+  bound, _ = codec(patch=patch, flips=1.0, flipped_scales=1)
   stored = bound.store(image)
   assert stored.shape == (2, image.shape[1] * image.shape[2], BITS)
   tokens = bound.visit(stored, TRAINING)
@@ -247,3 +255,49 @@ def test_captions_may_be_padded_on_either_side():
   empty = {**right, 'text_valid': jnp.zeros((1, 4), bool)}
   cond = net.apply(params, empty, null=no)
   assert np.isfinite(cond.modulation).all() and cond.memory_valid.all()
+
+
+def test_guidance_behind_the_last_layer():
+  """Both halves become the guided one, and the first one is read."""
+  law = Case(TINY['infinity/tiny']())
+  sampler = EntityAR(
+    Constant(2.0),
+    LogitsFilter(temperature=0.0),
+    site='layers',
+    guided_layers=(-1,),
+  )
+  codec, draw = law.codec(law.frozen), Draw.create(0, jnp.arange(2))
+
+  @jax.jit
+  def run(params):
+    tokens = sample(law.model, params, sampler, law.inputs, draw, codec)
+    null = jnp.zeros(2, bool)
+    cond, none = (
+      captured(
+        law.model, params, tokens, law.inputs, codec, n, method='teacher_forced'
+      )
+      for n in (null, ~null)
+    )
+    last = none['blocks'][-1] + 2 * (cond['blocks'][-1] - none['blocks'][-1])
+    norm, head = law.model.backbone.last_norm(parent=None), law.model.head
+    z = norm.apply(
+      {'params': params['backbone']['norm']},
+      last,
+      cond['condition'].modulation,
+    )
+    logits = head.apply(
+      {'params': params['head']}, z[:, :, None], Query(), method='field'
+    )
+    return tokens.values, jnp.argmax(logits, -1)
+
+  found, wanted = run(law.params)
+  np.testing.assert_array_equal(found, wanted)
+  fit.check_sampler(law.model, sampler)
+  for wrong in ({'guided_layers': ()}, {'site': 'nowhere'}):
+    with pytest.raises(ConfigError, match=r'config\.sampler\.site'):
+      fit.check_sampler(law.model, dataclasses.replace(sampler, **wrong))
+  far = dataclasses.replace(sampler, guided_layers=(-3,))
+  with pytest.raises(ValueError, match='wanted -2 to -1'):
+    jax.eval_shape(
+      lambda p: sample(law.model, p, far, law.inputs, draw, codec), law.params
+    )

@@ -19,8 +19,6 @@ from arvision.importers import infinity as table
 from arvision.layers import conv
 from arvision.layers.resize import resize
 from arvision.model import sample
-from arvision.process.guidance import guide
-from arvision.process.logits import LogitsFilter
 from arvision.quantizers.bsq import BSQ
 from arvision.random import Draw, Replay
 from arvision.samplers.entity import EntityAR
@@ -304,13 +302,6 @@ class _Scales:
     return self.values[s]
 
 
-def _greedy(run):
-  """Refuses calls that do not take the likelier value of every bit."""
-  run.greedy(top_k=1)
-  run.only(cfg_insertion_layer=[0], vae_type=1)
-  run.ignore('inference_mode', 'top_p', 'g_seed', 'gumbel', 'returns_vemb')
-
-
 def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   io, args = case.io, case.args
   config, model, params = loaded(case)
@@ -342,45 +333,42 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     slots = Slots(labels, layout.index)
     yield 'rope_grid', model.backbone.rotary(layout, slots, head)
 
-  @jax.jit
-  def teacher(params, tokens, codec_rows, null):
-    codec = Given(codec_rows, grids)
-    return model.apply(
-      {'params': params},
-      Tokens(tokens),
-      inputs,
-      codec,
-      null,
-      method='logits',
-    )
-
-  batch = len(labels)
-  none, all_ = np.zeros(batch, bool), np.ones(batch, bool)
-  logits = teacher(params, labels, recorded.rows, none)
+  logits = modules['head']['linear']['__call__'][0]
   yield 'logits', logits.reshape(*logits.shape[:2], -1)
   each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   yield 'loss_per_token', jnp.mean(each, -1)
 
   codec = _codec(case)
 
-  @jax.jit
-  def generate(params, scales):
-    sampler = EntityAR(_Scales(scales), LogitsFilter(temperature=0.0))
-    draw = Draw.create(0, jnp.arange(batch))
-    tokens = sample(model, params, sampler, inputs, draw, codec)
-    return tokens.values, views(codec, tokens.values), codec.to_latent(tokens)
+  @functools.partial(jax.jit, static_argnums=2)
+  def generate(params, scales, layers):
+    site = 'field' if 0 in layers else 'layers'
+    layers = tuple(n for n in layers if n)
+    kept: list[jax.Array] = []
 
-  entity = model.layout.entity_of_token
+    def greedy(logits, draw):
+      kept.append(logits)
+      return jnp.argmax(logits, -1).astype(jnp.int32)
+
+    sampler = EntityAR(_Scales(scales), greedy, site=site, guided_layers=layers)
+    draw = Draw.create(0, jnp.arange(len(labels)))
+    tokens = sample(model, params, sampler, inputs, draw, codec)
+    summed = codec.to_latent(tokens)
+    given = views(codec, tokens.values)
+    return jnp.concatenate(kept, 1), tokens.values, given, summed
+
   for name, run in case.runs.items():
-    _greedy(run)
+    run.greedy(top_k=1)
+    run.only(vae_type=1)
+    run.ignore('inference_mode', 'top_p', 'g_seed', 'gumbel', 'returns_vemb')
+    layers = tuple(run.get('cfg_insertion_layer', [0]))
     scale, tau = _lists(run, name, grids)
-    bits, rows, summed = generate(params, scale)
+    logits, bits, given, summed = generate(params, scale, layers)
+    tau = tau[model.layout.entity_of_token][:, None, None]
     yield f'{name}_bits', bits
-    yield f'{name}_inputs', rows
+    yield f'{name}_inputs', given
     yield f'{name}_summed_codes', nchw(summed)
-    cond, null = (teacher(params, bits, rows, x) for x in (none, all_))
-    scale, tau = (x[entity][:, None, None] for x in (scale, tau))
-    yield f'{name}_logits', guide(cond, null, scale) / tau
+    yield f'{name}_logits', logits / tau
 
 
 TRAINING_INPUTS = {

@@ -91,7 +91,8 @@ class Replayed(Autoregressive):
 
   def objective(self, params, state, frozen, rows, draw):
     size = len(rows['row'])
-    draw = Recorded({'null': jnp.ones(size), **frozen['draws']}, size=size)
+    recorded = {'null': jnp.ones(size), **frozen['draws']}
+    draw = Recorded(recorded, size=size, progress=draw.progress)
     return super().objective(params, state, frozen, rows, draw)
 
 
