@@ -1,5 +1,6 @@
 """BAR's generator: bits that are unmasked in a few steps."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,15 @@ from arvision.random import Replay, gumbel
 from arvision.structs import Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, System, captured, imported
+
+# Small networks take longer to compile than to run.
+_jit = functools.partial(
+  jax.jit,
+  compiler_options={
+    'xla_backend_optimization_level': 0,
+    'xla_llvm_disable_expensive_passes': True,
+  },
+)
 
 GENERATOR_INPUTS = {
   'tokens',
@@ -115,7 +125,7 @@ def generator(case: Case) -> Iterator[tuple[str, Any]]:
     loss = terms['tokens'].mean.compute()
     return loss, head.condition(z), logits, share, shown
 
-  @jax.jit
+  @_jit
   def program(params, draw):
     return model.apply({'params': params}, draw, method=passed)
 
@@ -161,10 +171,10 @@ def generator(case: Case) -> Iterator[tuple[str, Any]]:
     config.sampler.guidance.end = max(scale, 1.0)
     config.sampler.logits_filter.temperature = temp
     sampler = build(config.sampler, 'sampler')
-    drawn = jax.jit(
+    drawn = _jit(
       lambda p, draw, s=sampler: sample(model, p, s, inputs, draw, codec).values
     )
-    traced = jax.jit(
+    traced = _jit(
       lambda p, *args, s=sampler: model.apply(
         {'params': p}, inputs, s, *args, method=_steps
       )
