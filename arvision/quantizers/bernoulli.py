@@ -69,7 +69,7 @@ class Bernoulli(Quantizer, kw_only=True):
       self.metrics(latent),
     )
 
-  def spread(self, latent: jax.Array) -> Losses:
+  def spread(self, latent: jax.Array, draw: Draw | None = None) -> Losses:
     if not self.code:
       return {}
     s = jax.nn.sigmoid(latent)

@@ -47,7 +47,7 @@ class BSQ(Quantizer, kw_only=True):
     square = (jax.lax.stop_gradient(vectors) - latent) ** 2
     return {'commitment': self.commitment * jnp.mean(square)}
 
-  def spread(self, latent: jax.Array) -> Losses:
+  def spread(self, latent: jax.Array, draw: Draw | None = None) -> Losses:
     if not self.entropy:
       return {}
     # Codes are corners of a cube, so bits are independent given the latent:
