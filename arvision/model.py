@@ -65,7 +65,7 @@ class ARModel(nn.Module):
     slots, targets = self.feed.train(tokens, self.layout, codec, draw)
     z, query = self.hidden(slots, inputs, null, train, targets.readout)
     loss, metrics = self.head.loss(z, targets.values, draw, query)
-    each = 1.0
+    each: jax.Array | float = 1.0
     if isinstance(loss, Term):  # tokens of different weights
       loss, each = loss.loss, like(loss.weight, loss.loss)
     if weight is not None:

@@ -45,7 +45,7 @@ class Residual(TokenState):
     values.insert(0, jnp.zeros((len(canvas), first, channels)))
     slots = all_slots(jnp.concatenate(values, axis=1), layout)
     areas = np.bincount(layout.entity_of_token)[layout.entity_of_token]
-    weight = np.float32(areas**-self.area_power)[None]
+    weight = (areas**-self.area_power).astype(np.float32)[None]
     return slots, Targets(jnp.asarray(tokens.values), weight)
 
   def init(self, batch, layout, codec):

@@ -316,7 +316,8 @@ def limits(case: Case, name: str) -> np.ndarray:
   if not np.issubdtype(wanted.dtype, np.floating):
     return np.zeros(wanted.shape)
   when = name.split('_')[0]
-  if f'{when}_sumsq' not in io:  # what enters a step
+  if not name.endswith(('sum', 'sumsq', 'first4', 'projection')):
+    # What enters a step.
     return 1e-6 * np.abs(wanted).max()
   sizes = [
     case.meta['weights'][k]['shape'] for k in case.meta['fingerprint_keys']
