@@ -7,8 +7,8 @@ from arvision.heads.categorical import Categorical
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal
 from arvision.layers.window import ResidualMLPs, share
-from arvision.random import Draw
-from arvision.ranges import AtLeast0, FewOr0, Width
+from arvision.parallel.constrain import constrain
+from arvision.ranges import AtLeast0, Few, FewOr0, Width
 from arvision.structs import Query
 
 
@@ -27,39 +27,27 @@ class Unshuffle(Categorical):
     map_std: standard deviation of all kernels but the classifier's.
   """
 
-  parts: Width = 4
+  parts: Few = 4
   width: Width = 768
   depth: FewOr0 = 2
   map_std: AtLeast0 = 0.02
 
   def setup(self):
-    super().setup()
     self.fuse = ResidualMLPs(self.depth, self.map_std)
     self.expand = Dense(
       (self.width,), ('mlp', 'embed'), kernel_init=normal(self.map_std)
     )
+    self.linear = Dense(
+      (self.vocab_size,),
+      ('embed', 'vocab'),
+      bias=self.bias,
+      kernel_init=normal(self.std),
+    )
 
   def field(self, z: jax.Array, query: Query) -> jax.Array:
     """z (b, t, 1, d) -> (b, t, s², v) float32 logits."""
-    batch, count = z.shape[:2]
+    del query
     x = self.fuse(z[:, :, 0].astype(jnp.float32))
-    x = x.reshape(batch, count * self.parts, 1, share(self.width, self.parts))
-    logits = super().field(self.expand(x), query)
-    return logits.reshape(batch, count, self.parts, self.vocab_size)
-
-  def loss(
-    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Cross entropy in nats, the mean over a window.
-
-    Args:
-      z: (b, t, 1, d).
-      targets: (b, t, s²) int32 ids.
-      draw: not used.
-      query: not used.
-
-    Returns:
-      (b, t) float32 losses, and metrics (b, t).
-    """
-    loss, metrics = super().loss(z, targets, draw, query)
-    return jnp.mean(loss, -1), jax.tree.map(lambda x: jnp.mean(x, -1), metrics)
+    x = x.reshape(*x.shape[:2], self.parts, share(self.width, self.parts))
+    names = ('act_batch', 'act_length', None, 'act_vocab')
+    return constrain(self.linear(self.expand(x)), names)

@@ -22,7 +22,7 @@ from arvision.tasks.base import (
   Objective,
   TrainState,
 )
-from arvision.tokenizers import adversarial, gram, losses, perceptual
+from arvision.tokenizers import adversarial, losses, perceptual
 
 _USAGE_DECAY = 0.99
 
@@ -45,7 +45,6 @@ class TrainTokenizer(GradientTask):
     l1: weight of the mean absolute difference.
     l2: weight of the mean squared difference.
     perceptual: weight of LPIPS; without weight files it is off.
-    gram: weight of the Gram loss, in the features of LPIPS.
     perceptual_weights: file or files for `tokenizers.perceptual.read`.
     adversary: the discriminator, None for none.
     restart_after: steps without use until a code is restarted; 0 is never.
@@ -60,7 +59,6 @@ class TrainTokenizer(GradientTask):
   l1: AtLeast0 = 0.0
   l2: AtLeast0 = 1.0
   perceptual: AtLeast0 = 0.0
-  gram: AtLeast0 = 0.0
   perceptual_weights: str | tuple[str, ...] = ()
   adversary: adversarial.Adversary | None = None
   restart_after: Natural = 0
@@ -71,26 +69,29 @@ class TrainTokenizer(GradientTask):
         f'config.task.restart_after={self.restart_after}: the quantiser has no '
         'table of codes (config.tokenizer.quantizer); set it to 0'
       )
-    paid = self.perceptual or self.gram
-    if not paid or 'perceptual' in self.frozen:
+    if not self.reads_weights or 'perceptual' in self.frozen:
       return
     paths = self.perceptual_weights
     paths = (paths,) if isinstance(paths, str) and paths else tuple(paths)
     if not paths:
       logging.warning(
-        'The perceptual losses are OFF: config.task.perceptual is %g and '
-        'config.task.gram %g, but config.task.perceptual_weights names no file.',
+        'The perceptual loss is OFF: config.task.perceptual is %g but '
+        'config.task.perceptual_weights names no file.',
         self.perceptual,
-        self.gram,
       )
       return
     smallest = perceptual.NETWORKS['vgg'].smallest
     if min(self.image_shape[:2]) < smallest:
       raise ConfigError(
         f'LPIPS needs images of at least {smallest} px, got '
-        f'{self.image_shape[:2]}; set config.task.perceptual=0 and .gram=0'
+        f'{self.image_shape[:2]}; set config.task.perceptual=0'
       )
     self.frozen['perceptual'] = perceptual.read(paths)
+
+  @property
+  def reads_weights(self) -> bool:
+    """Whether a loss is in the features of a classifier."""
+    return self.perceptual > 0
 
   # ---------------------------------------------------------------- training
 
@@ -189,9 +190,6 @@ class TrainTokenizer(GradientTask):
     if 'perceptual' in frozen:
       distance = perceptual.lpips(frozen['perceptual'], image, other)
       terms['lpips'] = Term(distance, scale=self.perceptual)
-      if self.gram:
-        texture = gram.distance(frozen['perceptual'], image, other)
-        terms['gram'] = Term(texture, scale=self.gram)
     return terms
 
   def _judged(

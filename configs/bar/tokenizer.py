@@ -47,7 +47,7 @@ def get_config(arg: str = '256'):
   for half in ('encoder', 'decoder'):
     config.tokenizer[half].update(dtype='bfloat16', remat='dots')
   config.task = common.block(
-    type='tasks.tokenizer.TrainTokenizer',
+    type='tasks.gram.TrainWithGram',
     l1=0.1,
     l2=1.0,
     perceptual=1.0,

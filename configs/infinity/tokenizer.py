@@ -2,7 +2,6 @@
 
     arvision train --config=configs/infinity/tokenizer.py:d32 \\
       --workdir=runs/infinity-tokenizer \\
-      --config.data.source.path=IMAGES \\
       --config.task.perceptual_weights=FILE
 
 dN has N bits per token on a grid of 16 px. d56 is that of the 8B model: a grid of
