@@ -134,8 +134,9 @@ class Transformer:
   )
 
   def rows(self, ours):
-    count = ours.get('head/linear/kernel', (0, 0, 0))[1]
-    parts = tuple(map(str, range(count)))
+    shape = ours.get('head/linear/kernel', ())
+    several = len(shape) > 2  # one part has no axis of parts
+    parts = tuple(map(str, range(shape[1] if several else 1)))
     table = [
       Row('condition/label/table', 'cls_embedding.embedding_table.weight'),
       Row(
@@ -154,7 +155,9 @@ class Transformer:
       *(
         dataclasses.replace(row, parts=parts)
         for row in dense('head/linear', 'output.{part}', bias=False)
+        if several
       ),
+      *([] if several else dense('head/linear', 'output.0', bias=False)),
     ]
     return [row for row in table if row.path in ours]
 

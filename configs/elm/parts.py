@@ -88,7 +88,9 @@ def elm(
   several = {'parts': parts, 'vocab_size': vocab_size}
   config.release = block(type='importers.elm.Transformer')
   config.backbone.input = block(type='backbones.decoder.PartsInput', **several)
-  config.head = block(type='heads.parts.Parts', bias=False, std=0.0, **several)
+  config.head = block(
+    type='heads.categorical.Categorical', bias=False, std=0.0, **several
+  )
   config.sampler.guidance = block(
     type='process.guidance.Rising', scale=guidance, shape='linear'
   )

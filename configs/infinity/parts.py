@@ -163,7 +163,10 @@ def infinity(
     unroll=1,
   )
   config.head = block(
-    type='heads.parts.Parts', parts=bits, vocab_size=2, std=0.02 * std
+    type='heads.categorical.Categorical',
+    vocab_size=2,
+    parts=bits,
+    std=0.02 * std,
   )
   config.condition = block(
     type='layers.text.PooledCaption',

@@ -12,8 +12,6 @@ import pytest
 from arvision.build import build
 from arvision.configs import common
 from arvision.configs.elm import parts
-from arvision.heads.categorical import Categorical
-from arvision.heads.parts import Parts
 from arvision.importers import elm, files, table
 from arvision.structs import TokenSpec
 from arvision.tasks import assemble
@@ -68,32 +66,6 @@ def test_modules_have_the_numbers_of_the_official_list(
   _, found = files.find_weights(content, [*weights])
   back = table.to_params(form, found, shapes)
   jax.tree.map(np.testing.assert_array_equal, params, back)
-
-
-def test_one_id_per_token_is_a_plain_code():
-  many, one = (
-    Parts(parts=1, vocab_size=5, bias=False),
-    Categorical(5, bias=False),
-  )
-  rng = np.random.default_rng(0)
-  z = jnp.float32(rng.normal(size=(2, 3, 1, 4)))
-  kernel = jnp.float32(rng.normal(size=(4, 5)))
-  ids = jnp.int32(rng.integers(0, 5, (2, 3)))
-  of = lambda head, kernel, *args, **how: head.apply(
-    {'params': {'linear': {'kernel': kernel}}}, *args, **how
-  )
-  several = functools.partial(of, many, kernel[:, None])
-  plain = functools.partial(of, one, kernel)
-  np.testing.assert_allclose(
-    several(z, ids, None, None, method='loss')[0],
-    plain(z, ids, None, None, method='loss')[0],
-    rtol=1e-6,
-  )
-  best = lambda logits, draw: jnp.argmax(logits, -1)
-  args = (z, None, lambda field: field, best, None)
-  np.testing.assert_array_equal(
-    several(*args, method='sample'), plain(*args, method='sample')
-  )
 
 
 def test_a_modulation_has_the_official_order():

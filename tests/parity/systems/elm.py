@@ -151,7 +151,7 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     )
   )(params)
   yield 'loss', total(loss).compute()
-  yield 'accuracy', metrics['part_accuracy'].compute()
+  yield 'accuracy', metrics['token_accuracy'].compute()
   yield 'freqs_cis', llamagen.table_of_rotations(case.args, 1)
 
   sampler = _sampler(case, config)
