@@ -1,5 +1,6 @@
 """The catalog of installed configs: names, papers and descriptions."""
 
+import collections
 import dataclasses
 import functools
 import importlib
@@ -84,7 +85,8 @@ def _near(name, most=6):
   """ " Did you mean ...?" with the configs that contain the words of a name.
 
   A word in the name of a config scores 1, a word in its text 1/2, so that
-  'digits/kl' finds 'mar/digits_tokenizer'.
+  'digits/kl' finds 'mar/digits_tokenizer'. Of equals, those with the rarest word
+  come first, then those of about the same length.
   """
   folder, wanted = root(), _words(name)
 
@@ -96,8 +98,17 @@ def _near(name, most=6):
   scores = {config: score(config) for config in names()}
   best = max(scores.values())
   if best > len(wanted) / 2:
-    found = [f"'{config}'" for config, s in scores.items() if s == best]
-    return f' Did you mean {" or ".join(found[:most])}?'
+    found = [config for config, s in scores.items() if s == best]
+    often = collections.Counter(word for c in scores for word in _words(c))
+
+    def place(config):
+      rarest = min(
+        (often[w] for w in wanted & _words(config)), default=len(often)
+      )
+      return rarest, abs(len(config) - len(name))
+
+    found.sort(key=place)
+    return f' Did you mean {" or ".join(map(repr, found[:most]))}?'
   return did_you_mean(name, scores, most=most)
 
 

@@ -83,6 +83,8 @@ Natural = Annotated[int, Range(0, _INT32)]
 # Lengths of Python loops.
 Few = Annotated[int, Range(1, 10_000)]
 FewOr0 = Annotated[int, Range(0, 10_000)]
+# Of a stack; negative numbers count from its end.
+Layer = Annotated[int, Range(-10_000, 10_000)]
 Width = Annotated[int, Range(1, 2**20)]
 # Number of samples: of one call, and in all.
 Batch = Annotated[int, Range(1, 2**16)]
@@ -95,6 +97,7 @@ Share = Annotated[float, Range(0, 1)]
 # Dropout and EMA decays.
 Below1 = Annotated[float, Range(0, 1, below=True)]
 AtLeast0 = Annotated[float, Range(0)]
+Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(0, above=True)]
 Guidance = Annotated[float, Range(0, 10_000)]
 # Logits divided by a smaller temperature exceed float32.

@@ -19,7 +19,7 @@ from arvision.layers.param import normal, param
 from arvision.layers.resize import resize
 from arvision.layers.stack import Stack
 from arvision.layouts import masks
-from arvision.ranges import AtLeast0, Dtype, Few, Side, Width
+from arvision.ranges import AtLeast0, Dtype, Few, Finite, Side, Width
 from arvision.structs import Template
 
 
@@ -82,7 +82,7 @@ class PatchEncoder(_PatchViT):
 
   z_channels: Width = 16
   positions: tuple[Side, Side] = (16, 16)
-  out_bias: float = 0.0
+  out_bias: Finite = 0.0
 
   def setup(self):
     self.patches = conv(

@@ -17,6 +17,7 @@ from arvision.layouts.base import Layout, Step
 from arvision.process.guidance import Constant, Schedule, guide
 from arvision.process.logits import LogitsFilter
 from arvision.random import Draw
+from arvision.ranges import Layer
 from arvision.structs import Array, Slots, Tokens
 
 
@@ -74,7 +75,7 @@ class Sampler(Checked, abc.ABC):
   logits_filter: LogitsFilter = LogitsFilter()
   layout: Layout | None = None
   site: str = 'field'
-  guided_layers: tuple[int, ...] = ()
+  guided_layers: tuple[Layer, ...] = ()
 
   # Whether the backbone denoises each entity.
   refines: ClassVar[bool] = False

@@ -31,7 +31,12 @@ QUICK = [
     'rar/tiny',
     'titok/tiny:L-32',
   ),
-  *('tokenbridge/tiny', 'var/tiny:d36', 'xar/tiny:image'),
+  *(
+    'token_shuffle/tiny:class',
+    'tokenbridge/tiny',
+    'var/tiny:d36',
+    'xar/tiny:image',
+  ),
   *(
     n for n in TOKENIZERS if n.endswith('/digits_tokenizer') and 'flex' not in n
   ),
