@@ -17,6 +17,7 @@ SECTIONS = {
   'sampling': 'Sampling',
   'convolutions': 'Convolutions',
   'features': 'Features of FID',
+  'metrics': 'Scores',
   'input_pipeline': 'Input',
   'compile': 'Start',
 }

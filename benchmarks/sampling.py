@@ -1,11 +1,12 @@
-"""Sampling throughput of VAR: transformer and decoder in separate rows.
+"""Sampling throughput: transformer and decoder in separate rows.
 
     python -m benchmarks.sampling
     python -m benchmarks.sampling --only=digits --repeats=10
-    python -m benchmarks.sampling --json=out.json
+    python -m benchmarks.sampling --only=bar --json=out.json
 
-Two models with random weights, in the compute dtype of their configs: the
-digits VAR, and VAR-d16 at 256 px with batch 1 and 8. Every row is one compiled
+Models with random weights, in the compute dtype of their configs: the digits VAR,
+VAR-d16 at 256 px with batch 1 and 8, and BAR-B at 256 px whose tokens are one
+patch, squares of 2 x 2 and of 4 x 4 patches. Every row is one compiled
 program. Its time is the best of the repeats; compilation is reported
 separately. Every row has a matmul peak of the same dtype and run: on a shared
 machine, throughput means little without it.
@@ -20,6 +21,7 @@ COLUMNS = {
   'part': 'part:<12s',
   'dtype': 'dtype:<9s',
   'batch': 'batch:5d',
+  'tokens': 'tokens:6d',
   'images_per_second': 'images/s:10.2f',
   'seconds': 'seconds:9.3f',
   'first_call_seconds': 'first call:11.2f',
@@ -29,23 +31,37 @@ COLUMNS = {
 
 def main():
   parser = common.parser(__doc__)
-  parser.add_argument('--only', choices=('digits', 'd16'))
+  parser.add_argument('--only', choices=('digits', 'd16', 'bar'))
   args = parser.parse_args()
   common.use_threads(args.threads)
   import jax
 
+  from arvision.configs.bar import imagenet256 as bar
+  from arvision.configs.bar import tiny as bar_tiny
   from arvision.configs.var import digits, imagenet256, tiny
   from benchmarks import ours
 
   cases = {
-    'digits': ('VAR, digits', digits.get_config(), (1, 100)),
-    'd16': ('VAR-d16, 256 px', imagenet256.get_config('d16'), (1, 8)),
+    'digits': [('VAR, digits', digits.get_config(), (1, 100))],
+    'd16': [('VAR-d16, 256 px', imagenet256.get_config('d16'), (1, 8))],
+    'bar': [
+      (f'BAR-{name}, 256 px', bar.get_config(name), (1, 8))
+      for name in ('B', 'B_2', 'B_4')
+    ],
   }
+  smaller = {'bar': bar_tiny}
+  chosen = [
+    (
+      name,
+      smaller.get(key, tiny).get_config() if args.quick else config,
+      batches,
+    )
+    for key, several in cases.items()
+    if args.only in (None, key)
+    for name, config, batches in several
+  ]
   table = common.Table(COLUMNS)
-  for key, (name, config, batches) in cases.items():
-    if args.only not in (None, key):
-      continue
-    config = tiny.get_config() if args.quick else config
+  for name, config, batches in chosen:
     dtype = config.backbone.get('dtype', 'float32')
     generator = ours.Generator.create(ours.of_dtype(config, dtype))
     for batch in batches:
@@ -62,6 +78,7 @@ def main():
           part=part,
           dtype=dtype,
           batch=batch,
+          tokens=batch * generator.tokenizer.spec.length,
           images_per_second=batch / seconds,
           seconds=seconds,
           first_call_seconds=first,

@@ -1,4 +1,4 @@
-"""Compares variants of a model on scikit-learn's digits, with paired seeds.
+"""Compares variants of a model on small images, with paired seeds.
 
     python launch/ablations.py --study=orders
     python launch/ablations.py --study=entities --seeds=0,1,2
@@ -17,6 +17,8 @@ from training import Runs, parameters, parser, where
 from arvision.evals import plots
 
 SAMPLES = 1000
+# Columns that are not numbers.
+WORDS = ('variant', 'samples')
 # Guidance scales to choose the best from.
 SCALES = (1.0, 1.5, 2.0)
 
@@ -28,21 +30,24 @@ class Study:
   Attributes:
     title: title of the page.
     question: what varies and what does not, in words.
-    tokenizer: config of the common tokenizer.
+    tokenizer: config of the common tokenizer; or of every variant's own, which is
+      trained once per seed and has columns of its own.
     variants: name in the table -> config.
     flags: flags of `arvision train` for all variants.
     scale: config key of the guidance scale, to choose the best of `SCALES`; '':
       do not choose.
+    data: what the images are.
   """
 
   title: str
   question: str
-  tokenizer: str
+  tokenizer: str | dict[str, str]
   variants: dict[str, str]
   flags: tuple[str, ...] = ()
   scale: str = ''
 
 
+QUANTIZERS = ('lookup', 'lfq', 'bsq', 'fsq', 'bernoulli', 'levels')
 # Two seeds of every variant train within half an hour.
 SHORTER = ('--config.train.duration.epochs=40',)
 STUDIES = {
@@ -101,6 +106,50 @@ STUDIES = {
     },
     flags=SHORTER,
   ),
+  'bits': Study(
+    'Heads over the bits of a token',
+    'One transformer over the eight bits of one FSQ tokenizer, at equal depth, '
+    'width and schedule: one id of 256, two ids of 16 (sub-codes, ELM), eight bits '
+    '(Infinity), and bits that an MLP unmasks in four steps (BAR).',
+    'ablations/quantizers_tokenizer:bits',
+    {
+      'one id': 'ablations/bits:one',
+      'two ids': 'ablations/bits:two',
+      'eight bits': 'ablations/bits:eight',
+      'masked bits': 'ablations/bits:masked',
+    },
+    scale='sampler.guidance.scale',
+  ),
+  'quantizers': Study(
+    'Quantisers',
+    'One autoencoder with six quantisers, all of eight bits per token: a table of '
+    '256 codes, lookup-free bits, bits on a sphere, four channels of four levels '
+    '(FSQ), sampled bits (Bernoulli), and quantiles of a KL tokenizer. A transformer '
+    'of equal depth, width and schedule over the tokens of each.',
+    {name: f'ablations/quantizers_tokenizer:{name}' for name in QUANTIZERS},
+    {name: f'ablations/quantizers:{name}' for name in QUANTIZERS},
+    flags=SHORTER,
+    scale='sampler.guidance.scale',
+  ),
+  'bitwise': Study(
+    'Codes, bits, and flipped bits',
+    'One next-scale transformer at equal depth, width and schedule, over 256 codes '
+    'per token (VAR), and over eight bits per token of the same scales (Infinity), '
+    'without and with self-correction of flipped bits.',
+    {
+      'codes': 'var/fashion_mnist_tokenizer',
+      'bits': 'infinity/fashion_mnist_tokenizer',
+      'flipped bits': 'infinity/fashion_mnist_tokenizer',
+    },
+    {
+      'codes': 'ablations/bitwise:codes',
+      'bits': 'ablations/bitwise:bits',
+      'flipped bits': 'ablations/bitwise:flips',
+    },
+    flags=('--config.train.duration.epochs=0.75',),
+    scale='sampler.guidance.end',
+    data='Fashion-MNIST',
+  ),
   'seeds': Study(
     'What a seed changes',
     'One config and one tokenizer; runs differ in the seed alone. Differences '
@@ -119,52 +168,75 @@ class Measured:
     figures: headline of `arvision eval` of every seed.
     grid: samples of the first seed.
     parameters: number of parameters of the generator.
+    minutes: of its training, mean over the seeds.
     scale: guidance scale, None for that of the config.
+    tokenizers: headline of the variant's own tokenizers, one per seed.
   """
 
   figures: list[dict[str, float]]
   grid: pathlib.Path
   parameters: int
+  minutes: float
   scale: float | None = None
+  tokenizers: list[dict] = dataclasses.field(default_factory=list)
 
   def mean(self, key: str) -> float:
     return sum(f[key] for f in self.figures) / len(self.figures)
 
   def text(self, key: str, digits: int, scale: float = 1) -> str:
-    """'mean ± standard deviation' over the seeds."""
-    values = [scale * f[key] for f in self.figures]
-    mean, spread = plots.mean_and_spread(values)
-    text = f'{mean:.{digits}f}'
-    return f'{text} ± {spread:.{digits}f}' if len(values) > 1 else text
+    return over_seeds([scale * f[key] for f in self.figures], digits)
+
+
+def over_seeds(values: list[float], digits: int) -> str:
+  """'mean ± standard deviation' over the seeds."""
+  mean, spread = plots.mean_and_spread(values)
+  text = f'{mean:.{digits}f}'
+  return f'{text} ± {spread:.{digits}f}' if len(values) > 1 else text
 
 
 def measure(runs: Runs, study: Study, seeds: list[int]) -> dict[str, Measured]:
   """Trains and evaluates all variants: name -> results."""
-  runs.train(study.tokenizer)
-  flags = (
-    f'--config.frozen.tokenizer={runs.folder(study.tokenizer)}',
-    *study.flags,
-  )
   for seed in seeds:
-    for config in study.variants.values():
-      name = f'{config}_seed{seed}'
-      runs.train(config, *flags, f'--config.seed={seed}', name=name)
+    for variant, config in study.variants.items():
+      tokenizer = _train_tokenizer(runs, study, variant, seed)
+      runs.train(
+        config,
+        f'--config.frozen.tokenizer={runs.folder(tokenizer)}',
+        *study.flags,
+        f'--config.seed={seed}',
+        name=_seeded(config, seed),
+      )
   return {
     name: min(
-      (_sampled(runs, study, config, seeds, scale) for scale in _scales(study)),
+      (_sampled(runs, study, name, seeds, scale) for scale in _scales(study)),
       key=lambda found: found.mean('frechet'),
     )
-    for name, config in study.variants.items()
+    for name in study.variants
   }
+
+
+def _train_tokenizer(runs, study, variant, seed):
+  """Trains the tokenizer of a variant: its name."""
+  if isinstance(study.tokenizer, str):
+    runs.train(study.tokenizer)
+    return study.tokenizer
+  config = study.tokenizer[variant]
+  name = _seeded(config, seed)
+  runs.train(config, f'--config.seed={seed}', name=name)
+  return name
+
+
+def _seeded(config, seed):
+  return f'{config}_seed{seed}'
 
 
 def _scales(study):
   return SCALES if study.scale else (None,)
 
 
-def _sampled(runs, study, config, seeds, scale):
+def _sampled(runs, study, variant, seeds, scale):
   """The results of a variant with a guidance scale."""
-  names = [f'{config}_seed{seed}' for seed in seeds]
+  names = [_seeded(study.variants[variant], seed) for seed in seeds]
   flags, suffix = (), ''
   if scale is not None:
     flags, suffix = (f'--config.{study.scale}={scale}',), f'_guidance_{scale}'
@@ -172,8 +244,17 @@ def _sampled(runs, study, config, seeds, scale):
     [runs.evaluate(n, SAMPLES, *flags, label=f'eval{suffix}') for n in names],
     runs.grid(names[0], *flags, label=f'grid{suffix}'),
     parameters(runs.folder(names[0])),
+    sum(map(runs.seconds, names)) / len(names) / 60,
     scale,
+    _tokenizers(runs, study, variant, seeds),
   )
+
+
+def _tokenizers(runs, study, variant, seeds):
+  if isinstance(study.tokenizer, str):
+    return []
+  names = [_seeded(study.tokenizer[variant], seed) for seed in seeds]
+  return [runs.evaluate(name, SAMPLES) for name in names]
 
 
 def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
@@ -186,46 +267,59 @@ def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
       f' The scale of guidance is that of {every} with the smallest mean '
       'Fréchet distance.'
     )
+  rows = [_row(name, variant, here, found) for variant, here in found.items()]
+  headings = rows[0]
   lines = [
     f'# {study.title}',
     '',
     f'{study.question} Made by `python launch/ablations.py --study={name} '
     f'--seeds={",".join(map(str, seeds))}` on {where()}; {SAMPLES:,} samples of '
-    'digits for each row and seed.',
+    f'{study.data} for each row and seed.',
     '',
     'Figures are means over the seeds ± their standard deviation (n - 1), of '
-    f'speeds means.{guided} The last column is the mean over '
+    f'speeds and of the minutes of training means.{guided} The last column is the mean over '
     f'the seeds of the difference in Fréchet distance to "{first}" with the same '
     'seed, and the smallest and the largest of these differences. Distances are '
-    'over the features of a classifier of digits, in brackets that of held-out '
-    'digits.',
+    f'over the features of a classifier of {study.data}, in brackets that of '
+    f'held-out {study.data}.',
     '',
-    f'| variant | parameters |{" guidance |" if guided else ""} class accuracy '
-    f'| Fréchet | images/s | samples | Fréchet against {first} |',
-    f'|---|--:|{"--:|" if guided else ""}--:|--:|--:|---|--:|',
+    f'| {" | ".join(headings)} |',
+    f'|{"|".join("---" if x in WORDS else "--:" for x in headings)}|',
+    *(f'| {" | ".join(row.values())} |' for row in rows),
   ]
-  for variant, here in found.items():
-    pairs = [
-      a['frechet'] - b['frechet']
-      for a, b in zip(here.figures, found[first].figures)
-    ]
-    against = '–'
-    if variant != first:
-      mean = sum(pairs) / len(pairs)
-      against = f'{mean:+.2f} ({min(pairs):+.2f} to {max(pairs):+.2f})'
-    cells = (
-      variant,
-      f'{here.parameters / 1e6:.2f} M',
-      *([f'{here.scale:g}'] if guided else []),
-      f'{here.text("class_accuracy", 1, 100)} %',
-      f'{here.text("frechet", 2)} ({here.mean("frechet_of_held_out"):.2f})',
-      f'{here.mean("sampling_images_per_second"):.0f}',
-      f'![samples]({name}/{_file(variant)}.png)',
-      against,
-    )
-    lines.append(f'| {" | ".join(cells)} |')
   lines += ['', f'![Fréchet distance of every seed]({name}/frechet.svg)', '']
   return '\n'.join(lines)
+
+
+def _row(study, variant, here, found):
+  """Heading -> cell."""
+  first, *_ = found
+  pairs = [
+    a['frechet'] - b['frechet']
+    for a, b in zip(here.figures, found[first].figures)
+  ]
+  against = '–'
+  if variant != first:
+    mean = sum(pairs) / len(pairs)
+    against = f'{mean:+.2f} ({min(pairs):+.2f} to {max(pairs):+.2f})'
+  row = {'variant': variant}
+  if here.tokenizers:
+    quality = [f['psnr_db'] for f in here.tokenizers]
+    row['PSNR'] = f'{over_seeds(quality, 1)} dB'
+    used = [100 * f['codebook_usage']['all'] for f in here.tokenizers]
+    row['codes used'] = f'{over_seeds(used, 0)} %'
+  row['parameters'] = f'{here.parameters / 1e6:.2f} M'
+  row['minutes'] = f'{here.minutes:.1f}'
+  if here.scale is not None:
+    row['guidance'] = f'{here.scale:g}'
+  held_out = here.mean('frechet_of_held_out')
+  return row | {
+    'class accuracy': f'{here.text("class_accuracy", 1, 100)} %',
+    'Fréchet': f'{here.text("frechet", 2)} ({held_out:.2f})',
+    'images/s': f'{here.mean("sampling_images_per_second"):.0f}',
+    'samples': f'![samples]({study}/{_file(variant)}.png)',
+    f'Fréchet against {first}': against,
+  }
 
 
 def _file(variant):
