@@ -31,7 +31,7 @@ def get_config(arg: str = ''):
     head_width=128,
     head_depth=2,
     dropout=0.1,
-    guidance=2.0,
+    guidance=1.0,  # more of it draws one handwriting per class
     temperature=1.0,
   )
   config.head.unroll = 2

@@ -32,7 +32,7 @@ def get_config(arg: str = ''):
     pool_heads=4,
     hidden=384,
     units=(8, 8),
-    guidance=2.0,
+    guidance=1.0,  # more of it draws one handwriting per class
     temperature=1.0,
     top_p=1.0,
     **caption,
