@@ -57,11 +57,11 @@ class ResidualPyramid(Autoencoder, kw_only=True):
     moments = self.encode_moments(image, train)
     latent = self.quant.latent(moments, draw)
     values, sums, features = self.quantize(latent)
-    # All partial sums are pulled towards the latent, so that each scale is worth
-    # most.
+    # All partial sums are pulled towards their targets, so that each scale is
+    # worth most.
     losses = [
-      {**self.quant.pull(latent, x), **self.quant.spread(z, draw)}
-      for x, z in zip(sums, features)
+      {**self.quant.pull(target, x), **self.quant.spread(z, draw)}
+      for target, x, z in zip(self.targets(latent), sums, features)
     ]
     out = Reconstruction(
       image=image,
@@ -80,7 +80,7 @@ class ResidualPyramid(Autoencoder, kw_only=True):
     """The pyramid of a latent (b, h, w, c).
 
     Args:
-      latent: what the scales sum up to.
+      latent: what all scales sum up to.
       change: values of a scale, its number -> the values that enter the sum.
 
     Returns:
@@ -88,14 +88,18 @@ class ResidualPyramid(Autoencoder, kw_only=True):
       (b, h, w, c); and the vectors (b, e, c) that were quantised.
     """
     total, values, sums, features = self.canvas(len(latent)), [], [], []
-    for s, grid in enumerate(self.places):
-      rest = jax.lax.stop_gradient(latent - total)
-      z = resize(rest, grid, 'area')
+    for s, target in enumerate(self.targets(latent)):
+      rest = jax.lax.stop_gradient(target - total)
+      z = resize(rest, self.places[s], 'area')
       values.append(self._joined(self.quant.quantize(z)))
       total = self.merge(total, change(values[-1], s), s)
       sums.append(total)
       features.append(flat([z]))
     return values, sums, features
+
+  def targets(self, latent: jax.Array) -> list[jax.Array]:
+    """What the sum up to and with each scale approximates: (b, h, w, c)."""
+    return [latent] * len(self.scales)
 
   @property
   def places(self) -> tuple[tuple[int, int], ...]:

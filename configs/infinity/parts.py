@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from arvision.configs import common
 from arvision.configs.common import block
+from arvision.configs.var import parts as var
 
 # Names that the published code keeps free of weight decay.
 NO_DECAY = (
@@ -125,14 +126,7 @@ def infinity(
     input=block(type='backbones.decoder.VectorInput', std=std),
     block=block(
       type='layers.blocks.Block',
-      attention=block(
-        type='layers.attention.Attention',
-        kernel='auto',
-        logits=block(type='layers.attention.L2Normed'),
-        biases=('q', 'v', 'out'),
-        std=std,
-        out_std=out,
-      ),
+      attention=var.attention(std, out),
       cross=block(
         type='layers.attention.CrossAttention',
         kernel='auto',

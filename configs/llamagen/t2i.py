@@ -17,33 +17,29 @@ Source: arXiv 2406.06525; FoundationVision/LlamaGen, train_t2i.py. Deviations:
 captions are not exchanged for short ones at random.
 """
 
+from ml_collections import ConfigDict
+
 from arvision.configs import common
 from arvision.configs.llamagen import parts, tokenizer
 
 # Side in pixels, batch size is the same.
 SIZES = {'256': 256, '512': 512}
+CAPTION = {'length': 120, 'channels': 2048}
 
 
-def get_config(arg: str = '256'):
-  side = common.size(arg or '256', SIZES)
+def captioned(side: int) -> ConfigDict:
+  """Starts a config of images with captions, `side` in pixels."""
   config = common.generator(tokenizer.get_config(), 'runs/llamagen-tokenizer')
   config.tokenizer.grid = (side // 16, side // 16)
   config.data.size = (side, side)
   config.data.update(crop='center', flip=False, batch_size=256)
   config.data.source = common.block(type='data.folder.Folder', path='')
-  config.data.text = common.block(
-    type='data.text.Stored', path='', length=120, channels=2048
-  )
-  parts.llamagen_t2i(
-    config,
-    length=120,
-    channels=2048,
-    grid=config.tokenizer.grid,
-    vocab_size=config.tokenizer.quantizer.vocab_size,
-    depth=36,
-    width=1280,
-    heads=20,
-  )
+  config.data.text = common.block(type='data.text.Stored', path='', **CAPTION)
+  return config
+
+
+def finished(config: ConfigDict) -> ConfigDict:
+  """Ends it with the published training."""
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'
   config.train = common.block(duration=common.block(epochs=1))
@@ -52,3 +48,17 @@ def get_config(arg: str = '256'):
   )
   config.ema = ()
   return common.locked(config)
+
+
+def get_config(arg: str = '256'):
+  config = captioned(common.size(arg or '256', SIZES))
+  parts.llamagen_t2i(
+    config,
+    **CAPTION,
+    grid=config.tokenizer.grid,
+    vocab_size=config.tokenizer.quantizer.vocab_size,
+    depth=36,
+    width=1280,
+    heads=20,
+  )
+  return finished(config)

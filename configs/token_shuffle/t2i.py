@@ -17,38 +17,22 @@ inner width, heads and form of the residual MLPs, batch and learning rate are no
 published and chosen here; no first stage at 512 px, none at 2048 px with a z-loss.
 """
 
-from arvision.configs import common
-from arvision.configs.llamagen import tokenizer
+from arvision.configs.llamagen import t2i
 from arvision.configs.token_shuffle import parts
 
 
 def get_config(arg: str = ''):
   del arg
-  config = common.generator(tokenizer.get_config(), 'runs/llamagen-tokenizer')
-  config.tokenizer.grid = (64, 64)
-  config.data.size = (1024, 1024)
-  config.data.update(crop='center', flip=False, batch_size=256)
-  config.data.source = common.block(type='data.folder.Folder', path='')
-  config.data.text = common.block(
-    type='data.text.Stored', path='', length=120, channels=2048
-  )
+  config = t2i.captioned(1024)
   parts.token_shuffle(
     config,
     window=2,
     captions=True,
-    length=120,
-    channels=2048,
+    **t2i.CAPTION,
     depth=20,
     width=3072,
     heads=24,
     hidden=8192,
     guidance=7.5,
   )
-  config.backbone.dtype = 'bfloat16'
-  config.backbone.remat = 'dots'
-  config.train = common.block(duration=common.block(epochs=1))
-  config.optim = common.adamw(
-    1e-4, common.block(type='training.schedule.Constant'), clip=1.0
-  )
-  config.ema = ()
-  return common.locked(config)
+  return t2i.finished(config)

@@ -29,6 +29,18 @@ def multi_scale_vq(
   )
 
 
+def attention(std: float, out_std: float) -> ConfigDict:
+  """VAR's self-attention: queries and keys of unit length, keys without bias."""
+  return block(
+    type='layers.attention.Attention',
+    kernel='auto',
+    logits=block(type='layers.attention.L2Normed'),
+    biases=('q', 'v', 'out'),
+    std=std,
+    out_std=out_std,
+  )
+
+
 def var(
   config: ConfigDict,
   *,
@@ -69,14 +81,7 @@ def var(
     input=block(type='backbones.decoder.VectorInput', std=std),
     block=block(
       type='layers.blocks.Block',
-      attention=block(
-        type='layers.attention.Attention',
-        kernel='auto',
-        logits=block(type='layers.attention.L2Normed'),
-        biases=('q', 'v', 'out'),
-        std=std,
-        out_std=out,
-      ),
+      attention=attention(std, out),
       mlp=block(
         type='layers.blocks.GELU',
         hidden=4 * width,

@@ -11,8 +11,8 @@ from tests.configs import ALL
 # Published counts, in millions. Where only a rounded one is published or none, the
 # count is that of the published layer sizes: LlamaGen from XL on and its model of
 # captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit,
-# Infinity, the tokenizers of MaskGIT and BAR. Token-Shuffle's 2.7B have a vocabulary
-# of text.
+# Infinity, NFIG, the tokenizers of MaskGIT and BAR. Token-Shuffle's 2.7B have a
+# vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -24,6 +24,7 @@ GENERATORS = {
   'flexvar/imagenet256:d24': 1041.31,
   'flexvar/imagenet256:d24_13': 1041.31,
   'flexvar/imagenet256:d24_512': 1041.31,
+  'nfig/imagenet256': 310.28,
   'flowar/imagenet256:S': 171.7,
   'flowar/imagenet256:L': 586.9,
   'flowar/imagenet256:H': 1913.3,
@@ -99,6 +100,7 @@ TOKENIZERS = {
   'bar/tokenizer:256': 1137.356228,
   'bar/tokenizer:512': 1138.129598,
   'var/tokenizer': 108.948355,
+  'nfig/tokenizer': 108.948355,
   'llamagen/tokenizer': 71.883,
   'flexvar/tokenizer': 72.049827,
   'elm/tokenizer:16': 63.029139,
