@@ -9,7 +9,7 @@ Published figures (not obtained here): FID 2.81, IS 332.4 with cfg 4.5 and top-k
 
 Deviations: the published size, batch, learning rate and length are not known here;
 they are those of VAR-d16, which VAR's own table has 1.25 times as fast as VAR-d20.
-bfloat16.
+cfg is taken for VAR's, a scale that grows from 1 to 5.5. bfloat16.
 
 Source: arXiv 2503.07076; there is no official code.
 """
