@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from arvision.build import Checked
 from arvision.quantizers.base import Losses, Quantizer
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Count, Positive, Width
@@ -37,7 +38,7 @@ def entropy_loss(far: jax.Array, temperature: float = 0.01) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClampedEntropy:
+class ClampedEntropy(Checked):
   """The same with logarithms that end at log 1e-5, as `lfq.entropies` (VQGAN+).
 
   Source: markweberdev/maskbit (arXiv 2409.16211), modeling/quantizer.

@@ -51,7 +51,16 @@ def test_options_of_infinity(tmp_path):
 
 
 def test_infinity_with_one_id_per_token(tmp_path):
-  options = {'rope2d_normalized_by_hw': 0, 'use_bit_label': 0, 'rms_norm': True}
+  """And everything else that a block may be made of."""
+  options = {
+    'rope2d_normalized_by_hw': 0,
+    'use_bit_label': 0,
+    'rms_norm': True,
+    'swiglu': True,
+    'cos_attn': False,
+    'shared_aln': False,
+    'cross_attn_layer_scale': -1,
+  }
   all_agree(infinity.write(tmp_path, **options), 'logits', 'loss_per_token')
 
 

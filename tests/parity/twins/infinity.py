@@ -55,6 +55,17 @@ def write(folder: pathlib.Path, layers: Any = (0,), **options: Any) -> Case:
 
 def _weights(recorded, args):
   rms, width = args['rms_norm'], args['embed_dim']
+  absent = [
+    key
+    for key, there in (
+      ('scale_mul', args['cos_attn']),
+      ('ca_gamma', args['cross_attn_layer_scale'] >= 0),
+      ('shared_ada_lin', args['shared_aln']),
+      ('.ffn.fc1.bias', not args.get('swiglu')),
+      ('.ffn.fc2.bias', not args.get('swiglu')),
+    )
+    if not there
+  ]
   one = {'shape': [width], 'dtype': 'float32', 'constant': 1.0}
   for key, entry in recorded.items():
     chunked = re.match(r'block_chunks\.(\d)\.module\.(\d)\.', key)
@@ -65,6 +76,20 @@ def _weights(recorded, args):
       chunk, module = divmod(int(chunked[2]), size)
       name = key.removeprefix(chunked[0])
       key = f'block_chunks.{chunk}.module.{module}.{name}'
+    if any(name in key for name in absent):
+      continue
+    if key.endswith('ada_gss') and not args['shared_aln']:
+      for name, shape in (
+        ('weight', [6 * width, width]),
+        ('bias', [6 * width]),
+      ):
+        yield (
+          key.replace('ada_gss', f'ada_lin.1.{name}'),
+          {**entry, 'shape': shape, 'std': 0.1},
+        )
+      continue
+    if key.endswith('ffn.fc1.weight') and args.get('swiglu'):
+      yield key.replace('fc1', 'fcg'), entry
     if key.startswith('head.') and not args['use_bit_label']:
       codes = 2 ** args['vae_embed_dim']
       entry = {**entry, 'shape': [codes, *entry['shape'][1:]]}
@@ -197,14 +222,14 @@ class Twin:
     level, chunks = self.scale[: x.shape[1]], self.args['block_chunks']
     every = self.args['depth'] // chunks
     first_only = self.args['add_lvl_embeding_only_first_block']
-    shared = self.linear(_silu(vector), 'shared_ada_lin.1').reshape(
-      -1, 1, 6, 64
-    )
+    shared = None
+    if self.args['shared_aln']:
+      shared = self.linear(_silu(vector), 'shared_ada_lin.1')
     for i in range(self.args['depth']):
       if i == 0 or not first_only and i % every == 0:
         x = x + self.weights['lvl_embed.weight'][level]
       block = f'block_chunks.{i // every}.module.{i % every}'
-      x = self.block(x, block, shared, captions, level)
+      x = self.block(x, block, shared, vector, captions, level)
       if i in guided:
         own = np.array(cfg)[level][:, None]
         cond, null = np.split(x, 2)
@@ -212,19 +237,22 @@ class Twin:
         x = np.where(own == 1, x, both)
     return x
 
-  def block(self, x, key, shared, captions, level):
+  def block(self, x, key, shared, vector, captions, level):
     weights = {
       k.removeprefix(f'{key}.'): v
       for k, v in self.weights.items()
       if k.startswith(f'{key}.')
     }
-    six = np.moveaxis(shared + weights['ada_gss'], 2, 0)
-    gate1, gate2, scale1, scale2, shift1, shift2 = six
+    if shared is None:
+      six = self.linear(_silu(vector), f'{key}.ada_lin.1')
+    else:
+      six = shared + weights['ada_gss'].reshape(-1)
+    gate1, gate2, scale1, scale2, shift1, shift2 = np.split(six[:, None], 6, -1)
     y = self.norm(x) * (1 + scale1) + shift1
     q, k, v = np.split(y @ weights['sa.mat_qkv.weight'].T, 3, -1)
     q, v = q + weights['sa.q_bias'], v + weights['sa.v_bias']
     sees = level[:, None] >= level
-    temperature = weights['sa.scale_mul_1H11']
+    temperature = weights.get('sa.scale_mul_1H11')
     y = _attend(q, k, v, self.heads, sees, temperature, self.rotation)
     x = x + gate1 * self.linear(y, f'{key}.sa.proj')
     y = self.norm(x, f'{key}.ca_norm')
@@ -237,9 +265,16 @@ class Twin:
         _attend(own[None], k, v + weights['ca.v_bias'], self.heads, None)[0]
       )
     y = self.linear(np.stack(read), f'{key}.ca.proj')
-    x = x + y * weights['ca_gamma']
+    x = x + y * weights.get('ca_gamma', 1)
     y = self.norm(x) * (1 + scale2) + shift2
-    y = self.linear(_gelu(self.linear(y, f'{key}.ffn.fc1')), f'{key}.ffn.fc2')
+    if self.args.get('swiglu'):
+      gate, up = (
+        y @ weights[f'ffn.{name}.weight'].T for name in ('fcg', 'fc1')
+      )
+      y = _silu(gate) * up @ weights['ffn.fc2.weight'].T
+    else:
+      y = _gelu(self.linear(y, f'{key}.ffn.fc1'))
+      y = self.linear(y, f'{key}.ffn.fc2')
     return x + gate2 * y
 
   def logits(self, x, captions):
@@ -285,6 +320,7 @@ def _attend(q, k, v, heads, sees, log_scale=None, rotation=None):
   else:
     q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
     q = q * np.exp(np.minimum(log_scale, np.log(100)))
+  if rotation is not None:
     q, k = _rotate(q, rotation), _rotate(k, rotation)
   logits = q @ k.swapaxes(-1, -2)
   if sees is not None:
