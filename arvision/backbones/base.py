@@ -92,6 +92,8 @@ class Pass:
       `inputs.rows`; None: there is none.
     inputs: of all blocks, but for the rotation, which depends on the size of a
       head.
+    positions: (1 or b, n, d) learned ones that the slots were embedded with, or
+      None.
   """
 
   net: Any
@@ -99,6 +101,7 @@ class Pass:
   layout: Layout
   modulation: Any
   inputs: BlockInputs
+  positions: Any = None
 
   @property
   def size(self) -> Size:
@@ -115,6 +118,7 @@ class Pass:
     mask: Any = None,
     keep: bool = False,
     skips: Any = None,
+    every: int = 0,
   ) -> tuple[jax.Array, Any]:
     """x (b, n, d) after a stack of layers, and its new cache.
 
@@ -126,12 +130,18 @@ class Pass:
       block: template of a block; None: that of the backbone.
       mask: another one than the layout's, or None.
       keep, skips: see `Stack`.
+      every: the positions are added before every so many layers, not before the
+        first alone; 0: they are not.
     """
     size = size or self.size
     inputs = self.inputs.replace(rotation=self._rotation(size))
     if mask is not None:
       inputs = inputs.replace(mask=mask)
-    stack = self.net.make_stack(size, block, keep=keep, name=name)
+    if every:
+      inputs = inputs.replace(again=self.positions)
+    stack = self.net.make_stack(
+      size, block, keep=keep, every=every or 1, name=name
+    )
     return stack(x, inputs, cache, skips)
 
   def norm(self, name: str, x: jax.Array) -> jax.Array:

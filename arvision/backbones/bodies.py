@@ -21,6 +21,27 @@ class OneStack:
 
 
 @dataclasses.dataclass(frozen=True)
+class Repeated(OneStack):
+  """The same, with the learned positions added to x again between layers.
+
+  Source: FoundationVision/Infinity, its add_lvl_embeding_only_first_block = 0.
+
+  Attributes:
+    every: layers from one addition to the next.
+  """
+
+  every: Few = 1
+
+  def __call__(self, run, x, caches):
+    if run.positions is None:
+      raise ValueError(
+        'config.backbone.body repeats positions: state config.backbone.position'
+      )
+    x, cache = run.stack('stack', x, *caches, every=self.every)
+    return run.norm('norm', x)[:, :, None], (cache,)
+
+
+@dataclasses.dataclass(frozen=True)
 class Branches:
   """A trunk, and layers after it for every further branch (NAR).
 

@@ -176,7 +176,11 @@ class Decoder(nn.Module):
     train: bool = False,
   ) -> tuple[jax.Array, tuple[Caches, ...] | None]:
     """Hidden vectors (b, n, r, d) of some slots, see `Backbone`."""
-    x = self._embed(slots, cond, layout, cache)
+    positions = None
+    if self.position is not None:
+      position = self.position(width=self.width, name='position')
+      positions = position(layout, slots)
+    x = self._embed(slots, cond, layout, cache, positions)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     modulation: Any = cond.modulation
     rows = None
@@ -191,7 +195,7 @@ class Decoder(nn.Module):
     if self.shared_adaln is not None:
       shared = self.shared_adaln(width=self.width, name='shared_adaln')
       inputs = inputs.replace(modulation=shared(modulation))
-    run = Pass(self, slots, layout, modulation, inputs)
+    run = Pass(self, slots, layout, modulation, inputs, positions)
     caches = (None,) * len(self._sizes) if cache is None else cache
     hidden, written = self.body(run, x.astype(self.dtype), caches)
     return hidden, cache if cache is None or not commit else written
@@ -223,15 +227,15 @@ class Decoder(nn.Module):
       block, size.depth, self.drop_path, self.remat, unroll, **fields
     )
 
-  def _embed(self, slots, cond, layout, cache):
+  def _embed(self, slots, cond, layout, cache, positions):
     """Input vectors of the slots, (b, n, d) float32."""
     index = slots.index
     x = self.input(width=self.width, name='input')(slots.values, slots.masked)
     if layout.prefix:
       first = np.arange(len(index)) if cache is None else index
       x = self._fill_prefix(x, cond.prefix, first, layout.prefix)
-    if self.position is not None:
-      x = x + self.position(width=self.width, name='position')(layout, slots)
+    if positions is not None:
+      x = x + positions
     if cond.per_token is not None:
       x = x + _of_targets(cond.per_token, layout, slots)
     if self.embedding_norm is not None:

@@ -89,10 +89,13 @@ class RandomParts(Masked):
   Attributes:
     schedule: one of `process.masking.SCHEDULES`.
     unmasked_weight: loss weight of unmasked parts.
+    summed: whether the loss of a token is the sum of those of its parts, not their
+      mean (MaskBit's sum_splits).
   """
 
   schedule: str = 'arccos'
   unmasked_weight: AtLeast0 = 1.0
+  summed: bool = False
 
   masks_parts = True
 
@@ -102,8 +105,9 @@ class RandomParts(Masked):
     share = jnp.clip(share, 1e-6, 1).reshape(-1, *[1] * (len(shape) - 1))
     masked = draw.uniform('feed/mask', shape[1:]) < share
     weight = jnp.where(masked, 1.0, self.unmasked_weight)
+    share = weight / math.prod(shape[2:]) if self.summed else None
     slots = self._all(tokens, layout, codec, masked)
-    return slots, Targets(jnp.asarray(tokens.values), weight)
+    return slots, Targets(jnp.asarray(tokens.values), weight, share)
 
   def _of_slots(self, tokens, masked, layout, index, codec):
     vectors = codec.embed(tokens)

@@ -72,12 +72,16 @@ class Transformer:
   hints: tuple[tuple[str, str], ...] = (
     (r'scale_mul', 'config.release.flash'),
     (r'shared_ada_lin|ada_gss|ada_lin', 'config.backbone.shared_adaln'),
+    (r'head_nm|head\.0', 'config.backbone.last_norm'),
     (
       r'^block(_chunk)?s\.',
       'config.backbone.depth, width and heads; config.release.chunks',
     ),
     (r'^(text_|cfg_uncond)', 'config.condition: length, channels, heads'),
-    (r'^(word_embed|head\.)', 'config.tokenizer.quantizer.channels'),
+    (
+      r'^(word_embed|head\.)',
+      'config.tokenizer.quantizer: channels, ids; config.head',
+    ),
     (r'^lvl_embed', 'config.backbone.position.rows'),
   )
 
@@ -97,7 +101,8 @@ class Transformer:
       *dense('backbone/input/linear', 'word_embed'),
       *dense('backbone/shared_adaln/linear', 'shared_ada_lin.1'),
       *dense('backbone/norm/adaln', 'head_nm.ada_lin.1'),
-      *dense('head/linear', 'head'),
+      *norm('backbone/norm', 'head.0'),
+      *dense('head/linear', _head(ours)),
       *map(self._of_block, _block_rows(self.flash)),
     ]
     return [row for row in table if row.path in ours]
@@ -108,14 +113,30 @@ class Transformer:
     return _Chunked(row.path, row.key, row.form, chunks=self.chunks)
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
-    return {
+    zeros = {
       key.replace('v_bias', 'zero_k_bias'): np.zeros_like(weights[key])
       for key in weights
       if re.search(r'(sa|ca)\.v_bias$', key)
     }
+    # RMS norms without a scale have one that is not trained.
+    ones = {
+      key.replace('ca_norm', 'ln_wo_grad'): np.ones_like(weights[key])
+      for key in weights
+      if key.endswith('ca_norm.weight')
+      and key.replace('weight', 'bias') not in weights
+    }
+    if ones and 'head_nm.ada_lin.1.bias' in weights:
+      ones['head_nm.ln_wo_grad.weight'] = next(iter(ones.values()))
+    return {**zeros, **ones}
 
   def derived(self, key: str) -> bool:
-    return key.endswith('.zero_k_bias')
+    return key.endswith(('.zero_k_bias', '.ln_wo_grad.weight'))
+
+
+def _head(ours):
+  """The key of the last linear map, which may come with the norm before it."""
+  modulated = 'backbone/norm/adaln/kernel' in ours
+  return 'head' if modulated else 'head.1'
 
 
 def _block_rows(flash):
@@ -142,6 +163,12 @@ def _block_rows(flash):
   yield from norm(f'{_BLOCK}/cross_norm', 'blocks.{i}.ca_norm')
   yield from dense(f'{_BLOCK}/mlp/fc1', 'blocks.{i}.ffn.fc1')
   yield from dense(f'{_BLOCK}/mlp/fc2', 'blocks.{i}.ffn.fc2')
+  for ours, theirs in (('w1', 'fcg'), ('w3', 'fc1'), ('w2', 'fc2')):
+    yield Row(
+      f'{_BLOCK}/mlp/{ours}/kernel',
+      f'blocks.{{i}}.ffn.{theirs}.weight',
+      Linear(),
+    )
 
 
 class Tokenizer:

@@ -5,6 +5,7 @@ Source: markweberdev/maskbit, modeling/conv_vqgan.py and modeling/bert.py.
 
 import dataclasses
 import re
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,12 +23,20 @@ from arvision.importers.table import (
 _CODEBOOK = 'quantize.embedding.weight'
 
 
+@dataclasses.dataclass(frozen=True)
 class Tokenizer:
-  """`maskbit_tokenizer_14bit.bin` and its like, and VQGAN+ with its table."""
+  """`maskbit_tokenizer_14bit.bin` and its like, and VQGAN+ with its table.
+
+  Attributes:
+    legacy: whether the decoder counts its levels from the image on, as older files
+      do.
+  """
+
+  legacy: bool = False
 
   name = 'MaskBit tokenizer'
   wrapping = ''
-  hints = (
+  hints: ClassVar[tuple[tuple[str, str], ...]] = (
     (r'^quantize\.embedding', 'config.tokenizer.quantizer: lookup or lfq'),
     (
       r'(down|up|mid)\.',
@@ -37,7 +46,7 @@ class Tokenizer:
   )
 
   def rows(self, ours):
-    levels = autoencoder.levels(ours)
+    levels = 0 if self.legacy else autoencoder.levels(ours)
     rename = lambda name: _renamed(name, levels)
     table = [
       Row('quant/codebook', _CODEBOOK),
@@ -61,7 +70,9 @@ class Tokenizer:
 
 def _renamed(name, levels):
   """Its decoder counts the levels in the order of execution, ours by level."""
-  name = re.sub(r'\bup_(\d+)_', lambda m: f'up_{levels - 1 - int(m[1])}_', name)
+  if levels:
+    executed = lambda m: f'up_{levels - 1 - int(m[1])}_'
+    name = re.sub(r'\bup_(\d+)_', executed, name)
   name = autoencoder.maskgit(name)
   name = re.sub(r'(down|up)\.(\d+)\.block\.', r'\1.\2.res_blocks.', name)
   name = name.replace('.mid.', '.mid.res_blocks.')
@@ -94,6 +105,7 @@ class Generator:
   wrapping = ''
   hints = (
     (r'^transformer', 'config.backbone: width, depth, heads, block.mlp.hidden'),
+    (r'^norm_after', 'config.backbone: block.type and last_norm'),
     (r'^input_proj', 'config.tokenizer.quantizer.channels'),
     (r'^prediction_layer', 'config.head: vocab_size and parts'),
     (r'^class_emb', 'config.condition.classes'),
@@ -103,7 +115,7 @@ class Generator:
   def rows(self, ours):
     block, layer = 'backbone/stack/layers/block', 'transformer.layers.{i}'
     attention, theirs = f'{block}/attention', f'{layer}.0.mha'
-    return [
+    table = [
       *dense('backbone/input/linear', 'input_proj'),
       Row('condition/label/table', 'class_emb.weight'),
       Row('backbone/position/slot', 'pos_emb', _ClassLast()),
@@ -115,10 +127,12 @@ class Generator:
       *dense(f'{block}/mlp/fc1', f'{layer}.1.net.0'),
       *dense(f'{block}/mlp/fc2', f'{layer}.1.net.2'),
       *norm(f'{block}/norm2', f'{layer}.1.norm'),
+      *norm('backbone/norm', 'norm_after_transformer'),
       *dense('head/transform', 'last_layer.0'),
       *norm('head/norm', 'last_layer.2'),
       *dense('head/linear', 'prediction_layer'),
     ]
+    return [row for row in table if row.path in ours]
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
     bits = weights['input_proj.weight'].shape[1]

@@ -46,6 +46,8 @@ class BlockInputs:
       tell them apart.
     memory: what cross attention reads, or None.
     rotation: (2, n, k / 2), or what else `Decoder.rotary` makes; or None.
+    again: (1 or b, n, d) what is added to x before some layers, see `Stack`; or
+      None.
     index: (n,) int32 place of every slot in the layout; None outside of a backbone.
     layout: static; likewise.
     start: first slot in the cache; traced or not.
@@ -60,6 +62,7 @@ class BlockInputs:
   level: Any = None
   memory: Memory | None = None
   rotation: Any = None
+  again: Any = None
   index: Any = None
   layout: Layout | None = flax.struct.field(pytree_node=False, default=None)
   start: Any = None
@@ -132,6 +135,8 @@ def _unit(x):
 class Attention(nn.Module):
   """Multi-head self-attention.
 
+  q and k are scaled or normalised first, then rotated.
+
   Attributes:
     heads: number of heads; they divide the width.
     logits: template of the scaling or normalisation of q and k.
@@ -188,7 +193,9 @@ class Attention(nn.Module):
     )
     q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # (b, h, n, k)
     q, k, v = (_biased(self, n, t) for n, t in zip('qkv', (q, k, v)))
-    q, k = self._prepared(q, k, inputs.rotation)
+    q, k = self.logits(name='logits')(q, k)
+    if inputs.rotation is not None:
+      q, k = self._rotated(q, k, inputs.rotation)
     if cache is not None:
       cache = cache.write(k, v, inputs.start)
       k, v = cache.read(inputs.extent)
@@ -211,11 +218,9 @@ class Attention(nn.Module):
     y = nn.Dropout(self.dropout, deterministic=not inputs.train)(y)
     return constrain(y, RESIDUAL), cache
 
-  def _prepared(self, q, k, rotation):
-    """q and k (b, h, n, k), rotated and scaled."""
-    if rotation is not None:
-      q, k = rotate(q, rotation), rotate(k, rotation)
-    return self.logits(name='logits')(q, k)
+  def _rotated(self, q, k, rotation):
+    """q and k (b, h, n, k), rotated."""
+    return rotate(q, rotation), rotate(k, rotation)
 
 
 def _biased(module, name, x):
@@ -230,15 +235,14 @@ def _biased(module, name, x):
 class AimedAttention(Attention):
   """Half of the heads ask from the position that their slot predicts.
 
-  q and k are scaled or normalised first, then rotated by
-  `layers.position.AimedRotary`: k and the first half of the heads of q by the
-  position of the token that a slot carries, the second half by that of its target.
+  `layers.position.AimedRotary` rotates k and the first half of the heads of q by
+  the position of the token that a slot carries, the second half by that of its
+  target.
 
   Source: arXiv 2602.09024 (BAR).
   """
 
-  def _prepared(self, q, k, rotation):
-    q, k = self.logits(name='logits')(q, k)
+  def _rotated(self, q, k, rotation):
     own, target = rotation
     half = q.shape[1] // 2
     first, second = rotate(q[:, :half], own), rotate(q[:, half:], target)

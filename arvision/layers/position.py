@@ -215,7 +215,10 @@ def rotations(coords: Any, dim: int, base: float) -> Any:
       f'{2 * axes}'
     )
   part = dim // axes
-  frequency = base ** (-np.arange(0, part, 2, dtype=np.float32) / part)
+  # Rounded as in the official code: far positions show the last digit.
+  frequency = 1 / np.float32(base) ** (
+    np.arange(0, part, 2, dtype=np.float32) / part
+  )
   angle = (coords[:, :, None] * frequency).reshape(len(coords), dim // 2)
   xp = coords.__array_namespace__()
   table = xp.stack([xp.cos(angle), xp.sin(angle)])
@@ -243,12 +246,28 @@ class Rotary:
 
   def __call__(self, layout: Layout, slots: Slots, dim: int) -> Any:
     """(2, e, dim / 2) for the e slots."""
-    table = jnp.asarray(rotations(layout.coords, dim, self.base))
-    return table[:, slots.index]
+    return self.at(layout.coords, dim)[:, slots.index]
 
   def at(self, coords: Any, dim: int) -> jax.Array:
     """(2, t, dim / 2) for tokens with coordinates (t, axes)."""
     return jnp.asarray(rotations(coords, dim, self.base))
+
+
+@dataclasses.dataclass(frozen=True)
+class InterpolatedRotary(Rotary):
+  """Cosines and sines of whole coordinates, linearly interpolated between them.
+
+  They do not rotate alone: between whole coordinates they shorten, too.
+
+  Source: FoundationVision/Infinity, its rope2d_normalized_by_hw = 1.
+  """
+
+  def at(self, coords: Any, dim: int) -> jax.Array:
+    coords = jnp.asarray(coords)
+    low = jnp.floor(coords)
+    share = jnp.repeat(coords - low, dim // 2 // coords.shape[1], 1)
+    first, second = super().at(low, dim), super().at(low + 1, dim)
+    return (1 - share) * first + share * second
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,8 @@ class _Scanned(nn.Module):
   keep: bool = False
 
   @nn.compact
-  def __call__(self, x, drop, skip, rest):
+  def __call__(self, x, drop, skip, again, rest):
+    x = _added(x, rest.again, again)
     if skip is not None:
       both = jnp.concatenate([x, skip], -1)
       linear = Dense(
@@ -55,6 +56,8 @@ class Stack(nn.Module):
       short stack, and any in bfloat16, trains faster with all of them, since a
       scan copies what the backward pass needs.
     keep: whether the outputs of all layers are returned.
+    every: `BlockInputs.again` is added to x before every so many layers, but not
+      before the first.
   """
 
   block: Template
@@ -63,6 +66,7 @@ class Stack(nn.Module):
   remat: str = 'none'
   unroll: Few = 1
   keep: bool = False
+  every: Few = 1
 
   @nn.compact
   def __call__(self, x, rest: BlockInputs, caches=None, skips=None):
@@ -86,6 +90,9 @@ class Stack(nn.Module):
     drop = None
     if self.drop_path and rest.train:
       drop = jnp.linspace(0.0, self.drop_path, self.depth)
+    again = None
+    if rest.again is not None:
+      again = self._again(jnp.arange(self.depth))
     layers = nn.scan(
       body,
       variable_axes={'params': 0, 'intermediates': 0},
@@ -93,13 +100,14 @@ class Stack(nn.Module):
       in_axes=(
         0 if drop is not None else nn.broadcast,
         0 if skips is not None else nn.broadcast,
+        0 if again is not None else nn.broadcast,
         nn.broadcast,
       ),
       length=self.depth,
       unroll=self.unroll,
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(self.block, self.keep, name=LAYERS)
-    x, kept = layers(x, drop, skips, rest)
+    x, kept = layers(x, drop, skips, again, rest)
     return x, kept if self.keep else caches
 
   def empty_cache(self, batch: int, slots: int, width: int) -> 'Caches':
@@ -107,6 +115,10 @@ class Stack(nn.Module):
     block = self.block(parent=None)
     layers = range(self.depth)
     return tuple(block.empty_cache(batch, slots, width) for _ in layers)
+
+  def _again(self, i):
+    """Whether something is added to x before layer i."""
+    return (i > 0) & (i % self.every == 0)
 
   def _params(self):
     return self.variables.get('params', {}).get(LAYERS)
@@ -120,6 +132,7 @@ class Stack(nn.Module):
     guided = _numbers(rest.guided_layers, self.depth)
 
     def layer(i, x, params, cache):
+      x = _added(x, rest.again, self._again(i))
       variables = {'params': params['block']}
       x, cache = block.apply(variables, x, None, rest, cache)
       return _guided(x, rest.guidance, i, guided), cache
@@ -152,6 +165,13 @@ _SCANNED_ROWS = 512
 Caches = tuple[Cache, ...] | Cache
 
 
+def _added(x, what, when):
+  """x (b, n, d), plus `what` if `when`, () bool."""
+  if what is None:
+    return x
+  return x + jnp.where(when, what, 0).astype(x.dtype)
+
+
 def _numbers(guided, depth):
   """Numbers of layers that are counted from the last, -1."""
   for n in guided:
@@ -164,13 +184,17 @@ def _numbers(guided, depth):
 
 
 def _guided(x, scale, i, guided):
-  """The output of layer i, both halves of which become the guided one."""
+  """The output of layer i, both halves of which become the guided one.
+
+  A scale of 1 is no guidance: it leaves the halves as they are.
+  """
   if not guided or isinstance(i, int) and i not in guided:
     return x
   cond, null = jnp.split(x, 2)
   both = (null + scale * (cond - null)).astype(x.dtype)
   y = jnp.concatenate([both, both])
-  return jnp.where(jnp.isin(i, jnp.array(guided)), y, x)
+  here = jnp.isin(i, jnp.array(guided)) & (scale != 1)
+  return jnp.where(here, y, x)
 
 
 def _scan_layers(layer, x, params, caches):

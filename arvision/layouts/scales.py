@@ -10,7 +10,7 @@ from arvision.ranges import Side
 
 Grids = tuple[Side | tuple[Side, Side], ...]
 # What the coordinates of a token refer to, see `scales`.
-ANCHORS = ('centre', 'corner', 'rounded', 'index')
+ANCHORS = ('centre', 'corner', 'rounded', 'index', 'ends')
 
 
 def as_grids(scales: Grids) -> tuple[tuple[int, int], ...]:
@@ -38,7 +38,8 @@ def scales(
       condition fills (VAR); otherwise the feed fills them.
     anchor: point of a token that its coordinates refer to: its 'centre', its
       upper left 'corner' (FlowAR), or that 'rounded' to whole numbers, halves to
-      even ones (Infinity); or its 'index' in its own scale.
+      even ones (Infinity); its 'index' in its own scale; or 'ends': the first and
+      the last token of every scale lie at the ends of the grid.
     units: (height, width) of the grid in whose units coordinates are; None: the
       largest scale. Then equal positions of all scales have equal coordinates.
 
@@ -77,6 +78,9 @@ def _axis(count, units, anchor):
     return np.rint(
       np.arange(count, dtype=np.float32) * np.float32(units / count)
     )
+  if anchor == 'ends':
+    step = np.float32((units - 1) / max(count - 1, 1))
+    return np.arange(count, dtype=np.float32) * step
   inside = 0.5 if anchor == 'centre' else 0.0
   points = (np.arange(count) + inside) * units / count
   return points.astype(np.float32) - np.float32(inside)

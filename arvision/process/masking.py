@@ -16,7 +16,10 @@ from arvision.ranges import AtLeast0
 from arvision.structs import Array
 
 # Schedules of the masked share as a function of progress.
-SCHEDULES = ('arccos', 'cosine')
+SCHEDULES = ('arccos', 'cosine', 'linear', 'square', 'root')
+
+# The share is 1 - progress to this power.
+_POWERS = {'linear': 1, 'square': 2, 'root': 0.5}
 
 
 def masked_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
@@ -34,6 +37,8 @@ def masked_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
     return xp.acos(progress) / (math.pi / 2)
   if schedule == 'cosine':
     return xp.cos(math.pi / 2 * progress)
+  if schedule in _POWERS:
+    return 1 - progress ** _POWERS[schedule]
   raise ValueError(f"schedule='{schedule}': wanted one of {SCHEDULES}")
 
 

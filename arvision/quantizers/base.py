@@ -79,6 +79,14 @@ class Quantizer(nn.Module):
     """Ids or numbers of a token."""
     return 1
 
+  @property
+  def radices(self) -> tuple[int, ...]:
+    """Values of every digit of a code: 2 for a bit; () if continuous.
+
+    The digits of an id are a mixed-radix number, the lowest first.
+    """
+    return (self.size,) * self.parts if self.size else ()
+
   def spec(self, grids: tuple[tuple[int, ...], ...]) -> TokenSpec:
     """The tokens of some grids."""
     return TokenSpec(self.size, self.parts, self.channels, grids)

@@ -8,6 +8,7 @@ import numpy as np
 
 from arvision.metrics import Mean
 from arvision.quantizers.base import Losses, Quantizer
+from arvision.quantizers.lookup import nats
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Few, Positive, Share, Width
 
@@ -111,14 +112,10 @@ def entropies(
   def some(column):
     p = jnp.exp(column[:, None] + low)
     mean = jnp.mean(p, 0)
-    return jnp.mean(jnp.sum(_nats(p), -1)), jnp.sum(_nats(mean))
+    return jnp.mean(jnp.sum(nats(p), -1)), jnp.sum(nats(mean))
 
   each, mean = jax.lax.map(some, high.T)
   return jnp.sum(each), jnp.sum(mean)
-
-
-def _nats(p):
-  return -p * jnp.log(jnp.maximum(p, 1e-5))
 
 
 def _joint(bits):

@@ -1,18 +1,69 @@
 """A table of codes: every latent becomes the nearest one (VQ-VAE, VQGAN)."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from arvision.build import Checked
 from arvision.quantizers.base import Losses, Quantizer
 from arvision.random import Draw
-from arvision.ranges import AtLeast0, Count, Width
+from arvision.ranges import AtLeast0, Count, Positive, Width
 
 # Below this share of the uniform count a code does not count as used.
 # Source: FoundationVision/VAR, quant.py, the margin of its usage meter.
 USED_SHARE = 0.08
+
+
+def entropy_loss(far: jax.Array, temperature: float = 0.01) -> jax.Array:
+  """Mean entropy of a place's code, minus the entropy of the mean code.
+
+  Small where every place is sure of its code and all codes are used.
+
+  Source: Chang et al., arXiv 2202.04200 (MaskGIT's tokenizer); the affinity
+  is -distance / temperature.
+
+  Args:
+    far: (n, v) squared distances, with gradient.
+    temperature: of the affinity.
+  """
+  log_p = jax.nn.log_softmax(-far / temperature)
+  p = jnp.exp(log_p)
+  each = -jnp.mean(jnp.sum(p * log_p, -1))
+  mean = jnp.mean(p, 0)
+  return each + jnp.sum(mean * jnp.log(mean + 1e-5))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClampedEntropy(Checked):
+  """The same with logarithms that end at log 1e-5, as `lfq.entropies` (VQGAN+).
+
+  Source: markweberdev/maskbit (arXiv 2409.16211), modeling/quantizer.
+
+  Attributes:
+    gamma: weight of the entropy of the mean code.
+    temperature: of the affinity.
+  """
+
+  gamma: AtLeast0 = 1.0
+  temperature: Positive = 0.01
+
+  def __call__(self, far: jax.Array) -> jax.Array:
+    each, mean = self.entropies(far)
+    return each - self.gamma * mean
+
+  def entropies(self, far: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of the code of a place, the mean; and of the mean code; in nats."""
+    p = jax.nn.softmax(-far / self.temperature)
+    return jnp.mean(jnp.sum(nats(p), -1)), jnp.sum(nats(jnp.mean(p, 0)))
+
+
+def nats(p: jax.Array) -> jax.Array:
+  """-p log p, where the logarithm ends at log 1e-5."""
+  return -p * jnp.log(jnp.maximum(p, 1e-5))
 
 
 class Lookup(Quantizer, kw_only=True):
@@ -25,9 +76,10 @@ class Lookup(Quantizer, kw_only=True):
     channels: width of a code.
     commitment: weight of the pull on the encoder towards its codes; the pull
       on the codes weighs 1.
-    entropy: weight of `entropy_loss`.
+    entropy: weight of the loss of entropies.
     std: codes start as normal numbers; None: uniform within 1 / vocab_size, as
       published.
+    entropies: squared distances (n, v) -> that loss.
   """
 
   vocab_size: Count
@@ -35,6 +87,7 @@ class Lookup(Quantizer, kw_only=True):
   commitment: AtLeast0 = 0.25
   entropy: AtLeast0 = 0.0
   std: AtLeast0 | None = None
+  entropies: Callable = entropy_loss
 
   codebook_path = ('codebook',)
 
@@ -71,7 +124,7 @@ class Lookup(Quantizer, kw_only=True):
     if not self.entropy:
       return {}
     far = distances(latent.reshape(-1, self.channels), self.codes)
-    return {'entropy': self.entropy * entropy_loss(far)}
+    return {'entropy': self.entropy * self.entropies(far)}
 
   def quantize(self, latent: jax.Array) -> jax.Array:
     return nearest(latent, self.codes)
@@ -143,25 +196,6 @@ def normalized(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
   # The square root has no finite gradient at zero, hence inside the maximum.
   square = jnp.maximum(jnp.sum(x**2, -1, keepdims=True), epsilon**2)
   return x * jax.lax.rsqrt(square)
-
-
-def entropy_loss(far: jax.Array, temperature: float = 0.01) -> jax.Array:
-  """Mean entropy of a place's code, minus the entropy of the mean code.
-
-  Small where every place is sure of its code and all codes are used.
-
-  Source: Chang et al., arXiv 2202.04200 (MaskGIT's tokenizer); the affinity
-  is -distance / temperature.
-
-  Args:
-    far: (n, v) squared distances, with gradient.
-    temperature: of the affinity.
-  """
-  log_p = jax.nn.log_softmax(-far / temperature)
-  p = jnp.exp(log_p)
-  each = -jnp.mean(jnp.sum(p * log_p, -1))
-  mean = jnp.mean(p, 0)
-  return each + jnp.sum(mean * jnp.log(mean + 1e-5))
 
 
 def histogram(codes: jax.Array, vocab_size: int) -> jax.Array:

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.layers.resize import resize
 from arvision.quantizers.base import mean_losses, merged
@@ -53,7 +54,7 @@ class BitwisePyramid(ResidualPyramid, kw_only=True):
 
   def setup(self):
     super().setup()
-    if self.flips and self.static.size != 2:
+    if self.flips and set(self.static.radices) != {2}:
       raise ValueError(
         f'config.tokenizer.flips={self.flips}: the quantiser has ids of '
         f'{self.static.size} values, and only bits can be flipped; set it to 0'
@@ -151,13 +152,19 @@ class BitwisePyramid(ResidualPyramid, kw_only=True):
     share = jnp.floor(share * strengths) / 100
     shown = []
 
-    def flip(bits, s):
+    # Of an id.
+    bits = self.static.channels // self.static.parts
+    several = (bits,) * (bits > 1)
+
+    def flip(values, s):
       if s < count:
-        uniform = draw.uniform(f'tokenizer/flip_{s}', bits.shape[1:])
-        most = jnp.expand_dims(share[:, s], range(1, bits.ndim))
-        bits = bits ^ (uniform < most)
-      shown.append(bits)
-      return bits
+        shape = (*values.shape[1:], *several)
+        uniform = draw.uniform(f'tokenizer/flip_{s}', shape)
+        most = jnp.expand_dims(share[:, s], range(1, uniform.ndim))
+        flips = (uniform < most).reshape(*values.shape, bits)
+        values = values ^ jnp.sum(flips << np.arange(bits)[::-1], -1)
+      shown.append(values)
+      return values
 
     values, _, _ = self.quantize(self.quant.scaled(latent), flip)
     return Tokens(*(jnp.concatenate(x, axis=1) for x in (values, shown)))

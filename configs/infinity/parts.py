@@ -19,13 +19,68 @@ NO_DECAY = (
   'gamma',
   'bias',
 )
-# Scales of square images by their sides (h_div_w 1.000 of the published lists).
-SCALES = {
-  256: (1, 2, 4, 6, 8, 12, 16),
-  512: (1, 2, 4, 6, 8, 12, 16, 20, 24, 32),
-  768: (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48),
-  1024: (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64),
+# How many scales images have whose area is that of a square with this side.
+COUNTS = {256: 7, 512: 10, 768: 12, 1024: 13}
+_SQUARE = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
+# (heights, widths) of the scales, by the ratio of height and width (the published
+# h_div_w). Those below 1 are these with height and width exchanged.
+_TALL = {
+  1.25: (
+    (1, 2, 3, 5, 10, 15, 20, 25, 30, 35, 45, 55, 70),
+    (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 36, 44, 56),
+  ),
+  1.333: (
+    (1, 2, 4, 8, 12, 16, 20, 24, 28, 36, 48, 60, 72),
+    (1, 2, 3, 6, 9, 12, 15, 18, 21, 27, 36, 45, 54),
+  ),
+  1.5: (
+    (1, 2, 3, 6, 9, 15, 21, 27, 33, 39, 48, 63, 78),
+    (1, 2, 2, 4, 6, 10, 14, 18, 22, 26, 32, 42, 52),
+  ),
+  1.75: (
+    (1, 2, 3, 7, 11, 14, 21, 28, 35, 42, 56, 70, 84),
+    (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48),
+  ),
+  2.0: (
+    (1, 2, 4, 6, 10, 16, 22, 30, 38, 46, 60, 74, 90),
+    (1, 2, 2, 3, 5, 8, 11, 15, 19, 23, 30, 37, 45),
+  ),
+  2.5: (
+    (1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 65, 80, 100),
+    (1, 2, 2, 4, 6, 8, 10, 12, 16, 20, 26, 32, 40),
+  ),
+  3.0: (
+    (1, 2, 6, 9, 15, 21, 27, 36, 45, 54, 72, 90, 111),
+    (1, 2, 2, 3, 5, 7, 9, 12, 15, 18, 24, 30, 37),
+  ),
 }
+# '1.250' -> (height, width) of its scales.
+RATIOS = {
+  '1.000': tuple(zip(_SQUARE, _SQUARE)),
+  **{f'{r:.3f}': tuple(zip(*sides)) for r, sides in _TALL.items()},
+  **{
+    f'{int(1000 / r) / 1000:.3f}': tuple(zip(*sides[::-1]))
+    for r, sides in _TALL.items()
+  },
+}
+SCALES = {side: _SQUARE[:count] for side, count in COUNTS.items()}
+
+
+def rectangles(side: int, ratio: str) -> tuple[tuple[int, int], ...]:
+  """(height, width) of the scales of images of some height / width.
+
+  Args:
+    side: of a square of the same area, in pixels.
+    ratio: a published one.
+
+  Raises:
+    ValueError: an unknown ratio; it lists the published ones.
+  """
+  if ratio not in RATIOS:
+    raise ValueError(
+      f"no ratio '{ratio}' of height and width; there are: {', '.join(RATIOS)}"
+    )
+  return RATIOS[ratio][: COUNTS[side]]
 
 
 def multi_scale_bsq(
@@ -74,6 +129,7 @@ def infinity(
   heads: int,
   chunks: int = 1,
   hidden: int | None = None,
+  ids: int | None = None,
   pool_heads: int | None = None,
   units: tuple[int, int] | None = None,
   scale_rows: int = 15,
@@ -93,6 +149,7 @@ def infinity(
     depth, width, heads: of the transformer.
     chunks: of the release, see `importers.infinity.Transformer`.
     hidden: inner width of the MLPs; None: 4 width, in multiples of 256.
+    ids: that the bits of a place are joined to; None: every bit is one.
     pool_heads: of the pooling of captions; None: of 128 channels each, of 64 each
       above 4096.
     units: grid in whose units positions are; None: the largest scale.
@@ -106,7 +163,10 @@ def infinity(
   std = math.sqrt(1 / (3 * width))
   out = std / math.sqrt(2 * depth)
   scales = config.tokenizer.scales
-  bits = config.tokenizer.quantizer.channels * config.tokenizer.patch**2
+  bits = config.tokenizer.quantizer.channels
+  if ids is not None:
+    config.tokenizer.quantizer.ids = ids
+  each = ids or bits
   if pool_heads is None:
     pool_heads = channels // (128 if channels <= 4096 else 64)
   config.release = block(type='importers.infinity.Transformer', chunks=chunks)
@@ -158,8 +218,8 @@ def infinity(
   )
   config.head = block(
     type='heads.categorical.Categorical',
-    vocab_size=2,
-    parts=bits,
+    vocab_size=2 ** (bits // each),
+    parts=each * config.tokenizer.patch**2,
     std=0.02 * std,
   )
   config.condition = block(

@@ -7,7 +7,11 @@
 The conditions are features of flan-t5-xl, computed beforehand, of at most 512
 tokens for each caption; FEATURES/<SHA-256 of the caption>.npy holds (tokens, 2048),
 see `data.text.file_name`. `2b_512` and `2b_1024` go on from the weights of the
-smaller size (`--init_from`).
+smaller size (`--init_from`). `2b_1024@0.750` is of images with three quarters of
+their width in height, 864 × 1152 px; there are 1.000, 1.250, 1.333, 1.500, 1.750,
+2.000, 2.500, 3.000, and their inverses 0.800, 0.750, 0.666, 0.571, 0.500, 0.400 and
+0.333. No parameter depends on the ratio: `arvision import` and `--init_from` take the
+same weights for all.
 
 Published figures (not obtained here): 2B at 1024 px GenEval 0.69 without and 0.73
 with a rewriter, DPG 83.5; 8B 0.79 with a rewriter, DPG 86.6.
@@ -16,7 +20,8 @@ As published: AdamW with betas (0.9, 0.97), weight decay 0.005, a constant learn
 rate, clipping at 5. The rate and the batch size are those that the authors named for
 pre-training, 6e-5 and 4096.
 
-Deviations: square images alone; bfloat16 activations of whole blocks; captions are
+Deviations: a run has images of one ratio, where the published ones mix all 15;
+bfloat16 activations of whole blocks; captions are
 not exchanged for short ones at random; the share of flipped bits is sampled for every
 image.
 
@@ -47,13 +52,18 @@ SIZES = {
 
 
 def get_config(arg: str = '2b_1024'):
-  size = dict(common.size(arg or '2b_1024', SIZES))
+  name, _, ratio = (arg or '2b_1024').partition('@')
+  size = dict(common.size(name, SIZES))
   side, kind = size.pop('side'), size.pop('tokenizer')
   config = common.generator(
     tokenizer.get_config(kind), f'runs/infinity-tokenizer-{kind}'
   )
-  config.tokenizer.scales = parts.SCALES[side]
+  config.tokenizer.scales, units = parts.SCALES[side], (64, 64)
   config.data = common.imagenet(size=side, resize=None, batch_size=4096)
+  if ratio:
+    config.tokenizer.scales = grids = parts.rectangles(side, ratio)
+    config.data.size = tuple(16 * n for n in grids[-1])
+    units = parts.rectangles(1024, ratio)[-1]
   config.data.crop = 'center'
   config.data.source = common.block(type='data.folder.Folder', path='')
   config.data.text = common.block(
@@ -63,7 +73,7 @@ def get_config(arg: str = '2b_1024'):
     config,
     length=512,
     channels=2048,
-    units=(64, 64),
+    units=units,
     temperature=1.0 if arg.startswith('8b') else 0.5,
     **size,
   )

@@ -25,7 +25,7 @@ def maskbit_tokenizer(*, quantizer: ConfigDict, **sizes) -> ConfigDict:
   config = maskgit_parts.maskgit_vq(
     vocab_size=1, channels=quantizer.channels, **sizes
   )
-  config.quantizer = quantizer
+  config.quantizer = block(**quantizer)
   config.encoder.type = 'layers.maskgit_conv.StridedEncoder'
   return config
 
@@ -37,6 +37,7 @@ def maskbit(
   splits: int = 2,
   guidance: ConfigDict,
   temperature: float,
+  prenorm: bool = False,
   **sizes,
 ) -> None:
   """The six parts of MaskBit (arXiv 2409.16211).
@@ -47,6 +48,7 @@ def maskbit(
     splits: ids that they are divided into.
     guidance: block of the sampler's schedule.
     temperature: of its noise.
+    prenorm: norms before the sub-layers and after the last one, not after the sums.
     **sizes: of `titok.parts.uvit`.
   """
   vocab_size = 2 ** (bits // splits)
@@ -61,6 +63,9 @@ def maskbit(
     config.tokenizer.quantizer.ids = splits
   config.release = block(type='importers.maskbit.Generator')
   config.feed = block(type='feeds.mask.RandomParts', schedule='arccos')
+  if prenorm:
+    config.backbone.block.type = 'layers.blocks.Block'
+    config.backbone.last_norm = block(**config.backbone.block.norm)
   config.backbone.input = block(type='backbones.decoder.VectorInput')
   config.head.update(
     type='heads.categorical.ExactTransformed',

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from arvision.configs.infinity import parts, t2i
 from arvision.errors import ConfigError
 from arvision.feeds.residual import Residual
 from arvision.heads.categorical import Categorical
+from arvision.layers.position import InterpolatedRotary, Rotary, rotations
 from arvision.layers.text import PooledCaption
 from arvision.layouts.scales import scales
 from arvision.model import sample
@@ -19,14 +21,13 @@ from arvision.process.guidance import Constant
 from arvision.process.logits import LogitsFilter
 from arvision.quantizers.bsq import BSQ
 from arvision.quantizers.lookup import Lookup, entropy_loss, normalized
-from arvision.random import Draw
+from arvision.random import Draw, Replay
 from arvision.samplers.entity import EntityAR
-from arvision.structs import Query, Tokens
+from arvision.structs import Query, Slots, Tokens
 from arvision.tasks import fit
 from arvision.tokenizers.bitwise import BitwisePyramid
 from tests.configs import TINY
 from tests.laws.test_generators import Case
-from tests.parity.case import captured
 
 SCALES, BITS = (1, (2, 3)), 4
 TRAINING = Draw.create(3, jnp.arange(2)).replace(progress=0.5)
@@ -258,8 +259,8 @@ def test_captions_may_be_padded_on_either_side():
   assert np.isfinite(cond.modulation).all() and cond.memory_valid.all()
 
 
-def test_guidance_behind_the_last_layer():
-  """Both halves become the guided one, and the first one is read."""
+def test_layers_that_are_not_there_are_not_guided():
+  """What guidance behind layers computes: tests/parity/test_options.py."""
   law = Case(TINY['infinity/tiny']())
   sampler = EntityAR(
     Constant(2.0),
@@ -269,30 +270,6 @@ def test_guidance_behind_the_last_layer():
   )
   codec, draw = law.codec(law.frozen), Draw.create(0, jnp.arange(2))
 
-  @jax.jit
-  def run(params):
-    tokens = sample(law.model, params, sampler, law.inputs, draw, codec)
-    null = jnp.zeros(2, bool)
-    cond, none = (
-      captured(
-        law.model, params, tokens, law.inputs, codec, n, method='teacher_forced'
-      )
-      for n in (null, ~null)
-    )
-    last = none['blocks'][-1] + 2 * (cond['blocks'][-1] - none['blocks'][-1])
-    norm, head = law.model.backbone.last_norm(parent=None), law.model.head
-    z = norm.apply(
-      {'params': params['backbone']['norm']},
-      last,
-      cond['condition'].modulation,
-    )
-    logits = head.apply(
-      {'params': params['head']}, z[:, :, None], Query(), method='field'
-    )
-    return tokens.values, jnp.argmax(logits, -1)
-
-  found, wanted = run(law.params)
-  np.testing.assert_array_equal(found, wanted)
   fit.check_sampler(law.model, sampler)
   for wrong in ({'guided_layers': ()}, {'site': 'nowhere'}):
     with pytest.raises(ConfigError, match=r'config\.sampler\.site'):
@@ -302,3 +279,97 @@ def test_guidance_behind_the_last_layer():
     jax.eval_shape(
       lambda p: sample(law.model, p, far, law.inputs, draw, codec), law.params
     )
+
+
+def test_bits_may_be_joined_to_ids():
+  bits, z = BSQ(channels=BITS), jnp.float32([[0.3, -2.0, 0.0, 5.0]])
+  for ids, wanted in ((1, [9]), (2, [[2, 1]])):
+    net = BSQ(channels=BITS, ids=ids)
+    assert net.quantize(z).tolist() == wanted
+    np.testing.assert_array_equal(net.embed(net.quantize(z)), bits(z).vectors)
+    assert net.size**net.parts == 2**BITS and net.radices == bits.radices
+  for wrong in ({'ids': 3}, {'channels': 32, 'ids': 1}):
+    with pytest.raises(ValueError, match='quantizer.ids='):
+      _ = BSQ(**{'channels': BITS, **wrong}).size
+
+
+@pytest.mark.parametrize('patch', [1, 2])
+def test_joined_bits_are_flipped_like_bits(patch):
+  """With equal draws: the ids are those of the flipped bits."""
+  joined = functools.partial(BITWISE, ids=1)
+  count = patch**2
+
+  def visited(quantizer):
+    bound, image = codec(quantizer, patch=patch, flips=1.0)
+    shapes = [(2, h * w, count, BITS) for h, w in bound.grids]
+    random = np.random.RandomState(5)
+    draws = {'share': random.uniform(size=(2, len(shapes)))}
+    for s, shape in enumerate(shapes):
+      uniform = random.uniform(size=shape)
+      if quantizer is BITWISE:  # all of a channel before the next
+        uniform = uniform.swapaxes(2, 3).reshape(*shape[:2], -1)
+      elif patch == 1:
+        uniform = uniform[:, :, 0]
+      draws[f'flip_{s}'] = uniform
+    tokens = bound.visit(bound.store(image), Replay(draws, 0.5, size=2))
+    return tokens, bound.embed(tokens.values), bound.embed(tokens.shown)
+
+  (a, *of_ids), (b, *of_bits) = visited(joined), visited(BITWISE)
+  assert a.values.shape == b.values.shape[:2] + (count,) * (patch > 1)
+  assert (a.values != a.shown).any()
+  for own, wanted in zip(of_ids, of_bits):
+    np.testing.assert_array_equal(own, wanted)
+
+
+def test_published_ratios_have_scales():
+  assert len(parts.RATIOS) == 15
+  for ratio, grids in parts.RATIOS.items():
+    assert grids[0] == (1, 1) and len(grids) == 13
+    for side in parts.COUNTS:
+      height, width = parts.rectangles(side, ratio)[-1]
+      assert abs(height / width - float(ratio)) < 0.01
+  assert parts.rectangles(512, '1.000')[-1] == (32, 32)
+  wide = t2i.get_config('2b_512@0.750')
+  assert wide.data.size == (432, 576) and wide.layout.units == (54, 72)
+  assert wide.tokenizer.scales == wide.layout.scales
+  with pytest.raises(ValueError, match="no ratio '0.7' of height and width"):
+    t2i.get_config('2b_512@0.7')
+
+
+def test_rotations_between_whole_coordinates_are_interpolated():
+  layout = scales(((1, 1), (3, 2)), anchor='ends', units=(8, 6))
+  np.testing.assert_array_equal(layout.coords[1::2, 0], [0, 3.5, 7])
+  np.testing.assert_array_equal(layout.coords[1:3, 1], [0, 5])
+  slots = Slots(None, layout.index)
+  plain, between = (
+    np.asarray(kind()(layout, slots, 8))
+    for kind in (Rotary, InterpolatedRotary)
+  )
+  ends = [0, 1, 2, 5, 6]
+  np.testing.assert_allclose(between[:, ends], plain[:, ends], atol=1e-6)
+  halves = rotations(np.float32([[3, 0], [4, 0]]), 8, 10000.0).mean(1)
+  np.testing.assert_allclose(between[:, 3], halves, atol=1e-6)
+
+
+def test_a_run_may_be_sampled_at_another_ratio():
+  config = TINY['infinity/tiny']()
+  law = Case(config)
+  tall = scales(((1, 1), (2, 1), (5, 3)), anchor='rounded', units=(8, 5))
+  sampler = EntityAR(layout=tall)
+  tokenizer = sampler.tokenizer(law.tokenizer)
+
+  def run(params, frozen):
+    draw, own = Draw.create(0, jnp.arange(2)), tokenizer.bind(frozen)
+    tokens = sample(law.model, params, sampler, law.inputs, draw, own)
+    return tokens.values, own.decode(tokens)
+
+  values, image = jax.eval_shape(run, law.params, law.frozen)
+  assert values.shape == (2, 18, 8) and image.shape == (2, 10, 6, 1)
+
+
+def test_positions_that_are_added_again_must_be_stated():
+  config = TINY['infinity/tiny']().copy_and_resolve_references().unlock()
+  config.backbone.body = {'type': 'backbones.bodies.Repeated'}
+  del config.backbone.position
+  with pytest.raises(ValueError, match=r'state config\.backbone\.position'):
+    Case(config)

@@ -11,7 +11,7 @@ from arvision.feeds.mask import RandomMask, RandomParts
 from arvision.heads.categorical import Categorical
 from arvision.importers import maskbit
 from arvision.layouts import grid
-from arvision.metrics import Mean
+from arvision.metrics import Mean, Term
 from arvision.model import like
 from arvision.quantizers.lfq import LFQ
 from arvision.random import Draw, Replay
@@ -46,6 +46,17 @@ def test_a_masked_part_is_zeros_instead_of_its_bits():
     targets.weight[1], [[1, 0.25], [0.25, 1], [1, 1]]
   )
   np.testing.assert_array_equal(targets.values, values)
+
+
+def test_the_loss_of_a_token_may_be_the_sum_of_its_parts():
+  values = np.zeros((2, 3, 2), np.int32)
+  mask = np.random.RandomState(0).uniform(size=values.shape)
+  for summed, factor in ((False, 1), (True, 2)):
+    _, targets = fed(2, values, mask, summed=summed)
+    loss = np.random.RandomState(1).uniform(size=values.shape)
+    term = Term(loss, targets.weight, targets.denominator)
+    wanted = factor * np.average(loss, weights=targets.weight)
+    np.testing.assert_allclose(term.mean.compute(), wanted, rtol=1e-6)
 
 
 def test_one_part_is_a_whole_token():

@@ -113,6 +113,8 @@ TOKENIZERS = {
   'maskbit/tokenizer:14': 54.489,
   'maskbit/tokenizer:16': 54.500,
   'maskbit/tokenizer:18': 54.510,
+  'maskbit/tokenizer:vqgan_plus_10': 55.991,
+  'maskbit/tokenizer:vqgan_plus_12': 55.008,
   'mar/tokenizer': 66.456019,
   'titok/tokenizer:L-32': 641.055,
   'titok/tokenizer:B-64': 204.814,

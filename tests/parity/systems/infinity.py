@@ -1,4 +1,4 @@
-"""Infinity: transformer and tokenizer."""
+"""Infinity: its transformer."""
 
 import dataclasses
 import functools
@@ -15,9 +15,7 @@ from ml_collections import ConfigDict
 from arvision.build import build
 from arvision.configs import common
 from arvision.configs.infinity import parts
-from arvision.importers import infinity as table
-from arvision.layers import conv
-from arvision.layers.resize import resize
+from arvision.layouts.scales import Grids
 from arvision.model import sample
 from arvision.quantizers.bsq import BSQ
 from arvision.random import Draw, Replay
@@ -27,7 +25,6 @@ from arvision.tasks import assemble
 from arvision.tokenizers.autoencoder import flat
 from arvision.tokenizers.bitwise import BitwisePyramid
 from tests.parity.case import (
-  Bound,
   Case,
   System,
   captured,
@@ -35,143 +32,39 @@ from tests.parity.case import (
   nchw,
   nhwc,
 )
-from tests.parity.stated import NotCompared, Stated
+from tests.parity.stated import Stated
+from tests.parity.systems.infinity_tokenizer import (
+  flips_of,
+  numbered,
+  scales_of,
+)
 from tests.parity.systems.var import views
 
-# Largest share of flips; cases state those that were drawn.
-FLIPS = 1.0
 INPUTS = {'text', 'text_lens', 'x_BLC_wo_prefix', 'labels'}
 
 
-def scales_of(args: Stated) -> tuple[tuple[int, int], ...]:
-  """(height, width) of the scales of a schedule of images."""
-  schedule = args['scale_schedule']
-  if any(t != 1 for t, _, _ in schedule):
-    raise args.refused('scale_schedule', 'images have one frame')
-  return tuple((h, w) for _, h, w in schedule)
+def largest(grids: Grids) -> tuple[int, int]:
+  """The last scale of the longest list of which these are a part.
 
-
-def _numbered(*names):
-  """Names of arrays of as many scales as there may be."""
-  return {f'{name}_{s}' for name in names for s in range(32)}
-
-
-TOKENIZER_INPUTS = {
-  'image',
-  'bsc_strength',
-  *_numbered('rand_bits', 'bsc_uniform'),
-}
-
-
-def flips_of(shares: Any, uniforms: Any, largest: float) -> dict[str, Any]:
-  """Recorded flips as the draws of `BitwisePyramid.visit`.
-
-  Args:
-    shares: (scales,) share of flipped bits, in whole percent.
-    uniforms: of every scale with flips, (b, 1, h, w, bits).
-    largest: share.
+  Published lists end early where images are smaller, and keep the positions of the
+  whole list.
   """
-  # In the middle of the numbers that become this share.
-  share = np.float32(
-    (np.round(100 * np.asarray(shares)) + 0.5) / (np.round(100 * largest) + 1)
-  )
-  return {
-    'share': np.tile(share, (len(uniforms[0]), 1)),
-    **{f'flip_{s}': flat([u[:, 0]]) for s, u in enumerate(uniforms)},
-  }
+  for scales in parts.RATIOS.values():
+    if any(grids == scales[:n] for n in parts.COUNTS.values()):
+      return scales[-1]
+  return grids[-1]
 
 
-def tokenizer_of(case: Case) -> Bound:
-  args = case.args
-  args.only(new_quant=True)
-  channels = args['codebook_dim']
-  sizes = {
-    'ch': args['base_ch'],
-    'res_blocks': args['num_res_blocks'],
-    'attention': False,
-  }
-  module = BitwisePyramid(
-    encoder=functools.partial(
-      conv.Encoder,
-      z_channels=channels,
-      ch_mult=tuple(args['encoder_ch_mult']),
-      **sizes,
-    ),
-    decoder=functools.partial(
-      conv.Decoder, ch_mult=tuple(args['decoder_ch_mult']), **sizes
-    ),
-    quantizer=functools.partial(BSQ, channels=channels),
-    scales=scales_of(args),
-    flips=FLIPS,
-    flipped_scales=len(case.io['bsc_strength']),
-  )
-  return Bound(case, module, table.Tokenizer())
-
-
-def _flips(case):
-  shares = case.io['bsc_strength']
-  uniforms = [case.io[f'bsc_uniform_{s}'] for s in range(len(shares))]
-  return flips_of(shares, uniforms, FLIPS)
-
-
-def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
-  io, codec = case.io, tokenizer_of(case)
-  grids = codec.module.grids
-  image = nhwc(io['image'])
-
-  def per_scale(tokens):
-    """(b, t, bits) -> (b, 1, h, w, bits) of every scale."""
-    ends = np.cumsum([h * w for h, w in grids])[:-1]
-    parts = np.split(np.asarray(tokens), ends, axis=1)
-    return [p.reshape(len(p), 1, *g, -1) for p, g in zip(parts, grids)]
-
-  def encode(codec, image):
-    latent = codec.encode_latents(image)
-    values, sums, _ = codec.quantize(latent)
-    return latent, jnp.concatenate(values, 1), jnp.stack(sums)
-
-  z, bits, sums = codec(encode, image)
-  yield 'z', nchw(z)
-  yield 'quant', nchw(sums[-1])
-  for s, own in enumerate(per_scale(bits)):
-    yield f'bits_{s}', own
-
-  def decode(codec, values):
-    latent = codec.to_latent(Tokens(values))
-    return latent, codec.decode_latents(latent), codec.decode(Tokens(values))
-
-  _, decoded, _ = codec(decode, bits)
-  yield 'decoded', nchw(decoded)
-  random = [io[f'rand_bits_{s}'] for s in range(len(grids))]
-  summed, _, image = codec(decode, jnp.int32(flat([x[:, 0] for x in random])))
-  yield 'rand_summed', nchw(summed)
-  yield 'rand_image', nchw(image)
-  yield (
-    'mask',
-    table.Tokenizer().buffers(case.weights(), ())['quantize.lfq.mask'],
-  )
-
-  for s in range(1, len(grids)):
-    small = resize(sums[s - 1], grids[s], 'area')
-    yield f'var_input_area_{s}', nchw(small)
-
-  draw = Replay(_flips(case), progress=0.0, size=len(z))
-
-  def visit(codec, stored):
-    tokens = codec.visit(stored, draw)
-    return tokens.values, views(codec, tokens.shown)
-
-  labels, shown = codec(visit, flat([z]))
-  yield 'bsc_labels', labels
-  yield 'bsc_x_BLC_wo_prefix', shown
-  yield 'clean_labels', bits
-  yield 'clean_x_BLC_wo_prefix', codec(views, bits)
+def patch_of(args: Stated) -> int:
+  """Side of a token in places of the latent."""
+  return 2 if args.get('apply_spatial_patchify', 0) else 1
 
 
 def config_of(args: Stated) -> ConfigDict:
   """Our config of the official constructor's arguments."""
-  args.only(use_bit_label=1, head_aln=True, add_lvl_embeding_only_first_block=1)
+  args.only(head_depth=1, nm0=False, drop_rate=0.0)
   args.ignore('fused_norm')  # the only path without the defect
+  args.ignore('customized_flash_attn', 'use_flex_attn', 'fused_mlp')
   args.ignore('cond_drop_rate', 'drop_path_rate', 'norm_eps')
   config = common.new()
   scales = scales_of(args)
@@ -179,15 +72,20 @@ def config_of(args: Stated) -> ConfigDict:
     raise args.refused('scale_schedule', 'the first scale has one token')
   bits = args.first('vae_embed_dim', 'codebook_dim')
   scale = args.get('cross_attn_layer_scale', -1)
-  config.tokenizer = parts.multi_scale_bsq(scales=scales, bits=bits)
+  width = args['embed_dim']
+  hidden = round(width * args.get('mlp_ratio', 4.0) / 256) * 256
+  config.tokenizer = parts.multi_scale_bsq(
+    scales=scales, bits=bits, patch=patch_of(args)
+  )
   parts.infinity(
     config,
     length=args['text_maxlen'],
     channels=args['text_channels'],
     depth=args['depth'],
-    width=args['embed_dim'],
+    width=width,
     heads=args['num_heads'],
-    hidden=args.get('mlp_hidden'),
+    hidden=args.get('mlp_hidden', hidden),
+    ids=None if args.get('use_bit_label', 1) else 1,
     chunks=args.get('block_chunks', 1),
     layer_scale=scale if scale >= 0 else None,
     drop_path=0.0,
@@ -200,30 +98,54 @@ def config_of(args: Stated) -> ConfigDict:
 def _set_blocks(config, args):
   backbone, epsilon = config.backbone, args.get('norm_eps', 1e-6)
   part = backbone.block
+  plain, affine = (
+    common.block(type=f'layers.norm.{kind}LayerNorm', epsilon=epsilon)
+    for kind in ('', 'Affine')
+  )
   if args.get('rms_norm', False):
-    norm = common.block(type='layers.norm.RMSNorm', use_scale=False)
-    part.norm = backbone.last_norm.norm = norm
-    part.cross_norm = common.block(type='layers.norm.RMSNorm')
-  for norm in (part.norm, part.cross_norm, backbone.last_norm.norm):
-    norm.epsilon = epsilon
+    affine = common.block(type='layers.norm.RMSNorm', epsilon=epsilon)
+    plain = common.block(**affine, use_scale=False)
+  part.norm, part.cross_norm = plain, affine
+  backbone.last_norm.norm = plain
+  if not args.get('head_aln', True):
+    backbone.last_norm = affine
   config.condition.epsilon = epsilon
   if not args.get('cos_attn', True):
-    part.attention.logits = common.block(type='layers.attention.Scaled')
+    head = args['embed_dim'] // args['num_heads']
+    part.attention.logits = common.block(
+      type='layers.attention.Scaled', scale=head**-0.5 / args.get('tau', 1)
+    )
+  args.ignore('tau')  # of attention by cosine
+  if args.get('swiglu', False):
+    hidden = round(2 * part.mlp.hidden / 3 / 256) * 256
+    part.mlp.update(type='layers.blocks.SwiGLU', hidden=hidden)
   if not args.get('shared_aln', True):
     part.adaln = common.block(type='layers.blocks.AdaLN')
     del backbone.shared_adaln
   if not args.get('rope2d_each_sa_layer', 1):
     del backbone.rotary
-  anchors = {0: 'index', 2: 'rounded'}
+  if not args.get('add_lvl_embeding_only_first_block', 1):
+    chunks = args.get('block_chunks', 1)
+    every = args['depth'] // chunks if chunks > 1 else 1
+    backbone.body = common.block(type='backbones.bodies.Repeated', every=every)
+  anchors = {0: 'index', 1: 'ends', 2: 'rounded'}
   kind = args.get('rope2d_normalized_by_hw', 2)
   if kind not in anchors:
     raise args.refused('rope2d_normalized_by_hw', f'only {sorted(anchors)}')
   config.layout.anchor = anchors[kind]
+  config.layout.units = units = largest(scales_of(args))
+  if kind == 1:
+    backbone.rotary.type = 'layers.position.InterpolatedRotary'
+    h, w = units
+    tall, wide = (128, int(128 / h * w)), (int(128 / w * h), 128)
+    config.layout.units = tall if h >= w else wide
 
 
 def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   """Config, model and parameters of a transformer case."""
   config = config_of(case.args)
+  if case.training.get('reweight'):
+    config.feed.area_power = 0.5
   rows = case.meta['weights']['lvl_embed.weight']['shape'][0]
   config.backbone.position.rows = rows
   model = assemble.make_model(config)
@@ -245,11 +167,13 @@ class _Half(nn.Module):
 def codec_module(case: Case, **fields: Any) -> BitwisePyramid:
   """The pyramid of a transformer case, without a network."""
   bits = case.args.first('vae_embed_dim', 'codebook_dim')
+  ids = None if case.args.get('use_bit_label', 1) else 1
   return BitwisePyramid(
     encoder=functools.partial(_Half, z_channels=bits),
     decoder=_Half,
-    quantizer=functools.partial(BSQ, channels=bits),
+    quantizer=functools.partial(BSQ, channels=bits, ids=ids),
     scales=scales_of(case.args),
+    patch=patch_of(case.args),
     **fields,
   )
 
@@ -326,7 +250,10 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'cross_attn0_out', block['cross']['out']['__call__'][0][0]
   yield 'after_block0', seen['blocks'][0]
   yield 'after_last_block', seen['blocks'][-1]
-  yield 'head_norm_out', modules['backbone']['norm']['__call__'][0]
+  normed = modules['backbone']['norm']['__call__'][0]
+  # Without a modulation the official norm belongs to the head.
+  modulated = args.get('head_aln', True)
+  yield 'head_norm_out', normed if modulated else seen['blocks'][-1]
   if model.backbone.rotary:
     head = model.backbone.width // model.backbone.heads
     layout = model.layout
@@ -336,8 +263,10 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   logits = modules['head']['linear']['__call__'][0]
   yield 'logits', logits.reshape(*logits.shape[:2], -1)
   each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  yield 'loss_per_token', jnp.mean(each, -1)
+  yield 'loss_per_token', jnp.mean(each.reshape(*each.shape[:2], -1), -1)
 
+  if not args.get('use_bit_label', 1):
+    return  # the official code samples bits alone
   codec = _codec(case)
 
   @functools.partial(jax.jit, static_argnums=2)
@@ -364,7 +293,8 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
     layers = tuple(run.get('cfg_insertion_layer', [0]))
     scale, tau = _lists(run, name, grids)
     logits, bits, given, summed = generate(params, scale, layers)
-    tau = tau[model.layout.entity_of_token][:, None, None]
+    tau = tau[model.layout.entity_of_token]
+    tau = tau.reshape(-1, *[1] * (logits.ndim - 2))
     yield f'{name}_bits', bits
     yield f'{name}_inputs', given
     yield f'{name}_summed_codes', nchw(summed)
@@ -373,25 +303,26 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
 
 TRAINING_INPUTS = {
   *('raw_features', 'text', 'text_lens', 'drop_uniform', 'flip_strength'),
-  *_numbered('flip_uniform'),
+  *numbered('flip_uniform'),
 }
 
 
 def training_codec(case: Case) -> BitwisePyramid:
   """The pyramid of a training case, with its flips."""
-  training = case.meta['training']
+  training = case.training
+  strength = training['noise_apply_strength']
   return codec_module(
     case,
-    flips=training['noise_apply_strength'],
+    # Without requantisation they enter neither the sums nor the targets.
+    flips=strength if training['noise_apply_requant'] else 0.0,
     flipped_scales=training['noise_apply_layers'],
   )
 
 
 def moment(case: Case, i: int) -> tuple[np.ndarray, dict, dict]:
   """Stored latents, inputs of the condition and draws of the i-th step."""
-  io, training = case.io, case.meta['training']
-  if not training['noise_apply_requant'] or training['reweight']:
-    raise NotCompared('training: flips enter the sum and tokens weigh the same')
+  io, training = case.io, case.training
+  training.only(bitloss_type='mean')
   stored = flat([nhwc(io['raw_features'][i])])
   inputs = captions(io['text'][i], io['text_lens'], case.args['text_maxlen'])
   shares = io['flip_strength'][i]
@@ -421,8 +352,5 @@ def corrected(case: Case) -> Iterator[tuple[str, Any]]:
 
 
 SYSTEMS = {
-  'infinity.models.bsq_vae.flux_vqgan.AutoEncoder': System(
-    tokenizer, TOKENIZER_INPUTS
-  ),
   'infinity.models.infinity.Infinity': System(transformer, INPUTS),
 }

@@ -1,10 +1,12 @@
 """MaskBit: its tokenizers, and the generator LFQBert."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from arvision.build import build
@@ -13,7 +15,7 @@ from arvision.configs.maskbit import parts
 from arvision.importers import maskbit as table
 from arvision.importers.table import to_weights
 from arvision.model import BoundModel
-from arvision.quantizers import lfq
+from arvision.quantizers import lfq, lookup
 from arvision.random import Replay
 from arvision.samplers.base import Network
 from arvision.structs import Tokens
@@ -32,10 +34,11 @@ TOKENIZER_INPUTS = {'image', 'tokens'}
 GENERATOR_INPUTS = {'tokens', 'label', 'drop_label_mask', 'gen_gumbel'}
 
 
-def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
+def tokenizer(case: Case, legacy: bool = False) -> Iterator[tuple[str, Any]]:
   io = case.io
   module = build(_block(case), 'tokenizer')
-  codec = Bound(case, module, table.Tokenizer())
+  form = table.Tokenizer(legacy)
+  codec = Bound(case, module, form)
 
   # Official pixels are in [0, 1].
   def encode(codec, image):
@@ -63,25 +66,37 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   for name in ('commitment', 'entropy', 'codebook'):
     if name in losses:
       yield f'{name}_loss', losses[name]
-  if isinstance(module.static, lfq.LFQ):
-    flat = latent.reshape(-1, latent.shape[-1])
-    each, mean = lfq.entropies(flat, module.static.temperature)
+  if 'entropy' not in losses:
+    for name in ('entropy_loss', 'per_sample_entropy', 'avg_entropy'):
+      yield name, np.float32(0)  # is not computed
+  else:
+    each, mean = codec(_entropies, latent.reshape(-1, latent.shape[-1]))
     yield 'per_sample_entropy', each
-    yield 'avg_entropy', mean
-  back = to_weights(table.Tokenizer(), codec.params, ((1, 1),))
+    yield 'avg_entropy', case.args['entropy_gamma'] * mean
+  back = to_weights(form, codec.params, ((1, 1),))
   for name in ('bits_to_indices', 'codebook'):
     if f'quantize.{name}' in back:
       yield name, back[f'quantize.{name}']
 
 
+def _entropies(codec, latent):
+  """Of the codes of latents (n, c): mean entropy, entropy of the mean."""
+  quant = codec.quant
+  if isinstance(quant, lfq.LFQ):
+    return lfq.entropies(latent, quant.temperature)
+  if isinstance(quant, lookup.UnitLookup):
+    latent = lookup.normalized(latent)
+  return quant.entropies.entropies(lookup.distances(latent, quant.codes))
+
+
 def _block(case):
   """Our block of the official constructor's arguments."""
   args = case.args
-  args.only(num_resolutions=len(args['channel_mult']), sample_with_conv=True)
+  args.only(num_resolutions=len(args['channel_mult']), finetune_decoder=False)
   mult = tuple(args['channel_mult'])
   height, width = case.io['image'].shape[-2:]
   factor = 2 ** (len(mult) - 1)
-  return parts.maskbit_tokenizer(
+  config = parts.maskbit_tokenizer(
     quantizer=_quantizer(args),
     grid=(height // factor, width // factor),
     ch=args['hidden_channels'],
@@ -89,13 +104,26 @@ def _block(case):
     res_blocks=args['num_res_blocks'],
     image_channels=args['num_channels'],
   )
+  blocks = args.get('num_res_blocks_decoder', args['num_res_blocks'])
+  config.decoder.res_blocks = blocks
+  if not args['sample_with_conv']:
+    config.encoder.type = 'layers.maskgit_conv.Encoder'
+  return config
 
 
 def _quantizer(args):
-  size, channels = args['codebook_size'], args['token_size']
+  channels = args['token_size']
   if args['quantizer_type'] == 'lookup':
-    quantizer = common.lookup(size, channels)
+    unit = args.get('use_l2_normalisation', False)
+    make = common.unit_lookup if unit else common.lookup
+    quantizer = make(args['codebook_size'], channels)
     quantizer.commitment = args['commitment_cost']
+    quantizer.entropy = args['entropy_loss_weight']
+    quantizer.entropies = common.block(
+      type='quantizers.lookup.ClampedEntropy',
+      gamma=args['entropy_gamma'],
+      temperature=args['entropy_loss_temperature'],
+    )
     return quantizer
   args.only(quantizer_type='lookup-free', codebook_size=2**channels)
   return parts.lfq(
@@ -110,7 +138,6 @@ def _quantizer(args):
 def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   """Our config of a case, the model, and its parameters."""
   args = case.args
-  args.only(use_prenorm=False)
   bits, splits = args['codebook_size'].bit_length() - 1, args['codebook_splits']
   grid = (args['img_size'] // args['input_stride'],) * 2
   config = common.new()
@@ -130,6 +157,7 @@ def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
     dropout=args['dropout'],
     steps=1,
     temperature=0.0,
+    prenorm=args['use_prenorm'],
     guidance=common.block(type='process.guidance.Constant'),
   )
   model = assemble.make_model(config)
@@ -256,6 +284,9 @@ def _set_sampler(config, run):
 SYSTEMS = {
   'modeling.conv_vqgan.ConvVQModel(config, legacy=False)': System(
     tokenizer, TOKENIZER_INPUTS
+  ),
+  'modeling.conv_vqgan.ConvVQModel(config, legacy=True)': System(
+    functools.partial(tokenizer, legacy=True), TOKENIZER_INPUTS
   ),
   'modeling.bert.LFQBert': System(generator, GENERATOR_INPUTS),
 }

@@ -48,12 +48,15 @@ class Bits:
 
 def steps(case: Case) -> Iterator[tuple[str, Any]]:
   io, options = case.io, case.training
-  options.only(sum_splits=False)
   options.ignore('B', 'steps')
   config, model, params = maskbit.loaded(case)
   tokenizer = assemble.make_tokenizer(config)
   spec, splits = tokenizer.spec, case.args['codebook_splits']
-  feed = dataclasses.replace(model.feed, schedule=options['mode'])
+  feed = dataclasses.replace(
+    model.feed,
+    schedule=options['mode'],
+    summed=options.get('sum_splits', False),
+  )
   smoothing = options['label_smoothing']
   head = model.head.clone(label_smoothing=smoothing)
   model = model.clone(feed=feed, head=head)
