@@ -14,6 +14,7 @@ from arvision.quantizers import lookup
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Natural
 from arvision.structs import Reconstruction
+from arvision.tasks import adversarial as judge
 from arvision.tasks.base import (
   Batch,
   Frozen,
@@ -159,11 +160,11 @@ class TrainTokenizer(GradientTask):
       # rest of the way back.
       return _get(to_params(gradient)[0], self.tokenizer.last_layer_path)
 
-    return self._judged(
+    return judge.judged(
       self.adversary,
       found,
       params['discriminator'],
-      state.step,
+      state,
       image,
       out.image,
       last_layer(to_image(jnp.float32(1))[0]),
@@ -192,45 +193,6 @@ class TrainTokenizer(GradientTask):
       terms['lpips'] = Term(distance, scale=self.perceptual)
     return terms
 
-  def _judged(
-    self, adversary, found, params, step, image, other, paid, last_layer
-  ):
-    """The objective with the discriminator's opinion, and its hinge loss.
-
-    Args:
-      adversary: says how.
-      found: the objective without them.
-      params: of the discriminator.
-      step: of the run.
-      image: (b, H, W, C).
-      other: its reconstruction.
-      paid: gradient of the reconstruction loss at the last layer.
-      last_layer: gradient at the image -> gradient at the last layer.
-    """
-    net = adversary.net()
-    on = (step >= adversary.start).astype(jnp.float32)
-
-    def opinion(x):
-      judge = {'params': jax.lax.stop_gradient(params)}
-      each = adversarial.generator(net.apply(judge, x))
-      return jnp.sum(each), each
-
-    _, to_image, fake = jax.vjp(opinion, other, has_aux=True)
-    weight = on * adversary.weight
-    if adversary.limits is not None:
-      gradient = last_layer(to_image(jnp.float32(1))[0])
-      weight *= adversarial.balance(paid, gradient, adversary.limits)
-    logits = (
-      net.apply({'params': params}, x)
-      for x in (image, jax.lax.stop_gradient(other))
-    )
-    return Objective(
-      {**found.terms, 'generator': Term(fake, scale=weight)},
-      {'discriminator': Term(on * adversarial.hinge(*logits))},
-      {**found.metrics, 'adversarial_weight': Mean.of(weight)},
-      found.aux,
-    )
-
   # ------------------------------------------------------------------- codes
 
   @property
@@ -238,13 +200,14 @@ class TrainTokenizer(GradientTask):
     return [f'scale_{h}x{w}' for h, w in self.tokenizer.spec.grids]
 
   def extra(self) -> dict[str, jax.Array]:
-    """Average counts (scales, v), and steps since the last use (v,)."""
-    spec = self.tokenizer.spec
+    """Average counts (scales, v), steps since the last use (v,), and more."""
+    spec, more = self.tokenizer.spec, judge.extra(self.adversary)
     if not spec.codes:
-      return {}
+      return more
     return {
       'counts': jnp.zeros((len(spec.grids), spec.size), jnp.float32),
       'idle': jnp.zeros((spec.size,), jnp.int32),
+      **more,
     }
 
   def _counts(self, codes):
@@ -274,7 +237,8 @@ class TrainTokenizer(GradientTask):
     self, state: TrainState, aux: dict[str, jax.Array]
   ) -> tuple[TrainState, Metrics]:
     """Usage metrics, and new latents for codes that nobody chooses."""
-    if not aux:
+    state = judge.after(self.adversary, state, aux, self.accumulate)
+    if 'counts' not in aux:
       return state, {}
     counts = aux['counts']
     average = optax.incremental_update(

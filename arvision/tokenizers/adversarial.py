@@ -10,7 +10,15 @@ from jax.nn.initializers import normal, zeros
 from arvision.errors import ConfigError
 from arvision.layers import conv
 from arvision.layers.param import param
-from arvision.ranges import AtLeast0, Dtype, Few, Natural, Positive, Width
+from arvision.ranges import (
+  AtLeast0,
+  Below1,
+  Dtype,
+  Few,
+  Natural,
+  Positive,
+  Width,
+)
 from arvision.structs import Template
 
 
@@ -117,6 +125,22 @@ def generator(fake: jax.Array) -> jax.Array:
   return -jnp.mean(fake, axis=(1, 2, 3))
 
 
+def lecam(means: jax.Array, averages: jax.Array) -> jax.Array:
+  """() LeCam regularisation of a discriminator.
+
+  relu(real - average fake)² + relu(average real - fake)² of mean logits.
+
+  Source: Tseng et al., arXiv 2104.03310, as markweberdev/maskbit and
+    bytedance/1d-tokenizer have it.
+
+  Args:
+    means: (2,) mean logits of real images and of reconstructions.
+    averages: (2,) their running averages.
+  """
+  gaps = jnp.stack([means[0] - averages[1], averages[0] - means[1]])
+  return jnp.sum(nn.relu(gaps) ** 2)
+
+
 def balance(
   reconstruction: jax.Array,
   adversarial: jax.Array,
@@ -148,9 +172,13 @@ class Adversary:
     start: step at which both networks start to feel it.
     limits: None for a fixed weight; (low, high): the weight is multiplied by the
       ratio of the gradients at the decoder's last layer, clipped to these limits.
+    lecam: weight of the LeCam regularisation; 0 for none.
+    lecam_decay: of its running averages, which start at 0.
   """
 
   net: Template = PatchDiscriminator
   weight: AtLeast0 = 0.5
   start: Natural = 0
   limits: tuple[AtLeast0, AtLeast0] | None = None
+  lecam: AtLeast0 = 0.0
+  lecam_decay: Below1 = 0.999

@@ -8,12 +8,12 @@
 As published: AdamW, learning rate 1e-4, cosine to a tenth, weight decay 1e-4,
 1.35M steps, entropy loss 0.02, three times as much at the start, falling over
 2,000 steps; squares of pixels in [0, 1] weigh 4, which is 1 of those in [-1, 1];
-discriminator from step 20k on with weight 0.02. Published figures (not obtained
+discriminator from step 20k on with weight 0.02, LeCam 0.001. Published figures (not obtained
 here): rFID 1.76 (10 bits), 1.52 (12), 1.37 (14), 1.29 (16), 1.16 (18).
 
 Source: arXiv 2409.16211; markweberdev/maskbit. Deviations: LPIPS where the
-published perceptual loss compares logits of a ResNet-50; no LeCam term; the patch
-discriminator has no blur; the entropy is that of the whole batch, published: of
+published perceptual loss compares logits of a ResNet-50; the patch discriminator
+has no blur; the entropy is that of the whole batch, published: of
 the 16 images of a GPU; crops do not change the aspect ratio.
 """
 
@@ -46,6 +46,7 @@ def get_config(arg: str = '14'):
       ),
       weight=0.02,
       start=20_000,
+      lecam=0.001,
     ),
   )
   config.train = common.block(duration=common.block(steps=STEPS))

@@ -1,0 +1,98 @@
+"""What a discriminator adds to the training of a tokenizer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from arvision.metrics import Mean, Term
+from arvision.tasks.base import Objective, TrainState
+from arvision.tokenizers import adversarial
+
+_LOGITS = 'mean_logits'
+
+
+def extra(adversary: adversarial.Adversary | None) -> dict[str, jax.Array]:
+  """Its part of the initial `TrainState.extra`."""
+  if adversary is None or not adversary.lecam:
+    return {}
+  return {_LOGITS: jnp.zeros(2, jnp.float32)}
+
+
+def judged(
+  adversary: adversarial.Adversary,
+  found: Objective,
+  params: Any,
+  state: TrainState,
+  image: jax.Array,
+  other: jax.Array,
+  paid: jax.Array,
+  last_layer: Callable[[jax.Array], jax.Array],
+) -> Objective:
+  """The objective with the discriminator's opinion and its own losses.
+
+  Args:
+    adversary: the discriminator and its weights.
+    found: the objective without them.
+    params: of the discriminator.
+    state: before the step.
+    image: (b, H, W, C).
+    other: its reconstruction.
+    paid: gradient of the reconstruction loss at the last layer.
+    last_layer: gradient at the image -> gradient at the last layer.
+  """
+  net = adversary.net()
+  on = (state.step >= adversary.start).astype(jnp.float32)
+
+  def opinion(x):
+    judge = {'params': jax.lax.stop_gradient(params)}
+    each = adversarial.generator(net.apply(judge, x))
+    return jnp.sum(each), each
+
+  _, to_image, fake = jax.vjp(opinion, other, has_aux=True)
+  weight = on * adversary.weight
+  if adversary.limits is not None:
+    gradient = last_layer(to_image(jnp.float32(1))[0])
+    weight *= adversarial.balance(paid, gradient, adversary.limits)
+  logits = [
+    net.apply({'params': params}, x)
+    for x in (image, jax.lax.stop_gradient(other))
+  ]
+  apart = {'discriminator': Term(on * adversarial.hinge(*logits))}
+  aux = dict(found.aux)
+  if adversary.lecam:
+    means = jnp.stack([jnp.mean(x) for x in logits])
+    loss = adversarial.lecam(means, state.extra[_LOGITS])
+    apart['lecam'] = Term(loss, scale=on * adversary.lecam)
+    aux[_LOGITS] = on * means
+  return Objective(
+    {**found.terms, 'generator': Term(fake, scale=weight)},
+    apart,
+    {**found.metrics, 'adversarial_weight': Mean.of(weight)},
+    aux,
+  )
+
+
+def after(
+  adversary: adversarial.Adversary | None,
+  state: TrainState,
+  aux: dict[str, jax.Array],
+  pieces: int,
+) -> TrainState:
+  """The state with the running averages of a step.
+
+  Args:
+    adversary: the discriminator.
+    state: after the step.
+    aux: of the step, summed.
+    pieces: how many microbatches they are summed over.
+  """
+  if adversary is None or _LOGITS not in aux:
+    return state
+  old = state.extra[_LOGITS]
+  decay = adversary.lecam_decay
+  new = decay * old + (1 - decay) * aux[_LOGITS] / pieces
+  # The step is counted already.
+  new = jnp.where(state.step > adversary.start, new, old)
+  return state.replace(extra={**state.extra, _LOGITS: new})
