@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from arvision.errors import DataError
 from arvision.importers import files
@@ -17,7 +17,7 @@ from arvision.importers.table import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Frozen:
   """The table of a network, see `table.Table`.
 
@@ -25,14 +25,14 @@ class Frozen:
     name: of the network.
     make: makes its rows.
     unused: beginnings of keys that a file may hold besides.
+    wrapping, hints: see `table.Table`.
   """
 
   name: str
   make: Callable[[Mapping[str, Shape]], Iterator[Row]]
   unused: tuple[str, ...] = ()
-
-  wrapping: ClassVar[str] = ''
-  hints: ClassVar[tuple[tuple[str, str], ...]] = ()
+  wrapping: str = ''
+  hints: tuple[tuple[str, str], ...] = ()
 
   def rows(self, ours: Mapping[str, Shape]) -> list[Row]:
     return [*self.make(ours)]

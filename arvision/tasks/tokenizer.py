@@ -113,7 +113,7 @@ class TrainTokenizer(GradientTask):
 
   @property
   def judge(self) -> adversarial.Adversary | None:
-    """The discriminator; None where its features have no weights either."""
+    """The discriminator; None without one, or without weights of its features."""
     found = self.adversary
     if found is None or found.features is None or 'adversary' in self.frozen:
       return found

@@ -10,6 +10,10 @@ import numpy as np
 import optax
 import pytest
 
+from arvision.build import build
+from arvision.configs.bar import tokenizer as bar
+from arvision.configs.maskbit import tokenizer as maskbit
+from arvision.configs.titok import tokenizer as titok
 from arvision.errors import ConfigError
 from arvision.importers import files
 from arvision.layers.resize import resize
@@ -308,3 +312,25 @@ def test_reconstructions_are_rounded_as_pictures_are():
   adversary = Adversary(Heads, rounded=True)
   found = (adversary.fake(other) + 1) * 127.5
   np.testing.assert_allclose(found, [0, 128, 191, 255], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('config', 'distances', 'judged'),
+  [
+    (bar.get_config(), ['gram', 'logits'], False),
+    (maskbit.get_config(), ['logits'], True),
+    (titok.get_config('BL-64'), ['logits'], True),
+  ],
+)
+def test_published_losses_are_off_without_their_files(
+  config, distances, judged
+):
+  task = build(
+    config.task,
+    'task',
+    tokenizer=Autoencoder(grid=(4, 4), **parts(kl=1e-3)),
+    tx=optax.identity(),
+    image_shape=(256, 256, 3),
+  )
+  assert sorted(task.distances) == distances and not task.frozen
+  assert (task.judge is not None) == judged
