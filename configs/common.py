@@ -142,6 +142,21 @@ def autoencoder(
   }
 
 
+def dino(patch: int, **fields) -> ConfigDict:
+  """The discriminator on features of DINO-S, off without `features.path`.
+
+  Args:
+    patch: side of its patches in pixels, 8 or 16.
+    **fields: of `tokenizers.adversarial.Adversary`.
+  """
+  return block(
+    type='tokenizers.adversarial.Adversary',
+    net=block(type='tokenizers.dino.Heads'),
+    features=block(type='tasks.perception.Dino', patch=patch, path=''),
+    **fields,
+  )
+
+
 def lookup(vocab_size: int, channels: int, **fields) -> ConfigDict:
   """The block of a quantiser with a table of codes."""
   return block(

@@ -17,6 +17,7 @@ from arvision.importers.table import (
   Linear,
   Row,
   Weights,
+  block,
   dense,
   in_thirds,
   norm,
@@ -60,7 +61,7 @@ class Tokenizer:
       Row('dec/position', 'decoder.positional_embedding'),
       *norm('dec/norm_pre', 'decoder.ln_pre'),
       *norm('dec/norm_post', 'decoder.ln_post'),
-      *_decoder(ours),
+      *block(ours, 'dec/stack/layers/block', 'decoder.transformer.{i}'),
       Row('dec/pixels/kernel', 'decoder.ffn.0.weight', Linear(after=2)),
       Row('dec/pixels/bias', 'decoder.ffn.0.bias'),
       Row('dec/conv_out/kernel', 'decoder.conv_out.weight', Conv()),
@@ -115,18 +116,6 @@ def _siglip(ours, path, key, layers):
   yield from dense(f'{block}/mlp/fc1', f'{theirs}.mlp.fc1')
   yield from dense(f'{block}/mlp/fc2', f'{theirs}.mlp.fc2')
   yield from norm(f'{path}/norm_post', f'{key}post_layernorm')
-
-
-def _decoder(ours):
-  block, theirs = 'dec/stack/layers/block', 'decoder.transformer.{i}'
-  attention = f'{block}/attention'
-  yield from norm(f'{block}/norm1', f'{theirs}.norm1')
-  yield from norm(f'{block}/norm2', f'{theirs}.norm2')
-  yield Row(f'{attention}/qkv/kernel', f'{theirs}.attn.qkv.weight', Linear())
-  yield from in_thirds(ours, attention, f'{theirs}.attn.qkv.bias')
-  yield from dense(f'{attention}/out', f'{theirs}.attn.proj', inputs=2)
-  yield from dense(f'{block}/mlp/fc1', f'{theirs}.mlp.fc1')
-  yield from dense(f'{block}/mlp/fc2', f'{theirs}.mlp.fc2')
 
 
 _BLOCK = 'backbone/stack/layers/block'

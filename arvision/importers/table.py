@@ -376,3 +376,21 @@ def in_thirds(
     _, heads, head = ours.get(path, (0, 0, 0))
     width = heads * head
     yield Row(path, key, Identity(flat=True), start=i * width, total=3 * width)
+
+
+def block(ours: Mapping[str, Shape], path: str, key: str) -> Iterator[Row]:
+  """Rows of a transformer block with timm's names, one tensor for q, k and v.
+
+  Args:
+    ours: path -> shape.
+    path: of our block.
+    key: of the official one.
+  """
+  attention = f'{path}/attention'
+  yield from norm(f'{path}/norm1', f'{key}.norm1')
+  yield from norm(f'{path}/norm2', f'{key}.norm2')
+  yield Row(f'{attention}/qkv/kernel', f'{key}.attn.qkv.weight', Linear())
+  yield from in_thirds(ours, attention, f'{key}.attn.qkv.bias')
+  yield from dense(f'{attention}/out', f'{key}.attn.proj', inputs=2)
+  yield from dense(f'{path}/mlp/fc1', f'{key}.mlp.fc1')
+  yield from dense(f'{path}/mlp/fc2', f'{key}.mlp.fc2')

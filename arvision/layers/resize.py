@@ -15,6 +15,7 @@ import numpy as np
 KINDS = (
   'area',
   'bicubic',
+  'bicubic-antialias',
   'bilinear',
   'bilinear-antialias',
   'bilinear-tf1',
@@ -27,7 +28,8 @@ def matrix(kind: str, out: int, into: int) -> np.ndarray:
   """Weights (out, into) float32 that resample `into` samples to `out`.
 
   Source: torch.nn.functional.interpolate, align_corners=False; without antialias
-  but for `bilinear-antialias`, whose triangle grows with the ratio.
+  but for `bilinear-antialias` and `bicubic-antialias`, whose kernels grow with the
+  ratio; the cubic one has a = -0.5 then.
   `area` is adaptive average pooling: window i is [floor(i*into/out),
   ceil((i+1)*into/out)), so windows overlap where the sides do not divide.
   `bicubic` has a = -0.75 and repeats the edge. `jax.image.resize` differs: its
@@ -68,12 +70,14 @@ def _taps(kind, i, out, into):
   if kind == 'nearest':
     return [(min(int(start), into - 1), 1.0)]
   if kind == 'bilinear-antialias':
-    return _triangle(i, into / out, into)
+    return _antialiased(i, into / out, into, _triangle, 1)
+  if kind == 'bicubic-antialias':
+    return _antialiased(i, into / out, into, lambda x: _cubic(x, -0.5), 2)
   # torch multiplies and subtracts at once, with one rounding.
   centre = float(np.float32(float(ratio) * (i + 0.5) - 0.5))
   if kind.startswith('bilinear'):
     centre = float(start) if kind == 'bilinear-tf1' else max(centre, 0.0)
-    reach, kernel = range(2), lambda x: max(1 - abs(x), 0.0)
+    reach, kernel = range(2), _triangle
   else:
     reach, kernel = range(-1, 3), _cubic
   left = math.floor(centre)
@@ -82,15 +86,19 @@ def _taps(kind, i, out, into):
   ]
 
 
-def _triangle(i, ratio, into):
-  """Taps of a triangle at least two samples wide, which add up to 1."""
-  reach = max(ratio, 1.0)
-  centre = ratio * (i + 0.5)
+def _antialiased(i, ratio, into, kernel, radius):
+  """Taps of a kernel that covers at least 2 radius samples; they add up to 1."""
+  scale = max(ratio, 1.0)
+  centre, reach = ratio * (i + 0.5), radius * scale
   start = max(int(centre - reach + 0.5), 0)
   stop = min(int(centre + reach + 0.5), into)
   numbers = range(start, stop)
-  heights = [max(1 - abs(j - centre + 0.5) / reach, 0.0) for j in numbers]
+  heights = [kernel((j - centre + 0.5) / scale) for j in numbers]
   return [(j, x / sum(heights)) for j, x in zip(numbers, heights)]
+
+
+def _triangle(x):
+  return max(1 - abs(x), 0.0)
 
 
 def _cubic(x, a=-0.75):

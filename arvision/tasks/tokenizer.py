@@ -1,6 +1,8 @@
 """Training a tokenizer: reconstruction, codes, perception, discriminator."""
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from arvision.quantizers import lookup
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Natural
 from arvision.structs import Reconstruction
+from arvision.tasks import discriminators
 from arvision.tasks.base import (
   Batch,
   Frozen,
@@ -22,6 +25,7 @@ from arvision.tasks.base import (
   Objective,
   TrainState,
 )
+from arvision.tasks.perception import Distance
 from arvision.tokenizers import adversarial, losses, perceptual
 
 _USAGE_DECAY = 0.99
@@ -46,13 +50,16 @@ class TrainTokenizer(GradientTask):
     l2: weight of the mean squared difference.
     perceptual: weight of LPIPS; without weight files it is off.
     perceptual_weights: file or files for `tokenizers.perceptual.read`.
+    distances: name -> further distance, see `tasks.perception`; without a file of
+      weights it is off.
     adversary: the discriminator, None for none.
     restart_after: steps without use until a code is restarted; 0 is never.
-    frozen: {'perceptual': weights}, read from the files where not given.
+    frozen: {'perceptual': weights, 'distance/<name>': weights, 'adversary':
+      weights}, read from the files where not given.
 
   Raises:
-    ConfigError: weights that cannot be read, images too small for LPIPS, codes
-      to be restarted where there is no table of them.
+    ConfigError, DataError: weights that cannot be read, images too small for
+      LPIPS, codes to be restarted where there is no table of them.
   """
 
   tokenizer: Any
@@ -60,6 +67,7 @@ class TrainTokenizer(GradientTask):
   l2: AtLeast0 = 1.0
   perceptual: AtLeast0 = 0.0
   perceptual_weights: str | tuple[str, ...] = ()
+  distances: Mapping[str, Distance] = dataclasses.field(default_factory=dict)
   adversary: adversarial.Adversary | None = None
   restart_after: Natural = 0
 
@@ -69,7 +77,22 @@ class TrainTokenizer(GradientTask):
         f'config.task.restart_after={self.restart_after}: the quantiser has no '
         'table of codes (config.tokenizer.quantizer); set it to 0'
       )
-    if not self.reads_weights or 'perceptual' in self.frozen:
+    self._read_lpips()
+    for name, distance in self.distances.items():
+      if distance.weight:
+        self._read(f'distance/{name}', distance, f'distances.{name}')
+    if self.adversary is not None and self.adversary.features is not None:
+      self._read('adversary', self.adversary.features, 'adversary.features')
+
+  def _read(self, name, network, key):
+    """Reads the weights of a network where they are not given."""
+    if name not in self.frozen:
+      found = network.read(f'config.task.{key}')
+      if found is not None:
+        self.frozen[name] = found
+
+  def _read_lpips(self):
+    if not self.perceptual or 'perceptual' in self.frozen:
       return
     paths = self.perceptual_weights
     paths = (paths,) if isinstance(paths, str) and paths else tuple(paths)
@@ -89,19 +112,25 @@ class TrainTokenizer(GradientTask):
     self.frozen['perceptual'] = perceptual.read(paths)
 
   @property
-  def reads_weights(self) -> bool:
-    """Whether a loss is in the features of a classifier."""
-    return self.perceptual > 0
+  def judge(self) -> adversarial.Adversary | None:
+    """The discriminator; None without one, or without weights of its features."""
+    found = self.adversary
+    if found is None or found.features is None or 'adversary' in self.frozen:
+      return found
+    return None
 
   # ---------------------------------------------------------------- training
 
   def fresh(self, key: jax.Array) -> Any:
     image = jnp.zeros((1, *self.image_shape), jnp.float32)
     params = {'tokenizer': self._fresh(key, image)}
-    if self.adversary is not None:
+    judge = self.judge
+    if judge is not None:
       other = jax.random.fold_in(key, 1)
-      net = self.adversary.net()
-      params['discriminator'] = net.init(other, image)['params']
+      view = functools.partial(judge.view, self.frozen.get('adversary'))
+      seen = jax.tree.map(jnp.zeros_like, jax.eval_shape(view, image))
+      net = judge.net()
+      params['discriminator'] = net.init(other, seen)['params']
     return params
 
   def _fresh(self, key, image):
@@ -151,7 +180,8 @@ class TrainTokenizer(GradientTask):
       metrics={'psnr': Mean.of(losses.psnr(image, out.image)), **out.metrics},
       aux=self._codes(state, rows, out),
     )
-    if self.adversary is None:
+    judge = self.judge
+    if judge is None:
       return found
 
     def last_layer(gradient):
@@ -159,15 +189,17 @@ class TrainTokenizer(GradientTask):
       # rest of the way back.
       return _get(to_params(gradient)[0], self.tokenizer.last_layer_path)
 
-    return self._judged(
-      self.adversary,
+    view = functools.partial(judge.view, frozen.get('adversary'), draw=draw)
+    return discriminators.judged(
+      judge,
       found,
       params['discriminator'],
-      state.step,
+      state,
       image,
       out.image,
       last_layer(to_image(jnp.float32(1))[0]),
       last_layer,
+      view,
     )
 
   def _reconstruct(self, params, image, draw):
@@ -190,46 +222,12 @@ class TrainTokenizer(GradientTask):
     if 'perceptual' in frozen:
       distance = perceptual.lpips(frozen['perceptual'], image, other)
       terms['lpips'] = Term(distance, scale=self.perceptual)
+    for name, distance in self.distances.items():
+      key = f'distance/{name}'
+      if key in frozen:
+        each = distance(frozen[key], image, other)
+        terms[key] = Term(each, scale=distance.weight)
     return terms
-
-  def _judged(
-    self, adversary, found, params, step, image, other, paid, last_layer
-  ):
-    """The objective with the discriminator's opinion, and its hinge loss.
-
-    Args:
-      adversary: says how.
-      found: the objective without them.
-      params: of the discriminator.
-      step: of the run.
-      image: (b, H, W, C).
-      other: its reconstruction.
-      paid: gradient of the reconstruction loss at the last layer.
-      last_layer: gradient at the image -> gradient at the last layer.
-    """
-    net = adversary.net()
-    on = (step >= adversary.start).astype(jnp.float32)
-
-    def opinion(x):
-      judge = {'params': jax.lax.stop_gradient(params)}
-      each = adversarial.generator(net.apply(judge, x))
-      return jnp.sum(each), each
-
-    _, to_image, fake = jax.vjp(opinion, other, has_aux=True)
-    weight = on * adversary.weight
-    if adversary.limits is not None:
-      gradient = last_layer(to_image(jnp.float32(1))[0])
-      weight *= adversarial.balance(paid, gradient, adversary.limits)
-    logits = (
-      net.apply({'params': params}, x)
-      for x in (image, jax.lax.stop_gradient(other))
-    )
-    return Objective(
-      {**found.terms, 'generator': Term(fake, scale=weight)},
-      {'discriminator': Term(on * adversarial.hinge(*logits))},
-      {**found.metrics, 'adversarial_weight': Mean.of(weight)},
-      found.aux,
-    )
 
   # ------------------------------------------------------------------- codes
 
@@ -238,13 +236,14 @@ class TrainTokenizer(GradientTask):
     return [f'scale_{h}x{w}' for h, w in self.tokenizer.spec.grids]
 
   def extra(self) -> dict[str, jax.Array]:
-    """Average counts (scales, v), and steps since the last use (v,)."""
-    spec = self.tokenizer.spec
+    """Average counts (scales, v), steps since the last use (v,), and more."""
+    spec, more = self.tokenizer.spec, discriminators.extra(self.judge)
     if not spec.codes:
-      return {}
+      return more
     return {
       'counts': jnp.zeros((len(spec.grids), spec.size), jnp.float32),
       'idle': jnp.zeros((spec.size,), jnp.int32),
+      **more,
     }
 
   def _counts(self, codes):
@@ -274,7 +273,8 @@ class TrainTokenizer(GradientTask):
     self, state: TrainState, aux: dict[str, jax.Array]
   ) -> tuple[TrainState, Metrics]:
     """Usage metrics, and new latents for codes that nobody chooses."""
-    if not aux:
+    state = discriminators.after(self.judge, state, aux, self.accumulate)
+    if 'counts' not in aux:
       return state, {}
     counts = aux['counts']
     average = optax.incremental_update(

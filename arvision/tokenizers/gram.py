@@ -6,13 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from arvision.layers.resize import resize
 from arvision.tokenizers import perceptual
+from arvision.tokenizers.classifiers import prepared
 
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_STD = np.array([0.229, 0.224, 0.225], np.float32)
 _SIDE = 224
 # All layers of torchvision's VGG-16; LPIPS needs no last pool.
 VGG = (
@@ -43,7 +40,7 @@ def distance(
   Returns:
     (b,) float32, 0 for equal images.
   """
-  x, y = (_prepared(image) for image in (a, b))
+  x, y = (prepared(image, _SIDE, 'bilinear') for image in (a, b))
   total = jnp.zeros(a.shape[0], jnp.float32)
   for layer in layers:
     x, y = (perceptual.apply(layer, weights, image) for image in (x, y))
@@ -58,10 +55,3 @@ def matrix(features: jax.Array) -> jax.Array:
   b, h, w, c = features.shape
   flat = features.reshape(b, h * w, c)
   return jnp.einsum('bnc,bnd->bcd', flat, flat) / (c * h * w)
-
-
-def _prepared(image):
-  x = resize(image.astype(jnp.float32), (_SIDE, _SIDE), 'bilinear')
-  if x.shape[-1] == 1:
-    x = jnp.repeat(x, 3, axis=-1)
-  return ((x + 1) / 2 - _MEAN) / _STD

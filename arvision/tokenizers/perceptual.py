@@ -244,8 +244,25 @@ def collect(
   Raises:
     ConfigError: a missing or wrong tensor.
   """
-  weights = converted(tensors)
-  _check(weights, where, network)
+  weights = convolutions(tensors, where, network)
+  _check_linear(weights, where, network)
+  return weights
+
+
+def convolutions(
+  tensors: Mapping[str, Any], where: str, network: str = 'vgg'
+) -> Weights:
+  """The weights of the layers of a network alone; see `collect`."""
+  weights, form = converted(tensors), NETWORKS[network]
+  for conv in form.convs:
+    got = {k: v.shape for k, v in weights.get(f'conv_{conv.key}', {}).items()}
+    kernel = (conv.kernel, conv.kernel, conv.inputs, conv.width)
+    wanted = {'kernel': kernel, 'bias': (conv.width,)}
+    if got != wanted:
+      raise ConfigError(
+        f'{where}: convolution features.{conv.key} of {form.title} has '
+        f'{got or "nothing"}, wanted {wanted}'
+      )
   return weights
 
 
@@ -268,18 +285,8 @@ def converted(tensors: Mapping[str, Any]) -> Weights:
   return weights
 
 
-def _check(weights, where, network):
-  form = NETWORKS[network]
-  for conv in form.convs:
-    got = {k: v.shape for k, v in weights.get(f'conv_{conv.key}', {}).items()}
-    kernel = (conv.kernel, conv.kernel, conv.inputs, conv.width)
-    wanted = {'kernel': kernel, 'bias': (conv.width,)}
-    if got != wanted:
-      raise ConfigError(
-        f'{where}: convolution features.{conv.key} of {form.title} has '
-        f'{got or "nothing"}, wanted {wanted}'
-      )
-  for i, width in enumerate(form.widths):
+def _check_linear(weights, where, network):
+  for i, width in enumerate(NETWORKS[network].widths):
     lin = weights.get(f'lin_{i}')
     if lin is None or lin.shape != (width,):
       found = 'nothing' if lin is None else lin.shape

@@ -6,17 +6,17 @@ codes of 256 channels, or of 4,096 codes of 64.
     arvision train --config=configs/maskbit/tokenizer.py:14 \\
       --workdir=runs/maskbit-tokenizer-14 \\
       --config.data.source.data_dir=DIR \\
-      --config.task.perceptual_weights=FILE
+      --config.task.distances.logits.path=resnet50-0676ba61.pth
 
 As published: AdamW, learning rate 1e-4, cosine to a tenth, weight decay 1e-4,
 1.35M steps, entropy loss 0.02, three times as much at the start, falling over
 2,000 steps; squares of pixels in [0, 1] weigh 4, which is 1 of those in [-1, 1];
-discriminator from step 20k on with weight 0.02. Published figures (not obtained
-here): rFID 1.76 (10 bits), 1.52 (12), 1.37 (14), 1.29 (16), 1.16 (18), 1.39 (vqgan_plus_12).
+logits of torchvision's ResNet-50 (IMAGENET1K_V1) weigh 0.1; discriminator from step
+20k on with weight 0.02 and LeCam 0.001. Published figures (not obtained here): rFID
+1.76 (10 bits), 1.52 (12), 1.37 (14), 1.29 (16), 1.16 (18), 1.39 (vqgan_plus_12).
 
-Source: arXiv 2409.16211; markweberdev/maskbit. Deviations: LPIPS where the
-published perceptual loss compares logits of a ResNet-50; no LeCam term; the patch
-discriminator has no blur; the entropy is that of the whole batch, published: of
+Source: arXiv 2409.16211; markweberdev/maskbit. Deviations: the loss of logits is off
+where its file is not stated; the entropy is that of the whole batch, published: of
 the 16 images of a GPU; crops do not change the aspect ratio.
 """
 
@@ -45,15 +45,19 @@ def get_config(arg: str = '14'):
     type='tasks.tokenizer.TrainTokenizer',
     l1=0.0,
     l2=1.0,
-    perceptual=0.1,
-    perceptual_weights='',
+    distances=common.block(
+      logits=common.block(
+        type='tasks.perception.ResNetLogits', weight=0.1, path=''
+      ),
+    ),
     adversary=common.block(
       type='tokenizers.adversarial.Adversary',
       net=common.block(
-        type='tokenizers.adversarial.PatchDiscriminator', features=128, layers=4
+        type='tokenizers.adversarial.BlurDiscriminator', features=128, stages=4
       ),
       weight=0.02,
       start=20_000,
+      lecam=0.001,
     ),
   )
   config.train = common.block(duration=common.block(steps=STEPS))

@@ -40,8 +40,8 @@ ALLOWED = {
   'samplers': (*_PARTS, *_ROOMS),
   'model': (*_PARTS, *_ROOMS, 'samplers', 'metrics', 'parallel'),
   'data': ('structs', 'parallel'),
-  'tasks': (*_BEFORE_TASKS, 'data'),
-  # Networks of features read their weights from files.
+  # Networks of losses and of features read their weights from files.
+  'tasks': (*_BEFORE_TASKS, 'data', 'importers'),
   'evals': (*_BEFORE_TASKS, 'data', 'tasks', 'importers'),
   'importers': ('data', 'structs', 'process'),
   'training': (*_BEFORE_TASKS, 'data', 'tasks', 'trust'),

@@ -200,6 +200,13 @@ def test_hinge_pushes_logits_past_one():
   np.testing.assert_allclose(adversarial.generator(logits), [-2, -0.5, 3])
 
 
+def test_lecam_keeps_logits_near_the_average_of_the_others():
+  averages = jnp.array([1.0, -1.0])
+  for real, fake, wanted in ((2.0, 0.0, 9 + 1), (-2.0, 3.0, 0.0)):
+    found = adversarial.lecam(jnp.array([real, fake]), averages)
+    np.testing.assert_allclose(found, wanted)
+
+
 def test_balance_is_the_ratio_of_lengths():
   a, b = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 2.0]])
   np.testing.assert_allclose(adversarial.balance(a, b), 2.5, rtol=1e-4)

@@ -160,6 +160,7 @@ def test_two_steps_with_a_discriminator():
       functools.partial(PatchDiscriminator, features=4, layers=1, norm='batch'),
       start=1,
       limits=(0.0, 1e4),
+      lecam=0.5,
     ),
     accumulate=2,
     ema=Averages(warmup=True),
@@ -187,7 +188,17 @@ def test_two_steps_with_a_discriminator():
   first, then = (s.params['discriminator'] for s in (state, again))
   for name in ('conv_0', 'conv_1', 'conv_2'):
     assert (first[name]['kernel'] != then[name]['kernel']).any()
-  assert before['kl'] > 0 and not state.extra
+  assert before['kl'] > 0
+  # LeCam: averages of mean logits start at 0, with the discriminator.
+  np.testing.assert_array_equal(state.extra['mean_logits'], [0, 0])
+  net = PatchDiscriminator(features=4, layers=1, norm='batch')
+  logits = [
+    net.apply({'params': first}, rows) for rows in np.split(batch['image'], 2)
+  ]
+  real = np.mean(logits)
+  found = again.extra['mean_logits']
+  np.testing.assert_allclose(found[0], 0.001 * real, rtol=1e-4)
+  assert found[1] != 0 and after['lecam'] > 0
 
 
 # ------------------------------------------------------------------ attention
