@@ -6,7 +6,7 @@
       --workdir=runs/ablations/quantizers_lfq
 
 A token is one id of 256, whatever the quantiser of `quantizers_tokenizer.py`; but
-`levels` has four ids of four and `bsq` eight bits.
+`levels` has four ids of four.
 `launch/ablations.py` compares them.
 """
 
@@ -25,5 +25,5 @@ def get_config(arg: str = 'lookup'):
   )
   if kind == 'levels':
     tokenbridge.quantized(config.tokenizer, 4, low=-3.0, high=3.0)
-  bits.transformer(config, ids={'bsq': 8, 'levels': 4}.get(kind, 1))
+  bits.transformer(config, ids=4 if kind == 'levels' else 1)
   return common.digits(config, epochs=50)

@@ -22,7 +22,7 @@ BITS = 8
 QUANTIZERS = {
   'lookup': common.unit_lookup(2**BITS, BITS),
   'lfq': maskbit.lfq(BITS, extra_until=0.1),
-  'bsq': block(type='quantizers.bsq.BSQ', channels=BITS),
+  'bsq': block(type='quantizers.bsq.BSQ', channels=BITS, ids=1),
   'fsq': block(type='quantizers.fsq.FSQ', levels=(4,) * (BITS // 2)),
   'bits': block(type='quantizers.fsq.SymmetricFSQ', levels=(2,) * BITS),
   'bernoulli': block(type='quantizers.bernoulli.Bernoulli', channels=BITS),
