@@ -9,8 +9,6 @@ over elm/tiny_tokenizer; `bits` is that of `bitwise.py`, over
 infinity/tiny_tokenizer.
 """
 
-import functools
-
 from arvision.configs import common
 from arvision.configs.ablations import bits, bitwise, heads, orders
 from arvision.configs.elm import tiny as elm
@@ -66,8 +64,8 @@ def _bits():
 
 _VARIANTS = {
   'flow': _flow,
-  'scale': functools.partial(_order, 'scale'),
-  'masked': functools.partial(_order, 'masked'),
+  'scale': lambda: _order('scale'),
+  'masked': lambda: _order('masked'),
   'unmasked': _unmasked,
   'bits': _bits,
 }
