@@ -45,6 +45,7 @@ class Study:
   variants: dict[str, str]
   flags: tuple[str, ...] = ()
   scale: str = ''
+  data: str = 'digits'
 
 
 QUANTIZERS = ('lookup', 'lfq', 'bsq', 'fsq', 'bernoulli', 'levels')
