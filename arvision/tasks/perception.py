@@ -125,13 +125,12 @@ class LogitDistance(Distance):
     return shapes_of(self.network, image)
 
   def __call__(self, params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-    x, y = (
-      self.network.apply(
-        {'params': params}, prepared(image, self.side, self.resize)
-      )
-      for image in (a, b)
-    )
+    x, y = self._logits(params, a), self._logits(params, b)
     return jnp.mean((x - y) ** 2, axis=-1)
+
+  def _logits(self, params, image) -> Any:
+    image = prepared(image, self.side, self.resize)
+    return self.network.apply({'params': params}, image)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -255,10 +254,12 @@ class Dino(Network):
       draw: keys of the examples; None: nothing is cropped.
     """
     x = normalised(self._sized(image.astype(jnp.float32), draw))
-    return self.network.apply({'params': params}, x)
+    found: Any = self.network.apply({'params': params}, x)
+    return found
 
   def _sized(self, image, draw):
-    side, height, width = self.side, *image.shape[1:3]
+    side = self.side
+    height, width = image.shape[1:3]
     whole = resize(image, (side, side), 'area' if height > side else 'bicubic')
     if draw is None or min(height, width) <= side:
       return whole

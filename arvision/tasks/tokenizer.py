@@ -222,11 +222,11 @@ class TrainTokenizer(GradientTask):
     if 'perceptual' in frozen:
       distance = perceptual.lpips(frozen['perceptual'], image, other)
       terms['lpips'] = Term(distance, scale=self.perceptual)
-    for name, distance in self.distances.items():
+    for name, measure in self.distances.items():
       key = f'distance/{name}'
       if key in frozen:
-        each = distance(frozen[key], image, other)
-        terms[key] = Term(each, scale=distance.weight)
+        each = measure(frozen[key], image, other)
+        terms[key] = Term(each, scale=measure.weight)
     return terms
 
   # ------------------------------------------------------------------- codes

@@ -144,9 +144,11 @@ def blurred(x: jax.Array) -> jax.Array:
     ends = [(0, 0)] * 4
     ends[axis] = (more // 2, more - more // 2)
     padded = jnp.pad(x, ends)
-    x = sum(
-      w * jax.lax.slice_in_dim(padded, j, j + 2 * out - 1, 2, axis)
-      for j, w in enumerate((0.125, 0.375, 0.375, 0.125))
+    x = jnp.asarray(
+      sum(
+        w * jax.lax.slice_in_dim(padded, j, j + 2 * out - 1, 2, axis)
+        for j, w in enumerate((0.125, 0.375, 0.375, 0.125))
+      )
     )
   return x
 
