@@ -13,7 +13,7 @@ from arvision.layers.conv import conv
 from arvision.quantizers.base import Quantizer
 from arvision.random import Draw
 from arvision.ranges import FewOr0, Side
-from arvision.structs import Reconstruction, Template, Tokens, TokenSpec
+from arvision.structs import Array, Reconstruction, Template, Tokens, TokenSpec
 from arvision.tokenizers.base import Tokenizer
 
 
@@ -204,6 +204,13 @@ class Autoencoder(Tokenizer, kw_only=True):
   def embed(self, values: jax.Array) -> jax.Array:
     return self.quant.embed(values)
 
+  @property
+  def radices(self) -> tuple[int, ...]:
+    return self.static.radices
+
+  def digits(self, values: Array) -> Array:
+    return self.static.digits(values)
+
 
 class Patched(Autoencoder, kw_only=True):
   """Tokens of patch × patch places of the latent (MAR over KL-8).
@@ -254,8 +261,15 @@ class Patched(Autoencoder, kw_only=True):
     line = values.shape[1], 1
     return join(self._vectors(values, line), self.patch, self.by_place)
 
+  def digits(self, values: Array) -> Array:
+    return flat([super().digits(self._places(values, (values.shape[1], 1)))])
+
   def _vectors(self, values, grid):
-    return vectors(self.quant, values, grid, self.patch, self.by_place)
+    return self.quant.embed(self._places(values, grid))
+
+  def _places(self, values, grid):
+    """Values of tokens -> of the places of the latent."""
+    return places(self.static, values, grid, self.patch, self.by_place)
 
 
 def flat(maps: list) -> jax.Array:
@@ -305,14 +319,14 @@ def split(
   return cells.swapaxes(2, 3).reshape(b, h * patch, w * patch, -1)
 
 
-def vectors(
+def places(
   quantizer: Quantizer,
   tokens: jax.Array,
   grid: tuple[int, int],
   patch: int,
   by_place: bool = False,
 ) -> jax.Array:
-  """Tokens (b, t, ...) on a grid (h, w) -> (b, h * patch, w * patch, c)."""
-  places = split(tokens, grid, patch, by_place)
+  """Tokens (b, t, ...) on a grid (h, w) -> (b, h * patch, w * patch, ...)."""
+  values = split(tokens, grid, patch, by_place)
   ids = quantizer.size and quantizer.parts == 1
-  return quantizer.embed(places[..., 0] if ids else places)
+  return values[..., 0] if ids else values
