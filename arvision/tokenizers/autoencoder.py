@@ -272,6 +272,53 @@ class Patched(Autoencoder, kw_only=True):
     return places(self.static, values, grid, self.patch, self.by_place)
 
 
+class Unrolled(Autoencoder, kw_only=True):
+  """Every id of a token is a token of its own (ELM's masked models).
+
+  The ids of a place are next to one another in its row.
+  """
+
+  adjustable: ClassVar[tuple[str, ...]] = ('type',)
+
+  @property
+  def latent_grid(self) -> tuple[int, int]:
+    return int(self.grid[0]), int(self.grid[1])
+
+  @property
+  def grids(self) -> tuple[tuple[int, int], ...]:
+    height, width = self.latent_grid
+    return ((height, width * self.static.parts),)
+
+  @property
+  def spec(self) -> TokenSpec:
+    size, parts = self.static.size, self.static.parts
+    if not size:
+      raise ValueError(
+        "config.tokenizer.type='tokenizers.autoencoder.Unrolled': wanted a "
+        f'quantizer with ids, got {type(self.static).__name__}'
+      )
+    return TokenSpec(size, 1, self.static.channels // parts, self.grids)
+
+  def _tokens(self, latent):
+    values = self.quant.quantize(latent)
+    return Tokens(values.reshape(len(values), -1))
+
+  def _latent(self, tokens):
+    return self._on_grid(self.quant.embed(self._of_places(tokens.values)))
+
+  def embed(self, values: jax.Array) -> jax.Array:
+    vectors = self.quant.embed(self._of_places(values))
+    return vectors.reshape(*values.shape, -1)
+
+  def digits(self, values: Array) -> Array:
+    return super().digits(self._of_places(values))
+
+  def _of_places(self, values):
+    """(b, t) -> the ids of every place, (b, t / parts, parts) or (b, t)."""
+    parts = self.static.parts
+    return values.reshape(len(values), -1, parts) if parts > 1 else values
+
+
 def flat(maps: list) -> jax.Array:
   """(b, h, w, ...) of all scales -> (b, t, ...)."""
   return jnp.concatenate(
