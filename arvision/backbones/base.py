@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Any, NamedTuple, Protocol
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from arvision.layers.attention import BlockInputs
 from arvision.layers.stack import Caches
+from arvision.layers.tied import TableLogits
 from arvision.layouts.base import Layout
 from arvision.structs import Cond, Slots
 
@@ -151,6 +153,11 @@ class Pass:
     if getattr(norm, 'modulated', False):
       return norm(x, self.modulation, self.inputs.rows)
     return norm(x)
+
+  def logits(self, name: str, x: jax.Array) -> jax.Array:
+    """x (..., d) -> (..., rows) by the table of the input, see `TableLogits`."""
+    table = self.net.variables['params']['input']['codes']['table']
+    return TableLogits(name=name)(x, nn.unbox(table))
 
   def position(self, name: str, width: int) -> jax.Array:
     """Positions (n, d) of a width, of a table of their own."""

@@ -42,6 +42,20 @@ class Repeated(OneStack):
 
 
 @dataclasses.dataclass(frozen=True)
+class TiedLogits(OneStack):
+  """The same, and logits by the table of the input (ELM's masked models).
+
+  For `heads.categorical.Given`.
+
+  Source: Pepper-lll/LMforImageGeneration, llama/mlm_model.py.
+  """
+
+  def __call__(self, run, x, caches):
+    hidden, caches = super().__call__(run, x, caches)
+    return run.logits('output', hidden), caches
+
+
+@dataclasses.dataclass(frozen=True)
 class Branches:
   """A trunk, and layers after it for every further branch (NAR).
 

@@ -48,7 +48,7 @@ class CodeInput(nn.Module):
 class PartsInput(nn.Module):
   """Input embedding of tokens of several ids: tables side by side (ELM).
 
-  Every part has a table of its own; a linear map joins their vectors.
+  Every part has a table of its own; a linear map joins the vectors of several.
 
   Attributes:
     width: d.
@@ -68,10 +68,14 @@ class PartsInput(nn.Module):
     init, part = normal(self.std), np.arange(self.parts)
     rows = values.reshape(*values.shape[:2], -1) + part * self.vocab_size
     table = Embed(self.parts * self.vocab_size, self.width, init, name='codes')
-    joined = Dense(
-      (self.width,), (None, 'embed'), bias=False, kernel_init=init, name='join'
+    vectors = table(rows).reshape(*rows.shape[:2], -1)
+    if self.parts == 1:
+      return vectors
+    names = (None, 'embed')
+    join = Dense(
+      (self.width,), names, bias=False, kernel_init=init, name='join'
     )
-    return joined(table(rows).reshape(*rows.shape[:2], -1))
+    return join(vectors)
 
 
 class SharedPartsInput(nn.Module):

@@ -25,6 +25,8 @@ class Run:
     encode: images (b, H, W, C) in [-1, 1] -> (b, t) int32 codes or (b, t, c)
       latents.
     decode: tokens -> images.
+    radices, digits: of the codes of the tokenizer, see
+      `tokenizers.base.Tokenizer`.
     sample_fn: images per call, or None -> a `generation.SampleFn`; None for a
       run that cannot sample.
     encode_sampled: images -> codes of the kind that `sample_fn` returns; None
@@ -45,6 +47,8 @@ class Run:
   spec: TokenSpec
   encode: Callable[[Array], Array]
   decode: Callable[[Array], Array]
+  radices: tuple[int, ...] = ()
+  digits: Callable[[Array], Array] = lambda values: values[..., None]
   sample_fn: Callable[[int | None], Any] | None = None
   encode_sampled: Callable[[Array], Array] | None = None
   classes: int = 0

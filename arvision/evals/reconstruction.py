@@ -1,4 +1,4 @@
-"""Evaluates a tokenizer: reconstruction quality and codebook usage."""
+"""Evaluates a tokenizer: quality of reconstructions, and usage of codes."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 
 from arvision.data.transforms import to_uint8
 from arvision.errors import DataError
-from arvision.evals.base import Metrics, Run
+from arvision.evals.base import Run
 from arvision.evals.features import Extractor
 from arvision.evals.frechet import Moments, frechet_distance
 from arvision.evals.image import (
@@ -22,14 +22,14 @@ from arvision.evals.image import (
 )
 from arvision.evals.lpips import Lpips
 from arvision.evals.protocol import Protocol, size_name
+from arvision.evals.usage import Usage
 from arvision.parallel import host
 from arvision.ranges import Count
-from arvision.structs import TokenSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-  """PSNR, SSIM, LPIPS, rFID and codebook usage over the held-out split.
+  """PSNR, SSIM, LPIPS, rFID and usage of codes over the held-out split.
 
   Attributes:
     batch_size: images per call.
@@ -57,18 +57,13 @@ class Reconstruction:
       `lpips`: mean over images; the name states the network and its weights.
       `rfid`: Fréchet distance between the reconstructions and the held-out
         images themselves, with the same crop.
-      `codebook_usage/.../<scale>`: share of the vocabulary that occurs at a
-        scale, and in `all` scales.
-      `codebook_reach/.../<scale>`: largest usage possible with that many
-        held-out tokens.
-      `codebook_perplexity/.../<scale>`: exp of the entropy of the codes: 1 for
-        a collapsed scale, the vocabulary size for uniform codes.
-      Codebook figures are for tokenizers with codes only.
+      Figures of `usage.Usage` of every scale, and of `all` scales, for tokens
+        that are not continuous.
 
     Raises:
       DataError: the data has no held-out split.
     """
-    data, spec = run.data, run.spec
+    data = run.data
     if not data.held_out_examples:
       raise DataError(
         'reconstruction is measured on held-out images, and there are none: '
@@ -79,7 +74,9 @@ class Reconstruction:
     extractor = self._available(run)
     run.say(f'reconstruction of {data.held_out_examples} held-out images')
     measures = self._measures(data.shape)
-    counts = CodeCounts.empty(spec) if spec.codes else None
+    usage = None
+    if run.radices:
+      usage = Usage(run.spec.grids, run.radices, run.digits)
     found: dict[str, list[np.ndarray]] = {}
     moments: list[Moments] = []
     for batch in host.own_pass(data.held_out, self.batch_size):
@@ -99,8 +96,8 @@ class Reconstruction:
         if moments
         else [Moments.of(x) for x in pools]
       )
-      if counts is not None:
-        counts = counts.add(values[real])
+      if usage:
+        usage.add(values[real])
     all_of = {name: np.concatenate(parts) for name, parts in found.items()}
     error = all_of.pop('error')
     if not error.size:
@@ -138,8 +135,8 @@ class Reconstruction:
       )
       run.note(stated.name, stated.facts())
       yield f'rfid/{stated.name}', frechet_distance(*moments)
-    if counts is not None:
-      yield from counts.metrics(place).items()
+    for figure, scale, value in usage.figures() if usage else ():
+      yield f'{figure}/{place}/{scale}', value
 
   def _measures(self, shape):
     """'error' and '<figure>/<method>' -> function of two batches of images."""
@@ -172,50 +169,3 @@ def _pool(extractor, images):
   if small.shape[3] == 1:
     small = np.repeat(small, 3, axis=3)
   return np.asarray(extractor(small).pool, np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class CodeCounts:
-  """Counts of every code at every scale.
-
-  Attributes:
-    spec: token spec of the tokenizer.
-    table: (scales, vocabulary) int64.
-  """
-
-  spec: TokenSpec
-  table: np.ndarray
-
-  @classmethod
-  def empty(cls, spec: TokenSpec) -> 'CodeCounts':
-    return cls(spec, np.zeros((len(spec.grids), spec.size), np.int64))
-
-  def add(self, codes: np.ndarray) -> 'CodeCounts':
-    """Counts with (b, t) further codes."""
-    sizes = [height * width for height, width in self.spec.grids]
-    scales = np.split(codes, np.cumsum(sizes)[:-1], axis=1)
-    counts = [np.bincount(s.ravel(), minlength=self.spec.size) for s in scales]
-    return CodeCounts(self.spec, self.table + np.stack(counts))
-
-  @property
-  def names(self) -> list[str]:
-    """'1x1', '2x2', ..., with the index in front if grids repeat."""
-    names = [f'{height}x{width}' for height, width in self.spec.grids]
-    if len(set(names)) < len(names):
-      names = [f'{i}-{name}' for i, name in enumerate(names)]
-    return names
-
-  def metrics(self, protocol: str) -> Metrics:
-    """Usage, reach and perplexity per scale and over all scales."""
-    result = {}
-    counts = dict(zip(self.names, self.table))
-    if len(counts) > 1:
-      counts['all'] = self.table.sum(0)
-    for name, count in counts.items():
-      result[f'codebook_usage/{protocol}/{name}'] = float(np.mean(count > 0))
-      share = count[count > 0] / max(count.sum(), 1)
-      perplexity = np.exp(-np.sum(share * np.log(share)))
-      result[f'codebook_perplexity/{protocol}/{name}'] = float(perplexity)
-      reach = min(count.sum(), self.spec.size) / self.spec.size
-      result[f'codebook_reach/{protocol}/{name}'] = float(reach)
-    return result

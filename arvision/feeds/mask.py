@@ -9,7 +9,7 @@ from arvision.build import Checked
 from arvision.feeds.base import TokenState, all_slots, carried, step_slots
 from arvision.layouts.base import take
 from arvision.process.masking import masked_share, truncated_normal
-from arvision.ranges import AtLeast0, Below1, Count, Positive, Share
+from arvision.ranges import AtLeast0, Below1, Count, Few, Positive, Share
 from arvision.structs import Targets
 
 
@@ -60,17 +60,21 @@ class RandomMask(Masked):
     schedule: one of `process.masking.SCHEDULES`.
     lowest: smallest masked share.
     unmasked_weight: loss weight of unmasked tokens.
+    together: consecutive tokens that are masked as one, the ids of a place.
   """
 
   schedule: str = 'arccos'
   lowest: Share = 0.0
   unmasked_weight: AtLeast0 = 0.1
+  together: Few = 1
 
   def train(self, tokens, layout, codec, draw):
     share = masked_share(self.schedule, draw.uniform('feed/time'))
-    count = jnp.round(layout.tokens * jnp.maximum(share, self.lowest))
-    order = draw.permutation('feed/order', layout.tokens)
+    places = layout.tokens // self.together
+    count = jnp.round(places * jnp.maximum(share, self.lowest))
+    order = draw.permutation('feed/order', places)
     masked = order < jnp.maximum(count, 1)[:, None]
+    masked = jnp.repeat(masked, self.together, axis=1)
     weight = jnp.where(masked, 1.0, self.unmasked_weight)
     slots = self._all(tokens, layout, codec, masked)
     return slots, Targets(jnp.asarray(tokens.values), weight)

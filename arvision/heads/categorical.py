@@ -144,3 +144,14 @@ class ExactTransformed(Transformed):
   """The same with the error function (MaskBit)."""
 
   approximate: ClassVar[bool] = False
+
+
+class Given(Categorical):
+  """The same where the backbone gives the logits (`bodies.TiedLogits`)."""
+
+  def setup(self):
+    pass
+
+  def field(self, z: jax.Array, query: Query) -> jax.Array:
+    """z (b, t, 1, v or more) -> (b, t, v) float32."""
+    return z[:, :, 0, : self.vocab_size].astype(jnp.float32)

@@ -135,13 +135,13 @@ class Transformer:
 
   def rows(self, ours):
     shape = ours.get('head/linear/kernel', ())
-    several = len(shape) > 2  # one part has no axis of parts
-    parts = tuple(map(str, range(shape[1] if several else 1)))
+    parts = map(str, range(shape[1] if len(shape) > 2 else 0))
+    # Tokens of one id have no axis of parts, and no number in their keys.
+    more = {'parts': tuple(parts)} if len(shape) > 2 else {}
+    end = '.{part}' if more else ''
     table = [
       Row('condition/label/table', 'cls_embedding.embedding_table.weight'),
-      Row(
-        'backbone/input/codes/table', 'tok_embedder.{part}.weight', parts=parts
-      ),
+      Row('backbone/input/codes/table', f'tok_embedder{end}.weight', **more),
       *dense('backbone/input/join', 'proj', bias=False),
       *llamagen.blocks('backbone/stack'),
       *dense(
@@ -153,11 +153,9 @@ class Transformer:
       Row('backbone/norm/norm/scale', 'norm.weight'),
       *dense('backbone/norm/adaln', 'final_adaLN.1', chunks=(1, 0)),
       *(
-        dataclasses.replace(row, parts=parts)
-        for row in dense('head/linear', 'output.{part}', bias=False)
-        if several
+        dataclasses.replace(row, **more)
+        for row in dense('head/linear', f'output{end}', bias=False)
       ),
-      *([] if several else dense('head/linear', 'output.0', bias=False)),
     ]
     return [row for row in table if row.path in ours]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ('NAR transformer', 'nar/imagenet256', (r'medusa_output\.',)),
   ('LlamaGen transformer', 'llamagen/t2i', (r'cls_embedding\.cap_proj\.',)),
-  ('ELM transformer', 'elm/imagenet256', (r'tok_embedder\.0\.',)),
+  ('ELM transformer', 'elm/imagenet256', (r'tok_embedder\.(0\.)?weight',)),
   (
     'LlamaGen transformer',
     'llamagen/imagenet256',

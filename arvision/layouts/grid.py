@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from arvision.layouts.base import NO_TOKEN, Layout
-from arvision.ranges import Count, Natural, Side
+from arvision.ranges import Count, Few, Natural, Side
 
 
 def _grid_coords(height, width):
@@ -179,21 +179,29 @@ def subsample(height: Side, width: Side, stride: tuple[Side, Side]) -> Layout:
 
 
 @functools.cache
-def whole(height: Side, width: Side, prefix: Natural = 1) -> Layout:
+def whole(
+  height: Side, width: Side, prefix: Natural = 1, copies: Few = 1
+) -> Layout:
   """The whole grid as one bidirectional entity (MaskGIT).
 
   The condition's slots belong to it too. The feed masks tokens, and the sampler
   chooses their order.
+
+  Args:
+    height, width: grid of places.
+    prefix: slots of the condition.
+    copies: tokens of a place, next to one another, with its coordinates.
   """
-  tokens = height * width
+  tokens = height * width * copies
   token = np.arange(tokens, dtype=np.int32)
   none = np.full(prefix, NO_TOKEN, np.int32)
+  coords = np.repeat(_grid_coords(height, width), copies, axis=0)
   return Layout(
     prefix=prefix,
     entity=np.zeros(prefix + tokens, np.int32),
     stream=np.zeros(prefix + tokens, np.int32),
     token=np.concatenate([none, token]),
-    coords=_behind_prefix(prefix, _grid_coords(height, width)),
+    coords=_behind_prefix(prefix, coords),
     readout=(prefix + token)[:, None],
-    grids=((height, width),),
+    grids=((height, width * copies),),
   )

@@ -7,6 +7,7 @@ A scale of 1 is no guidance. Configs convert the formula of their paper: VAR's
 """
 
 import dataclasses
+import math
 from typing import Literal, Protocol
 
 import jax.numpy as jnp
@@ -131,26 +132,32 @@ class Ramp(Checked):
 class Rising(Checked):
   """1 + (scale - 1) f((s + 1) / steps): the last step has the scale (ELM).
 
+  Source: Pepper-lll/LMforImageGeneration, llama/ar_model.py.
+
   Attributes:
     scale: scale of the last step.
-    shape: f, from 0 to 1: 'linear', 'square', 'square_root', or 'cos', a quarter
-      of a wave.
+    shape: f, from 0 to 1: 'linear', 'square', 'cos' (a quarter of a wave), 'log'
+      (of 1 to e), or 'square_root', which is one step late as published: it
+      starts at 1 and ends below the scale.
   """
 
   scale: Guidance
-  shape: Literal['linear', 'square', 'square_root', 'cos'] = 'linear'
+  shape: Literal['linear', 'square', 'square_root', 'cos', 'log'] = 'linear'
 
   @property
   def active(self) -> bool:
     return self.scale != 1.0
 
   def __call__(self, s, steps, level=None):
-    share = (s + 1) / steps
-    if self.shape == 'cos':
-      share = jnp.sin(jnp.pi / 2 * share)
-    else:
-      share = share ** {'square': 2.0, 'square_root': 0.5}.get(self.shape, 1.0)
-    return 1 + (self.scale - 1) * share
+    x = (s + 1) / steps
+    shares = {
+      'linear': lambda: x,
+      'square': lambda: x**2,
+      'square_root': lambda: (s / steps) ** 0.5,
+      'cos': lambda: jnp.sin(jnp.pi / 2 * x),
+      'log': lambda: jnp.log1p((math.e - 1) * x),
+    }
+    return 1 + (self.scale - 1) * shares[self.shape]()
 
   def scaled_to(self, scale):
     return dataclasses.replace(self, scale=scale)

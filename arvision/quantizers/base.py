@@ -6,6 +6,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.metrics import Mean
 from arvision.random import Draw
@@ -86,6 +87,15 @@ class Quantizer(nn.Module):
     The digits of an id are a mixed-radix number, the lowest first.
     """
     return (self.size,) * self.parts if self.size else ()
+
+  def digits(self, values: Array) -> Array:
+    """Values of tokens -> (..., digits) int32, see `radices`."""
+    values = values if self.parts > 1 else values[..., None]
+    groups = np.array(self.radices, np.int32).reshape(self.parts, -1)
+    ones = np.ones_like(groups[:, :1])
+    basis = np.cumprod(np.hstack([ones, groups[:, :-1]]), -1, np.int32)
+    digits = values[..., None] // basis % groups
+    return digits.reshape(*values.shape[:-1], -1)
 
   def spec(self, grids: tuple[tuple[int, ...], ...]) -> TokenSpec:
     """The tokens of some grids."""

@@ -55,6 +55,10 @@ class Bernoulli(Quantizer, kw_only=True):
   def parts(self) -> int:
     return self.ids
 
+  @property
+  def radices(self) -> tuple[int, ...]:
+    return (2,) * self.channels
+
   def __call__(self, latent: jax.Array, draw: Draw | None = None) -> Quantized:
     bits = latent > self._middle
     if draw is not None and not self.deterministic:

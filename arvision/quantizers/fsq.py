@@ -48,6 +48,10 @@ class FSQ(Quantizer, kw_only=True):
   def parts(self) -> int:
     return self.ids
 
+  @property
+  def radices(self) -> tuple[int, ...]:
+    return tuple(self.levels)
+
   def latent(self, moments: jax.Array, draw: Draw | None = None) -> jax.Array:
     """Within the levels of every channel, from about -1 to 1."""
     levels = np.array(self.levels, np.float32)
@@ -63,9 +67,7 @@ class FSQ(Quantizer, kw_only=True):
     return values if self.ids > 1 else values[..., 0]
 
   def embed(self, values: jax.Array) -> jax.Array:
-    values = values if self.ids > 1 else values[..., None]
-    digits = values[..., None] // self._basis % self._groups
-    return self._number(digits.reshape(*values.shape[:-1], self.channels))
+    return self._number(self.digits(values))
 
   def _number(self, level):
     """Levels from 0 on, in between too -> numbers of the latent."""

@@ -58,6 +58,10 @@ class LFQ(Quantizer, kw_only=True):
   def parts(self) -> int:
     return self.ids
 
+  @property
+  def radices(self) -> tuple[int, ...]:
+    return (2,) * self.channels
+
   def pull(self, latent: jax.Array, vectors: jax.Array) -> Losses:
     square = (jax.lax.stop_gradient(vectors) - latent) ** 2
     return {'commitment': self.commitment * jnp.mean(square)}
@@ -83,9 +87,7 @@ class LFQ(Quantizer, kw_only=True):
     return values if self.ids > 1 else values[..., 0]
 
   def embed(self, values: jax.Array) -> jax.Array:
-    values = values if self.ids > 1 else values[..., None]
-    bits = _bits(values, self.channels // self.ids)
-    return 2.0 * bits.reshape(*values.shape[:-1], self.channels) - 1
+    return 2.0 * self.digits(values) - 1
 
 
 def entropies(
@@ -125,8 +127,3 @@ def _joint(bits):
     pair = bits[:, i, :, None] + joint[:, None]
     joint = pair.reshape(len(bits), -1)
   return joint
-
-
-def _bits(values, count):
-  """(...) int32 -> (..., count) bits, the lowest first."""
-  return (values[..., None] >> np.arange(count)) & 1

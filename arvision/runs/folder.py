@@ -14,7 +14,15 @@ from arvision.training.writers import is_number, read_log
 
 EVALUATION = 'eval.json'
 # Metrics of it with a value per scale.
-SCALED = ('codebook_usage', 'codebook_perplexity', 'codebook_reach')
+SCALED = (
+  'codebook_usage',
+  'codebook_perplexity',
+  'codebook_reach',
+  'bit_usage',
+  'bit_entropy',
+  'level_usage',
+  'level_entropy',
+)
 
 
 class Folder:

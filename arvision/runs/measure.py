@@ -71,6 +71,8 @@ def measured(
     spec=spec,
     encode=run.encode,
     decode=run.decode,
+    radices=run.tokenizer.radices,
+    digits=run.tokenizer.digits,
     sample_fn=sample_fn if samples else None,
     encode_sampled=(
       (lambda image: run.as_sampled.encode(image))

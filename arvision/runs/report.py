@@ -29,6 +29,12 @@ _SHARES = (
   'memorised',
   'copied_features',
 )
+# Captions of the charts of usage.
+_USAGE = {
+  'codebook_usage': 'share of the codes that occur',
+  'bit_usage': 'share of the bits that take both values',
+  'level_usage': 'share of the levels of a channel that occur',
+}
 # Captions of pictures that evaluators make.
 _EVALUATED = {
   'neighbours': 'Samples and their nearest training images by pixels, by tokens '
@@ -92,12 +98,10 @@ def render(
   """
   names = ' and '.join(str(folder.path) for folder in folders)
   name = _data_name(folders[-1])
-  shares, limits = (
-    summary.get(key) or {} for key in ('codebook_usage', 'codebook_reach')
-  )
-  note = 'Share of the codebook that held-out images use, per scale.'
+  limits = summary.get('codebook_reach') or {}
+  note = 'What held-out images use, per scale.'
   if any(limit < 1 for limit in limits.values()):
-    note += ' The mark is the largest share that this number of tokens allows.'
+    note += ' The mark is the largest share of codes that so many tokens allow.'
   return page.render(
     'report.html',
     title=title or (f'arvision: {name}' if name else 'arvision'),
@@ -105,7 +109,7 @@ def render(
     cards=_cards(summary, folders),
     samples=[found for f in folders[::-1] if (found := _samples(f))],
     runs=[_run(folder) for folder in folders],
-    usage=_usage(shares, limits) if shares else None,
+    usage=_usage(summary, limits),
     usage_note=note,
     configs={
       f'{folder.kind}: {folder.path}': json.dumps(folder.config, indent=2)
@@ -171,10 +175,16 @@ def _samples(folder):
   return [(name, found) for name, found in pictures.items() if found]
 
 
-def _usage(shares, limits):
-  text = ', '.join(f'{k} {100 * v:.1f} %' for k, v in shares.items())
-  figure = plots.bars(shares, limits)
-  return page.chart(figure, f'Bars of codebook usage: {text}')
+def _usage(summary, limits):
+  """(caption, bars) of the codes, and of what they consist of."""
+  found = []
+  for figure, caption in _USAGE.items():
+    if shares := summary.get(figure):
+      text = ', '.join(f'{k} {100 * v:.1f} %' for k, v in shares.items())
+      marks = limits if figure == 'codebook_usage' else {}
+      bars = plots.bars(shares, marks)
+      found.append((caption, page.chart(bars, f'Bars of {figure}: {text}')))
+  return found
 
 
 def _run(folder):

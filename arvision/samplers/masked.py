@@ -25,22 +25,26 @@ class Masked(Filling):
 
   Every step samples all masked tokens and masks the least confident ones again.
   An unmasked token never changes. Of a token of several parts, every part is
-  masked and unmasked by itself (MaskBit). `logits_filter` filters the logits; with a
+  masked and unmasked by itself (MaskBit). `together` tokens are masked as one,
+  with the mean of their confidences (ELM). `logits_filter` filters the logits; with a
   temperature of 0 the likeliest ids are taken and nothing is random.
 
   Source: arXiv 2202.04200; bytedance/1d-tokenizer, modeling/maskgit.py;
-    markweberdev/maskbit (arXiv 2409.16211).
+    markweberdev/maskbit (arXiv 2409.16211); Pepper-lll/LMforImageGeneration,
+    llama/mlm_model.py.
 
   Attributes:
     steps: steps of the loop.
     schedule: schedule of `process.masking`: the share of ids that stay masked
       after every step.
     policy: samples ids and computes their confidence.
+    together: consecutive ids that are masked as one.
   """
 
   steps: Few = 8
   schedule: str = 'arccos'
   policy: Policy = NoisyLogits(4.5)
+  together: Few = 1
 
   fills_parts = True
 
@@ -50,14 +54,15 @@ class Masked(Filling):
     start = jnp.full(shape, _MASKED, jnp.int32)
     if known is not None:
       start = known.over(start, step.tokens)
-    # Row u: the number of masked ids after every step, from u at the start.
+    # Row u: the number of masked groups after every step, from u at the start.
     counts = np.array(
       [
         masked_counts(self.schedule, self.steps, u)
-        for u in range(math.prod(shape[1:]) + 1)
+        for u in range(math.prod(shape[1:]) // self.together + 1)
       ]
     )
-    masked = start.reshape(draw.batch, -1) == _MASKED
+    groups = lambda x: x.reshape(draw.batch, -1, self.together)
+    masked = jnp.any(groups(start == _MASKED), -1)
     left = jnp.asarray(counts)[jnp.sum(masked, -1)].T
 
     def advance(values, pass_):
@@ -79,10 +84,12 @@ class Masked(Filling):
         self.logits_filter.filter(logits), draw.fold(i), noise
       )
       ids = jnp.where(masked, ids, values)
-      sure = jnp.where(masked, sure, jnp.inf)
-      again = least_sure(sure.reshape(len(sure), -1), left)
-      again = again.reshape(sure.shape)
-      return jnp.where(again, _MASKED, ids), values
+      # Of a group with known tokens the others alone count.
+      some = groups(masked)
+      mean = jnp.mean(groups(sure), -1, where=some)
+      sure = jnp.where(jnp.any(some, -1), mean, jnp.inf)
+      again = least_sure(sure, left)[..., None] & some
+      return jnp.where(again.reshape(shape), _MASKED, ids), values
 
     numbers = jnp.arange(self.steps)
     values, given = jax.lax.scan(advance, start, (numbers, left))

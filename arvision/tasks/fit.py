@@ -125,6 +125,12 @@ def check_sampler(model: ARModel, sampler: Any, parts: int = 1) -> None:
     refuse(
       'feed', model.feed, 'feeds.mask.RandomParts with samplers.masked.Masked'
     )
+  own, theirs = (getattr(x, 'together', 1) for x in (sampler, model.feed))
+  if own != theirs or model.layout.tokens % own:
+    raise ConfigError(
+      f'config.sampler.together={own}, config.feed.together={theirs}: wanted the '
+      f'same, a divisor of the {model.layout.tokens} tokens of config.layout'
+    )
   if sampler.site not in sampler.sites:
     raise ConfigError(
       f"config.sampler.site='{sampler.site}': {type(sampler).__name__} can guide "

@@ -65,9 +65,8 @@ class TrainProxy(TrainTokenizer):
       method='proxy',
     )
     each, right = self._proxy(frozen, image, logits)
-    terms = {k: Term(x) for k, x in out.losses.items()}
     return Objective(
-      {'proxy': Term(each), **terms},
+      {'proxy': Term(each), **self._own(out)},
       metrics={'proxy_accuracy': Mean.of(right), **out.metrics},
       aux=self._codes(state, rows, out),
     )

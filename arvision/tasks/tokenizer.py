@@ -52,6 +52,8 @@ class TrainTokenizer(GradientTask):
     perceptual_weights: file or files for `tokenizers.perceptual.read`.
     distances: name -> further distance, see `tasks.perception`; without a file of
       weights it is off.
+    quantizer: weight of the losses of the tokenizer's own parts, on top of
+      theirs.
     adversary: the discriminator, None for none.
     restart_after: steps without use until a code is restarted; 0 is never.
     frozen: {'perceptual': weights, 'distance/<name>': weights, 'adversary':
@@ -68,6 +70,7 @@ class TrainTokenizer(GradientTask):
   perceptual: AtLeast0 = 0.0
   perceptual_weights: str | tuple[str, ...] = ()
   distances: Mapping[str, Distance] = dataclasses.field(default_factory=dict)
+  quantizer: AtLeast0 = 1.0
   adversary: adversarial.Adversary | None = None
   restart_after: Natural = 0
 
@@ -174,7 +177,7 @@ class TrainTokenizer(GradientTask):
       return sum(t.scale * jnp.sum(t.loss) for t in terms.values()), terms
 
     _, to_image, terms = jax.vjp(paid, out.image, has_aux=True)
-    terms |= {k: Term(x) for k, x in out.losses.items()}
+    terms |= self._own(out)
     found = Objective(
       terms,
       metrics={'psnr': Mean.of(losses.psnr(image, out.image)), **out.metrics},
@@ -212,6 +215,10 @@ class TrainTokenizer(GradientTask):
       rngs={'dropout': draw.key('task/dropout')},
     )
     return out.image, out
+
+  def _own(self, out):
+    """name -> term of the losses of the tokenizer's parts."""
+    return {k: Term(x, scale=self.quantizer) for k, x in out.losses.items()}
 
   def _distances(self, frozen, image, other):
     """name -> term, a (b,) distance that the reconstruction is paid by."""

@@ -13,7 +13,7 @@ from arvision.layers.conv import conv
 from arvision.quantizers.base import Quantizer
 from arvision.random import Draw
 from arvision.ranges import FewOr0, Side
-from arvision.structs import Reconstruction, Template, Tokens, TokenSpec
+from arvision.structs import Array, Reconstruction, Template, Tokens, TokenSpec
 from arvision.tokenizers.base import Tokenizer
 
 
@@ -204,6 +204,13 @@ class Autoencoder(Tokenizer, kw_only=True):
   def embed(self, values: jax.Array) -> jax.Array:
     return self.quant.embed(values)
 
+  @property
+  def radices(self) -> tuple[int, ...]:
+    return self.static.radices
+
+  def digits(self, values: Array) -> Array:
+    return self.static.digits(values)
+
 
 class Patched(Autoencoder, kw_only=True):
   """Tokens of patch × patch places of the latent (MAR over KL-8).
@@ -254,8 +261,62 @@ class Patched(Autoencoder, kw_only=True):
     line = values.shape[1], 1
     return join(self._vectors(values, line), self.patch, self.by_place)
 
+  def digits(self, values: Array) -> Array:
+    return flat([super().digits(self._places(values, (values.shape[1], 1)))])
+
   def _vectors(self, values, grid):
-    return vectors(self.quant, values, grid, self.patch, self.by_place)
+    return self.quant.embed(self._places(values, grid))
+
+  def _places(self, values, grid):
+    """Values of tokens -> of the places of the latent."""
+    return places(self.static, values, grid, self.patch, self.by_place)
+
+
+class Unrolled(Autoencoder, kw_only=True):
+  """Every id of a token is a token of its own (ELM's masked models).
+
+  The ids of a place are next to one another in its row.
+  """
+
+  adjustable: ClassVar[tuple[str, ...]] = ('type',)
+
+  @property
+  def latent_grid(self) -> tuple[int, int]:
+    return int(self.grid[0]), int(self.grid[1])
+
+  @property
+  def grids(self) -> tuple[tuple[int, int], ...]:
+    height, width = self.latent_grid
+    return ((height, width * self.static.parts),)
+
+  @property
+  def spec(self) -> TokenSpec:
+    size, parts = self.static.size, self.static.parts
+    if not size:
+      raise ValueError(
+        "config.tokenizer.type='tokenizers.autoencoder.Unrolled': wanted a "
+        f'quantizer with ids, got {type(self.static).__name__}'
+      )
+    return TokenSpec(size, 1, self.static.channels // parts, self.grids)
+
+  def _tokens(self, latent):
+    values = self.quant.quantize(latent)
+    return Tokens(values.reshape(len(values), -1))
+
+  def _latent(self, tokens):
+    return self._on_grid(self.quant.embed(self._of_places(tokens.values)))
+
+  def embed(self, values: jax.Array) -> jax.Array:
+    vectors = self.quant.embed(self._of_places(values))
+    return vectors.reshape(*values.shape, -1)
+
+  def digits(self, values: Array) -> Array:
+    return super().digits(self._of_places(values))
+
+  def _of_places(self, values):
+    """(b, t) -> the ids of every place, (b, t / parts, parts) or (b, t)."""
+    parts = self.static.parts
+    return values.reshape(len(values), -1, parts) if parts > 1 else values
 
 
 def flat(maps: list) -> jax.Array:
@@ -305,14 +366,14 @@ def split(
   return cells.swapaxes(2, 3).reshape(b, h * patch, w * patch, -1)
 
 
-def vectors(
+def places(
   quantizer: Quantizer,
   tokens: jax.Array,
   grid: tuple[int, int],
   patch: int,
   by_place: bool = False,
 ) -> jax.Array:
-  """Tokens (b, t, ...) on a grid (h, w) -> (b, h * patch, w * patch, c)."""
-  places = split(tokens, grid, patch, by_place)
+  """Tokens (b, t, ...) on a grid (h, w) -> (b, h * patch, w * patch, ...)."""
+  values = split(tokens, grid, patch, by_place)
   ids = quantizer.size and quantizer.parts == 1
-  return quantizer.embed(places[..., 0] if ids else places)
+  return values[..., 0] if ids else values

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.random import Draw
-from arvision.structs import Reconstruction, Tokens, TokenSpec
+from arvision.structs import Array, Reconstruction, Tokens, TokenSpec
 
 
 class Tokenizer(nn.Module):
@@ -63,6 +63,21 @@ class Tokenizer(nn.Module):
       draw: keys of the b examples, for decoders that sample; others ignore it.
     """
     raise AttributeError(f'{type(self).__name__} cannot decode')
+
+  # What is counted of the usage of codes.
+
+  @property
+  def radices(self) -> tuple[int, ...]:
+    """Values of every digit of a code: 2 for a bit; () if continuous."""
+    spec = self.spec
+    return (spec.size,) * spec.parts if spec.size else ()
+
+  def digits(self, values: Array) -> Array:
+    """Tokens of any one scale (b, e, ...) -> their codes (b, n, digits) int32.
+
+    A token of several places has a code for each.
+    """
+    return values.reshape(*values.shape[:2], -1)
 
   # The codec protocol. `s` is a scale index (a Python int).
 

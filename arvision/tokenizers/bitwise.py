@@ -10,8 +10,8 @@ from arvision.layers.resize import resize
 from arvision.quantizers.base import mean_losses, merged
 from arvision.random import Draw
 from arvision.ranges import FewOr0, Share, Side
-from arvision.structs import Reconstruction, Tokens, TokenSpec
-from arvision.tokenizers.autoencoder import flat, join, patched, vectors
+from arvision.structs import Array, Reconstruction, Tokens, TokenSpec
+from arvision.tokenizers.autoencoder import flat, join, patched, places
 from arvision.tokenizers.residual import ResidualPyramid
 
 
@@ -101,7 +101,7 @@ class BitwisePyramid(ResidualPyramid, kw_only=True):
   # ------------------------------------------------------------------- codec
 
   def merge(self, canvas: jax.Array, values: jax.Array, s: int) -> jax.Array:
-    added = vectors(self.quant, values, self.grids[s], self.patch)
+    added = self.quant.embed(self._places(values, self.grids[s]))
     return canvas + resize(added, self.latent_grid, self.kind)
 
   def view(self, canvas: jax.Array, s: int) -> jax.Array:
@@ -109,7 +109,14 @@ class BitwisePyramid(ResidualPyramid, kw_only=True):
 
   def embed(self, values: jax.Array) -> jax.Array:
     line = values.shape[1], 1
-    return join(vectors(self.quant, values, line, self.patch), self.patch)
+    return join(self.quant.embed(self._places(values, line)), self.patch)
+
+  def digits(self, values: Array) -> Array:
+    return flat([super().digits(self._places(values, (values.shape[1], 1)))])
+
+  def _places(self, values, grid):
+    """Values of tokens -> of the places of the latent."""
+    return places(self.static, values, grid, self.patch)
 
   def _joined(self, values):
     values = values.reshape(*values.shape[:3], -1)  # ids have no axis of parts

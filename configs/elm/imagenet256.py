@@ -9,6 +9,8 @@ or, with the released weights,
       --workdir=runs/elm-l-2-10 --source=FILE \\
       --config.frozen.tokenizer=runs/elm-bae-20
 
+`L-2-10-mlm` and its like fill masked tokens, in ten steps.
+
 LlamaGen's transformer; `L-2-10` is its size L on tokens of two ids of 10 bits, which
 are embedded by tables of their own and drawn independently of each other.
 
@@ -18,7 +20,10 @@ best ids are drawn from for L-2-10; the other sizes draw from half of the ids he
 as the authors advise. Published figures (not obtained here): FID 1.54 (2B-2-12);
 without guidance 15.95 (L), 12.70 (XL) and 10.11 (XXL).
 
-Source: arXiv 2410.16257; Pepper-lll/LMforImageGeneration.
+Source: arXiv 2410.16257; Pepper-lll/LMforImageGeneration. Deviations of the
+masked models: each image has a masked share of its own, at any time of the
+schedule, where a batch shares one of ten; the noise of the sampler and its
+guidance are not stated.
 """
 
 from arvision.configs import common
@@ -31,8 +36,9 @@ _SIZES = {
   'XXL': dict(depth=48, heads=24, width=1536),
   '2B': dict(depth=48, heads=28, width=1792),
 }
+_MASKED = '-mlm'
 # Transformer, ids of a token, bits of an id.
-SIZES = {
+_ROWS = {
   f'{size}-{ids}-{bits}': (size, ids, bits)
   for size, ids, bits in (
     ('B', 2, 10),
@@ -45,6 +51,12 @@ SIZES = {
     ('2B', 2, 12),
   )
 }
+SIZES = {
+  **_ROWS,
+  **{
+    f'{size}{_MASKED}': _ROWS[size] for size in ('L-1-16', 'L-2-10', 'XL-2-12')
+  },
+}
 
 
 def get_config(arg: str = 'L-2-10'):
@@ -54,13 +66,14 @@ def get_config(arg: str = 'L-2-10'):
   config = common.generator(
     tokenizer.get_config(code, ids), f'runs/elm-bae-{code}'
   )
-  parts.elm(
+  make = parts.elm_mlm if arg.endswith(_MASKED) else parts.elm
+  make(
     config,
     grid=(16, 16),
     parts=ids,
     vocab_size=2**bits,
     classes=1000,
-    top_k=1000 if arg == 'L-2-10' else 2 ** (bits - 1),
+    top_k=1000 if arg.startswith('L-2-10') else 2 ** (bits - 1),
     **_SIZES[size],
   )
   config.backbone.dtype = 'bfloat16'

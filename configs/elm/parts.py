@@ -19,7 +19,6 @@ def bae(
   signed: bool = False,
   code: float = 0.0,
   gen_mul: float = 1.0,
-  ch: int = 128,
   res_blocks: int = 2,
   **convolutions,
 ) -> ConfigDict:
@@ -33,20 +32,19 @@ def bae(
     attention_levels: see `layers.conv.Encoder`, of both halves.
     norm_first: whether the decoder starts with a norm.
     deterministic, signed, code: see `quantizers.bernoulli.Bernoulli`.
-    gen_mul: width of the decoder, in units of the encoder's.
-    ch: channels of the first level of the encoder.
-    res_blocks: per level, of both halves.
+    gen_mul: residual blocks of the decoder, in units of the encoder's.
+    res_blocks: per level of the encoder.
     **convolutions: see `common.autoencoder`.
   """
   halves = common.autoencoder(
-    ch=ch, res_blocks=res_blocks, z_channels=channels, **convolutions
+    res_blocks=res_blocks, z_channels=channels, **convolutions
   )
   for half in halves.values():
     half.update(last_swish=False, attention_levels=attention_levels)
   halves['decoder'].update(
-    ch=int(ch * gen_mul),
     norm_first=norm_first,
-    res_blocks=res_blocks - 1,  # our decoder has one more
+    # Ours has one more.
+    res_blocks=int(res_blocks * gen_mul) - 1,
   )
   return block(
     type='tokenizers.autoencoder.Autoencoder',
@@ -102,3 +100,64 @@ def elm(
     config.backbone.last_norm = block(
       type='layers.norm.ModulatedNorm', norm=config.backbone.last_norm
     )
+
+
+def elm_mlm(
+  config: ConfigDict,
+  *,
+  parts: int,
+  vocab_size: int,
+  steps: int = 10,
+  temperature: float = 1.0,
+  **sizes,
+) -> None:
+  """The six parts of ELM's masked models.
+
+  Every id of a token is a token of its own, in the place of its token; those of
+  one place are masked together. All share one table, which gives the logits too.
+
+  Args:
+    config: to fill.
+    parts: ids of a place.
+    vocab_size: number of ids.
+    steps: of the sampler.
+    temperature: of the noise of its confidences.
+    **sizes: of `elm`, without `adaln`.
+  """
+  elm(config, parts=1, vocab_size=vocab_size, **sizes)
+  if 'tokenizer' in config:
+    config.tokenizer.type = 'tokenizers.autoencoder.Unrolled'
+  del config.release  # there are no released weights
+  raster, autoregressive = config.layout, config.sampler
+  config.layout = block(
+    type='layouts.grid.whole',
+    height=raster.height,
+    width=raster.width,
+    prefix=parts,
+    copies=parts,
+  )
+  config.condition.prefix = parts
+  config.feed = block(
+    type='feeds.mask.RandomMask',
+    schedule='cosine',
+    unmasked_weight=0.0,
+    together=parts,
+  )
+  config.backbone.input = block(
+    type='backbones.decoder.CodeInput', vocab_size=vocab_size, extra=1
+  )
+  config.backbone.body = block(type='backbones.bodies.TiedLogits')
+  config.head = block(
+    type='heads.categorical.Given',
+    vocab_size=vocab_size,
+    label_smoothing=0.1,
+  )
+  config.sampler = block(
+    type='samplers.masked.Masked',
+    steps=steps,
+    schedule='cosine',
+    together=parts,
+    policy=block(type='process.masking.LikelyFirst', temperature=temperature),
+    guidance=autoregressive.guidance,
+    logits_filter=autoregressive.logits_filter,
+  )

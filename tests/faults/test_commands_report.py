@@ -20,11 +20,15 @@ METRICS = {
   'codebook_usage/held-out-digits-8px/1x1': 0.375,
   'codebook_usage/held-out-digits-8px/2x2': 1.0,
   'codebook_reach/held-out-digits-8px/1x1': 0.5,
+  'bit_usage/held-out-digits-8px/1x1': 0.75,
+  'bit_entropy/held-out-digits-8px/1x1': 0.5,
 }
 HEADLINE = {
   'psnr_db': 26.125,
   'codebook_usage': {'1x1': 0.375, '2x2': 1.0},
   'codebook_reach': {'1x1': 0.5, '2x2': 1.0},
+  'bit_usage': {'1x1': 0.75},
+  'bit_entropy': {'1x1': 0.5},
 }
 
 
@@ -111,6 +115,8 @@ def test_page_and_summary_hold_the_figures(folders):
   assert summary['psnr_db'] == 26.125
   assert summary['memorised'] == 0.0
   assert summary['codebook_usage'] == {'1x1': 0.375, '2x2': 1.0}
+  assert summary['bit_entropy'] == {'1x1': 0.5}
+  assert 'Bars of bit_usage: 1x1 75.0 %' in text
   assert summary['classifier_accuracy'] is None  # nobody measured it
   assert summary['seconds'] == 61
   assert summary['paths']['generator']['samples'] == [

@@ -378,9 +378,13 @@ def test_kept_tokens_never_change(masked):
   assert mask[0].all()
   for before, after, hidden in zip(states, states[1:], mask):
     np.testing.assert_array_equal(before[~hidden], after[~hidden])
-  wanted = masked_counts(sampler.schedule, sampler.steps, mask[0, 0].size)
+  each = sampler.together if isinstance(sampler, Masked) else 1
+  groups = mask[0, 0].size // each
+  wanted = masked_counts(sampler.schedule, sampler.steps, groups)
   for hidden, count in zip(mask[1:], wanted):
-    assert (hidden.reshape(BATCH, -1).sum(1) == count).all()
+    together = hidden.reshape(BATCH, groups, each)
+    assert (together.all(-1) == together.any(-1)).all()
+    assert (together.any(-1).sum(1) == count).all()
   if np.issubdtype(tokens.values.dtype, np.integer):
     assert (tokens.values >= 0).all()
 
@@ -396,13 +400,16 @@ def test_equally_sure_tokens_are_kept_as_scheduled(name):
     steps=4,
   )
   tokens = masked.some_tokens(3)
-  known = np.zeros(tokens.shape[:2], bool)
+  each = sampler.together
+  known = np.zeros((BATCH, tokens.shape[1] // each), bool)
   known[1, ::3] = True
+  known = np.repeat(known, each, axis=1)
   found, _, mask = filled(masked, sampler, Known(tokens, known))
   for row, keep in enumerate(known):
-    total = int((~keep).sum()) * tokens[0, 0].size
+    total = int((~keep).sum()) * tokens[0, 0].size // each
     wanted = [total, *masked_counts(sampler.schedule, 4, total)[:-1]]
-    assert mask[:, row].reshape(len(mask), -1).sum(1).tolist() == wanted
+    counts = mask[:, row].reshape(len(mask), -1).sum(1) // each
+    assert counts.tolist() == wanted
   np.testing.assert_array_equal(found.values[known], tokens[known])
 
 

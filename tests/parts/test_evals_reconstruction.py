@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from arvision.build import build
 from arvision.errors import DataError
 from arvision.evals.base import Run
 from arvision.evals.features import Features
@@ -20,8 +21,10 @@ from arvision.evals.image import (
   window_size,
 )
 from arvision.evals.protocol import dataset_name, headline, size_name
-from arvision.evals.reconstruction import CodeCounts, Reconstruction
+from arvision.evals.reconstruction import Reconstruction
+from arvision.evals.usage import Usage
 from arvision.structs import TokenSpec
+from arvision.tokenizers import autoencoder
 from tests.parts.evals_toys import two_classes
 
 
@@ -142,20 +145,130 @@ def test_ms_ssim_equals_pytorch_msssim(shape):
   np.testing.assert_allclose(ms_ssim(a, b), wanted, atol=2e-5)
 
 
-def test_code_counts_tell_collapse_from_use():
-  spec = TokenSpec(8, 1, 4, ((1, 1), (2, 2)))
+def figures_of(usage):
+  return headline({f'{f}/p/{scale}': v for f, scale, v in usage.figures()})
+
+
+def test_usage_tells_collapse_from_use():
+  usage = Usage(((1, 1), (2, 2)), (8,), lambda values: values[..., None])
   codes = np.array([[5, 0, 1, 2, 3], [5, 4, 5, 6, 7]])
-  metrics = CodeCounts.empty(spec).add(codes[:1]).add(codes[1:]).metrics('p')
-  figures = headline(metrics)
+  usage.add(codes[:1])
+  usage.add(codes[1:])
+  figures = figures_of(usage)
   assert figures['codebook_usage'] == {'1x1': 1 / 8, '2x2': 1.0, 'all': 1.0}
   assert figures['codebook_perplexity']['1x1'] == pytest.approx(1)
   assert figures['codebook_perplexity']['2x2'] == pytest.approx(8)
   assert figures['codebook_reach'] == {'1x1': 2 / 8, '2x2': 1.0, 'all': 1.0}
+  assert not any(name.startswith(('bit', 'level')) for name in figures)
 
 
 def test_equal_grids_keep_rows_of_their_own():
-  spec = TokenSpec(8, 1, 4, ((2, 2), (2, 2)))
-  assert CodeCounts.empty(spec).names == ['0-2x2', '1-2x2']
+  usage = Usage(((2, 2), (2, 2)), (8,), lambda values: values[..., None])
+  assert usage.names == ['0-2x2', '1-2x2']
+
+
+# Of so many codes that numbers would not do, too.
+@pytest.mark.parametrize('more', [0, 70])
+def test_usage_of_bits(more):
+  rng = np.random.default_rng(0)
+  bits = rng.integers(0, 2, (60, 5, 3 + more))
+  bits[..., 0] = 1
+  bits[:, :, 1] = np.arange(60)[:, None] < 15
+  bits[..., 3:] = 0
+  usage = Usage(((1, 1), (1, 4)), (2,) * (3 + more), lambda values: values)
+  for part in np.array_split(bits, 9):
+    usage.add(part)
+  figures, size = figures_of(usage), 2 ** (3 + more)
+  assert figures['bit_usage'] == pytest.approx(
+    dict.fromkeys(('1x1', '1x4', 'all'), 2 / (3 + more))
+  )
+  assert set(figures['bit_entropy'].values()) == {0.0}
+  assert figures['codebook_usage']['all'] == 4 / size
+  assert figures['codebook_reach']['1x1'] == min(60 / size, 1)
+  _, counts = np.unique(bits.reshape(-1, 3 + more), axis=0, return_counts=True)
+  share = counts / counts.sum()
+  wanted = np.exp(-np.sum(share * np.log(share)))
+  assert figures['codebook_perplexity']['all'] == pytest.approx(wanted)
+  free = Usage(((1, 5),), (2, 2), lambda values: values[..., 1:3])
+  free.add(bits)
+  # A quarter of the first one is 1.
+  wanted = 2 - 0.75 * np.log2(3)
+  assert figures_of(free)['bit_entropy']['1x5'] == pytest.approx(wanted)
+
+
+def test_usage_of_levels():
+  usage = Usage(((1, 4),), (5, 3), lambda values: values)
+  usage.add(np.array([[[0, 2], [4, 2], [2, 2], [0, 2]]]))
+  figures = figures_of(usage)
+  assert figures['level_usage']['1x4'] == (2 / 4 + 0) / 2
+  assert figures['level_entropy']['1x4'] == 0
+  assert figures['codebook_usage']['1x4'] == 3 / 15
+
+
+@pytest.mark.parametrize(
+  ('block', 'radices'),
+  [
+    (dict(type='lookup.Lookup', vocab_size=9, channels=4), (9,)),
+    (dict(type='lfq.LFQ', channels=4), (2,) * 4),
+    (dict(type='lfq.LFQ', channels=4, ids=2), (2,) * 4),
+    (dict(type='bernoulli.Bernoulli', channels=4), (2,) * 4),
+    (dict(type='bernoulli.Bernoulli', channels=4, ids=2), (2,) * 4),
+    (dict(type='bsq.BSQ', channels=4), (2,) * 4),
+    (dict(type='bsq.BSQ', channels=1), (2,)),
+    (dict(type='fsq.FSQ', levels=(5, 3, 2, 4)), (5, 3, 2, 4)),
+    (dict(type='fsq.SymmetricFSQ', levels=(3, 2, 3, 2), ids=2), (3, 2, 3, 2)),
+    (dict(type='levels.Levels', channels=4, levels=6), (6,) * 4),
+    (dict(type='kl.KL', channels=4), ()),
+  ],
+)
+@pytest.mark.parametrize(
+  'kind', ['Autoencoder', 'Patched', 'ResidualPyramid', 'BitwisePyramid']
+)
+def test_digits_of_tokens_are_those_of_the_codes_of_places(
+  block, radices, kind
+):
+  where = {'Autoencoder': 'autoencoder', 'Patched': 'autoencoder'}
+  where |= {'ResidualPyramid': 'residual', 'BitwisePyramid': 'bitwise'}
+  fields = {'patch': 2} if kind in ('Patched', 'BitwisePyramid') else {}
+  fields |= {'scales': (1, 2)} if 'Pyramid' in kind else {'grid': (4, 4)}
+  quantizer = {**block, 'type': f'quantizers.{block["type"]}'}
+  moments = block.get('channels', 4)
+  moments *= 2 if block['type'] in ('levels.Levels', 'kl.KL') else 1
+  codec = build(
+    {
+      'type': f'tokenizers.{where[kind]}.{kind}',
+      'encoder': {'type': 'layers.conv.Encoder', 'z_channels': moments},
+      'decoder': {'type': 'layers.conv.Decoder'},
+      'quantizer': quantizer,
+      **fields,
+    },
+    'tokenizer',
+  )
+  assert codec.radices == radices
+  if not radices:
+    return
+  spec, rng = codec.spec, np.random.default_rng(0)
+  values = rng.integers(0, spec.size, (3, *spec.shape), np.int32)
+  digits = np.asarray(codec.digits(values))
+  patch = fields.get('patch', 1)
+  assert digits.shape == (3, spec.length * patch**2, len(radices))
+  assert np.all((digits >= 0) & (digits < radices))
+  # Places have the same digits where they have the same vector.
+  table = rng.normal(size=(spec.size, 4))
+  params = {'quant': {'codebook': table}} if 'vocab_size' in block else {}
+  vectors = codec.bind({'params': params}).embed(values)
+  vectors = autoencoder.split(vectors, (spec.length, 1), patch)
+  of = lambda x: np.unique(
+    np.asarray(x).reshape(digits.shape[0] * digits.shape[1], -1),
+    axis=0,
+    return_inverse=True,
+  )[1].ravel()
+  pairs = np.unique(np.stack([of(digits), of(vectors)]), axis=1)
+  assert all(len({*row.tolist()}) == pairs.shape[1] for row in pairs)
+  usage = Usage(spec.grids, codec.radices, codec.digits)
+  usage.add(values)
+  scales = {*usage.names, 'all'} if 'Pyramid' in kind else {*usage.names}
+  assert figures_of(usage)['codebook_usage'].keys() == scales
 
 
 def run(data, decode, batch_size=8, notes=None, **fields):
@@ -169,7 +282,7 @@ def run(data, decode, batch_size=8, notes=None, **fields):
   images = iter(data.held_out(batch_size))
   again = lambda values: decode(next(images)['image'])
   note = (notes if notes is not None else {}).__setitem__
-  given = Run(data, 'toy', spec, encode, again, note=note)
+  given = Run(data, 'toy', spec, encode, again, radices=(4,), note=note)
   metrics = dict(Reconstruction(batch_size, **fields)(given))
   assert set(seen) == {batch_size}  # one shape, so one program
   return headline(metrics), metrics

@@ -38,13 +38,20 @@ def test_power_cosine_starts_at_one_and_rises():
   assert values == sorted(values)
 
 
-@pytest.mark.parametrize('shape', ['linear', 'square', 'square_root', 'cos'])
-def test_a_rising_scale_is_reached_at_the_last_step(shape):
+@pytest.mark.parametrize(
+  ('shape', 'wanted'),
+  [
+    ('linear', [0.25, 0.5, 0.75, 1]),
+    ('square', [1 / 16, 1 / 4, 9 / 16, 1]),
+    ('cos', [np.cos(-np.pi / 2 * x) for x in (0.75, 0.5, 0.25, 0)]),
+    ('log', [np.log((np.e - 1) * x + 1) for x in (0.25, 0.5, 0.75, 1)]),
+    ('square_root', [0, 0.5, 0.5**0.5, 0.75**0.5]),
+  ],
+)
+def test_a_rising_scale(shape, wanted):
   schedule = guidance.Rising(3.0, shape)
   found = [float(schedule(s, 4)) for s in range(4)]
-  half = {'linear': 2.0, 'square': 1.5, 'square_root': 1 + 2**0.5, 'cos': None}
-  assert found[3] == pytest.approx(3.0) and found == sorted(found)
-  assert found[1] == pytest.approx(half[shape] or 1 + 2 * np.cos(-np.pi / 4))
+  np.testing.assert_allclose(found, 1 + 2 * np.array(wanted), rtol=1e-6)
 
 
 def test_a_constant_scale_may_end_early():

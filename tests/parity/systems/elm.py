@@ -38,6 +38,9 @@ def tokenizer_of(case: Case) -> Bound:
   args = case.args
   args.only(quantizer='binary')
   args.ignore('beta')  # of the quantiser with a codebook
+  # Of the losses.
+  args.ignore('code_weight', 'perceptual_weight', 'disc_start_step')
+  args.ignore('disc_weight_max', 'disc_layers', 'ndf', 'diff_aug')
   mult = tuple(args['ch_mult'])
   factor = 2 ** (len(mult) - 1)
   height, width = case.io['image'].shape[-2:]
@@ -64,43 +67,55 @@ def tokenizer_of(case: Case) -> Bound:
 
 def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   io, codec = case.io, tokenizer_of(case)
-  image, uniform = 2 * nhwc(io['image']) - 1, nhwc(io['uniform'])
+  image = 2 * nhwc(io['image']) - 1
+  # Without a recorded draw nothing is sampled.
+  uniform = nhwc(io['uniform']) if 'uniform' in io else None
 
-  def encode(codec, image, uniform):
+  def encode(codec, image):
     latent = codec.encode_latents(image)
-    values = codec.encode(image).values
-    # Training samples unless the model is deterministic.
-    draw = Replay({'bits': uniform}, size=len(image))
-    quant = codec.quant.clone(deterministic=False, parent=None)
-    return {
+    found = {
       'h': codec.enc((image + 1) / 2),
-      'prob': (latent + 1) / 2 if quant.signed else latent,
-      'bits': codec.to_latent(Tokens(values)),
-      'bits_sampled': quant.embed(quant(latent, draw).values),
-    }, codec.quant.spread(latent)['code']
+      'latent': latent,
+      'bits': codec.to_latent(codec.encode(image)),
+    }
+    if uniform is not None:
+      # Training samples unless the model is deterministic.
+      draw = Replay({'bits': uniform}, size=len(image))
+      quant = codec.quant.clone(deterministic=False, parent=None)
+      found['bits_sampled'] = quant.embed(quant(latent, draw).values)
+    return found, codec.quant.spread(latent)['code']
 
-  found, loss = codec(encode, image, uniform)
+  found, loss = codec(encode, image)
   yield 'h', nchw(found['h'])
-  yield 'prob', nchw(found['prob'])
+  # Of a signed code it is recorded as it is, or as a probability.
+  latent = found['latent']
+  as_it_is = np.min(io.get('prob', -1)) < 0
+  signed = codec.module.static.signed and not as_it_is
+  yield 'prob', nchw((latent + 1) / 2 if signed else latent)
   yield 'code_loss', loss
 
   def decode(codec, bits):
     return codec.post_quant_conv(bits), (codec.decode_latents(bits) + 1) / 2
 
   for end, image in ('', 'recon'), ('_sampled', 'recon_sampled'):
+    if f'bits{end}' not in found:
+      continue
     bits = found[f'bits{end}']
-    yield f'bits{end}', nchw(bits).astype(np.int32)
+    whole = nchw(bits).astype(np.int32)
+    recorded = io.get(f'bits{end}', whole)
+    yield f'bits{end}', whole if np.min(recorded) < 0 else np.maximum(whole, 0)
     quant, pixels = codec(decode, bits)
     yield f'quant{end}', nchw(quant)
     yield image, nchw(pixels)
-  yield 'rand_image', nchw(codec(decode, np.float32(nhwc(io['rand_bits'])))[1])
+  if 'rand_bits' in io:
+    bits = np.float32(nhwc(io['rand_bits']))
+    yield 'rand_image', nchw(codec(decode, bits)[1])
 
 
 def config_of(case: Case) -> ConfigDict:
   args = case.args
-  adaln = args['use_adaLN']
-  if adaln and 'final_adaLN.1.weight' not in case.meta['weights']:
-    raise args.refused('use_adaLN', 'its weights have unknown names')
+  args.only(cls_row=False, pause=False, attn_type='sdp', pos_type='rope2d')
+  args.ignore('split_embder', 'pause_num', 'model_type', 'cls_token_num')
   # An option of the official constructor is the number of bits of a part.
   vocab_size = 2 ** args['code_dim']
   args.only(vocab_per_sub_code=vocab_size)
@@ -109,7 +124,7 @@ def config_of(case: Case) -> ConfigDict:
     parts.elm,
     vocab_size=vocab_size,
     parts=args['token_each'],
-    adaln=adaln,
+    adaln=args['use_adaLN'],
     classes=args['num_classes'],
   )
 
@@ -167,7 +182,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   cond, null = (logits(params, found, n) for n in (none, all_))
   steps = np.arange(found.shape[1])
   scale = jnp.broadcast_to(sampler.guidance(steps, len(steps)), steps.shape)
-  merged = guide(cond, null, scale[:, None, None])
+  scale = scale.reshape(-1, *[1] * (cond.ndim - 2))
+  merged = guide(cond, null, scale)
+  merged = merged.reshape(*found.shape[:2], -1, merged.shape[-1])
   yield 'gen_logits_cfg', llamagen.guided(case, merged)
 
 
@@ -190,8 +207,6 @@ def _sampler(case, config):
     config.sampler.guidance = common.block(
       type='process.guidance.Constant', scale=guidance.scale
     )
-  elif shape == 'log':
-    raise run.refused('cfg_schedule', 'its formula is not stated')
   else:
     guidance.shape = shape
   config.sampler.logits_filter.temperature = 0.0

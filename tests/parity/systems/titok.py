@@ -13,37 +13,47 @@ from arvision.build import build
 from arvision.configs.maskgit import parts as maskgit_parts
 from arvision.configs.titok import parts as titok_parts
 from arvision.importers import titok as table
+from arvision.quantizers.kl import Gaussian
+from arvision.random import Replay
 from arvision.structs import Tokens
 from arvision.tasks.base import Averages, TrainState
 from arvision.tasks.proxy import TrainProxy
 from tests.parity.case import Bound, Case, System, imported, nchw, nhwc
-from tests.parity.stated import Stated
 from tests.parity.systems import training
 
-TOKENIZER_INPUTS = {'image', 'rand_idx'}
+TOKENIZER_INPUTS = {
+  'image',
+  'rand_idx',
+  'noise',
+  'eps',
+  'rand_z',
+  'rand_latent',
+}
 _HALVES = ('encoder', 'decoder')
 
 
 def _block(case):
   """Our block of the official constructor's arguments."""
   args = case.args
-  args.only(quantize_mode='vq')
+  codes = args.get('quantize_mode', 'vq') == 'vq'
   args.ignore('commitment_cost')
+  if not codes:
+    args.ignore('codebook_size', 'use_l2_norm')
   patches = [_option(args, half, 'patch_size') for half in _HALVES]
   grid, decoder_grid = ((args['crop_size'] // p,) * 2 for p in patches)
   encoder, decoder = (_size(args, half) for half in _HALVES)
   sizes = {
     'length': args['num_latent_tokens'],
-    'vocab_size': args['codebook_size'],
+    'vocab_size': args['codebook_size'] if codes else 0,
     'channels': args['token_size'],
     'encoder': encoder,
     'decoder': decoder,
     'grid': grid,
     'patch': patches[0],
-    'normalize': args['use_l2_norm'],
+    'normalize': codes and args['use_l2_norm'],
   }
   if args.get('finetune_decoder', True):
-    args.only(is_legacy=True)
+    args.only(is_legacy=True, quantize_mode='vq')
     block = _finetuned(args, sizes)
   else:
     block = titok_parts.titok(**sizes)
@@ -93,12 +103,24 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   io = case.io
   codec = Bound(case, build(_block(case), 'tokenizer'), table.Tokenizer())
   image = 2 * nhwc(io['image']) - 1  # official pixels are in [0, 1]
-  seen = _captured(codec, image)
+  noise = io.get('noise', io.get('eps'))
+  draw = None
+  if noise is not None:
+    draw = Replay({'posterior': nhwc(noise)}, size=len(image))
+  seen = _captured(codec, image, draw)
   enc, dec = seen['enc'], seen['dec']
   yield 'patch_embed', nchw(enc['patches']['__call__'][0])
   yield 'enc_after_block0', _blocks(enc)[0]
   yield 'enc_ln_post', enc['norm_post']['__call__'][0]
+  yield 'dec_after_block0', _blocks(dec)[0]
+  yield 'decoder_logits', nchw(dec['__call__'][0])
+  if codec.module.spec.codes:
+    yield from _of_codes(io, codec, image)
+  else:
+    yield from _of_latents(io, codec, image, draw)
 
+
+def _of_codes(io, codec, image):
   def encode(codec, image):
     z = codec.encode_latents(image)
     codes = codec.encode(image).values
@@ -108,8 +130,6 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'z', nchw(z)
   yield 'quant', nchw(quant)
   yield 'idx', codes[:, None]
-  yield 'dec_after_block0', _blocks(dec)[0]
-  yield 'decoder_logits', nchw(dec['__call__'][0])
 
   def decode(codec, codes):
     latent = codec.embed(codes)[:, None]
@@ -119,11 +139,39 @@ def tokenizer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'rand_image', nchw(codec(decode, np.asarray(io['rand_idx'])[:, 0]))
 
 
-def _captured(codec, image):
+def _of_latents(io, codec, image, draw):
+  """A sample of the posterior where its noise is recorded, or the mean."""
+
+  def encode(codec, image):
+    moments = codec.encode_moments(image)
+    found = Gaussian.of(moments)
+    latent = codec.quant.latent(moments, draw)
+    return moments, found, latent, (codec.decode_latents(latent) + 1) / 2
+
+  moments, found, latent, recon = codec(encode, image)
+  for name in ('z', 'moments', 'parameters'):
+    yield name, nchw(moments)
+  yield 'mean', nchw(found.mean)
+  yield 'logvar', nchw(found.log_variance)
+  yield 'std', nchw(found.std)
+  for name in ('quant', 'sample', 'z_quantized'):
+    yield name, nchw(latent)
+  # The official divergence keeps the axis of the tokens.
+  nats = found.kl()[:, 0]
+  yield 'kl', nats if io.get('kl', nats).ndim == 2 else nats.sum(-1)
+  yield 'recon', nchw(recon)
+  rand = io.get('rand_z', io.get('rand_latent'))
+  if rand is not None:
+    decode = lambda codec, z: (codec.decode_latents(z) + 1) / 2
+    yield 'rand_image', nchw(codec(decode, nhwc(rand)))
+
+
+def _captured(codec, image, draw):
   """What the parts of encoder and decoder gave out on the way."""
 
   def both(module, image):
-    return module.decode(Tokens(module.encode(image).values))
+    latent = module.quant.latent(module.encode_moments(image), draw)
+    return module.decode(module.to_tokens(latent))
 
   @jax.jit
   def run(params):
@@ -157,7 +205,7 @@ def proxy_steps(case: Case) -> Iterator[tuple[str, Any]]:
   """The first stage of a legacy TiTok."""
   io, args = case.io, case.args
   args.only(finetune_decoder=False, is_legacy=True)
-  _weight(case)
+  weight = case.training.get('quantizer_weight', 1.0)
   block = _block(case)
   # Its decoder of pixels is not run, so it has no parameters.
   pixels = maskgit_parts.maskgit_vq(
@@ -181,6 +229,7 @@ def proxy_steps(case: Case) -> Iterator[tuple[str, Any]]:
     image_shape=images.shape[2:],
     ema=Averages(()),
     teacher=Teacher,
+    quantizer=weight,
   )
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -203,16 +252,10 @@ def proxy_steps(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'token_ids', np.array(chosen)
   yield 'loss', of('loss')
   yield 'reconstruction_loss', of('proxy')
-  yield 'quantizer_loss', of('codebook', 'commitment')
+  yield 'quantizer_loss', weight * of('codebook', 'commitment')
   yield 'grad_norm', of('gradient_norm/tokenizer')
   after = state.params['tokenizer']
   yield from training.fingerprints(case, form, params, after, {})
-
-
-def _weight(case):
-  """Refuses a weight of the quantiser's losses other than the published one."""
-  stated = Stated('training', case.meta.get('training', {}))
-  stated.only(quantizer_weight=1.0)
 
 
 TRAINING = {
