@@ -4,6 +4,7 @@ Source: Pepper-lll/LMforImageGeneration, bae/binaryae.py and llama/ar_model.py.
 """
 
 import dataclasses
+from typing import Any
 import re
 
 import numpy as np
@@ -137,7 +138,7 @@ class Transformer:
     shape = ours.get('head/linear/kernel', ())
     parts = map(str, range(shape[1] if len(shape) > 2 else 0))
     # Tokens of one id have no axis of parts, and no number in their keys.
-    more = {'parts': tuple(parts)} if len(shape) > 2 else {}
+    more: dict[str, Any] = {'parts': tuple(parts)} if len(shape) > 2 else {}
     end = '.{part}' if more else ''
     table = [
       Row('condition/label/table', 'cls_embedding.embedding_table.weight'),

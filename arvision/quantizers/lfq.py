@@ -87,7 +87,7 @@ class LFQ(Quantizer, kw_only=True):
     return values if self.ids > 1 else values[..., 0]
 
   def embed(self, values: jax.Array) -> jax.Array:
-    return 2.0 * self.digits(values) - 1
+    return 2.0 * jnp.asarray(self.digits(values)) - 1
 
 
 def entropies(
