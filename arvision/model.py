@@ -303,7 +303,7 @@ def sample_images(
   Args and behaviour: see `sample`. `codec` is required.
   """
   tokens = sample(module, params, sampler, inputs, draw, codec)
-  return codec.decode(tokens, draw), tokens
+  return codec.decode(tokens, draw, inputs), tokens
 
 
 def sample(

@@ -39,11 +39,16 @@ class Family:
   tokenizers: tuple[str, ...]
 
 
-# Tokenizers that a legacy TiTok is trained from, in order.
-LEGACY = (
-  'maskgit/digits_tokenizer:few',
-  'titok/digits_tokenizer:legacy_warmup',
-)
+def config_of(name: str):
+  """The config of a name, 'titok/digits_tokenizer:legacy'."""
+  name, _, variant = name.partition(':')
+  module = importlib.import_module(f'arvision.configs.{name.replace("/", ".")}')
+  return module.get_config(variant) if variant else module.get_config()
+
+
+def teacher(config) -> str | None:
+  """The folder of the tokenizer that one is trained from, None for none."""
+  return config.get('frozen', {}).get('teacher')
 
 
 def found() -> tuple[Family, ...]:
@@ -66,11 +71,13 @@ def found() -> tuple[Family, ...]:
     )
     paper = papers[name.split('/')[0]]['name']
     for title, variant in getattr(module, 'FAMILIES', {paper: ''}).items():
-      config = module.get_config(variant) if variant else module.get_config()
-      tokenizers = (names[config.frozen.tokenizer],)
-      if tokenizers[0] == 'titok/digits_tokenizer:legacy':
-        tokenizers = (*LEGACY, *tokenizers)
       generator = f'{name}:{variant}' if variant else name
+      folder, tokenizers = config_of(generator).frozen.tokenizer, ()
+      while folder:
+        tokenizers = (names[folder], *tokenizers)
+        folder = teacher(config_of(names[folder]))
+        if tokenizers[0] == 'titok/digits_tokenizer:legacy':
+          folder = 'runs/titok/digits_tokenizer_legacy_warmup'  # `--init_from`
       families.append(Family(title, generator, tokenizers))
   return tuple(families)
 
@@ -81,12 +88,10 @@ FAMILIES = found()
 def train(runs: Runs, family: Family) -> None:
   """Trains the tokenizers and generator of a family; samples, evaluates."""
   for before, config in zip((None, *family.tokenizers), family.tokenizers):
-    flags = []
-    if config.endswith('_warmup'):
-      flags = [f'--config.frozen.teacher={runs.folder(before)}']
-    elif before:
-      flags = [f'--init_from={runs.folder(before)}']
-    runs.train(config, *flags)
+    flag = '--init_from'
+    if teacher(config_of(config)):
+      flag = '--config.frozen.teacher'
+    runs.train(config, *([f'{flag}={runs.folder(before)}'] if before else []))
   tokenizer = runs.folder(family.tokenizers[-1])
   runs.train(family.generator, f'--config.frozen.tokenizer={tokenizer}')
   runs.grid(family.generator)

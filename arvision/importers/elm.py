@@ -4,8 +4,8 @@ Source: Pepper-lll/LMforImageGeneration, bae/binaryae.py and llama/ar_model.py.
 """
 
 import dataclasses
-from typing import Any
 import re
+from typing import Any
 
 import numpy as np
 

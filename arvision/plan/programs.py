@@ -185,7 +185,7 @@ class Programs:
   def _batch(self, size):
     image = jax.ShapeDtypeStruct((size, *self._shape), jnp.float32)
     if not assemble.is_generator(self._config):
-      return {'image': image}
+      return {'image': image, **_shapes(self._task.tokenizer.blank(size))}
     task = self._task
     batch = _shapes(task.model.condition.blank(size))
     if not self._cached:

@@ -54,9 +54,10 @@ class SampleFn:
         f'labels has {len(labels)} elements and index has {len(index)}: wanted '
         'the same number'
       )
-    rows = (self._inputs(labels), index, picture)
-    tokens = self.tokens(self._held, rows)
-    return self.run.as_sampled.decode(tokens, index, self.seed), tokens
+    inputs = self._inputs(labels)
+    tokens = self.tokens(self._held, (inputs, index, picture))
+    decode = self.run.as_sampled.decode
+    return decode(tokens, index, self.seed, inputs), tokens
 
   def fit(self, count: int) -> int:
     """The largest batch of at most `count` images that fits into memory."""

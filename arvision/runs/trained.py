@@ -93,8 +93,9 @@ class TrainedRun:
   @functools.cached_property
   def _decode(self):
     def decode(codec, rows):
-      values, index, seed = rows
-      return codec.decode(Tokens(values), Draw.create(seed[0], index))
+      values, index, seed, inputs = rows
+      draw = Draw.create(seed[0], index)
+      return codec.decode(Tokens(values), draw, inputs)
 
     return self._rows('decoding', decode)
 
@@ -120,7 +121,13 @@ class TrainedRun:
     """Encodes images (b, H, W, C) in [-1, 1] for `arvision encode`."""
     return self._store(image)
 
-  def decode(self, values: Any, index: Any = None, seed: int = 0) -> np.ndarray:
+  def decode(
+    self,
+    values: Any,
+    index: Any = None,
+    seed: int = 0,
+    inputs: dict | None = None,
+  ) -> np.ndarray:
     """Decodes tokens.
 
     Args:
@@ -128,13 +135,15 @@ class TrainedRun:
       index: (b,) int32 indices of the images; None for 0, 1, ... The images of
         a decoder that samples depend on index and seed.
       seed: see `index`.
+      inputs: see `Tokenizer.decode`.
 
     Returns:
       images (b, H, W, C) float32 in [-1, 1].
     """
     count = len(values)
     index = np.arange(count, dtype=np.int32) if index is None else index
-    return self._decode((values, index, np.full(count, seed, np.uint32)))
+    seeds = np.full(count, seed, np.uint32)
+    return self._decode((values, index, seeds, inputs))
 
   def sampler(
     self,

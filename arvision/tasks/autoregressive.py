@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from arvision.errors import ConfigError
 from arvision.metrics import Metric
 from arvision.model import ARModel, sample_images
 from arvision.random import Draw
@@ -18,6 +17,7 @@ from arvision.tasks.base import (
   GradientTask,
   Objective,
   TrainState,
+  inputs_of,
 )
 
 # Added to the seed of samples, so that they share no keys with training.
@@ -80,19 +80,8 @@ class Autoregressive(GradientTask):
     return self.codec(frozen).visit(stored, draw)
 
   def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-    """The inputs of the condition in a batch.
-
-    Raises:
-      ConfigError: the batch lacks one of them.
-    """
-    keys = self.model.condition.blank(1)
-    for key in keys:
-      if key not in batch:
-        raise ConfigError(
-          f"config.condition reads '{key}', but the data has only "
-          f'{", ".join(sorted(batch))}; change config.condition or config.data'
-        )
-    return {key: batch[key] for key in keys}
+    """The inputs of the condition in a batch, see `inputs_of`."""
+    return inputs_of(batch, self.model.condition.blank(1))
 
   def rows(self, state: TrainState, frozen: Frozen, batch: Batch) -> Batch:
     rows = {'stored': self.stored(frozen, batch), 'inputs': self.inputs(batch)}
@@ -137,7 +126,8 @@ class Autoregressive(GradientTask):
     """The images of a batch, and their tokens decoded again."""
     tokens = self.tokens(frozen, batch)
     draw = Draw.create(self.seed, jnp.arange(tokens.values.shape[0]))
-    decoded = self.codec(frozen).decode(tokens, draw)
+    inputs = self.inputs(batch)
+    decoded = self.codec(frozen).decode(tokens, draw, inputs)
     if 'image' not in batch:
       return {'decoded': decoded}
     return {'images': batch['image'], 'decoded': decoded}

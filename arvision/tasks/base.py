@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Protocol
 
 import flax.struct
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from arvision.errors import ConfigError
 from arvision.metrics import Mean, Metric, Term, total
 from arvision.parallel.constrain import constrain
 from arvision.random import Draw
@@ -266,6 +267,28 @@ class GradientTask(abc.ABC):
     state, more = self.after(state, aux)
     means = {k: v.compute() for k, v in metrics.items()}
     return state, {**means, **self.norms(gradient), **more}
+
+
+def inputs_of(
+  batch: Batch, keys: Iterable[str], block: str = 'condition'
+) -> Batch:
+  """The arrays of a batch that a condition reads.
+
+  Args:
+    batch: name -> array.
+    keys: names that the condition reads.
+    block: where the condition stands in the config, for the error.
+
+  Raises:
+    ConfigError: the batch lacks one of them.
+  """
+  for key in keys:
+    if key not in batch:
+      raise ConfigError(
+        f"config.{block} reads '{key}', but the data has only "
+        f'{", ".join(sorted(batch))}; change config.{block} or config.data'
+      )
+  return {key: batch[key] for key in keys}
 
 
 def accumulate(

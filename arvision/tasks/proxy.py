@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from arvision.errors import ConfigError
 from arvision.metrics import Mean, Metric, Term
 from arvision.random import Draw
 from arvision.structs import Template
@@ -34,18 +35,9 @@ class TrainProxy(TrainTokenizer):
   binds = ('teacher',)
 
   def _fresh(self, key, image):
-    params = super()._fresh(key, image)
-    theirs = self.frozen['teacher']['params']
+    theirs = teacher_params(self.frozen)
     taken = {'pixel_dec': theirs['dec'], 'pixel_quant': theirs['quant']}
-
-    def put(own, value):
-      boxed = isinstance(own, nn.meta.AxisMetadata)
-      return own.replace_boxed(jnp.asarray(value)) if boxed else value
-
-    is_box = lambda x: isinstance(x, nn.meta.AxisMetadata)
-    for name, tree in taken.items():
-      params[name] = jax.tree.map(put, params[name], tree, is_leaf=is_box)
-    return params
+    return with_copies(super()._fresh(key, image), taken)
 
   def objective(
     self,
@@ -93,3 +85,48 @@ class TrainProxy(TrainTokenizer):
       'loss': Mean.of(each, weight),
       'proxy_accuracy': Mean.of(right, weight),
     }
+
+
+def teacher_params(frozen: Frozen) -> Any:
+  """Parameters of the teacher; zeros where there are only shapes, in plans."""
+
+  def array(x):
+    shape = isinstance(x, jax.ShapeDtypeStruct)
+    return jnp.zeros(x.shape, x.dtype) if shape else jnp.asarray(x)
+
+  return jax.tree.map(array, frozen['teacher']['params'])
+
+
+def with_copies(params: dict[str, Any], taken: dict[str, Any]) -> Any:
+  """Boxed parameters with the values of others, under the same names.
+
+  Args:
+    params: parameters at the start, boxed with their logical axes.
+    taken: name -> arrays.
+
+  Raises:
+    ConfigError: arrays of other names or shapes.
+  """
+  own = nn.unbox({name: params.get(name, {}) for name in taken})
+  shapes = lambda tree: {
+    jax.tree_util.keystr(path, simple=True, separator='/'): x.shape
+    for path, x in jax.tree_util.tree_leaves_with_path(tree)
+  }
+  theirs, ours = shapes(taken), shapes(own)
+  for name in sorted({*theirs, *ours}):
+    if theirs.get(name) != ours.get(name):
+      raise ConfigError(
+        f'config.task.teacher and config.tokenizer do not agree: {name} is '
+        f'{theirs.get(name)} in one and {ours.get(name)} in the other'
+      )
+
+  def put(own, value):
+    boxed = isinstance(own, nn.meta.AxisMetadata)
+    return own.replace_boxed(value) if boxed else value
+
+  is_box = lambda x: isinstance(x, nn.meta.AxisMetadata)
+  copies = {
+    name: jax.tree.map(put, params[name], tree, is_leaf=is_box)
+    for name, tree in taken.items()
+  }
+  return {**params, **copies}

@@ -197,8 +197,13 @@ class Autoencoder(Tokenizer, kw_only=True):
       return super().visit(stored, draw)
     return self.to_tokens(self._on_grid(self.quant.latent(stored, draw)))
 
-  def decode(self, tokens: Tokens, draw: Draw | None = None) -> jax.Array:
-    del draw  # a decoder that samples has a tokenizer of its own
+  def decode(
+    self,
+    tokens: Tokens,
+    draw: Draw | None = None,
+    inputs: dict | None = None,
+  ) -> jax.Array:
+    del draw, inputs  # a decoder that samples has a tokenizer of its own
     return jnp.clip(self.decode_latents(self.to_latent(tokens)), -1, 1)
 
   def embed(self, values: jax.Array) -> jax.Array:

@@ -55,14 +55,26 @@ class Tokenizer(nn.Module):
     del draw  # tokens that are not random are the same at every visit
     return Tokens(stored)
 
-  def decode(self, tokens: Tokens, draw: Draw | None = None) -> jax.Array:
+  def decode(
+    self,
+    tokens: Tokens,
+    draw: Draw | None = None,
+    inputs: dict | None = None,
+  ) -> jax.Array:
     """Tokens -> (b, H, W, C) float32, clipped to [-1, 1].
 
     Args:
       tokens: of b images.
       draw: keys of the b examples, for decoders that sample; others ignore it.
+      inputs: labels and the like, leading axis b, for decoders that have a
+        condition; others ignore them.
     """
     raise AttributeError(f'{type(self).__name__} cannot decode')
+
+  def blank(self, batch: int) -> dict:
+    """The `inputs` that `decode` reads, as zeros; {} without a condition."""
+    del batch
+    return {}
 
   # What is counted of the usage of codes.
 

@@ -39,6 +39,12 @@ def get_config(arg: str = 'B'):
   )
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'
+  recipe(config)
+  return common.locked(config)
+
+
+def recipe(config):
+  """How LlamaGen's class-conditional models are trained."""
   config.data.batch_size = 256
   config.train = common.block(duration=common.block(epochs=300))
   config.optim = common.adamw(
@@ -46,4 +52,3 @@ def get_config(arg: str = 'B'):
   )
   config.ema = (0.9999,)
   config.ema_warmup = False
-  return common.locked(config)

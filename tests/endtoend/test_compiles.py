@@ -62,7 +62,7 @@ def test_encoded_images_decode_again(run):
 class Sampling(ResidualPyramid):
   """A decoder that samples."""
 
-  def decode(self, tokens, draw=None):
+  def decode(self, tokens, draw=None, inputs=None):
     image = super().decode(tokens)
     return image + draw.normal('tokenizer/pixels', image.shape[1:])
 

@@ -39,6 +39,9 @@ GENERATORS = {
   'llamagen/t2i:256': 777.92,
   'llamagen/t2i:512': 777.92,
   'token_shuffle/t2i': 2461.94,
+  'ctf/imagenet256:B': 86.51,
+  'ctf/imagenet256:L': 310.41,
+  'ctf/imagenet256:XL': 734.07,
   'elm/imagenet256:B-2-10': 90.05,
   'elm/imagenet256:L-1-16': 443.57,
   'elm/imagenet256:L-2-10': 315.65,
@@ -105,6 +108,7 @@ TOKENIZERS = {
   'var/tokenizer': 108.948355,
   'nfig/tokenizer': 108.948355,
   'llamagen/tokenizer': 71.883,
+  'ctf/tokenizer': 414.810763,
   'flexvar/tokenizer': 72.049827,
   'elm/tokenizer:16': 63.029139,
   'elm/tokenizer:20': 63.031191,
@@ -150,6 +154,16 @@ def test_parameters(name, count, error):
   shapes = assemble.trained_shapes(ALL[name]())
   millions = sum(x.size for x in jax.tree.leaves(shapes)) / 1e6
   assert millions == pytest.approx(count, abs=error)
+
+
+def test_the_fine_stage_of_ctf_is_as_large_as_llamagen_l():
+  """343 M, of which the tokenizer and the map of clusters are no part."""
+  shapes = assemble.trained_shapes(ALL['ctf/tokenizer']())
+  fine = [v for k, v in shapes.items() if k.startswith('fine_')]
+  count = sum(x.size for x in jax.tree.leaves(fine))
+  assert count / 1e6 == pytest.approx(
+    GENERATORS['llamagen/imagenet256:L'], 1e-4
+  )
 
 
 def test_every_published_size_is_counted():
