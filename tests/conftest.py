@@ -12,6 +12,11 @@ import pytest
 from absl import flags
 
 jax.config.update('jax_default_matmul_precision', 'highest')
+# Read when the first program is compiled. The newer emitters of XLA take twice
+# as long to compile as the older ones.
+os.environ['XLA_FLAGS'] = ' '.join(
+  [os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false']
+).strip()
 
 # Grain reads an absl flag when it starts worker processes.
 flags.FLAGS.mark_as_parsed()

@@ -15,6 +15,10 @@ SHORT = (
   '--config.train.duration.steps=4',
   '--config.optim.schedule.warmup.steps=1',
   '--config.pictures.count=4',
+  # Left to themselves they come after every step of so few.
+  '--config.checkpoint.every.steps=2',
+  '--config.evals.every.steps=4',
+  '--config.pictures.every.steps=4',
 )
 
 

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.endtoend.conftest import SHORT
+
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / 'docs' / 'add_a_paper.md').read_text()
 # Files by the names that stand before them.
@@ -20,11 +22,6 @@ COMMANDS = [
   for block in re.findall(r'```bash\n(.*?)```', PAGE, re.S)
   for line in block.splitlines()
 ]
-SHORT = (
-  '--config.train.duration.steps=3',
-  '--config.optim.schedule.warmup.steps=1',
-  '--config.pictures.count=4',
-)
 
 
 @pytest.fixture(scope='module')

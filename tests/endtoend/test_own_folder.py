@@ -46,6 +46,8 @@ def configured(name, pictures):
   config.data.batch_size = 4
   config.train.duration = {'steps': 2}
   config.optim.schedule.warmup = None
+  for each in (config.checkpoint, config.evals, config.pictures):
+    each.every = {'steps': 2}
   return config
 
 

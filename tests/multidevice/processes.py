@@ -27,7 +27,8 @@ def start(
     address = f'127.0.0.1:{free.getsockname()[1]}'
   env = {
     **os.environ,
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} '
+    f'--xla_force_host_platform_device_count={devices}',
     'JAX_PLATFORMS': 'cpu',
   }
   if count > 1:
