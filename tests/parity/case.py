@@ -199,8 +199,8 @@ def nchw(x: Any) -> np.ndarray:
 
 def intermediates(
   module: nn.Module, params: Any, *args: Any, **kwargs: Any
-) -> dict:
-  """The tree of what all parts of a model gave out on the way.
+) -> tuple[Any, dict]:
+  """What a method gives, and the tree of what all parts gave on the way.
 
   Args:
     module: an `ARModel`.
@@ -214,13 +214,14 @@ def intermediates(
 
   @jax.jit
   def run(params):
-    return module.apply(
+    out, seen = module.apply(
       {'params': params},
       *args,
       capture_intermediates=keep,
       mutable=['intermediates'],
       **kwargs,
-    )[1]['intermediates']
+    )
+    return out, seen['intermediates']
 
   return run(params)
 
@@ -233,7 +234,7 @@ def captured(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> dict:
     what every block gives, and the same of further stacks under their names;
     'condition', a `Cond`; and 'modules', all of it by the modules' names.
   """
-  found = intermediates(module, params, *args, **kwargs)
+  _, found = intermediates(module, params, *args, **kwargs)
   stacks = {
     name: part['layers']['block']['__call__'][0][0]
     for name, part in found['backbone'].items()

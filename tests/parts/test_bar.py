@@ -36,13 +36,17 @@ def bits(**fields):
 
 def chain_rule(head, z, order):
   """(8,) probabilities, a bit after the other."""
+
+  @jax.jit
+  def chances(shown, level):
+    query = Query(values=shown[None, None], level=jnp.full((1, 1), level))
+    return jax.nn.softmax(head.field(z, query))[0, 0]
+
   found = []
   for token in itertools.product((0, 1), repeat=3):
     shown, p = np.full(3, 2), 1.0
     for i, part in enumerate(order):
-      level = jnp.full((1, 1), 1 - i / 3)
-      query = Query(values=jnp.asarray(shown)[None, None], level=level)
-      p *= jax.nn.softmax(head.field(z, query))[0, 0, part, token[part]]
+      p *= chances(shown, 1 - i / 3)[part, token[part]]
       shown[part] = token[part]
     found.append(float(p))
   return np.array(found)

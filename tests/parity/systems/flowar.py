@@ -111,7 +111,9 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   yield 'ar_input', slots.values[:, layout.prefix :]
 
   lossy = (tokens, inputs, draw, codec)
-  seen = intermediates(model, params, *lossy, train=False, method='losses')
+  (terms, _), seen = intermediates(
+    model, params, *lossy, train=False, method='losses'
+  )
   first, head = seen['backbone'], seen['head']
   for name, whole in {
     'embed': first['_embed'][0],
@@ -157,9 +159,6 @@ def transformer(case: Case) -> Iterator[tuple[str, Any]]:
   error = apply(errors, z)
   per_scale = [error[:, entity == s].mean(1) for s in range(layout.steps)]
   yield 'loss_per_scale_per_image', jnp.stack(per_scale, 1)
-  terms, _ = jax.jit(
-    lambda p: model.apply({'params': p}, *lossy, train=False, method='losses')
-  )(params)
   yield 'loss', total(terms).compute()
 
   given = io['z'][:, :, None]

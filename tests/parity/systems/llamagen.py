@@ -181,16 +181,20 @@ def guided(case: Case, logits: Any) -> Any:
 
 def _weighted(model, params, inputs, io):
   """The mean loss over the examples that count."""
-  terms, _ = model.apply(
-    {'params': params},
-    Tokens(io['idx']),
-    inputs,
-    Draw.create(0, np.arange(len(io['idx']))),
-    weight=io['valid'],
-    train=False,
-    method='losses',
-  )
-  return total(terms).compute()
+
+  @jax.jit
+  def terms(params):
+    return model.apply(
+      {'params': params},
+      Tokens(io['idx']),
+      inputs,
+      Draw.create(0, np.arange(len(io['idx']))),
+      weight=io['valid'],
+      train=False,
+      method='losses',
+    )[0]
+
+  return total(terms(params)).compute()
 
 
 def table_of_rotations(args: Stated, prefix: int) -> np.ndarray:
