@@ -142,6 +142,11 @@ def autoencoder(
   }
 
 
+def lpips(weight: float) -> ConfigDict:
+  """LPIPS as a distance of a tokenizer's task, off without its `path`."""
+  return block(type='tasks.perception.Lpips', weight=weight, path='')
+
+
 def dino(patch: int, **fields) -> ConfigDict:
   """The discriminator on features of DINO-S, off without `features.path`.
 

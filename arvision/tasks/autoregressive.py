@@ -81,7 +81,7 @@ class Autoregressive(GradientTask):
 
   def inputs(self, batch: Batch) -> dict[str, jax.Array]:
     """The inputs of the condition in a batch, see `inputs_of`."""
-    return inputs_of(batch, self.model.condition.blank(1))
+    return inputs_of(batch, self.model.condition.blank(1), 'condition')
 
   def rows(self, state: TrainState, frozen: Frozen, batch: Batch) -> Batch:
     rows = {'stored': self.stored(frozen, batch), 'inputs': self.inputs(batch)}

@@ -269,15 +269,12 @@ class GradientTask(abc.ABC):
     return state, {**means, **self.norms(gradient), **more}
 
 
-def inputs_of(
-  batch: Batch, keys: Iterable[str], block: str = 'condition'
-) -> Batch:
+def inputs_of(batch: Batch, keys: Iterable[str], at: str) -> Batch:
   """The arrays of a batch that a condition reads.
 
   Args:
-    batch: name -> array.
-    keys: names that the condition reads.
-    block: where the condition stands in the config, for the error.
+    batch, keys: arrays by name, and the names that are read.
+    at: where the condition stands in the config.
 
   Raises:
     ConfigError: the batch lacks one of them.
@@ -285,8 +282,8 @@ def inputs_of(
   for key in keys:
     if key not in batch:
       raise ConfigError(
-        f"config.{block} reads '{key}', but the data has only "
-        f'{", ".join(sorted(batch))}; change config.{block} or config.data'
+        f"config.{at} reads '{key}', but the data has only "
+        f'{", ".join(sorted(batch))}; change that or config.data'
       )
   return {key: batch[key] for key in keys}
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from arvision.metrics import Mean, Metric, Term
-from arvision.quantizers.clusters import Clustering, KMeans
 from arvision.random import Draw
 from arvision.structs import Reconstruction, Template
 from arvision.tasks.base import (
@@ -33,12 +32,10 @@ class TrainFine(TrainTokenizer):
   Attributes:
     tokenizer: a `tokenizers.coarse_to_fine.CoarseToFine`.
     teacher: template of the trained tokenizer.
-    clustering: divides its codes into clusters.
     frozen: {'teacher': variables of the trained tokenizer}.
   """
 
   teacher: Template
-  clustering: Clustering = KMeans()
 
   binds = ('teacher',)
 
@@ -49,7 +46,7 @@ class TrainFine(TrainTokenizer):
     codes: Any = self.teacher().bind({'params': theirs}).quant.codes
     # The keys of the parameters are folded from paths, so this one is free.
     key = jax.random.fold_in(key, 1)
-    cluster = self.clustering(key, codes, self.tokenizer.clusters)
+    cluster = self.tokenizer.clustering(key, codes, self.tokenizer.clusters)
     return with_copies(params, {'cluster_fixed': jnp.float32(cluster)})
 
   def rows(self, state: TrainState, frozen: Frozen, batch: Batch) -> Batch:

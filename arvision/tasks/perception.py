@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from arvision.errors import DataError
+from arvision.errors import ConfigError, DataError
 from arvision.importers import classifiers as importer
 from arvision.importers import dino, files
 from arvision.layers.resize import resize
@@ -66,8 +66,8 @@ class Network(abc.ABC):
     if self.path:
       try:
         return self.params()
-      except DataError as error:
-        raise DataError(f'{key}.path: {error}') from error
+      except (ConfigError, DataError) as error:
+        raise type(error)(f'{key}.path: {error}') from error
     logging.warning(
       '%s is OFF: it needs the weights of %s, but %s.path names no file.',
       key,
@@ -83,9 +83,12 @@ class Distance(Network):
 
   Attributes:
     weight: of the loss.
+    smallest: least side of an image, in pixels.
   """
 
   weight: AtLeast0
+
+  smallest: ClassVar[int] = 1
 
   @abc.abstractmethod
   def __call__(self, params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -183,6 +186,30 @@ class ConvNeXtLogits(LogitDistance):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Lpips(Distance):
+  """LPIPS in the features of torchvision's VGG-16.
+
+  Source: Zhang et al., arXiv 1801.03924.
+
+  Attributes:
+    path: file of VGG-16, see `tokenizers.perceptual.read`.
+    linear: file of the linear layers of LPIPS; '': they are in the first one.
+  """
+
+  weight: AtLeast0 = 1.0
+  linear: str = ''
+
+  title = 'VGG-16 and LPIPS'
+  smallest = perceptual.NETWORKS['vgg'].smallest
+
+  def params(self) -> Any:
+    return perceptual.read(tuple(filter(None, (self.path, self.linear))))
+
+  def __call__(self, params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+    return perceptual.lpips(params, a, b)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Gram(Distance):
   """The Gram loss in the features of torchvision's VGG-16.
 
@@ -192,6 +219,7 @@ class Gram(Distance):
   weight: AtLeast0 = 10.0
 
   title = 'VGG-16'
+  smallest = perceptual.NETWORKS['vgg'].smallest
 
   def params(self) -> Any:
     convs = perceptual.NETWORKS['vgg'].convs

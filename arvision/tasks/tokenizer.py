@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from absl import logging
 
 from arvision.errors import ConfigError
 from arvision.metrics import Mean, Metric, Term
@@ -26,7 +25,7 @@ from arvision.tasks.base import (
   TrainState,
 )
 from arvision.tasks.perception import Distance
-from arvision.tokenizers import adversarial, losses, perceptual
+from arvision.tokenizers import adversarial, losses
 
 _USAGE_DECAY = 0.99
 
@@ -48,27 +47,22 @@ class TrainTokenizer(GradientTask):
     tx: its optimizer.
     l1: weight of the mean absolute difference.
     l2: weight of the mean squared difference.
-    perceptual: weight of LPIPS; without weight files it is off.
-    perceptual_weights: file or files for `tokenizers.perceptual.read`.
-    distances: name -> further distance, see `tasks.perception`; without a file of
-      weights it is off.
+    distances: name -> further distance, such as LPIPS, see `tasks.perception`;
+      without a file of weights it is off.
     quantizer: weight of the losses of the tokenizer's own parts, on top of
       theirs.
     adversary: the discriminator, None for none.
     restart_after: steps without use until a code is restarted; 0 is never.
-    frozen: {'perceptual': weights, 'distance/<name>': weights, 'adversary':
-      weights}, read from the files where not given.
+    frozen: {'distance/<name>': weights, 'adversary': weights}, read from the files where not given.
 
   Raises:
-    ConfigError, DataError: weights that cannot be read, images too small for
-      LPIPS, codes to be restarted where there is no table of them.
+    ConfigError, DataError: weights that cannot be read, images too small for a
+      distance, codes to be restarted where there is no table of them.
   """
 
   tokenizer: Any
   l1: AtLeast0 = 0.0
   l2: AtLeast0 = 1.0
-  perceptual: AtLeast0 = 0.0
-  perceptual_weights: str | tuple[str, ...] = ()
   distances: Mapping[str, Distance] = dataclasses.field(default_factory=dict)
   quantizer: AtLeast0 = 1.0
   adversary: adversarial.Adversary | None = None
@@ -80,9 +74,9 @@ class TrainTokenizer(GradientTask):
         f'config.task.restart_after={self.restart_after}: the quantiser has no '
         'table of codes (config.tokenizer.quantizer); set it to 0'
       )
-    self._read_lpips()
     for name, distance in self.distances.items():
       if distance.weight:
+        self._check_size(name, distance)
         self._read(f'distance/{name}', distance, f'distances.{name}')
     if self.adversary is not None and self.adversary.features is not None:
       self._read('adversary', self.adversary.features, 'adversary.features')
@@ -94,25 +88,14 @@ class TrainTokenizer(GradientTask):
       if found is not None:
         self.frozen[name] = found
 
-  def _read_lpips(self):
-    if not self.perceptual or 'perceptual' in self.frozen:
-      return
-    paths = self.perceptual_weights
-    paths = (paths,) if isinstance(paths, str) and paths else tuple(paths)
-    if not paths:
-      logging.warning(
-        'The perceptual loss is OFF: config.task.perceptual is %g but '
-        'config.task.perceptual_weights names no file.',
-        self.perceptual,
-      )
-      return
-    smallest = perceptual.NETWORKS['vgg'].smallest
-    if min(self.image_shape[:2]) < smallest:
+  def _check_size(self, name, distance):
+    height, width, _ = self.image_shape
+    if distance.path and min(height, width) < distance.smallest:
       raise ConfigError(
-        f'LPIPS needs images of at least {smallest} px, got '
-        f'{self.image_shape[:2]}; set config.task.perceptual=0'
+        f'config.task.distances.{name} needs images of at least '
+        f'{distance.smallest} px, got {height} x {width}; set '
+        f'config.task.distances.{name}.weight=0'
       )
-    self.frozen['perceptual'] = perceptual.read(paths)
 
   @property
   def judge(self) -> adversarial.Adversary | None:
@@ -226,9 +209,6 @@ class TrainTokenizer(GradientTask):
       'l1': Term(losses.l1(image, other), scale=self.l1),
       'l2': Term(losses.l2(image, other), scale=self.l2),
     }
-    if 'perceptual' in frozen:
-      distance = perceptual.lpips(frozen['perceptual'], image, other)
-      terms['lpips'] = Term(distance, scale=self.perceptual)
     for name, measure in self.distances.items():
       key = f'distance/{name}'
       if key in frozen:

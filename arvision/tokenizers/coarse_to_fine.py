@@ -11,6 +11,7 @@ from arvision.layers.param import fixed, zeros
 from arvision.layouts import grid
 from arvision.process.guidance import guide
 from arvision.process.logits import LogitsFilter
+from arvision.quantizers.clusters import Clustering, KMeans
 from arvision.random import Draw
 from arvision.ranges import Count, Guidance
 from arvision.structs import (
@@ -40,6 +41,7 @@ class CoarseToFine(Autoencoder, kw_only=True):
   Attributes:
     quantizer: one with a table of codes, `quantizers.lookup`.
     clusters: number of clusters.
+    clustering: divides the codes into clusters, when training starts.
     condition: template of the condition of the fine stage.
     backbone: template of its network, over clusters.
     head: template of its logits, over all codes.
@@ -51,6 +53,7 @@ class CoarseToFine(Autoencoder, kw_only=True):
   condition: Template
   backbone: Template
   head: Template
+  clustering: Clustering = KMeans()
   guidance: Guidance = 1.0
   logits_filter: LogitsFilter = LogitsFilter()
 

@@ -223,7 +223,7 @@ def read(paths: tuple[str, ...], network: str = 'vgg') -> Weights:
   tensors: dict[str, np.ndarray] = {}
   for path in paths:
     tensors.update(_tensors(pathlib.Path(path).expanduser()))
-  where = 'config.task.perceptual_weights=' + ', '.join(map(str, paths))
+  where = ', '.join(map(str, paths))
   return collect(tensors, where, network)
 
 
@@ -301,7 +301,7 @@ def _check_linear(weights, where, network):
 def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Tensors by name; nothing in the file is executed."""
   if not path.is_file():
-    raise ConfigError(f'config.task.perceptual_weights: no file {path}')
+    raise ConfigError(f'no file {path}')
   if path.suffix == '.npz':
     with np.load(path, allow_pickle=False) as arrays:
       return dict(arrays)

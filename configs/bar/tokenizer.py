@@ -4,7 +4,7 @@
       --workdir=runs/bar-released
     arvision train --config=bar/tokenizer --workdir=runs/bar-tokenizer \\
       --init_from=runs/bar-released \\
-      --config.task.perceptual_weights=LPIPS \\
+      --config.task.distances.lpips.path=LPIPS \\
       --config.task.distances.gram.path=vgg16-397923af.pth \\
       --config.task.distances.logits.path=convnext_small-0c510722.pth \\
       --config.task.adversary.features.path=dino_deitsmall8_pretrain.pth
@@ -58,9 +58,8 @@ def get_config(arg: str = '256'):
     type='tasks.tokenizer.TrainTokenizer',
     l1=0.1,
     l2=1.0,
-    perceptual=1.0,
-    perceptual_weights='',
     distances=common.block(
+      lpips=common.lpips(1.0),
       logits=common.block(
         type='tasks.perception.ConvNeXtLogits',
         weight=0.1,

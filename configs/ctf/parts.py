@@ -40,12 +40,12 @@ def fine(
   config.task = block(
     type='tasks.fine.TrainFine',
     teacher=codes,
-    clustering=block(type=f'quantizers.clusters.{clustering}'),
   )
   config.frozen = block(teacher=teacher)
   fields = dict(codes.items()) | {
     'type': 'tokenizers.coarse_to_fine.CoarseToFine',
     'clusters': clusters,
+    'clustering': block(type=f'quantizers.clusters.{clustering}'),
     'condition': net.condition,
     'backbone': net.backbone,
     'head': net.head,

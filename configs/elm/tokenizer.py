@@ -3,7 +3,7 @@
     arvision train --config=configs/elm/tokenizer.py:20 \\
       --workdir=runs/elm-bae-20 \\
       --config.data.source.data_dir=DIR \\
-      --config.task.perceptual_weights=FILE
+      --config.task.distances.lpips.path=FILE
 
 The size is the number of bits of a token: 16, 20 or 24. Bits are sampled in
 training; `16_deterministic` rounds their probabilities there too. A generator
@@ -42,8 +42,7 @@ def get_config(arg: str = '20', ids: int = 2):
     type='tasks.tokenizer.TrainTokenizer',
     l1=1.0,
     l2=0.0,
-    perceptual=1.0,
-    perceptual_weights='',
+    distances=common.block(lpips=common.lpips(1.0)),
     adversary=common.block(
       type='tokenizers.adversarial.Adversary',
       net=common.block(

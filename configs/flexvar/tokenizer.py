@@ -3,7 +3,7 @@
     arvision train --config=configs/flexvar/tokenizer.py \\
       --workdir=runs/flexvar-tokenizer \\
       --config.data.source.data_dir=DIR \\
-      --config.task.perceptual_weights=FILE
+      --config.task.distances.lpips.path=FILE
 
 8,912 codes (the released number) of 32 channels and unit length, on grids of
 side 1 to 16. As published: AdamW, learning rate 1e-4, batch 128, 20 epochs.

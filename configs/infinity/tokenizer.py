@@ -2,7 +2,7 @@
 
     arvision train --config=configs/infinity/tokenizer.py:d32 \\
       --workdir=runs/infinity-tokenizer \\
-      --config.task.perceptual_weights=FILE
+      --config.task.distances.lpips.path=FILE
 
 dN has N bits per token on a grid of 16 px. d56 is that of the 8B model: a grid of
 8 px with 14 bits, of which 2 × 2 places are a token. The architecture is that of

@@ -3,7 +3,7 @@
     arvision train --config=configs/llamagen/tokenizer.py \\
       --workdir=runs/llamagen-tokenizer \\
       --config.data.source.data_dir=DIR \\
-      --config.task.perceptual_weights=FILE
+      --config.task.distances.lpips.path=FILE
 
 As published: Adam, learning rate 1e-4 constant, batch 128, 40 epochs, clipping
 at 1, L2 1, LPIPS 1, patch discriminator with hinge loss and fixed weight 0.5
@@ -29,8 +29,7 @@ def get_config(arg: str = ''):
     type='tasks.tokenizer.TrainTokenizer',
     l1=0.0,
     l2=1.0,
-    perceptual=1.0,
-    perceptual_weights='',
+    distances=common.block(lpips=common.lpips(1.0)),
     adversary=common.block(
       type='tokenizers.adversarial.Adversary',
       weight=0.5,

@@ -3,7 +3,7 @@
     arvision train --config=configs/mar/tokenizer.py \\
       --workdir=runs/kl16 \\
       --config.data.source.data_dir=DIR \\
-      --config.task.perceptual_weights=FILE
+      --config.task.distances.lpips.path=FILE
 
 or, with the released weights,
 
@@ -85,8 +85,7 @@ def get_config(arg: str = ''):
     type='tasks.tokenizer.TrainTokenizer',
     l1=float(VALUES),
     l2=0.0,
-    perceptual=float(VALUES),
-    perceptual_weights='',
+    distances=common.block(lpips=common.lpips(float(VALUES))),
     adversary=common.block(
       type='tokenizers.adversarial.Adversary',
       net=common.block(

@@ -3,7 +3,7 @@
     arvision train --config=configs/maskgit/tokenizer.py \\
       --workdir=runs/maskgit-tokenizer \\
       --config.data.source.data_dir=DIR \\
-      --config.task.perceptual_weights=FILE
+      --config.task.distances.lpips.path=FILE
 
 As published: Adam with betas (0, 0.99), learning rate 1e-4, batch 256, 1M
 steps, entropy loss 0.1, perceptual loss 0.1, adversarial loss 0.1. Published
@@ -33,8 +33,7 @@ def get_config(arg: str = ''):
     type='tasks.tokenizer.TrainTokenizer',
     l1=0.0,
     l2=1.0,
-    perceptual=0.1,
-    perceptual_weights='',
+    distances=common.block(lpips=common.lpips(0.1)),
     adversary=common.block(type='tokenizers.adversarial.Adversary', weight=0.1),
   )
   config.train = common.block(duration=common.block(steps=1_000_000))

@@ -3,7 +3,7 @@
     arvision train --config=configs/nfig/tokenizer.py \\
       --workdir=runs/nfig-tokenizer \\
       --config.data.source.data_dir=DIR \\
-      --config.task.perceptual_weights=FILE
+      --config.task.distances.lpips.path=FILE
 
 680 codes of 4,096 on the ten grids of VAR, whose encoder, decoder and codebook it
 has. As published: squared differences of the images and of the latents, LPIPS 1,

@@ -15,7 +15,7 @@ The later ones, BL-64, BL-128 and SL-256, give pixels and need one stage;
 LL-32_kl, BL-64_kl and BL-128_kl have latents of 16 channels instead of codes:
 
     arvision train --config=configs/titok/tokenizer.py:BL-128 \\
-      --workdir=runs/titok-bl128 --config.task.perceptual_weights=LPIPS \\
+      --workdir=runs/titok-bl128 --config.task.distances.lpips.path=LPIPS \\
       --config.task.distances.logits.path=convnext_small-0c510722.pth
 
 The files are those of LPIPS and of torchvision's ConvNeXt-S (IMAGENET1K_V1).
@@ -80,9 +80,8 @@ def get_config(arg: str = 'L-32'):
       type='tasks.tokenizer.TrainTokenizer',
       l1=0.0,
       l2=0.25,
-      perceptual=0.0 if arg in LEGACY else 1.0,
-      perceptual_weights='',
       distances=common.block(
+        lpips=common.lpips(0.0 if arg in LEGACY else 1.0),
         logits=common.block(
           type='tasks.perception.ConvNeXtLogits', weight=0.1, path=''
         ),

@@ -3,7 +3,7 @@
     arvision train --config=configs/var/tokenizer.py \\
       --workdir=runs/var-tokenizer \\
       --config.data.source.data_dir=DIR \\
-      --config.task.perceptual_weights=FILE
+      --config.task.distances.lpips.path=FILE
 
 `tokenizer.py:512` and `tokenizer.py:1024` are the same for larger images. The
 architecture is that of the released `vae_ch160v4096z32` (108.95M parameters);
@@ -45,8 +45,7 @@ def get_config(arg: str = '256'):
     type='tasks.tokenizer.TrainTokenizer',
     l1=0.2,
     l2=1.0,
-    perceptual=1.0,
-    perceptual_weights='',
+    distances=common.block(lpips=common.lpips(1.0)),
     adversary=common.block(
       type='tokenizers.adversarial.Adversary',
       weight=0.4,

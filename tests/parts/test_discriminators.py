@@ -317,9 +317,9 @@ def test_reconstructions_are_rounded_as_pictures_are():
 @pytest.mark.parametrize(
   ('config', 'distances', 'judged'),
   [
-    (bar.get_config(), ['gram', 'logits'], False),
+    (bar.get_config(), ['gram', 'logits', 'lpips'], False),
     (maskbit.get_config(), ['logits'], True),
-    (titok.get_config('BL-64'), ['logits'], True),
+    (titok.get_config('BL-64'), ['logits', 'lpips'], True),
   ],
 )
 def test_published_losses_are_off_without_their_files(
