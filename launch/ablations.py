@@ -17,6 +17,7 @@ from training import Runs, parameters, parser, where
 from arvision.evals import plots
 
 SAMPLES = 1000
+BAND = '[What a seed changes](seeds.md) has five seeds of one config.'
 # Columns that are not numbers.
 WORDS = ('variant', 'samples')
 # Guidance scales to choose the best from.
@@ -283,6 +284,7 @@ def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
     'seed, and the smallest and the largest of these differences. Distances are '
     f'over the features of a classifier of {study.data}, in brackets that of '
     f'held-out {study.data}.',
+    *([] if name == 'seeds' else ['', BAND]),
     '',
     f'| {" | ".join(headings)} |',
     f'|{"|".join("---" if x in WORDS else "--:" for x in headings)}|',
