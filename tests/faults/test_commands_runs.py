@@ -69,7 +69,9 @@ class Toy:
   @property
   def tokenizer(self):
     spec = TokenSpec(16, 1, 4, ((2, 2),))
-    return types.SimpleNamespace(spec=spec)
+    return types.SimpleNamespace(
+      spec=spec, radices=(16,), digits=lambda values: values[..., None]
+    )
 
   @functools.cached_property
   def data(self):
