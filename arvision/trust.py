@@ -43,7 +43,7 @@ _ROOMS = {
   'condition': (('layers',), _PARTS),
   'sampler': (('samplers',), _PARTS),
   'optim': (('training.optim',), ('training.optim', 'training.schedule')),
-  'task': (('tasks',), _PARTS),
+  'task': (('tasks',), (*_PARTS, 'tasks.perception')),
   'release': (('importers',), ('importers',)),
   'evals': ((), ('evals',)),
 }
