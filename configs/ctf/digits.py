@@ -10,6 +10,8 @@
 The last command samples both stages. `random` is trained over random clusters
 (`ctf/digits_tokenizer:random`), CTF's control.
 
+Cost: 1.5 minutes on two cores of an Intel Xeon.
+
 Source: arXiv 2503.16194, at a size for 8 × 8 px.
 """
 

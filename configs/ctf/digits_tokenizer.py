@@ -8,6 +8,8 @@
 The 128 codes become 32 clusters; a network of four layers predicts the codes of
 all 16 places in one pass. `random` has random clusters instead, CTF's control.
 
+Cost: 0.8 minutes on two cores of an Intel Xeon.
+
 Source: arXiv 2503.16194, at a size for 8 × 8 px.
 """
 

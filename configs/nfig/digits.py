@@ -4,6 +4,8 @@
       --workdir=runs/nfig/digits_tokenizer
     arvision train --config=configs/nfig/digits.py --workdir=runs/nfig/digits
 
+Cost: 2.1 minutes on two cores of an Intel Xeon.
+
 Source: arXiv 2503.07076, at a size for 8 × 8 px.
 """
 

@@ -6,6 +6,8 @@
 8 × 8 px become 30 codes of 128 on grids of side 1, 2, 3, 4. Squares of 2 × 2 px
 enter as channels, which keeps the convolutions on a 4 × 4 grid.
 
+Cost: 1.0 minute on two cores of an Intel Xeon.
+
 Source: arXiv 2503.07076 (quantiser and loss). Deviations: cut-offs and losses as
 in tokenizer.py; no perceptual loss and no discriminator, which need larger images;
 unused codes are restarted.
