@@ -45,7 +45,7 @@ def main():
     'digits': [('VAR, digits', digits.get_config(), (1, 100))],
     'd16': [('VAR-d16, 256 px', imagenet256.get_config('d16'), (1, 8))],
     'bar': [
-      (f'BAR-{name}, 256 px', bar.get_config(name), (1, 8))
+      (f'BAR-{name}, 256 px', bar.get_config(name), (1,))
       for name in ('B', 'B_2', 'B_4')
     ],
   }
