@@ -278,9 +278,9 @@ class Patched(Autoencoder, kw_only=True):
 
 
 class Unrolled(Autoencoder, kw_only=True):
-  """Every id of a token is a token of its own (ELM's masked models).
+  """Every id is one token (ELM's masked models).
 
-  The ids of a place are next to one another in its row.
+  The ids of a place stand next to one another in its row.
   """
 
   adjustable: ClassVar[tuple[str, ...]] = ('type',)

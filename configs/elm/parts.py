@@ -113,8 +113,8 @@ def elm_mlm(
 ) -> None:
   """The six parts of ELM's masked models.
 
-  Every id of a token is a token of its own, in the place of its token; those of
-  one place are masked together. All share one table, which gives the logits too.
+  The network takes every id as one token. The ids of a place have its position and
+  are masked together. One table embeds all ids, and gives the logits too.
 
   Args:
     config: to fill.
