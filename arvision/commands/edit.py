@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     edited = edit(labels, index, images, keeps)[0]
     if flags.composite:
       edited = np.where(keeps[..., None], images, edited)
-    rows[f'edit {k + 1}'] = edited
+    rows[f'{flags.mode} {k + 1}'] = edited
   print(
     f'{flags.number} edits of {count} images, with {run_flags.weights_of(run)}'
   )
