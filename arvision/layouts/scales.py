@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from arvision.layouts.base import NO_TOKEN, Layout
-from arvision.ranges import Side
+from arvision.ranges import Natural, Side
 
 Grids = tuple[Side | tuple[Side, Side], ...]
 # What the coordinates of a token refer to, see `scales`.
@@ -27,6 +27,7 @@ def scales(
   start: bool = True,
   anchor: str = 'centre',
   units: tuple[Side, Side] | None = None,
+  window: Natural | None = None,
 ) -> Layout:
   """Next-scale prediction (VAR, FlexVAR, FlowAR, Infinity).
 
@@ -42,6 +43,8 @@ def scales(
       the last token of every scale lie at the ends of the grid.
     units: (height, width) of the grid in whose units coordinates are; None: the
       largest scale. Then equal positions of all scales have equal coordinates.
+    window: number of past scales that attention sees; 0: none (M-VAR, HMAR); None:
+      all.
 
   Raises:
     ValueError: no scales, or an unknown anchor.
@@ -67,6 +70,7 @@ def scales(
     coords=np.concatenate(coords),
     readout=token[:, None],
     grids=grids,
+    window=window,
   )
 
 
