@@ -29,7 +29,7 @@ def scales(
   units: tuple[Side, Side] | None = None,
   window: Natural | None = None,
 ) -> Layout:
-  """Next-scale prediction (VAR, FlexVAR, FlowAR, Infinity).
+  """Next-scale prediction (VAR, FlexVAR, FlowAR, Infinity, HMAR).
 
   Slot i predicts token i of the concatenated pyramid, from small to large.
 
@@ -43,8 +43,7 @@ def scales(
       the last token of every scale lie at the ends of the grid.
     units: (height, width) of the grid in whose units coordinates are; None: the
       largest scale. Then equal positions of all scales have equal coordinates.
-    window: number of past scales that attention sees; 0: none (M-VAR, HMAR); None:
-      all.
+    window: earlier scales that a scale sees: 0 for none (HMAR), None for all.
 
   Raises:
     ValueError: no scales, or an unknown anchor.
