@@ -109,17 +109,10 @@ def causal_conv(
   return bias + sum(w * x[:, i : i + n] for i, w in enumerate(kernel)), x[:, n:]
 
 
-def _log_uniform(low, high):
-  def init(key, shape, dtype=jnp.float32):
-    low_, high_ = np.log(low), np.log(high)
-    return jnp.exp(jax.random.uniform(key, shape, dtype, low_, high_))
-
-  return init
-
-
 def _init_dt(key, shape, dtype=jnp.float32):
-  """Biases at which softplus gives time steps of 0.001 to 0.1."""
-  dt = _log_uniform(1e-3, 1e-1)(key, shape, dtype)
+  """Biases at which softplus gives time steps of 0.001 to 0.1, log-uniform."""
+  low, high = np.log(1e-3), np.log(1e-1)
+  dt = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
   return dt + jnp.log(-jnp.expm1(-dt))
 
 
@@ -199,6 +192,7 @@ class Mamba2(nn.Module):
       return jax.nn.silu(y), past
 
     zx = linear('zx', (2, *head), (None, 'heads', 'kv'))
+    zx = constrain(zx, ('act_batch', 'act_length', None, 'act_heads', 'act_kv'))
     z, u = jnp.float32(zx[:, :, 0]), zx[:, :, 1]
     bc = linear('bc', (2, self.state), (None, None))
     dt = jnp.float32(linear('dt', head[:1], ('heads',)))

@@ -114,7 +114,7 @@ class Layout:
   coords: np.ndarray
   readout: np.ndarray
   grids: tuple[tuple[Side, Side], ...]
-  window: Count | None = None
+  window: Natural | None = None
   longest: Count | None = None
   pad_to: Count | None = None
   prefix_aims: bool = False

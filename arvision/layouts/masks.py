@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arvision.layouts.base import Layout
-from arvision.ranges import Count
+from arvision.ranges import Natural
 
 
 class SlotInfo(NamedTuple):
@@ -87,7 +87,7 @@ class Pattern:
 
   entity: np.ndarray
   stream: np.ndarray
-  window: Count | None = None
+  window: Natural | None = None
 
   @property
   def slots(self) -> int:

@@ -9,9 +9,9 @@ from flax import traverse_util
 
 from arvision.build import build
 from arvision.errors import DataError
-from arvision.importers import llamagen, table, var
+from arvision.importers import llamagen, mvar, table, var
 from arvision.layers.position import rotations
-from arvision.layouts import masks
+from arvision.layouts import masks, scales
 from arvision.runs.released import table_of
 from arvision.tasks import assemble
 from tests.configs import ALL, module
@@ -39,7 +39,8 @@ def test_out_and_in_again(name):
   params = drawn(shapes)
   grids = assemble.make_tokenizer(config).spec.grids
   weights = table.to_weights(form, params, grids)
-  assert all(w.dtype in (np.float32, np.int64) for w in weights.values())
+  kinds = np.float32, np.int32, np.int64
+  assert all(w.dtype in kinds for w in weights.values())
   back = table.to_params(form, weights, shapes)
   jax.tree.map(np.testing.assert_array_equal, with_ties(form, params), back)
 
@@ -81,6 +82,15 @@ def test_levels_of_a_decoder_are_counted_without_the_encoder():
 
 # Of an encoder with three levels and a decoder with two.
 _BLOCKS = ('enc/down_2_block_0', 'dec/up_1_block_0')
+
+
+def test_the_mask_that_is_exported_is_that_of_the_layout():
+  layout = scales.scales((1, 2, 3), window=0)
+  weights = {'blocks.0.attn.q_bias': np.zeros(4, np.float32)}
+  found = mvar.Transformer().buffers(weights, layout.grids)
+  hidden = found['attn_bias_for_masking'][0, 0]
+  np.testing.assert_array_equal(hidden == 0, masks.dense(layout))
+  assert found['blocks.0.attn.patch_nums'].tolist() == [1, 4, 9]
 
 
 @pytest.mark.parametrize('name', ['var/tiny:d16', 'var/tiny_tokenizer'])
