@@ -136,9 +136,8 @@ class Case:
     if not self.feed.sees_own:
       return Draw.create(0, jnp.arange(BATCH))
     noise = np.ones((BATCH, self.layout.slots, self.tokens.shape[-1]))
-    # What its law makes 0 of.
-    zero = 0.0 if self.feed.levels == 'uniform' else -np.inf
-    level = np.full((BATCH, self.layout.steps), zero)
+    zero = -np.inf if self.feed.levels == 'logit_normal' else 0.0
+    level = np.full((BATCH, self.layout.steps), zero)  # of its law, for 0
     return Replay({'noise': noise, 'level': level}, size=BATCH)
 
   @functools.cached_property
