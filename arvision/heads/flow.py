@@ -234,8 +234,13 @@ class PyramidalFlow(Flow):
     """Tokens (b, t, c) float32 of an entity, see `Flow.sample`."""
     count, s = z.shape[1], query.entity[0]
     noise = draw.normal('head/noise', (count, self.channels))
-    grid = next(g for g in as_grids(self.scales) if math.prod(g) == count)
-    start = self.stages.start(query.given, noise, s, grid)
+    grids = {math.prod(grid): grid for grid in as_grids(self.scales)}
+    if count not in grids:
+      raise ValueError(
+        f'config.head.scales={self.scales}: none has the {count} tokens of an '
+        'entity; wanted those of config.layout'
+      )
+    start = self.stages.start(query.given, noise, s, grids[count])
     return self.stages.end(self._solved(z, start, draw, guide, query), s)
 
   def _level(self, share, entity):

@@ -75,4 +75,5 @@ def repeated(layout: Layout, count: Few) -> Layout:
     readout=along(layout.readout, layout.slots),
     grids=layout.grids * count,
     window=layout.window,
+    longest=layout.longest,
   )

@@ -24,6 +24,11 @@ def check_tokenizer(config: Any, model: ARModel, tokenizer: Any) -> None:
       f'the tokenizer emits grids {spec.grids} but config.layout holds '
       f'{model.layout.grids}; change config.layout or config.tokenizer'
     )
+  head, feed = (getattr(x, 'stages', None) for x in (model.head, model.feed))
+  if head != feed:
+    raise ConfigError(
+      f'config.head.stages={head}, but config.feed.stages={feed}; make them agree'
+    )
   sizes = {'channels': spec.parts, 'parts': spec.parts}
   if spec.size:
     sizes = {'vocab_size': spec.size, 'levels': spec.size, **sizes}

@@ -7,7 +7,9 @@ from arvision.build import build
 from arvision.configs import common
 from arvision.data import latents
 from arvision.data.companions import Companions
-from arvision.errors import DataError
+from arvision.errors import ConfigError, DataError
+from arvision.tasks import assemble, fit
+from tests.configs import ALL
 
 CLASSES = tuple('abc')
 
@@ -109,3 +111,11 @@ def test_cached_tokens_have_companions(tmp_path):
   assert batch['companions'].shape == (6, 2, 3, 1)
   found = batch['companions'][:, :, 0, 0].astype(int) % 2
   assert (found == batch['label'][:, None]).all()
+
+
+def test_companions_and_images_of_the_tokenizer_agree():
+  config = ALL['arflow/tiny']()
+  config.data.companions = 1
+  tokenizer, data = assemble.make_tokenizer(config), assemble.make_data(config)
+  with pytest.raises(ConfigError, match='companions=1.*wanted 2'):
+    fit.check_data(config, data, tokenizer)

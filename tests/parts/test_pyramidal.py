@@ -11,6 +11,8 @@ from arvision.layouts.scales import scales
 from arvision.process.pyramidal import Stages, noises
 from arvision.random import Draw
 from arvision.structs import Tokens
+from arvision.tasks import assemble, fit
+from tests.configs import ALL
 
 STAGES = Stages((2 / 3, 1 / 3))
 LAYOUT = scales((1, 2, 4))
@@ -79,6 +81,18 @@ def test_noise_is_white_in_every_stage():
   x = STAGES.start(up, keys.normal('own', (16, 1)), 2, (4, 4))
   rows = np.asarray(x)[..., 0] / STAGES.windows(3)[0][2]
   np.testing.assert_allclose(rows.T @ rows / len(x), np.eye(16), atol=0.05)
+
+
+@pytest.mark.parametrize('part', ['head', 'feed'])
+def test_head_and_feed_have_the_same_stages(part):
+  config = ALL['ecar/tiny:stages']().unlock()
+  config[part].stages.starts = (0.5, 0.1)
+  model, tokenizer = (
+    assemble.make_model(config),
+    assemble.make_tokenizer(config),
+  )
+  with pytest.raises(ConfigError, match='make them agree'):
+    fit.check_tokenizer(config, model, tokenizer)
 
 
 @pytest.mark.parametrize('starts', [(0.3, 0.5), (1.0,), (0.0,)])
