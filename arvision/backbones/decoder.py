@@ -14,6 +14,7 @@ from arvision.backbones.bodies import OneStack
 from arvision.kernels.attention import AttentionMask
 from arvision.layers.attention import BlockInputs, Memory
 from arvision.layers.dense import Dense, Embed
+from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import normal
 from arvision.layers.stack import Caches, Stack
 from arvision.layouts import masks
@@ -126,6 +127,20 @@ class VectorInput(nn.Module):
     return Dense(
       (self.width,), (None, 'embed'), kernel_init=init, name='linear'
     )(values)
+
+
+class NormedVectorInput(VectorInput):
+  """Input embedding of vectors behind a norm (Infinity's `nm0`).
+
+  Attributes:
+    norm: template of the norm.
+  """
+
+  norm: Template = AffineLayerNorm
+
+  @nn.compact
+  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
+    return super().__call__(self.norm(name='norm')(values), masked)
 
 
 class Decoder(nn.Module):

@@ -155,3 +155,24 @@ class Given(Categorical):
   def field(self, z: jax.Array, query: Query) -> jax.Array:
     """z (b, t, 1, v or more) -> (b, t, v) float32."""
     return z[:, :, 0, : self.vocab_size].astype(jnp.float32)
+
+
+class DeepCategorical(Categorical, kw_only=True):
+  """`Categorical` behind a linear map and GELU (Infinity's `head_depth=2`).
+
+  Source: FoundationVision/Infinity, models/infinity.py.
+
+  Attributes:
+    width: d.
+  """
+
+  width: Width
+
+  def setup(self):
+    super().setup()
+    init = normal(self.std)
+    self.hidden = Dense((self.width,), ('embed', 'mlp'), kernel_init=init)
+
+  def field(self, z, query):
+    hidden = self.hidden(z.astype(jnp.float32))
+    return super().field(jax.nn.gelu(hidden, approximate=True), query)

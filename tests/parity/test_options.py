@@ -40,6 +40,8 @@ def test_options_of_infinity(tmp_path):
     'rope2d_normalized_by_hw': 1,
     'head_aln': False,
     'add_lvl_embeding_only_first_block': 0,
+    'head_depth': 2,
+    'nm0': True,
     'scale_schedule': [[1, 1, 1], [1, 4, 3]],
   }
   case = infinity.write(tmp_path, layers=[-1, -2], **options)
@@ -55,6 +57,8 @@ def test_infinity_with_one_id_per_token(tmp_path):
   options = {
     'rope2d_normalized_by_hw': 0,
     'use_bit_label': 0,
+    'head_depth': 2,
+    'nm0': True,
     'rms_norm': True,
     'swiglu': True,
     'cos_attn': False,
