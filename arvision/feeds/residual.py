@@ -1,6 +1,7 @@
 """Next-scale prediction from the sum of all smaller scales."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,9 +31,12 @@ class Residual(TokenState):
   Attributes:
     area_power: a token of a scale of h x w weighs 1 / (h w)^area_power in the
       loss: 0 for equal tokens, 1 for equal scales.
+    summed: whether the loss of a token is the sum of those of its parts, not their
+      mean (Infinity's bitloss_type).
   """
 
   area_power: AtLeast0 = 0.0
+  summed: bool = False
 
   def train(self, tokens, layout, codec, draw):
     codes = tokens.given
@@ -46,7 +50,9 @@ class Residual(TokenState):
     slots = all_slots(jnp.concatenate(values, axis=1), layout)
     areas = np.bincount(layout.entity_of_token)[layout.entity_of_token]
     weight = (areas**-self.area_power).astype(np.float32)[None]
-    return slots, Targets(jnp.asarray(tokens.values), weight)
+    values = jnp.asarray(tokens.values)
+    share = weight / math.prod(values.shape[2:]) if self.summed else None
+    return slots, Targets(values, weight, share)
 
   def init(self, batch, layout, codec):
     codes = super().init(batch, layout, codec)

@@ -154,6 +154,7 @@ def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   config = config_of(case.args)
   if case.training.get('reweight'):
     config.feed.area_power = 0.5
+  config.feed.summed = case.training.get('bitloss_type', 'mean') == 'sum'
   rows = case.meta['weights']['lvl_embed.weight']['shape'][0]
   config.backbone.position.rows = rows
   model = assemble.make_model(config)
@@ -330,7 +331,6 @@ def training_codec(case: Case) -> BitwisePyramid:
 def moment(case: Case, i: int) -> tuple[np.ndarray, dict, dict]:
   """Stored latents, inputs of the condition and draws of the i-th step."""
   io, training = case.io, case.training
-  training.only(bitloss_type='mean')
   stored = flat([nhwc(io['raw_features'][i])])
   inputs = captions(io['text'][i], io['text_lens'], case.args['text_maxlen'])
   shares = io['flip_strength'][i]
