@@ -20,6 +20,7 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     'infinity/tokenizer',
     (r'encoder\.mid\.block_1\.norm1\.norm\.',),
   ),
+  ('M-VAR transformer', 'mvar/imagenet256', (r'mamba\.in_proj\.',)),
   ('VAR transformer', 'var/imagenet256', (r'attn\.mat_qkv\.', r'lvl_embed\.')),
   ('FlexVAR transformer', 'flexvar/imagenet256', (r'attn\.mat_qkv\.',)),
   ('BAR transformer', 'bar/imagenet256', (r'lm_head\.t_embedder\.',)),

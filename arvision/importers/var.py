@@ -18,7 +18,7 @@ from arvision.importers.table import (
   dense,
 )
 
-_BLOCK = 'backbone/stack/layers/block'
+BLOCK = 'backbone/stack/layers/block'
 
 
 class Transformer:
@@ -36,7 +36,7 @@ class Transformer:
   )
 
   def rows(self, ours):
-    attention, adaln = f'{_BLOCK}/attention', f'{_BLOCK}/adaln'
+    attention, adaln = f'{BLOCK}/attention', f'{BLOCK}/adaln'
     table = [
       Row('condition/label/table', 'class_emb.weight'),
       Row('condition/start', 'pos_start', Identity(before=1)),
@@ -58,8 +58,8 @@ class Transformer:
         Identity(before=1, after=2),
       ),
       *dense(f'{attention}/out', 'blocks.{i}.attn.proj', inputs=2),
-      *dense(f'{_BLOCK}/mlp/fc1', 'blocks.{i}.ffn.fc1'),
-      *dense(f'{_BLOCK}/mlp/fc2', 'blocks.{i}.ffn.fc2'),
+      *dense(f'{BLOCK}/mlp/fc1', 'blocks.{i}.ffn.fc1'),
+      *dense(f'{BLOCK}/mlp/fc2', 'blocks.{i}.ffn.fc2'),
       *dense('head/linear', 'head'),
     ]
     return [row for row in table if row.path in ours]

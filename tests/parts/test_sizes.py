@@ -11,8 +11,8 @@ from tests.configs import ALL
 # Published counts, in millions. Where only a rounded one is published or none, the
 # count is that of the published layer sizes: LlamaGen from XL on and its model of
 # captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit,
-# Infinity, NFIG, the tokenizers of MaskGIT and BAR. Token-Shuffle's 2.7B have a
-# vocabulary of text.
+# Infinity, NFIG, M-VAR, the tokenizers of MaskGIT and BAR. Token-Shuffle's 2.7B have
+# a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -24,6 +24,11 @@ GENERATORS = {
   'flexvar/imagenet256:d24': 1041.31,
   'flexvar/imagenet256:d24_13': 1041.31,
   'flexvar/imagenet256:d24_512': 1041.31,
+  'mvar/imagenet256:d12': 198.44,
+  'mvar/imagenet256:d16': 464.16,
+  'mvar/imagenet256:d20': 900.53,
+  'mvar/imagenet256:d24': 1550.07,
+  'mvar/imagenet256:d32': 3658.71,
   'nfig/imagenet256': 310.28,
   'flowar/imagenet256:S': 171.7,
   'flowar/imagenet256:L': 586.9,
