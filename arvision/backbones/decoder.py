@@ -115,18 +115,21 @@ class VectorInput(nn.Module):
   Attributes:
     width: d.
     std: standard deviation at the start; None: Xavier's.
+    bias: whether a bias is added.
   """
 
   width: Width
   std: AtLeast0 | None = 0.02
+  bias: bool = True
 
   @nn.compact
   def __call__(self, values: jax.Array, masked=None) -> jax.Array:
     del masked
-    init = normal(self.std)
-    return Dense(
-      (self.width,), (None, 'embed'), kernel_init=init, name='linear'
-    )(values)
+    init, names = normal(self.std), (None, 'embed')
+    linear = Dense(
+      (self.width,), names, bias=self.bias, kernel_init=init, name='linear'
+    )
+    return linear(values)
 
 
 class NormedVectorInput(VectorInput):

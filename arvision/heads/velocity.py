@@ -1,4 +1,4 @@
-"""A velocity, for a backbone that denoises by itself."""
+"""Velocity or noise, for a backbone that denoises by itself."""
 
 from typing import ClassVar
 
@@ -58,3 +58,10 @@ class Velocity(nn.Module):
     """
     del draw
     return jnp.mean((self.field(z, query) - targets) ** 2, -1), {}
+
+
+class Noise(Velocity):
+  """The same for the noise, the field of `process.path.Diffusion` (ACDiT).
+
+  Source: arXiv 2412.07720.
+  """

@@ -37,6 +37,11 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     'xar/imagenet256',
     (r'encoder_blocks\.', r'time_embed\.'),
   ),
+  (
+    'ACDiT transformer',
+    'acdit/imagenet256',
+    (r'x_embedder\.weight', r'attn\.q_norm\.'),
+  ),
   ('TiTok generator', 'titok/imagenet256', (r'(in|out)_blocks\.',)),
   ('TiTok generator', 'titok/imagenet256', (r'embeddings\.word_embeddings\.',)),
   ('BAR tokenizer', 'bar/tokenizer', (r'encoder\.trainable_encoder\.',)),

@@ -1,4 +1,4 @@
-"""Denoising of entities by the backbone (xAR)."""
+"""Denoising of entities by the backbone (xAR, ACDiT)."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from arvision.errors import ConfigError
 from arvision.process.counts import ConstantSteps, Counts
-from arvision.process.flow import EulerMaruyama, Solver, mix
+from arvision.process.flow import EulerMaruyama, Solver
 from arvision.process.logits import LogitsFilter
 from arvision.samplers.base import Sampler
 
@@ -16,8 +16,8 @@ from arvision.samplers.base import Sampler
 class Refine(Sampler):
   """Diffusion sampler: the backbone denoises one entity after another.
 
-  Every entity starts as noise. A solver integrates the velocity of the
-  backbone, which reads the cache of earlier entities and writes nothing to it.
+  Every entity starts as noise. A solver follows the field of the backbone, a
+  velocity or what else the path of the feed states, which reads the cache of earlier entities and writes nothing to it.
   The finished entity then passes the backbone once more at level 0, which
   writes it to the cache. Entities of one shape and one number of solver steps
   are scanned.
@@ -32,7 +32,7 @@ class Refine(Sampler):
 
   Attributes:
     counts: solver steps per entity, see `process.counts`.
-    solver: see `process.flow`.
+    solver: see `process.flow` and `process.solvers`.
   """
 
   counts: Counts = ConstantSteps(50)
@@ -59,11 +59,12 @@ class Refine(Sampler):
     they would have started from.
     """
     model, steps = network.model, network.model.layout.steps
+    path = model.module.feed.path
     shape = len(step.tokens), model.codec.spec.parts
     start = draw.normal('sampler/start', shape)
 
     def look(state, level):
-      """The guided velocity of the entity."""
+      """The guided field of the entity."""
       slots = model.feed_slots(state, step)
       slots = slots.replace(level=jnp.full((1, 1), level, jnp.float32))
       scale = lambda level: self.guidance(step.s, steps, level)
@@ -78,16 +79,19 @@ class Refine(Sampler):
       values, keep = (
         jnp.asarray(a)[:, step.tokens] for a in (known.values, known.keep)
       )
-      return jnp.where(keep[..., None], mix(values, start, level), x)
+      return jnp.where(keep[..., None], path(values, start, level).values, x)
 
-    def solve(x, now):
-      i, level, to = now
-      velocity = look(model.push(state, step, x), level)
-      x = self.solver(x, velocity, level, to, draw.fold(i))
-      return at(x, to), None
+    def solve(carry, now):
+      (x, memory), (i, level, to) = carry, now
+      field = look(model.push(state, step, x), level)
+      x, memory = self.solver.step(
+        path, x, field, level, to, draw.fold(i), memory
+      )
+      return (at(x, to), memory), None
 
     levels = jnp.asarray(self.solver.levels(plan))
-    numbers = jnp.arange(plan), levels[:-1], levels[1:]
-    x, _ = jax.lax.scan(solve, start, numbers)
+    numbers = jnp.arange(len(levels) - 1), levels[:-1], levels[1:]
+    begin = at(start, levels[0]), self.solver.start(start)
+    (x, _), _ = jax.lax.scan(solve, begin, numbers)
     state = model.push(state, step, x)
     return state, self.committed(network, state, cache, step), None

@@ -132,7 +132,8 @@ class Case:
     if not self.feed.sees_own:
       return Draw.create(0, jnp.arange(BATCH))
     noise = np.ones((BATCH, self.layout.slots, self.tokens.shape[-1]))
-    level = np.full((BATCH, self.layout.steps), -np.inf)  # of its law, for 0
+    zero = -np.inf if self.feed.levels == 'logit_normal' else 0.0
+    level = np.full((BATCH, self.layout.steps), zero)  # of its law, for 0
     return Replay({'noise': noise, 'level': level}, size=BATCH)
 
   @functools.cached_property

@@ -9,7 +9,7 @@ from arvision.tasks import assemble
 from tests.configs import ALL
 
 # Published counts, in millions. Where only a rounded one is published or none, the
-# count is that of the published layer sizes: LlamaGen from XL on and its model of
+# count is that of the published layer sizes: ACDiT, LlamaGen from XL on and its model of
 # captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit,
 # Infinity, NFIG, M-VAR, the tokenizers of MaskGIT and BAR. Token-Shuffle's 2.7B have
 # a vocabulary of text.
@@ -99,6 +99,10 @@ GENERATORS = {
   'mar/imagenet256:B_disa': 207.92,
   'mar/imagenet256:L_disa': 478.33,
   'mar/imagenet256:H_disa': 942.40,
+  'acdit/imagenet256:B': 130.3,
+  'acdit/imagenet256:L': 457.9,
+  'acdit/imagenet256:XL': 674.9,
+  'acdit/imagenet256:H': 951.0,
   'xar/imagenet256:B': 172.64,
   'xar/imagenet256:L': 608.40,
   'xar/imagenet256:H': 1186.0,
@@ -128,6 +132,7 @@ TOKENIZERS = {
   'maskbit/tokenizer:vqgan_plus_10': 55.991,
   'maskbit/tokenizer:vqgan_plus_12': 55.008,
   'mar/tokenizer': 66.456019,
+  'acdit/tokenizer': 83.653863,
   'titok/tokenizer:L-32': 641.055,
   'titok/tokenizer:B-64': 204.814,
   'titok/tokenizer:S-128': 83.675,
