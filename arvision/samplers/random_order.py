@@ -133,7 +133,8 @@ class RandomOrder(Filling):
       most: static; most tokens that are not masked.
       width: static; most tokens that it samples.
     """
-    slots, masked = self.slots(run, state, i, most)
+    masked = run.masked(run.counts[:, i])
+    slots = self.slots(run, state, masked, most)
     z, merge, _ = self.look(
       run, slots, run.step.readout, i, run.cache, commit=False
     )
@@ -145,14 +146,11 @@ class RandomOrder(Filling):
     new = self.put(run, state, i, z, merge, place, place, inside)
     return new, (state, masked)
 
-  def slots(
-    self, run: Run, state: Any, i: Any, most: int
-  ) -> tuple[Slots, jax.Array]:
-    """The slots of a step, and which tokens are masked."""
-    masked = run.masked(run.counts[:, i])
+  def slots(self, run: Run, state: Any, masked: jax.Array, most: int) -> Slots:
+    """The slots of a step, of which (b, t) tokens are masked."""
     slots = run.network.model.feed_slots(state, run.step, masked)
     most += len(run.step.index) - run.tokens
-    return slots.replace(max_unmasked=most), masked
+    return slots.replace(max_unmasked=most)
 
   def look(
     self,

@@ -267,10 +267,11 @@ class ReuseRandomOrder(Reuse, RandomOrder):
     inside = place < run.tokens
     place = jnp.minimum(place, run.tokens - 1)
     cache = run.network.empty_cache(self.room(run, program.width))
-    traces = []
+    masked, traces = run.masked(run.counts[:, i]), []
+    unmask = jax.vmap(lambda m, p: m.at[p].set(False, mode='drop'))
     for j, width in enumerate(program.widths):
       step, share = i + j, self.share if j else 1.0
-      slots, masked = self.slots(run, state, step, most)
+      slots = self.slots(run, state, masked, most)
       traces.append((state, masked))
       readout = run.step.readout
       if j:
@@ -283,6 +284,7 @@ class ReuseRandomOrder(Reuse, RandomOrder):
       own = jnp.take_along_axis(place, at, 1)
       rows = at if j else own
       state = self.put(run, state, step, z, merge, rows, own, here, share)
+      masked = unmask(masked, jnp.where(here, own, run.tokens))
     stack = lambda *x: jnp.stack(x)
     return state, jax.tree.map(stack, *traces)
 

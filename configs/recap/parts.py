@@ -3,7 +3,6 @@
 from ml_collections import ConfigDict
 
 from arvision.configs.common import block
-from arvision.configs.mar import parts as mar
 from arvision.configs.titok import parts as titok
 
 
@@ -57,23 +56,20 @@ def maskgit(
   )
 
 
-def mar_with_reuse(
+def reuse_in_mar(
   config: ConfigDict,
   *,
   full_steps: int,
   reuse: int = 1,
   share: float = 0.4,
   prefix_again: bool = True,
-  **sizes,
 ) -> None:
-  """The six parts of MAR with ReCAP's sampler.
+  """Replaces the sampler of MAR by ReCAP's.
 
   Args:
-    config: to fill.
+    config: of MAR.
     full_steps, reuse, share, prefix_again: see `samplers.recap`.
-    **sizes: of `configs.mar.parts.mar`.
   """
-  mar.mar(config, **sizes)
   config.sampler.update(
     type='samplers.recap.ReuseRandomOrder',
     reuse=reuse,
