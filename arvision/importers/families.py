@@ -42,6 +42,7 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     'acdit/imagenet256',
     (r'x_embedder\.weight', r'attn\.q_norm\.'),
   ),
+  ('MaskGIT-r transformer', 'recap/imagenet256', (r'mlm_layer\.fc\.',)),
   ('TiTok generator', 'titok/imagenet256', (r'(in|out)_blocks\.',)),
   ('TiTok generator', 'titok/imagenet256', (r'embeddings\.word_embeddings\.',)),
   ('BAR tokenizer', 'bar/tokenizer', (r'encoder\.trainable_encoder\.',)),
