@@ -222,6 +222,7 @@ def query_of(
   first = xp.where(readout >= 0, readout, readout.max(1, keepdims=True))[:, 0]
   index = slots.index[..., first]
   return Query(
+    given=slots.values[:, first],
     level=slots.level,
     entity=take(layout.entity, index),
     coords=take(layout.coords, index),

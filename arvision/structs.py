@@ -153,6 +153,7 @@ class Query:
   Attributes:
     values: (b, t, c) point at which a field is evaluated: noisy latents, or the
       ids of all parts where each part is predicted from the parts before it.
+    given: (b, t, ...) what the slots carry from which the tokens are read.
     level: (b, s) noise level of every entity, or (b or 1, 1 or t) noise level
       or time of `values`.
     entity: (t,) int32 entity of every token.
@@ -166,6 +167,7 @@ class Query:
   """
 
   values: Array | None = None
+  given: Array | None = None
   level: Array | None = None
   entity: Array | None = None
   coords: Array | None = None

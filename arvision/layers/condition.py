@@ -183,8 +183,22 @@ class ClassAndLevel(nn.Module):
       ids = jnp.where(null, self.classes, inputs['label'])
     table = Embed(self.classes + 1, self.width, normal(self.std), name='label')
     embed = LevelEmbedding(self.width, std=self.level_std, name='level')
-    level = embed(as_time(jnp.asarray(slots.level)))
+    level = embed(self.times(jnp.asarray(slots.level)))
     return Cond(modulation=table(ids)[:, None] + level, per='entity')
+
+  def times(self, level: jax.Array) -> jax.Array:
+    """Levels as the times that `LevelEmbedding` takes."""
+    return as_time(level)
+
+
+class ClassAndTime(ClassAndLevel):
+  """The same with times 1 - level in [0, 1], which rise from noise to data.
+
+  Source: arXiv 2401.08740 (SiT); TheFllood/ARFlow.
+  """
+
+  def times(self, level: jax.Array) -> jax.Array:
+    return 1 - level.astype(jnp.float32)
 
 
 class Caption(nn.Module):

@@ -162,8 +162,8 @@ class Stack(nn.Module):
 # layers.
 _SCANNED_ROWS = 512
 
-# What a stack of layers holds: a `Cache` per layer; from its first scan on one of
-# all layers.
+# What a stack of layers holds: a `Cache` per layer; of those that join, from the
+# first scan on one of all layers.
 Caches = tuple[Cache, ...] | Cache
 
 
@@ -218,7 +218,10 @@ def _scan_layers(layer, x, params, caches):
     x, cache = layer(i, x, params, caches.at_layer(i))
     return (x, caches.put_layer(i, cache)), None
 
-  return jax.lax.scan(advance, (x, caches), (numbers, params))[0]
+  x, caches = jax.lax.scan(advance, (x, caches), (numbers, params))[0]
+  if not caches.joins:
+    caches = tuple(_take(caches, i) for i in range(len(numbers)))
+  return x, caches
 
 
 @flax.struct.dataclass

@@ -197,7 +197,7 @@ class Sampler(Checked, abc.ABC):
     """The tokenizer with the grids of the sampled tokens."""
     if self.layout is None or self.layout.grids == tokenizer.spec.grids:
       return tokenizer
-    return tokenizer.clone(scales=self.layout.grids)
+    return tokenizer.of_grids(self.layout.grids)
 
   def _runs(self, layout):
     """Yields (run, entities of it, plan); a run is split where plans change."""

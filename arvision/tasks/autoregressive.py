@@ -68,10 +68,20 @@ class Autoregressive(GradientTask):
     return self.tokenizer.bind(frozen['tokenizer'])
 
   def stored(self, frozen: Frozen, batch: Batch) -> jax.Array:
-    """Stored tokens of a batch: cached ones, or those of its images."""
-    if 'tokens' in batch:
-      return batch['tokens']
-    return self.codec(frozen).store(batch['image'])
+    """Stored tokens of a batch: cached ones, or those of its images.
+
+    Those of `companions` (b, n, ...), further images of the class of every
+    example, come before its own.
+    """
+    store = self.codec(frozen).store
+    own = batch['tokens'] if 'tokens' in batch else store(batch['image'])
+    if 'companions' not in batch:
+      return own
+    others = batch['companions']
+    if 'tokens' not in batch:
+      others = store(others.reshape(-1, *others.shape[2:]))
+    others = others.reshape(len(own), -1, *own.shape[2:])
+    return jnp.concatenate([others, own], 1)
 
   def tokens(self, frozen: Frozen, batch: Batch) -> Tokens:
     """Tokens of a batch; deterministic."""

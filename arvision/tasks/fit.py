@@ -45,6 +45,13 @@ def check_data(config: Any, data: Data, tokenizer: Any) -> None:
     ConfigError: they do not; with both values and the key to change.
   """
   if 'backbone' in config:
+    images = getattr(tokenizer, 'images', 1)
+    companions = getattr(data, 'companions', images - 1)
+    if companions != images - 1:
+      raise ConfigError(
+        f'config.data.companions={companions}, but config.tokenizer makes '
+        f'sequences of {images} images; wanted {images - 1}'
+      )
     classes = config.get('condition', {}).get('classes', 0)
     if classes and classes < data.num_classes:
       raise ConfigError(

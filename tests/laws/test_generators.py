@@ -129,6 +129,10 @@ class Case:
   @property
   def plain(self):
     """Draws of training at which a feed shows tokens as sampling does."""
+    if self.feed.noisy_past:
+      last = np.prod(self.layout.grids[-1])
+      noise = np.zeros((BATCH, last, self.tokens.shape[-1]))
+      return Replay({'noise': noise}, size=BATCH)
     if not self.feed.sees_own:
       return Draw.create(0, jnp.arange(BATCH))
     noise = np.ones((BATCH, self.layout.slots, self.tokens.shape[-1]))
@@ -188,10 +192,11 @@ class Case:
   def draw(self):
     """Numbers of examples (b,), known tokens -> tokens."""
     sampler = build(self.config.sampler, 'sampler')
+    tokenizer = sampler.tokenizer(self.tokenizer)
 
     @jit
     def draw(params, frozen, index, inputs, known):
-      keys, codec = Draw.create(0, index), self.codec(frozen)
+      keys, codec = Draw.create(0, index), tokenizer.bind(frozen)
       return sample(self.model, params, sampler, inputs, keys, codec, known)
 
     def call(numbers, known=None):

@@ -9,10 +9,10 @@ from arvision.tasks import assemble
 from tests.configs import ALL
 
 # Published counts, in millions. Where only a rounded one is published or none, the
-# count is that of the published layer sizes: ACDiT, LlamaGen from XL on and its model of
-# captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit,
-# Infinity, NFIG, M-VAR, the tokenizers of MaskGIT and BAR. Token-Shuffle's 2.7B have
-# a vocabulary of text.
+# count is that of the published layer sizes: ACDiT, ARFlow, LlamaGen from XL on and
+# its model of captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers,
+# MaskBit, Infinity, NFIG, M-VAR, the tokenizers of MaskGIT and BAR. Token-Shuffle's
+# 2.7B have a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -99,6 +99,12 @@ GENERATORS = {
   'mar/imagenet256:B_disa': 207.92,
   'mar/imagenet256:L_disa': 478.33,
   'mar/imagenet256:H_disa': 942.40,
+  'arflow/imagenet256:S': 34.74,
+  'arflow/imagenet256:B': 137.66,
+  'arflow/imagenet256:L': 483.56,
+  'arflow/imagenet256:XL': 712.74,
+  'arflow/imagenet256:XL_4': 712.62,
+  'arflow/imagenet256:XL_8': 713.23,
   'acdit/imagenet256:B': 130.3,
   'acdit/imagenet256:L': 457.9,
   'acdit/imagenet256:XL': 674.9,
