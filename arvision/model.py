@@ -227,6 +227,9 @@ def query_of(
     entity=take(layout.entity, index),
     coords=take(layout.coords, index),
     present=readout >= 0,
+    masked=None
+    if slots.masked is None
+    else jnp.asarray(slots.masked)[:, first],
     step=step,
     steps=steps,
   )

@@ -159,6 +159,8 @@ class Query:
     entity: (t,) int32 entity of every token.
     coords: (t, axes) float32 coordinates of the tokens.
     present: (t, r) bool, the branches that predict each token.
+    masked: (b, t) bool, the tokens that are hidden from the network; None where
+      none can be.
     step: () step of the sampler's loop, for heads with a loop of their own;
       traced or static, None in training.
     steps: static number of steps of the sampler's loop.
@@ -172,6 +174,7 @@ class Query:
   entity: Array | None = None
   coords: Array | None = None
   present: Array | None = None
+  masked: Array | None = None
   step: Any = None
   steps: int = flax.struct.field(pytree_node=False, default=0)
   share: float = flax.struct.field(pytree_node=False, default=1.0)

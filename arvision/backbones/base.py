@@ -125,6 +125,7 @@ class Pass:
     keep: bool = False,
     skips: Any = None,
     every: int = 0,
+    drop_path: tuple[float, float] | None = None,
   ) -> tuple[jax.Array, Any]:
     """x (b, n, d) after a stack of layers, and its new cache.
 
@@ -138,6 +139,8 @@ class Pass:
       keep, skips: see `Stack`.
       every: the positions are added before every so many layers, not before the
         first alone; 0: they are not.
+      drop_path: rates of the first and of the last layer; None: from 0 to that
+        of the backbone.
     """
     size = size or self.size
     inputs = self.inputs.replace(rotation=self._rotation(size))
@@ -145,8 +148,9 @@ class Pass:
       inputs = inputs.replace(mask=mask)
     if every:
       inputs = inputs.replace(again=self.positions)
+    rates = drop_path or (0.0, self.net.drop_path)
     stack = self.net.make_stack(
-      size, block, keep=keep, every=every or 1, name=name
+      size, block, rates, keep=keep, every=every or 1, name=name
     )
     return stack(x, inputs, cache, skips)
 

@@ -74,6 +74,57 @@ class Branches:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fork:
+  """A shared trunk with two ends: for passes over masked tokens, and for others.
+
+  Each end has the last layers and a last norm of its own. A pass runs one of
+  them: that for masked tokens where `Slots.masked` is given. Steps see nothing of
+  one another (`Layout.markov`), so that neither end has to know what the other
+  one was given.
+
+  Source: arXiv 2506.04421; NVlabs/HMAR, models/hmar.py.
+
+  Attributes:
+    last: layers of an end; `config.backbone.depth` counts trunk and one end.
+    masked: whether there is an end for masked tokens.
+  """
+
+  last: Natural = 8
+  masked: bool = True
+
+  def sizes(self, size):
+    trunk = size._replace(depth=size.depth - self.last)
+    return trunk, *(size._replace(depth=self.last),) * (1 + self.masked)
+
+  def __call__(self, run, x, caches):
+    if run.layout.steps > 1 and not run.layout.markov:
+      raise ValueError(
+        'config.backbone.body is a fork, whose steps may not see one another; '
+        'set config.layout.window=0'
+      )
+    depth, rate = run.size.depth, run.net.drop_path / max(run.size.depth - 1, 1)
+    cut = depth - self.last
+
+    def layers(name, x, size, first):
+      if not size.depth:
+        return x
+      rates = rate * first, rate * (first + size.depth - 1)
+      return run.stack(name, x, size=size, drop_path=rates)[0]
+
+    trunk, *ends = self.sizes(run.size)
+    x = layers('stack', x, trunk, 0)
+    over_masked = run.slots.masked is not None
+    found = {}
+    for masked, size in enumerate(ends):
+      # A pass has one end, a model all of them.
+      if masked == over_masked or run.net.is_initializing():
+        end = '_masked' if masked else ''
+        y = layers(f'stack_last{end}', x, size, cut)
+        found[masked] = run.norm(f'norm{end}', y)
+    return found[over_masked][:, :, None], caches
+
+
+@dataclasses.dataclass(frozen=True)
 class Unjoined:
   """Three stacks in a row: depth // 2 layers, one in the middle, depth // 2 more."""
 

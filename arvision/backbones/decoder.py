@@ -15,7 +15,7 @@ from arvision.kernels.attention import AttentionMask
 from arvision.layers.attention import BlockInputs, Memory
 from arvision.layers.dense import Dense, Embed
 from arvision.layers.norm import AffineLayerNorm
-from arvision.layers.param import normal
+from arvision.layers.param import normal, param
 from arvision.layers.stack import Caches, Stack
 from arvision.layouts import masks
 from arvision.layouts.base import Layout, take
@@ -146,6 +146,18 @@ class NormedVectorInput(VectorInput):
     return super().__call__(self.norm(name='norm')(values), masked)
 
 
+class MaskedVectorInput(VectorInput):
+  """The same with a vector that is added to masked slots (HMAR)."""
+
+  @nn.compact
+  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
+    x = super().__call__(values)
+    # Of two axes, since it decays as published.
+    shape, names = (1, self.width), (None, 'embed')
+    own = param(self, 'masked', normal(self.std), names, shape)
+    return x if masked is None else x + jnp.where(masked[..., None], own, 0)
+
+
 class Decoder(nn.Module):
   """Slots + condition + layout -> hidden, with or without a cache.
 
@@ -193,10 +205,10 @@ class Decoder(nn.Module):
     cond: Cond,
     layout: Layout,
     *,
-    cache: tuple[Caches, ...] | None = None,
+    cache: tuple[Caches | None, ...] | None = None,
     commit: bool = True,
     train: bool = False,
-  ) -> tuple[jax.Array, tuple[Caches, ...] | None]:
+  ) -> tuple[jax.Array, tuple[Caches | None, ...] | None]:
     """Hidden vectors (b, n, r, d) of some slots, see `Backbone`."""
     positions = None
     if self.position is not None:
@@ -238,29 +250,33 @@ class Decoder(nn.Module):
 
   def empty_cache(
     self, batch: int, layout: Layout, room: int = 0
-  ) -> tuple[Caches, ...]:
-    """A cache for every layer of every stack, with a row per clean slot.
+  ) -> tuple[Caches | None, ...]:
+    """A cache for every stack; see `Layout.rows` and `Stack.empty_cache`.
 
     Args:
       batch: b.
       layout: static.
       room: further rows, for slots that are computed again.
     """
-    rows = len(layout.clean) + room
+    rows = layout.rows + room
     return tuple(
       self.make_stack(size, parent=None).empty_cache(batch, rows, size.width)
       for size in self._sizes
     )
 
-  def make_stack(self, size: Size, block: Any = None, **fields: Any) -> Stack:
+  def make_stack(
+    self,
+    size: Size,
+    block: Any = None,
+    rates: tuple[float, float] = (0.0, 0.0),
+    **fields: Any,
+  ) -> Stack:
     """A stack of blocks, see `Pass.stack`."""
     block = functools.partial(
       block or self.block, heads=size.heads, dtype=self.dtype
     )
     unroll = min(self.unroll, size.depth)
-    return Stack(
-      block, size.depth, self.drop_path, self.remat, unroll, **fields
-    )
+    return Stack(block, size.depth, rates, self.remat, unroll, **fields)
 
   def _embed(self, slots, cond, layout, cache, positions):
     """Input vectors of the slots, (b, n, d) float32."""
@@ -313,18 +329,21 @@ class Decoder(nn.Module):
     index, extent = slots.index, slots.extent
     if index.ndim > 1:
       return self._inputs_again(slots, cond, layout, train)
-    if cache is None:
+    cached = cache is not None and not layout.markov
+    if not cached:
       extent = len(index)
     valid: Any = True if slots.valid is None else slots.valid
     if cond.prefix_valid is not None:
-      rest = extent - layout.prefix
-      valid &= jnp.pad(
+      rest = layout.slots - layout.prefix
+      whole = jnp.pad(
         cond.prefix_valid, ((0, 0), (0, rest)), constant_values=True
       )
+      alone = cache is not None and not cached
+      valid &= whole[:, index if alone else slice(extent)]
     static = isinstance(index, np.ndarray)
     xp = np if static and valid is True else jnp
     mask: Any
-    if cache is not None:
+    if cached:
       mask = masks.step(layout, index, extent, xp, valid)
     elif static:
       known = None if valid is True else valid

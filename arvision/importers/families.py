@@ -21,6 +21,8 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (r'encoder\.mid\.block_1\.norm1\.norm\.',),
   ),
   ('M-VAR transformer', 'mvar/imagenet256', (r'mamba\.in_proj\.',)),
+  ('HMAR', 'hmar/imagenet256', (r'ns_blocks\.', r'mask_blocks\.')),
+  ('HMAR network of masked tokens', 'hmar/imagenet256', (r'mask_embed\.',)),
   ('VAR transformer', 'var/imagenet256', (r'attn\.mat_qkv\.', r'lvl_embed\.')),
   ('FlexVAR transformer', 'flexvar/imagenet256', (r'attn\.mat_qkv\.',)),
   ('BAR transformer', 'bar/imagenet256', (r'lm_head\.t_embedder\.',)),

@@ -44,7 +44,7 @@ class Transformer(var.Transformer):
   )
 
   def rows(self, ours):
-    path, key = f'{var.BLOCK}/mixer', 'blocks.{i}.mamba'
+    path, key = f'{var.STACK}/layers/block/mixer', 'blocks.{i}.mamba'
     size = lambda name: int(np.prod(ours.get(f'{path}/{name}', (0, 0))[1:]))
     heads, inner, bc = size('dt_bias'), size('norm/scale'), size('conv_bc_bias')
     total = 2 * inner + bc + heads

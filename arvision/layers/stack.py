@@ -46,7 +46,7 @@ class Stack(nn.Module):
   Attributes:
     block: template of a block.
     depth: number of layers.
-    drop_path: largest rate; grows linearly from 0 over the layers.
+    drop_path: rates of the first and of the last layer, linear in between.
     remat: 'none', 'dots' (keep outputs of `Dense` layers) or 'full' (keep nothing).
     unroll: layers in one round of the scan. More compile longer; on a CPU a
       short stack, and any in bfloat16, trains faster with all of them, since a
@@ -58,7 +58,7 @@ class Stack(nn.Module):
 
   block: Template
   depth: Few
-  drop_path: Below1 = 0.0
+  drop_path: tuple[Below1, Below1] = (0.0, 0.0)
   remat: str = 'none'
   unroll: Few = 1
   keep: bool = False
@@ -84,8 +84,8 @@ class Stack(nn.Module):
     if self.remat != 'none':
       body = nn.remat(body, prevent_cse=False, policy=REMAT[self.remat])
     drop = None
-    if self.drop_path and rest.train:
-      drop = jnp.linspace(0.0, self.drop_path, self.depth)
+    if any(self.drop_path) and rest.train:
+      drop = jnp.linspace(*self.drop_path, self.depth)
     again = None
     if rest.again is not None:
       again = self._again(jnp.arange(self.depth))
@@ -106,11 +106,15 @@ class Stack(nn.Module):
     x, kept = layers(x, drop, skips, again, rest)
     return x, (caches, kept) if self.keep else caches
 
-  def empty_cache(self, batch: int, slots: int, width: int) -> 'Caches':
-    """A cache for every layer, with room for `slots` slots of width `width`."""
+  def empty_cache(self, batch: int, slots: int, width: int) -> 'Caches | None':
+    """A cache for every layer, see `Attention.empty_cache`.
+
+    None where the layers keep nothing.
+    """
     block = self.block(parent=None)
     layers = range(self.depth)
-    return tuple(block.empty_cache(batch, slots, width) for _ in layers)
+    caches = tuple(block.empty_cache(batch, slots, width) for _ in layers)
+    return caches if jax.tree.leaves(caches) else None
 
   def _again(self, i):
     """Whether something is added to x before layer i."""

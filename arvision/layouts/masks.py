@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arvision.layouts.base import Layout
-from arvision.ranges import Count
+from arvision.ranges import Natural
 
 
 class SlotInfo(NamedTuple):
@@ -87,7 +87,7 @@ class Pattern:
 
   entity: np.ndarray
   stream: np.ndarray
-  window: Count | None = None
+  window: Natural | None = None
 
   @property
   def slots(self) -> int:
@@ -129,7 +129,8 @@ class Pattern:
     order of entities, one stream, no window.
     """
     ordered = bool((np.diff(self.entity) >= 0).all())
-    if not ordered or self.stream.any() or self.window is not None:
+    windowed = self.window is not None and self.entity[0] != self.entity[-1]
+    if not ordered or self.stream.any() or windowed:
       return None
     ends = np.searchsorted(self.entity, self.entity, side='right')
     return ends.astype(np.int32)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.build import Checked
 from arvision.random import Draw
@@ -79,6 +80,26 @@ def least_sure(sure: jax.Array, count: jax.Array) -> jax.Array:
   backwards = jnp.argsort(sure[:, ::-1], axis=-1, stable=True)
   rank = jnp.argsort(backwards, axis=-1)[:, ::-1]
   return rank < count[:, None]
+
+
+def masked_of_groups(
+  uniform: jax.Array, share: jax.Array, group: np.ndarray
+) -> jax.Array:
+  """(b, t) bool: of every group the same share of tokens, those of low numbers.
+
+  Args:
+    uniform: (b, t) numbers that order the tokens.
+    share: (b,); of n tokens ceil(n * share) are masked, at least one.
+    group: (t,) static number of the group of every token, from 0.
+  """
+  masked = jnp.zeros(uniform.shape, bool)
+  for g in range(group.max() + 1):
+    at = np.flatnonzero(group == g)
+    rank = jnp.argsort(jnp.argsort(uniform[:, at], 1), 1)
+    # In float32, a share of n tokens may lie just above a whole number.
+    count = jnp.maximum(jnp.ceil(len(at) * share - 1e-4), 1)
+    masked = masked.at[:, at].set(rank < count[:, None])
+  return masked
 
 
 def truncated_normal(

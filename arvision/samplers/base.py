@@ -180,7 +180,7 @@ class Sampler(Checked, abc.ABC):
     self, network: 'Network', state: Any, cache: Any, step: Step
   ) -> Any:
     """The cache with a sampled entity written to it, for later entities."""
-    if cache is None or network.ends(step):
+    if not jax.tree.leaves(cache) or network.ends(step):
       return cache
     slots = network.model.feed_slots(state, step.clean)
     return network.look(slots, step.readout, lambda level: 1.0, cache)[-1]

@@ -144,6 +144,8 @@ class GradientTask(abc.ABC):
     trained: selects the trained parameters, see `training.optim.Trained`; None:
       all of them.
     steps: number of steps of the whole run, for schedules of `Draw.progress`.
+    copies: (name, other) of modules: parameters of `name` that a run started by
+      `--init_from` brings no values for start as those of `other`.
   """
 
   tx: optax.GradientTransformation
@@ -154,6 +156,7 @@ class GradientTask(abc.ABC):
   frozen: Frozen = dataclasses.field(default_factory=dict)
   trained: Selection | None = None
   steps: Natural = 0
+  copies: tuple[tuple[str, str], ...] = ()
 
   binds: ClassVar[tuple[str, ...]] = ()
 

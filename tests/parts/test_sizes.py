@@ -11,8 +11,8 @@ from tests.configs import ALL
 # Published counts, in millions. Where only a rounded one is published or none, the
 # count is that of the published layer sizes: ACDiT, ARFlow, LlamaGen from XL on and
 # its model of captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers,
-# MaskBit, Infinity, NFIG, M-VAR, the tokenizers of MaskGIT and BAR. Token-Shuffle's
-# 2.7B have a vocabulary of text.
+# MaskBit, Infinity, NFIG, M-VAR, HMAR, the tokenizers of MaskGIT and BAR.
+# Token-Shuffle's 2.7B have a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -29,6 +29,14 @@ GENERATORS = {
   'mvar/imagenet256:d20': 900.53,
   'mvar/imagenet256:d24': 1550.07,
   'mvar/imagenet256:d32': 3658.71,
+  'hmar/imagenet256:d16': 467.69,
+  'hmar/imagenet256:d20': 845.52,
+  'hmar/imagenet256:d24': 1384.33,
+  'hmar/imagenet256:d30': 2556.32,
+  'hmar/imagenet256:d16_nsp': 310.28,
+  'hmar/imagenet256:d20_nsp': 600.92,
+  'hmar/imagenet256:d24_nsp': 1033.40,
+  'hmar/imagenet256:d30_nsp': 2010.02,
   'nfig/imagenet256': 310.28,
   'flowar/imagenet256:S': 171.7,
   'flowar/imagenet256:L': 586.9,
