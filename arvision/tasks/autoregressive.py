@@ -73,7 +73,7 @@ class Autoregressive(GradientTask):
     Those of `companions` (b, n, ...), further images of the class of every
     example, come before its own.
     """
-    store = self.codec(frozen).store
+    store = lambda image: self.codec(frozen).store(image)
     own = batch['tokens'] if 'tokens' in batch else store(batch['image'])
     if 'companions' not in batch:
       return own
