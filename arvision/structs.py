@@ -155,8 +155,8 @@ class Query:
       ids of all parts where each part is predicted from the parts before it.
     level: (b, s) noise level of every entity, or (b or 1, 1 or t) noise level
       or time of `values`.
-    entity: (t,) int32 entity of every token.
-    coords: (t, axes) float32 coordinates of the tokens.
+    entity: (t,) int32 entity of every token; (b, t) where `Slots.index` is (b, n).
+    coords: (t, axes) float32 coordinates of the tokens, likewise.
     present: (t, r) bool, the branches that predict each token.
     step: () step of the sampler's loop, for heads with a loop of their own;
       traced or static, None in training.
