@@ -156,8 +156,8 @@ class Query:
     given: (b, t, ...) what the slots carry from which the tokens are read.
     level: (b, s) noise level of every entity, or (b or 1, 1 or t) noise level
       or time of `values`.
-    entity: (t,) int32 entity of every token.
-    coords: (t, axes) float32 coordinates of the tokens.
+    entity: (t,) int32 entity of every token; (b, t) where `Slots.index` is (b, n).
+    coords: (t, axes) float32 coordinates of the tokens, likewise.
     present: (t, r) bool, the branches that predict each token.
     masked: (b, t) bool, the tokens that are hidden from the network; None where
       none can be.

@@ -25,8 +25,8 @@ class Program(NamedTuple):
     number: number of its first group.
     count: groups.
     size: steps of each.
-    widths: for every step of a group, the most tokens that it samples.
-    width: most tokens that a group samples.
+    widths: for every step of a group, the most tokens that it samples; 1 or more.
+    width: most tokens that a group samples; 1 or more.
     masked: fewest masked tokens at the start of a group.
   """
 
@@ -86,8 +86,9 @@ class Reuse(Sampler):
         first, size = groups[part[0]]
         steps = np.array([groups[g][0] for g in part])
         at = [counts[:, steps + j] for j in range(size + 1)]
-        widths = tuple(int((a - b).max()) for a, b in zip(at, at[1:]))
-        width = int((at[0] - at[-1]).max())
+        most = lambda before, after: max(1, int((before - after).max()))
+        widths = tuple(most(a, b) for a, b in zip(at, at[1:]))
+        width = most(at[0], at[-1])
         number, masked = int(part[0]), int(at[0].min())
         yield Program(first, number, len(part), size, widths, width, masked)
 

@@ -1,5 +1,6 @@
 """Samplers that reuse a full pass, and the passes over a part of the tokens."""
 
+import dataclasses
 import types
 
 import flax.traverse_util
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arvision.build import build, to_block
+from arvision.build import build
 from arvision.model import BoundModel, sample
 from arvision.process.guidance import Linear
 from arvision.random import Draw
@@ -16,15 +17,20 @@ from arvision.samplers import recap
 from arvision.samplers.base import Network
 from arvision.samplers.masked import Masked
 from arvision.samplers.random_order import RandomOrder
+from tests.configs import TINY
 from tests.laws.test_generators import BATCH, FILLED, SAMPLERS, case, jit
 
 KINDS = {Masked: recap.ReuseMasked, RandomOrder: recap.ReuseRandomOrder}
 PLAIN = [
   name
   for name in FILLED
-  if type(SAMPLERS[name]) in KINDS and not case(name).feed.masks_parts
+  if type(SAMPLERS[name]) in KINDS
+  and not TINY[name]().feed.type.endswith('RandomParts')
 ]
-SOME = ('maskgit/tiny', 'recap/tiny:maskgit', 'recap/tiny:mar')
+_slow = lambda name: pytest.param(name, marks=pytest.mark.slow)
+# Those that are not slow stand for the others.
+PLAIN = [n if n in ('maskgit/tiny', 'mar/tiny:B') else _slow(n) for n in PLAIN]
+SOME = ['maskgit/tiny', 'recap/tiny:mar', _slow('recap/tiny:maskgit')]
 
 
 def with_reuse(name, **fields):
@@ -33,14 +39,20 @@ def with_reuse(name, **fields):
   return KINDS[type(own)](**vars(own), **fields)
 
 
-def program(law, sampler):
-  """The sampler as a program, in text."""
+def drawing(law, sampler):
+  """The function that samples a batch."""
 
   def draw(params, frozen):
     codec, keys = law.codec(frozen), Draw.create(0, jnp.arange(BATCH))
     return sample(law.model, params, sampler, law.inputs, keys, codec).values
 
-  return jax.jit(draw).lower(law.params, law.frozen).as_text()
+  return draw
+
+
+def program(law, sampler):
+  """The sampler as a program, in text."""
+  draw = jax.jit(drawing(law, sampler))
+  return draw.lower(law.params, law.frozen).as_text()
 
 
 @pytest.mark.parametrize('name', PLAIN)
@@ -48,7 +60,15 @@ def test_without_reuse_it_is_the_sampler_that_it_speeds_up(name):
   """The same program, so the same bits."""
   law, sampler = case(name), SAMPLERS[name]
   assert program(law, with_reuse(name, reuse=0)) == program(law, sampler)
-  assert to_block(with_reuse(name))['reuse'] == 1
+
+
+@pytest.mark.parametrize('name', PLAIN)
+def test_every_masked_model_can_reuse(name):
+  law = case(name)
+  # Some steps sample nothing.
+  sampler = dataclasses.replace(with_reuse(name, reuse=2), steps=20)
+  found = jax.eval_shape(drawing(law, sampler), law.params, law.frozen)
+  assert found.shape == law.tokens.shape
 
 
 def two_passes(law, shown=False):
@@ -131,7 +151,7 @@ def test_reuse_is_exact_where_tokens_ignore_one_another(name):
 
 def test_stored_keys_and_values_are_older():
   some, whole = passes(case('maskgit/tiny'), shown=True)
-  assert np.abs(some - whole).max() > 1e-2
+  assert np.abs(some - whole).max() > 1e-3
 
 
 @pytest.mark.parametrize('name', SOME)
