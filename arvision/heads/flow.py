@@ -24,7 +24,7 @@ from arvision.layouts.scales import Grids, as_grids
 from arvision.parallel.constrain import gather_rows
 from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
-from arvision.process.stages import Stages
+from arvision.process.pyramidal import Stages
 from arvision.random import Draw
 from arvision.ranges import AtLeast0, Dtype, Few, Width
 from arvision.structs import Query, Template
@@ -186,12 +186,12 @@ class Flow(nn.Module):
     return _solved(self, z, start, draw, guide, query, level)
 
 
-class StagedFlow(Flow):
+class PyramidalFlow(Flow):
   """The stage of one flow trajectory that belongs to an entity (E-CAR).
 
   A token is the end of its stage, scaled to data plus noise; that of the last
-  stage is data. For `feeds.staged.Staged`, whose slots carry the end of the stage
-  before. With one stage this is `Flow`.
+  stage is data. For `feeds.pyramidal.Pyramidal`, whose slots carry the end of
+  the stage before. With one stage this is `Flow`.
 
   Source: arXiv 2412.14170 (E-CAR), which has no released code; arXiv 2410.05954.
 

@@ -20,9 +20,9 @@ class Refine(Sampler):
 
   Every entity starts as noise. A solver follows the field of the backbone, a
   velocity or what else the path of the feed states, which reads the cache of
-  earlier entities and writes nothing to it. The finished entity then passes the backbone once more at level 0, which
-  writes it to the cache. Entities of one shape and one number of solver steps
-  are scanned.
+  earlier entities and writes nothing to it. The finished entity then passes the
+  backbone once more at level 0, which writes it to the cache. Entities of one
+  shape and one number of solver steps are scanned.
 
   Noise comes from the names 'sampler/start' (of an entity) and 'solver/step'.
   The state of the solver is float32 whatever the compute dtype.

@@ -76,7 +76,7 @@ def arflow(
       adaln=block(type='layers.blocks.AdaLN', std=0.0),
     ),
     last_norm=block(type='layers.norm.ModulatedNorm', norm=plain, std=0.0),
-    position=block(type='layers.position.FixedWaves'),
+    position=block(type='layers.waves.FixedWaves'),
     remat='none',
     unroll=1,
   )

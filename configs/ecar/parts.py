@@ -36,9 +36,9 @@ def ecar(
   del config.release  # there are no official weights
   count = len(scales)
   starts = tuple(1 - s / count for s in range(1, count))
-  stages = block(type='process.stages.Stages', starts=starts)
-  config.feed = block(type='feeds.staged.Staged', stages=stages)
-  config.head.update(type='heads.flow.StagedFlow', scales=tuple(scales))
+  stages = block(type='process.pyramidal.Stages', starts=starts)
+  config.feed = block(type='feeds.pyramidal.Pyramidal', stages=stages)
+  config.head.update(type='heads.flow.PyramidalFlow', scales=tuple(scales))
   config.head.stages = stages
   config.head.solver = block(type='process.flow.Euler')
   config.condition.prefix = scales[0] ** 2

@@ -11,7 +11,7 @@ from tests.configs import ALL
 # Published counts, in millions. Where only a rounded one is published or none, the
 # count is that of the published layer sizes: ACDiT, ARFlow, LlamaGen from XL on and
 # its model of captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers,
-# MaskBit, Infinity, NFIG, M-VAR, HMAR, the tokenizers of MaskGIT and BAR.
+# MaskBit, Infinity, NFIG, M-VAR, HMAR, ReCAP, the tokenizers of MaskGIT and BAR.
 # Token-Shuffle's 2.7B have a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,

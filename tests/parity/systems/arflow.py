@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from arvision.build import build
 from arvision.configs import common
 from arvision.configs.arflow import parts
-from arvision.layers.position import FixedWaves
+from arvision.layers.waves import FixedWaves
 from arvision.metrics import total
 from arvision.model import BoundModel, sample
 from arvision.random import Replay

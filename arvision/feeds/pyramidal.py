@@ -7,17 +7,17 @@ import jax.numpy as jnp
 
 from arvision.feeds.resample import UpAndDown
 from arvision.process.flow import mix
-from arvision.process.stages import Stages, noises
+from arvision.process.pyramidal import Stages, noises
 from arvision.structs import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class Staged(UpAndDown):
+class Pyramidal(UpAndDown):
   """The input is the previous scale as its stage leaves it: data and some noise.
 
   Targets (b, t, 2 c) are the end and the start of every token's stage, for
-  `heads.flow.StagedFlow`. One noise, 'feed/noise' of the last scale, runs through
-  all stages. Scales have twice the sides of the scale before.
+  `heads.flow.PyramidalFlow`. One noise, 'feed/noise' of the last scale, runs
+  through all stages. Scales have twice the sides of the scale before.
 
   Source: arXiv 2412.14170 (E-CAR); arXiv 2410.05954.
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from arvision.errors import ConfigError
-from arvision.feeds.staged import Staged
+from arvision.feeds.pyramidal import Pyramidal
 from arvision.layers.resize import resize
 from arvision.layouts.scales import scales
-from arvision.process.stages import Stages, noises
+from arvision.process.pyramidal import Stages, noises
 from arvision.random import Draw
 from arvision.structs import Tokens
 
@@ -31,7 +31,7 @@ def latent():
 
 
 def trained(tokens, draw):
-  feed = Staged(stages=STAGES)
+  feed = Pyramidal(stages=STAGES)
   slots, targets = feed.train(Tokens(tokens), LAYOUT, Codec(), draw)
   return slots, *jnp.split(targets.values, 2, -1)
 
@@ -91,11 +91,11 @@ def test_sides_must_double():
   layout, draw = scales((1, 2, 3)), Draw.create(0, jnp.arange(BATCH))
   tokens = Tokens(jnp.zeros((BATCH, layout.tokens, CHANNELS)))
   with pytest.raises(ValueError, match='sides that double'):
-    Staged(stages=STAGES).train(tokens, layout, Codec(), draw)
+    Pyramidal(stages=STAGES).train(tokens, layout, Codec(), draw)
 
 
 def test_there_is_a_level_for_every_stage():
   layout, draw = scales((1, 2)), Draw.create(0, jnp.arange(BATCH))
   tokens = Tokens(jnp.zeros((BATCH, layout.tokens, CHANNELS)))
   with pytest.raises(ValueError, match='wanted 1 levels for 2 scales'):
-    Staged(stages=STAGES).train(tokens, layout, Codec(), draw)
+    Pyramidal(stages=STAGES).train(tokens, layout, Codec(), draw)
