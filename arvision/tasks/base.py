@@ -144,8 +144,6 @@ class GradientTask(abc.ABC):
     trained: selects the trained parameters, see `training.optim.Trained`; None:
       all of them.
     steps: number of steps of the whole run, for schedules of `Draw.progress`.
-    copies: (name, other) of modules: parameters of `name` that a run started by
-      `--init_from` brings no values for start as those of `other`.
   """
 
   tx: optax.GradientTransformation
@@ -156,7 +154,6 @@ class GradientTask(abc.ABC):
   frozen: Frozen = dataclasses.field(default_factory=dict)
   trained: Selection | None = None
   steps: Natural = 0
-  copies: tuple[tuple[str, str], ...] = ()
 
   binds: ClassVar[tuple[str, ...]] = ()
 

@@ -81,7 +81,7 @@ class StateInit:
     """
     params, step = load_params(workdir, 'raw', allow=None)[1:]
     wanted = self.abstract.params
-    params = with_copies(params, wanted, getattr(self._task, 'copies', ()))
+    params = with_absent(params, wanted, getattr(self._task, 'copies', ()))
     absent = [name for name in wanted if name not in params]
     ours = {name: wanted[name] for name in wanted if name not in absent}
     mismatched = mismatches(params, ours)
@@ -121,13 +121,13 @@ class StateInit:
     return state, source
 
 
-def with_copies(params, wanted, copies):
+def with_absent(params, wanted, copies):
   """Parameters, and copies for wanted ones that are absent.
 
   Args:
     params: tree of another run.
     wanted: tree of shapes.
-    copies: see `GradientTask.copies`.
+    copies: see `tasks.autoregressive.Autoregressive.copies`.
 
   Returns:
     a tree like `params`, with more leaves.

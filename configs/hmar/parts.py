@@ -53,7 +53,7 @@ def hmar(config: ConfigDict, *, passes, guidance: float, **fields) -> None:
   config.release = block(type='importers.hmar.Transformer')
   config.feed = block(type='feeds.residual.MaskedResidual', group=1)
   config.backbone.body.masked = True
-  config.backbone.input.type = 'backbones.decoder.MaskedVectorInput'
+  config.backbone.input.type = 'backbones.inputs.MaskedVectorInput'
   config.head.type = 'heads.categorical.Forked'
   config.sampler.update(
     type='samplers.remask.Remask',

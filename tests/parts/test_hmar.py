@@ -17,7 +17,7 @@ from arvision.process.masking import masked_of_groups
 from arvision.runs import released
 from arvision.samplers.remask import Remask
 from arvision.tasks import assemble
-from arvision.training.start import with_copies
+from arvision.training.start import with_absent
 from tests.configs import ALL
 from tests.laws.test_generators import scrambled
 
@@ -129,12 +129,12 @@ def test_the_second_stage_starts_as_the_first_one_ended(tiny):
   whole, first, _ = tiny
   copies = ALL['hmar/tiny']().task.copies
   before = scrambled(first)
-  found, old = flat(with_copies(before, whole, copies)), flat(before)
+  found, old = flat(with_absent(before, whole, copies)), flat(before)
   assert {*flat(whole)} - {*found} == {'backbone/input/masked'}
   for name, x in found.items():
     other = name.replace('_masked/', '/')
     np.testing.assert_array_equal(x, old[other])
-  assert with_copies(before, first, copies) is before
+  assert with_absent(before, first, copies) is before
 
 
 def test_the_files_of_both_stages_are_the_whole(tiny, tmp_path):

@@ -111,7 +111,7 @@ def _set_blocks(config, args):
     backbone.last_norm = affine
   if args.get('nm0', False):
     backbone.input.update(
-      type='backbones.decoder.NormedVectorInput', norm=affine
+      type='backbones.inputs.NormedVectorInput', norm=affine
     )
   if args.get('head_depth', 1) != 1:
     config.head.update(
