@@ -93,6 +93,11 @@ class Fork:
   masked: bool = True
 
   def sizes(self, size):
+    if self.last > size.depth:
+      raise ValueError(
+        f'config.backbone.body.last={self.last}: wanted at most '
+        f'config.backbone.depth={size.depth}'
+      )
     trunk = size._replace(depth=size.depth - self.last)
     return trunk, *(size._replace(depth=self.last),) * (1 + self.masked)
 
@@ -102,8 +107,13 @@ class Fork:
         'config.backbone.body is a fork, whose steps may not see one another; '
         'set config.layout.window=0'
       )
-    depth, rate = run.size.depth, run.net.drop_path / max(run.size.depth - 1, 1)
-    cut = depth - self.last
+    over_masked = run.slots.masked is not None
+    if over_masked and not self.masked:
+      raise ValueError(
+        'config.backbone.body.masked=False: there is no end for masked tokens, '
+        'which config.feed has'
+      )
+    rate = run.net.drop_path / max(run.size.depth - 1, 1)
 
     def layers(name, x, size, first):
       if not size.depth:
@@ -113,13 +123,12 @@ class Fork:
 
     trunk, *ends = self.sizes(run.size)
     x = layers('stack', x, trunk, 0)
-    over_masked = run.slots.masked is not None
     found = {}
     for masked, size in enumerate(ends):
       # A pass has one end, a model all of them.
       if masked == over_masked or run.net.is_initializing():
         end = '_masked' if masked else ''
-        y = layers(f'stack_last{end}', x, size, cut)
+        y = layers(f'stack_last{end}', x, size, trunk.depth)
         found[masked] = run.norm(f'norm{end}', y)
     return found[over_masked][:, :, None], caches
 

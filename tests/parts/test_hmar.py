@@ -103,9 +103,14 @@ def test_a_pass_runs_the_trunk_and_one_end(masked, last):
   np.testing.assert_allclose(np.concatenate(rates), np.linspace(0, 0.3, 4))
 
 
-def test_a_fork_wants_scales_that_see_themselves_alone():
+def test_what_a_fork_wants():
+  alone, x = scales.scales((1, 2), window=0), jnp.zeros((1, 5, 8))
+  with pytest.raises(ValueError, match='last=5: wanted at most .*depth=4'):
+    Fork(5)(Run(alone, None), x, ())
+  with pytest.raises(ValueError, match='no end for masked tokens'):
+    Fork(1, masked=False)(Run(alone, np.zeros((1, 5), bool)), x, ())
   with pytest.raises(ValueError, match='config.layout.window=0'):
-    Fork(1)(Run(scales.scales((1, 2)), None), jnp.zeros((1, 5, 8)), ())
+    Fork(1)(Run(scales.scales((1, 2)), None), x, ())
 
 
 def test_passes_for_every_scale():
