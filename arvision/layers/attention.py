@@ -161,14 +161,17 @@ class Attention(nn.Module):
 
   adjustable: ClassVar[tuple[str, ...]] = ('kernel',)
 
-  def empty_cache(self, batch: int, slots: int, width: int) -> KeyValues:
+  def empty_cache(self, batch: int, slots: int, width: int) -> KeyValues | None:
     """A `Cache` of a layer without any slot; subclasses may keep another kind.
 
     Args:
       batch: b.
-      slots: of the layout.
+      slots: rows that later steps read, `Layout.rows`; without any there are no
+        keys and values to keep, and the cache is None.
       width: d.
     """
+    if not slots:
+      return None
     head = width // self.heads
     return KeyValues.empty(batch, self.heads, slots, head, self.dtype)
 

@@ -105,7 +105,7 @@ class Solver(Protocol):
 class VelocitySolver(abc.ABC):
   """A solver of one velocity at a time, which remembers nothing."""
 
-  velocities = True
+  velocities: ClassVar[bool] = True
 
   def start(self, x):
     del x

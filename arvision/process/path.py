@@ -84,7 +84,7 @@ class Flow(_Path):
   Source: arXiv 2210.02747 and arXiv 2209.03003 (flow matching, rectified flow).
   """
 
-  velocities = True
+  velocities: ClassVar[bool] = True
 
   def coefficients(self, level):
     level = jnp.asarray(level, jnp.float32)
@@ -110,7 +110,7 @@ class Diffusion(_Path):
   Source: arXiv 2006.11239 (DDPM).
   """
 
-  velocities = False
+  velocities: ClassVar[bool] = False
 
   def coefficients(self, level):
     time = jnp.clip(self.time(level), 0, TRAIN_STEPS - 1).astype(jnp.int32)

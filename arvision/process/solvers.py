@@ -4,6 +4,7 @@ Those of flow matching alone are in `process.flow`.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +45,7 @@ class DDIM(Checked):
 
   eta: Share = 0.0
 
-  velocities = False
+  velocities: ClassVar[bool] = False
 
   def levels(self, count):
     _check(count, TRAIN_STEPS)
@@ -92,7 +93,7 @@ class DPMSolver:
     ACDiT takes.
   """
 
-  velocities = False
+  velocities: ClassVar[bool] = False
 
   def levels(self, count):
     _check(count, TRAIN_STEPS - 1)

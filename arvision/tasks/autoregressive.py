@@ -36,6 +36,8 @@ class Autoregressive(GradientTask):
     classes: number of classes, 0 for unconditional.
     frozen: {'tokenizer': variables}.
     draws: number of images of `pictures`.
+    copies: (name, other) of modules: parameters of `name` that a run started by
+      `--init_from` brings no values for start as those of `other`.
   """
 
   model: ARModel
@@ -43,6 +45,7 @@ class Autoregressive(GradientTask):
   tokenizer: Any
   classes: Natural
   draws: FewOr0 = 32
+  copies: tuple[tuple[str, str], ...] = ()
 
   binds = ('tokenizer',)
 
@@ -73,7 +76,7 @@ class Autoregressive(GradientTask):
     Those of `companions` (b, n, ...), further images of the class of every
     example, come before its own.
     """
-    store = self.codec(frozen).store
+    store = lambda image: self.codec(frozen).store(image)
     own = batch['tokens'] if 'tokens' in batch else store(batch['image'])
     if 'companions' not in batch:
       return own

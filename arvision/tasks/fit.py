@@ -161,9 +161,10 @@ def check_sampler(model: ARModel, sampler: Any, parts: int = 1) -> None:
     )
   if fills != sampler.fills or noisy != sampler.refines:
     refuse('feed', model.feed, wanted)
-  path = getattr(model.feed, 'path', None)
-  if sampler.refines and sampler.solver.velocities and not path.velocities:
-    refuse('feed.path', path, 'a solver of process.solvers')
+  if sampler.refines and sampler.solver.velocities:
+    path = model.feed.path
+    if not path.velocities:
+      refuse('feed.path', path, 'a solver of process.solvers')
   if sampler.refines and model.head.draws:
     refuse('head', model.head, 'a head with a field alone, heads.velocity')
   if not (sampler.refines or model.head.draws):

@@ -9,9 +9,9 @@ from arvision.tasks import assemble
 from tests.configs import ALL
 
 # Published counts, in millions. Where only a rounded one is published or none, the
-# count is that of the published layer sizes: ACDiT, ARFlow, LlamaGen from XL on
-# and its model of captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's
-# transformers, MaskBit, Infinity, NFIG, the tokenizers of MaskGIT and BAR.
+# count is that of the published layer sizes: ACDiT, ARFlow, LlamaGen from XL on and
+# its model of captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers,
+# MaskBit, Infinity, NFIG, M-VAR, HMAR, ReCAP, the tokenizers of MaskGIT and BAR.
 # Token-Shuffle's 2.7B have a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
@@ -24,6 +24,19 @@ GENERATORS = {
   'flexvar/imagenet256:d24': 1041.31,
   'flexvar/imagenet256:d24_13': 1041.31,
   'flexvar/imagenet256:d24_512': 1041.31,
+  'mvar/imagenet256:d12': 198.44,
+  'mvar/imagenet256:d16': 464.16,
+  'mvar/imagenet256:d20': 900.53,
+  'mvar/imagenet256:d24': 1550.07,
+  'mvar/imagenet256:d32': 3658.71,
+  'hmar/imagenet256:d16': 467.69,
+  'hmar/imagenet256:d20': 845.52,
+  'hmar/imagenet256:d24': 1384.33,
+  'hmar/imagenet256:d30': 2556.32,
+  'hmar/imagenet256:d16_nsp': 310.28,
+  'hmar/imagenet256:d20_nsp': 600.92,
+  'hmar/imagenet256:d24_nsp': 1033.40,
+  'hmar/imagenet256:d30_nsp': 2010.02,
   'nfig/imagenet256': 310.28,
   'flowar/imagenet256:S': 171.7,
   'flowar/imagenet256:L': 586.9,
@@ -104,6 +117,9 @@ GENERATORS = {
   'acdit/imagenet256:L': 457.9,
   'acdit/imagenet256:XL': 674.9,
   'acdit/imagenet256:H': 951.0,
+  'recap/imagenet256:maskgit': 193.66,
+  'recap/imagenet256:mar_L': 478.33,
+  'recap/imagenet256:mar_H': 942.40,
   'xar/imagenet256:B': 172.64,
   'xar/imagenet256:L': 608.40,
   'xar/imagenet256:H': 1186.0,
