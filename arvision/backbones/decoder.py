@@ -165,17 +165,16 @@ class Decoder(nn.Module):
     modulation: Any = cond.modulation
     rows = None
     if modulation is not None and modulation.shape[1] > 1:
-      each = (
-        slots.index if cond.per == 'slot' else take(layout.group, slots.index)
-      )
+      each = slots.index
+      if cond.per != 'slot':
+        each = take(layout.group, each)
       if each.ndim > 1:
         modulation = jnp.take_along_axis(modulation, each[..., None], 1)
       elif cond.per == 'slot':
         modulation = modulation[:, each]
       else:
-        rows = (
-          each  # a few vectors for many slots are mapped before they are dealt
-        )
+        # A few vectors for many slots: they are mapped first, then dealt out.
+        rows = each
     inputs = self._inputs(slots, cond, layout, cache, train)
     inputs = inputs.replace(modulation=modulation, rows=rows)
     if self.shared_adaln is not None:
