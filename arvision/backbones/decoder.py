@@ -189,11 +189,16 @@ class Decoder(nn.Module):
     modulation: Any = cond.modulation
     rows = None
     if modulation is not None and modulation.shape[1] > 1:
-      if cond.per == 'slot':
-        modulation = modulation[:, slots.index]
+      each = slots.index
+      if cond.per != 'slot':
+        each = take(layout.group, each)
+      if each.ndim > 1:
+        modulation = jnp.take_along_axis(modulation, each[..., None], 1)
+      elif cond.per == 'slot':
+        modulation = modulation[:, each]
       else:
         # A few vectors for many slots: they are mapped first, then dealt out.
-        rows = take(layout.group, slots.index)
+        rows = each
     inputs = self._inputs(slots, cond, layout, cache, train)
     inputs = inputs.replace(modulation=modulation, rows=rows)
     if self.shared_adaln is not None:
@@ -212,12 +217,19 @@ class Decoder(nn.Module):
   def _sizes(self):
     return self.body.sizes(self.size)
 
-  def empty_cache(self, batch: int, layout: Layout) -> tuple[Caches, ...]:
-    """A cache for every layer of every stack, with a row per clean slot."""
+  def empty_cache(
+    self, batch: int, layout: Layout, room: int = 0
+  ) -> tuple[Caches, ...]:
+    """A cache for every layer of every stack, with a row per clean slot.
+
+    Args:
+      batch: b.
+      layout: static.
+      room: further rows, for slots that are computed again.
+    """
+    rows = len(layout.clean) + room
     return tuple(
-      self.make_stack(size, parent=None).empty_cache(
-        batch, len(layout.clean), size.width
-      )
+      self.make_stack(size, parent=None).empty_cache(batch, rows, size.width)
       for size in self._sizes
     )
 
@@ -235,18 +247,32 @@ class Decoder(nn.Module):
     """Input vectors of the slots, (b, n, d) float32."""
     index = slots.index
     x = self.input(width=self.width, name='input')(slots.values, slots.masked)
-    if layout.prefix:
+    norm = None
+    if self.embedding_norm is not None:
+      norm = self.embedding_norm(name='embedding_norm')
+    tokens_only = getattr(norm, 'tokens_only', False)
+
+    def filled(x):
+      if not layout.prefix:
+        return x
       first = np.arange(len(index)) if cache is None else index
-      x = self._fill_prefix(x, cond.prefix, first, layout.prefix)
+      return self._fill_prefix(x, cond.prefix, first, layout.prefix)
+
+    x = x if tokens_only else filled(x)
     if positions is not None:
       x = x + positions
     if cond.per_token is not None:
       x = x + _of_targets(cond.per_token, layout, slots)
-    if self.embedding_norm is not None:
-      x = self.embedding_norm(name='embedding_norm')(x)
-    return x
+    if norm is not None:
+      x = norm(x)
+    return filled(x) if tokens_only else x
 
   def _fill_prefix(self, x, prefix, index, count):
+    if index.ndim > 1:
+      self._check_prefix(prefix, count)
+      own = jnp.minimum(index, count - 1)[..., None]
+      own = jnp.take_along_axis(prefix, own, 1).astype(x.dtype)
+      return jnp.where((index < count)[..., None], own, x)
     if isinstance(index, np.ndarray):
       rows = np.flatnonzero(index < count)
       if not len(rows):
@@ -266,6 +292,8 @@ class Decoder(nn.Module):
   def _inputs(self, slots, cond, layout, cache, train):
     """What all blocks are given, but for the modulation and the rotation."""
     index, extent = slots.index, slots.extent
+    if index.ndim > 1:
+      return self._inputs_again(slots, cond, layout, train)
     if cache is None:
       extent = len(index)
     valid: Any = True if slots.valid is None else slots.valid
@@ -298,12 +326,30 @@ class Decoder(nn.Module):
       train=train,
     )
 
+  def _inputs_again(self, slots, cond, layout, train):
+    """The same for slots that are computed again: rows after those of the layout."""
+    known: Any = True
+    if cond.prefix_valid is not None:
+      rest = layout.slots - layout.prefix
+      more = ((0, 0), (0, rest))
+      known = jnp.pad(cond.prefix_valid, more, constant_values=True)
+    mask = masks.again(layout, slots.index, slots.valid, known)
+    return BlockInputs(
+      mask=mask[:, None],
+      memory=_memory(cond),
+      index=slots.index,
+      layout=layout,
+      start=layout.slots,
+      extent=layout.slots + slots.index.shape[1],
+      train=train,
+    )
+
 
 def _of_targets(per_token, layout, slots):
   """To every slot the vector (b, t, d) of the token that it predicts, or 0."""
   target = slots.target_position
   if target is None:
-    target = take(layout.target_position, slots.index)[None]
+    target = jnp.atleast_2d(take(layout.target_position, slots.index))
   own = jnp.take_along_axis(per_token, jnp.maximum(target, 0)[..., None], 1)
   return jnp.where((target >= 0)[..., None], own, 0)
 

@@ -82,6 +82,8 @@ class ClassLabel(nn.Module):
     steps: rows of a table that is added to the modulation, slot by slot (RAR's
       timesteps_embeddings); 0 for none.
     spare: rows before those of the classes, which are not used (BAR).
+    norm: template of a norm of the prefix vectors that the class fills, or None
+      (AutoNAT).
     drop: share of training examples whose label is replaced by null.
     std: standard deviation at the start.
   """
@@ -94,6 +96,7 @@ class ClassLabel(nn.Module):
   tokens: Natural = 0
   steps: Natural = 0
   spare: Natural = 0
+  norm: Template | None = None
   drop: Share = 0.1
   std: AtLeast0 = 0.02
 
@@ -124,6 +127,8 @@ class ClassLabel(nn.Module):
         shape = (self.prefix, self.width)
         own = param(self, 'start', normal(self.std), (None, 'embed'), shape)
         prefix = prefix + own
+      if self.norm is not None:
+        prefix = self.norm(name='norm')(prefix)
     if self.tokens:
       shape = (self.tokens, self.width)
       own = param(self, 'tokens', normal(self.std), (None, 'embed'), shape)

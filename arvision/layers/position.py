@@ -245,8 +245,9 @@ class Rotary:
   base: Positive = 10000.0
 
   def __call__(self, layout: Layout, slots: Slots, dim: int) -> Any:
-    """(2, e, dim / 2) for the e slots."""
-    return self.at(layout.coords, dim)[:, slots.index]
+    """(2, e, dim / 2) for the e slots; (2, b, 1, e, dim / 2) for (b, e) of them."""
+    table = self.at(layout.coords, dim)[:, slots.index]
+    return table[:, :, None] if slots.index.ndim > 1 else table
 
   def at(self, coords: Any, dim: int) -> jax.Array:
     """(2, t, dim / 2) for tokens with coordinates (t, axes)."""
