@@ -36,6 +36,7 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     'xar/imagenet256',
     (r'encoder_blocks\.', r'time_embed\.'),
   ),
+  ('MaskGIT-r transformer', 'recap/imagenet256', (r'mlm_layer\.fc\.',)),
   ('TiTok generator', 'titok/imagenet256', (r'(in|out)_blocks\.',)),
   ('TiTok generator', 'titok/imagenet256', (r'embeddings\.word_embeddings\.',)),
   ('BAR tokenizer', 'bar/tokenizer', (r'encoder\.trainable_encoder\.',)),
