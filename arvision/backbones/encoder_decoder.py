@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from arvision.kernels.attention import AttentionMask
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal, param
 from arvision.layouts import masks
-from arvision.layouts.base import Layout
+from arvision.layouts.base import Layout, take
 from arvision.ranges import AtLeast0, Few, Width
 from arvision.structs import Slots, Template
 
@@ -84,7 +85,8 @@ class Masked(EncoderDecoder):
   The first half is given the slots that are not masked, the prefix first, filled
   up to `Slots.max_unmasked` with slots that nobody sees. After it they return to
   their places, among copies of one vector that stands for masked tokens. Every
-  slot sees all others: the layout is one entity.
+  slot sees all others: the layout is one entity. A cache holds one pass over all
+  slots, for passes over some of them again.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
@@ -97,35 +99,78 @@ class Masked(EncoderDecoder):
 
   def __call__(self, run, x, caches):
     slots, layout = run.slots, run.layout
-    if any(cache is not None for cache in caches) or layout.steps != 1:
+    if slots.masked is None or layout.steps != 1:
       raise ValueError(
-        f'{type(self).__name__} fills masked tokens of one entity, got a cache or '
+        f'{type(self).__name__} fills masked tokens of one entity, got no mask or '
         f'{layout.steps} steps; set config.layout.type=layouts.grid.whole and '
         'config.sampler.type=samplers.random_order.RandomOrder'
       )
+    if slots.index.ndim > 1:
+      return self._again(run, x, caches)
+    first, second = caches
     seen, known = visible(slots, layout)
     every = masks.same(np.zeros(known.shape[1], np.int32))
     x = jnp.take_along_axis(x, seen[..., None], 1)
-    x, _ = run.stack('stack', x, mask=AttentionMask(every, known))
+    encoder = run.with_rows(0, known.shape[1])
+    x, first = encoder.stack(
+      'stack', x, first, mask=AttentionMask(every, known)
+    )
+    if first is not None:
+      first = _Encoded(first, seen, known)
     x = self.between(run, x)
-    # Of two axes, since it decays as published.
-    hidden = self._param(run, 'hole', (1, x.shape[-1]))
+    hidden = self._masked_vector(run, x)
     # A gather by the rank among visible slots, and no scatter to their places: it
     # stays within an example, so that devices need no slots of one another.
     masked = jnp.asarray(slots.masked)
     rank = jnp.cumsum(~masked, axis=1) - 1
     kept = ~masked & (rank < seen.shape[1])
     x = jnp.take_along_axis(x, jnp.where(kept, rank, 0)[..., None], 1)
-    x, _ = self.decode(run, jnp.where(kept[..., None], x, hidden))
+    x = jnp.where(kept[..., None], x, hidden)
+    x, second = self.decode(run, x, second)
     if self.out_position:
       own = self._param(run, 'position_out', (layout.tokens, x.shape[-1]))
       x = x.at[:, layout.readout[:, 0]].add(own)
-    return x[:, :, None], caches
+    return x[:, :, None], (first, second)
+
+  def _again(self, run, x, caches):
+    """Some slots against the cache of a pass over all of them."""
+    slots, layout = run.slots, run.layout
+    (cache, seen, known), second = caches
+    entering = slots.valid & ~jnp.asarray(slots.masked)
+    same = (slots.index[..., None] == seen[:, None]) & slots.valid[..., None]
+    keys = jnp.concatenate([known & ~same.any(1), entering], 1)
+    encoder = run.with_rows(seen.shape[1], keys.shape[1])
+    x, _ = encoder.stack('stack', x, cache, mask=keys[:, None, None])
+    x = self.between(run, x)
+    x = jnp.where(entering[..., None], x, self._masked_vector(run, x))
+    x, second = self.decode(run, x, second)
+    if self.out_position:
+      own = self._param(run, 'position_out', (layout.tokens, x.shape[-1]))
+      token = take(layout.target_position, slots.index)
+      x = x + jnp.where((token >= 0)[..., None], own[token], 0)
+    return x[:, :, None], (caches[0], second)
+
+  def _masked_vector(self, run, x):
+    # Of two axes, since it decays as published.
+    return self._param(run, 'hole', (1, x.shape[-1]))
 
   def _param(self, run, name, shape):
     names = (None,) * (len(shape) - 1) + ('embed',)
     init = normal(self.masked_std)
     return jnp.asarray(param(run.net, name, init, names, shape))
+
+
+class _Encoded(NamedTuple):
+  """The cache of the first half, whose rows are slots that were not masked.
+
+  Attributes:
+    cache: of its stack.
+    seen, known: see `visible`.
+  """
+
+  cache: Any
+  seen: jax.Array
+  known: jax.Array
 
 
 def visible(slots: Slots, layout: Layout) -> tuple[jax.Array, jax.Array]:

@@ -44,7 +44,7 @@ class Transformer(var.Transformer):
   )
 
   def rows(self, ours):
-    path, key = 'backbone/stack/layers/block/mixer', 'blocks.{i}.mamba'
+    path, key = f'{var.STACK}/layers/block/mixer', 'blocks.{i}.mamba'
     size = lambda name: int(np.prod(ours.get(f'{path}/{name}', (0, 0))[1:]))
     heads, inner, bc = size('dt_bias'), size('norm/scale'), size('conv_bc_bias')
     total = 2 * inner + bc + heads
@@ -83,15 +83,15 @@ class Transformer(var.Transformer):
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
     areas = np.array([h * w for h, w in grids], np.int32)
     found = super().buffers(weights, grids)
-    level = found['lvl_1L'][0]
-    unseen = np.where(level[:, None] == level, 0, -np.inf)
     own = {
       re.sub(r'zero_k_bias$', 'patch_nums', k): areas
       for k in found
       if k.endswith('.zero_k_bias')
     }
-    bias = unseen[None, None].astype(np.float32)
-    return found | own | {'attn_bias_for_masking': bias}
+    return found | own
+
+  def sees(self, q, k):
+    return q == k
 
   def derived(self, key: str) -> bool:
     return super().derived(key) or key.endswith('.attn.patch_nums')

@@ -321,7 +321,7 @@ class Block(nn.Module):
   heads: Few = 1
   dtype: Dtype = jnp.float32
 
-  def empty_cache(self, batch: int, slots: int, width: int) -> Cache:
+  def empty_cache(self, batch: int, slots: int, width: int) -> Cache | None:
     """A cache of this layer, see `Attention.empty_cache`."""
     attention = self.attention(heads=self.heads, dtype=self.dtype, parent=None)
     return attention.empty_cache(batch, slots, width)

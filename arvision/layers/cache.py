@@ -1,6 +1,6 @@
 """What a layer keeps of past slots while tokens are decoded."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -14,7 +14,12 @@ class Cache:
 
   Subclasses are flax structs of fixed shapes. These defaults suit a state that
   is small, such as that of a recurrence.
+
+  Attributes:
+    joins: whether the caches of a stack become one when its layers are scanned.
   """
+
+  joins: ClassVar[bool] = False
 
   def first(self, slots: int) -> Any:
     """What is read of it where no slot at or after `slots` is visible."""
@@ -51,6 +56,8 @@ class KeyValues(Cache):
   k: jax.Array
   v: jax.Array
   layer: Any = None
+
+  joins: ClassVar[bool] = True
 
   @classmethod
   def empty(cls, batch, heads, slots, head_dim, dtype=jnp.float32):

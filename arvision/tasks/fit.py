@@ -24,6 +24,11 @@ def check_tokenizer(config: Any, model: ARModel, tokenizer: Any) -> None:
       f'the tokenizer emits grids {spec.grids} but config.layout holds '
       f'{model.layout.grids}; change config.layout or config.tokenizer'
     )
+  head, feed = (getattr(x, 'stages', None) for x in (model.head, model.feed))
+  if head != feed:
+    raise ConfigError(
+      f'config.head.stages={head}, but config.feed.stages={feed}; make them agree'
+    )
   sizes = {'channels': spec.parts, 'parts': spec.parts}
   if spec.size:
     sizes = {'vocab_size': spec.size, 'levels': spec.size, **sizes}
@@ -45,6 +50,13 @@ def check_data(config: Any, data: Data, tokenizer: Any) -> None:
     ConfigError: they do not; with both values and the key to change.
   """
   if 'backbone' in config:
+    images = getattr(tokenizer, 'images', 1)
+    companions = getattr(data, 'companions', images - 1)
+    if companions != images - 1:
+      raise ConfigError(
+        f'config.data.companions={companions}, but config.tokenizer makes '
+        f'sequences of {images} images; wanted {images - 1}'
+      )
     classes = config.get('condition', {}).get('classes', 0)
     if classes and classes < data.num_classes:
       raise ConfigError(
@@ -149,6 +161,10 @@ def check_sampler(model: ARModel, sampler: Any, parts: int = 1) -> None:
     )
   if fills != sampler.fills or noisy != sampler.refines:
     refuse('feed', model.feed, wanted)
+  if sampler.refines and sampler.solver.velocities:
+    path = model.feed.path
+    if not path.velocities:
+      refuse('feed.path', path, 'a solver of process.solvers')
   if sampler.refines and model.head.draws:
     refuse('head', model.head, 'a head with a field alone, heads.velocity')
   if not (sampler.refines or model.head.draws):

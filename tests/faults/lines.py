@@ -37,6 +37,7 @@ QUICK = [
     'var/tiny:d36',
     'xar/tiny:image',
   ),
+  *('arflow/tiny', 'ecar/tiny:one'),
   *(
     n for n in TOKENIZERS if n.endswith('/digits_tokenizer') and 'flex' not in n
   ),
