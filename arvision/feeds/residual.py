@@ -51,9 +51,9 @@ class Residual(TokenState):
     values.insert(0, jnp.zeros((len(canvas), first, channels)))
     slots = all_slots(jnp.concatenate(values, axis=1), layout)
     weight = self.weights(layout).astype(np.float32)[None]
-    values = jnp.asarray(tokens.values)
-    share = weight / math.prod(values.shape[2:]) if self.summed else None
-    return slots, Targets(values, weight, share)
+    targets = jnp.asarray(tokens.values)
+    share = weight / math.prod(targets.shape[2:]) if self.summed else None
+    return slots, Targets(targets, weight, share)
 
   def weights(self, layout: Layout) -> np.ndarray:
     """The weight of every token in the loss, (t,) float64."""

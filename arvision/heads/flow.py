@@ -232,6 +232,7 @@ class PyramidalFlow(Flow):
     query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32 of an entity, see `Flow.sample`."""
+    assert query.entity is not None and query.given is not None
     count, s = z.shape[1], query.entity[0]
     noise = draw.normal('head/noise', (count, self.channels))
     grids = {math.prod(grid): grid for grid in as_grids(self.scales)}
