@@ -241,7 +241,8 @@ class PyramidalFlow(Flow):
         f'config.head.scales={self.scales}: none has the {count} tokens of an '
         'entity; wanted those of config.layout'
       )
-    start = self.stages.start(query.given, noise, s, grids[count])
+    given = jnp.asarray(query.given)
+    start = self.stages.start(given, noise, s, grids[count])
     return self.stages.end(self._solved(z, start, draw, guide, query), s)
 
   def _level(self, share, entity):
