@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from arvision.build import Checked
-from arvision.random import Draw
+from arvision.random import Draw, Picked
 from arvision.ranges import AtLeast0, Positive
 from arvision.structs import Array
 
@@ -96,7 +96,7 @@ class Policy(Protocol):
   def __call__(
     self,
     logits: jax.Array,
-    draw: Draw,
+    draw: Draw | Picked,
     noise: Array | float | None,
     progress: Array | float = 0.0,
   ) -> tuple[jax.Array, jax.Array]:
