@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arvision.build import Checked
-from arvision.random import Draw
+from arvision.random import Draw, Picked
 from arvision.ranges import AtLeast0, Positive
 from arvision.structs import Array
 
@@ -117,7 +117,7 @@ class Policy(Protocol):
   def __call__(
     self,
     logits: jax.Array,
-    draw: Draw,
+    draw: Draw | Picked,
     noise: Array | float | None,
     progress: Array | float = 0.0,
   ) -> tuple[jax.Array, jax.Array]:

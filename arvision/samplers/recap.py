@@ -23,7 +23,7 @@ class Program(NamedTuple):
   Attributes:
     first: first step.
     number: number of its first group.
-    count: groups.
+    groups: how many.
     size: steps of each.
     widths: for every step of a group, the most tokens that it samples; 1 or more.
     width: most tokens that a group samples; 1 or more.
@@ -32,7 +32,7 @@ class Program(NamedTuple):
 
   first: int
   number: int
-  count: int
+  groups: int
   size: int
   widths: tuple[int, ...]
   width: int
@@ -172,7 +172,7 @@ class ReuseMasked(Reuse, Masked):
           run, values, left, p, g, groups
         ),
         values,
-        jnp.arange(program.count),
+        jnp.arange(program.groups),
       )
       given.append(seen.reshape(-1, *start.shape))
     return values, jnp.concatenate(given)
@@ -247,7 +247,7 @@ class ReuseRandomOrder(Reuse, RandomOrder):
       state, seen = jax.lax.scan(
         lambda state, g, p=program: self.group(run, state, p, g),
         state,
-        jnp.arange(program.count),
+        jnp.arange(program.groups),
       )
       seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), seen)
       traces.append(seen)

@@ -183,11 +183,11 @@ def test_programs_hold_all_steps(steps, reuse, full_steps):
   counts, next_step, next_group = table[-1], 0, 0
   for p in sampler.programs_of(table[-1:]):
     assert (p.first, p.number) == (next_step, next_group)
-    for first in range(p.first, p.first + p.count * p.size, p.size):
+    for first in range(p.first, p.first + p.groups * p.size, p.size):
       taken = -np.diff(counts[first : first + p.size + 1])
       assert (taken <= p.widths).all() and taken.sum() <= p.width
       assert counts[first] >= p.masked
-    next_step, next_group = next_step + p.count * p.size, next_group + p.count
+    next_step, next_group = next_step + p.groups * p.size, next_group + p.groups
   assert next_step == steps
 
 
