@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from arvision import catalog
 from arvision.build import build
 from arvision.commands.common import load_config
 from arvision.layouts import masks
@@ -163,18 +162,12 @@ FAMILIES = (
 )
 
 
-def families() -> list[Family]:
-  """The families whose configs are installed."""
-  names = {*catalog.names()}
-  return [f for f in FAMILIES if f.config.partition(':')[0] in names]
-
-
-def svg(shown: list[Family]) -> str:
+def svg() -> str:
   """The picture: a column for every family, masks above passes."""
   column, row = _SIDE + _GAP, _SIDE + 34
-  width = _LEFT + column * len(shown)
+  width = _LEFT + column * len(FAMILIES)
   parts = []
-  for i, family in enumerate(shown):
+  for i, family in enumerate(FAMILIES):
     x = _LEFT + i * column
     parts += [
       _text(x + _SIDE / 2, 16, family.name, 'middle', 'name'),
@@ -263,15 +256,15 @@ entity to the cache is not drawn.
 """
 
 
-def page(shown: list[Family]) -> str:
+def page() -> str:
   """The text of the page."""
   rows = [
     f'| {f.name} | {_types(f.blocks.layout)} | {_types(f.blocks.feed)} '
     f'| {_types(f.blocks.sampler)} | {f.layout.slots} | {f.layout.steps} '
     f'| {f.made.shape[1]} | `{f.config}` |\n'
-    for f in shown
+    for f in FAMILIES
   ]
-  texts = [f'- **{f.name}.** {f.text}\n' for f in shown]
+  texts = [f'- **{f.name}.** {f.text}\n' for f in FAMILIES]
   return HEAD + ''.join(rows) + '\n' + ''.join(texts)
 
 
@@ -283,6 +276,6 @@ def _types(block):
 
 
 if __name__ == '__main__':
-  PAGE.write_text(page(families()), encoding='utf-8')
-  PICTURE.write_text(svg(families()), encoding='utf-8')
+  PAGE.write_text(page(), encoding='utf-8')
+  PICTURE.write_text(svg(), encoding='utf-8')
   print(f'{PAGE}\n{PICTURE}')
