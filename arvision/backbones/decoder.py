@@ -234,7 +234,7 @@ class Decoder(nn.Module):
   def _embed(self, slots, cond, layout, cache, positions):
     """Input vectors of the slots, (b, n, d) float32."""
     index = slots.index
-    x = self.input(width=self.width, name='input')(slots.values, slots.masked)
+    x = self._tokens(slots, layout)
     if layout.prefix:
       first = np.arange(len(index)) if cache is None else index
       x = self._fill_prefix(x, cond.prefix, first, layout.prefix)
@@ -245,6 +245,13 @@ class Decoder(nn.Module):
     if self.embedding_norm is not None:
       x = self.embedding_norm(name='embedding_norm')(x)
     return x
+
+  def _tokens(self, slots, layout):
+    """Embedded tokens of the slots, anything in prefix slots."""
+    del layout  # maps of a subclass depend on it
+    return self.input(width=self.width, name='input')(
+      slots.values, slots.masked
+    )
 
   def _fill_prefix(self, x, prefix, index, count):
     if isinstance(index, np.ndarray):

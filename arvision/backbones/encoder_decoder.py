@@ -10,9 +10,9 @@ import numpy as np
 from arvision.backbones.base import Size
 from arvision.kernels.attention import AttentionMask
 from arvision.layers.dense import Dense
+from arvision.layers.entity_adaln import EntityModulation
 from arvision.layers.param import normal, param
 from arvision.layouts import masks
-from arvision.layouts.base import Layout
 from arvision.ranges import AtLeast0, Few, Width
 from arvision.structs import Slots, Template
 
@@ -97,30 +97,42 @@ class Masked(EncoderDecoder):
 
   def __call__(self, run, x, caches):
     slots, layout = run.slots, run.layout
-    if any(cache is not None for cache in caches) or layout.steps != 1:
+    cached = any(cache is not None for cache in caches)
+    if cached or len({*layout.entity[slots.index].tolist()}) > 1:
       raise ValueError(
         f'{type(self).__name__} fills masked tokens of one entity, got a cache or '
         f'{layout.steps} steps; set config.layout.type=layouts.grid.whole and '
         'config.sampler.type=samplers.random_order.RandomOrder'
       )
-    seen, known = visible(slots, layout)
+    seen, known = visible(slots)
     every = masks.same(np.zeros(known.shape[1], np.int32))
     x = jnp.take_along_axis(x, seen[..., None], 1)
-    x, _ = run.stack('stack', x, mask=AttentionMask(every, known))
+    first, second = self.halves(run)
+    x, _ = first.stack('stack', x, mask=AttentionMask(every, known))
     x = self.between(run, x)
-    # Of two axes, since it decays as published.
-    hidden = self._param(run, 'hole', (1, x.shape[-1]))
     # A gather by the rank among visible slots, and no scatter to their places: it
     # stays within an example, so that devices need no slots of one another.
     masked = jnp.asarray(slots.masked)
     rank = jnp.cumsum(~masked, axis=1) - 1
     kept = ~masked & (rank < seen.shape[1])
     x = jnp.take_along_axis(x, jnp.where(kept, rank, 0)[..., None], 1)
-    x, _ = self.decode(run, jnp.where(kept[..., None], x, hidden))
+    hidden = self.hole(run, x.shape[-1])
+    x, _ = self.decode(second, jnp.where(kept[..., None], x, hidden))
     if self.out_position:
+      token = layout.token[slots.index]
+      there = np.flatnonzero(token >= 0)
       own = self._param(run, 'position_out', (layout.tokens, x.shape[-1]))
-      x = x.at[:, layout.readout[:, 0]].add(own)
+      x = x.at[:, there].add(own[token[there]])
     return x[:, :, None], caches
+
+  def halves(self, run):
+    """The passes that make the stacks of both halves."""
+    return run, run
+
+  def hole(self, run, width):
+    """(1 or n, d) vectors instead of masked tokens."""
+    # Of two axes, since it decays as published.
+    return self._param(run, 'hole', (1, width))
 
   def _param(self, run, name, shape):
     names = (None,) * (len(shape) - 1) + ('embed',)
@@ -128,18 +140,44 @@ class Masked(EncoderDecoder):
     return jnp.asarray(param(run.net, name, init, names, shape))
 
 
-def visible(slots: Slots, layout: Layout) -> tuple[jax.Array, jax.Array]:
+@dataclasses.dataclass(frozen=True)
+class MaskedStages(Masked):
+  """The same for one of several stages, which modulates both halves (Hi-MAR).
+
+  Every stack has a vector for each stage, from which `EntityAdaLN` makes the scales
+  and gates of its blocks. Every token has a vector of its own for being masked,
+  another one in each stage.
+
+  Source: arXiv 2505.20288; HiDream-ai/himar, models/himar.py.
+  """
+
+  def halves(self, run):
+    stage = run.layout.entity[run.slots.index[:1]]
+
+    def modulated(name, size):
+      make = EntityModulation(size.width, run.layout.steps, name=name)
+      inputs = run.inputs.replace(modulation=make(), rows=stage)
+      return dataclasses.replace(run, inputs=inputs)
+
+    first, second = self.sizes(run.size)
+    return modulated('stage', first), modulated('stage_second', second)
+
+  def hole(self, run, width):
+    layout, index = run.layout, run.slots.index
+    table = self._param(run, 'hole', (layout.steps * layout.tokens, width))
+    row = layout.entity[index] * layout.tokens + layout.token[index]
+    return table[row.clip(0)]  # prefix slots are never masked
+
+
+def visible(slots: Slots) -> tuple[jax.Array, jax.Array]:
   """The slots that are not masked, in order, filled up with masked ones.
 
   Args:
-    slots: all of a layout, with `masked` (b, n).
-    layout: static.
+    slots: those that see one another, with `masked` (b, n).
 
   Returns:
     (b, visible) int32 places, and (b, visible) bool which are not masked.
   """
   masked = jnp.asarray(slots.masked)
-  most = slots.max_unmasked
-  count = layout.slots if most is None else most
-  places = jnp.argsort(masked, axis=1, stable=True)[:, :count]
+  places = jnp.argsort(masked, axis=1, stable=True)[:, : slots.max_unmasked]
   return places, ~jnp.take_along_axis(masked, places, 1)

@@ -29,6 +29,7 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     'tokenbridge/imagenet256',
     (r'channel_blocks\.',),
   ),
+  ('Hi-MAR transformer', 'himar/imagenet256', (r'cond_diffloss\.',)),
   ('MAR transformer', 'mar/imagenet256', (r'diffloss\.',)),
   ('FlowAR transformer', 'flowar/imagenet256', (r'flownet\.',)),
   (

@@ -189,6 +189,15 @@ class Sampler(Checked, abc.ABC):
     """Whether the loop uses a cache."""
     return not self.fills or layout.steps > 1
 
+  @property
+  def guided(self) -> bool:
+    """Whether a pass of the unconditional half is needed."""
+    return self.guidance.active
+
+  def guided_to(self, scale: float) -> 'Sampler':
+    """The same sampler with another largest guidance scale."""
+    return dataclasses.replace(self, guidance=self.guidance.scaled_to(scale))
+
   def tokenizer(self, tokenizer: Any) -> Any:
     """The tokenizer with the grids of the sampled tokens."""
     if self.layout is None or self.layout.grids == tokenizer.spec.grids:
@@ -266,8 +275,8 @@ class Network:
       batch: b.
     """
     self.model, self._site = model, sampler.site
-    self._layers = sampler.guided_layers if sampler.guidance.active else ()
-    self._copies = 2 if sampler.guidance.active else 1
+    self._layers = sampler.guided_layers if sampler.guided else ()
+    self._copies = 2 if sampler.guided else 1
     self._inputs = self._tiled(inputs)
     self._null = jnp.repeat(jnp.arange(self._copies) > 0, batch)
     self._cond = None
@@ -307,7 +316,7 @@ class Network:
     cond = self._cond
     if cond is None:
       cond = self.model.condition(self._inputs, self._null, slots)
-    each = ('values', 'masked', 'position', 'target_position')
+    each = ('values', 'masked', 'recall', 'position', 'target_position')
     slots = slots.replace(**{k: self._tiled(getattr(slots, k)) for k in each})
     if self._layers:
       slots = slots.replace(guidance=scale(None), guided_layers=self._layers)
@@ -326,6 +335,10 @@ class Network:
     if self._site == 'hidden':
       return merge(z), lambda field, level=None: field, cache
     return z, merge, cache
+
+  def conditional(self, tree: Any) -> Any:
+    """Arrays of both halves, with the conditional half twice."""
+    return self._tiled(jax.tree.map(lambda x: x[: self._batch], tree))
 
   def _tiled(self, tree):
     """Arrays of leading axis b, repeated once per half."""

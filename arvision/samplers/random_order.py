@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arvision.layouts.base import take
 from arvision.process.masking import masked_counts
 from arvision.random import Picked
 from arvision.ranges import Few
@@ -26,8 +27,8 @@ class RandomOrder(Filling):
   step: the scale of `Linear` grows with the share of unmasked tokens after the
   step. The last step uses the scale for one masked token.
 
-  The head gets z of the tokens that the step samples, and a query with the step
-  only.
+  The head gets z of the tokens that the step samples, and a query with their
+  entity and the step.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
@@ -41,6 +42,11 @@ class RandomOrder(Filling):
   steps: Few = 64
   schedule: str = 'cosine'
   buckets: Few = 8
+
+  # Whether every pass writes to the cache.
+  commits: ClassVar[bool] = False
+  # Whether the head samples the tokens of an entity together.
+  joint: ClassVar[bool] = False
 
   def within(self, network, state, cache, step, draw, known, plan):
     model, count = network.model, len(step.tokens)
@@ -62,42 +68,55 @@ class RandomOrder(Filling):
     # The first tokens of the order stay masked longest.
     rank = jnp.argsort(order, 1)
     raster = jnp.asarray(step.tokens)
+    entity = take(model.layout.entity_of_token, step.tokens)
 
-    def advance(state, i, known_tokens, width):
-      before, left = counts[:, i, None], counts[:, i + 1, None]
-      masked = over_all(rank < before, step, tokens)
-      slots = model.feed_slots(state, step, masked)
-      most = len(step.index) - count + known_tokens
-      slots = slots.replace(max_unmasked=most)
-      scale = lambda level: self.scale(left[:, 0], count, level)
-      z, merge, _ = network.look(slots, step.readout, scale, cache, False)
-      number = left + jnp.arange(width)
-      place = jnp.take_along_axis(order, jnp.minimum(number, count - 1), 1)
+    def sample(i, z, merge, place, state, masked):
+      """Tokens (b, width, c) at some places of the entity."""
+      query = Query(step=i, steps=self.steps)
+      if self.joint:
+        query = query.replace(
+          values=state[:, raster], masked=masked, entity=entity
+        )
+        tokens = model.sample(z, draw.fold(i), merge, self.logits_filter, query)
+        return jnp.take_along_axis(tokens, place[..., None], 1)
       # With site='hidden' the halves are already merged.
       rows = jnp.concatenate([place] * (len(z) // batch))
       z = jnp.take_along_axis(z, rows[..., None, None], 1)
-      sampled = model.sample(
-        z,
-        Picked(draw.fold(i), place, count),
-        merge,
-        self.logits_filter,
-        Query(step=i, steps=self.steps),
+      picked = Picked(draw.fold(i), place, count)
+      query = query.replace(entity=entity[: place.shape[1]])
+      return model.sample(z, picked, merge, self.logits_filter, query)
+
+    def advance(carry, i, known_tokens, width):
+      state, cache = carry
+      before, left = counts[:, i, None], counts[:, i + 1, None]
+      masked = over_all(rank < before, step, tokens)
+      slots = model.feed_slots(state, step, masked)
+      most = slots.max_unmasked or len(step.index)
+      slots = slots.replace(max_unmasked=most - count + known_tokens)
+      scale = lambda level: self.scale(left[:, 0], count, level)
+      z, merge, cache = network.look(
+        slots, step.readout, scale, cache, self.commits
       )
+      number = left + jnp.arange(width)
+      place = jnp.take_along_axis(order, jnp.minimum(number, count - 1), 1)
+      sampled = sample(i, z, merge, place, state, rank < before)
       # Tokens beyond the count of the step are written out of bounds: dropped.
       where = jnp.where(number < before, raster[place], tokens)
       put = jax.vmap(lambda v, p, x: v.at[p].set(x, mode='drop'))
-      return put(state, where, sampled), (state, masked)
+      return (put(state, where, sampled), cache), (state, masked)
 
     traces = []
     for first, end, most, width in programs:
-      state, trace = jax.lax.scan(
-        lambda state, i, most=most, width=width: advance(state, i, most, width),
-        state,
+      (state, cache), trace = jax.lax.scan(
+        lambda carry, i, most=most, width=width: advance(carry, i, most, width),
+        (state, cache),
         jnp.arange(first, end),
       )
       traces.append(trace)
     trace = tuple(jnp.concatenate(part) for part in zip(*traces))
-    return state, self.committed(network, state, cache, step), trace
+    if not self.commits:
+      cache = self.committed(network, state, cache, step)
+    return state, cache, trace
 
   def counts(self, tokens: int) -> list[int]:
     """Number of masked tokens before every step, and at the end."""
@@ -128,3 +147,19 @@ class RandomOrder(Filling):
       steps = np.flatnonzero(group == number)
       width = max(1, int((counts[steps] - counts[steps + 1]).max()))
       yield int(steps[0]), int(steps[-1]) + 1, int(known[steps[-1]]), width
+
+
+class Recalled(RandomOrder):
+  """The same for a backbone that keeps hidden states of masked tokens (Hi-MAR)."""
+
+  commits = True
+
+
+class Joint(RandomOrder):
+  """The same for a head that samples all tokens of an entity together (Hi-MAR).
+
+  The head gets z of all tokens and the unmasked tokens, and those that the step
+  does not unmask are dropped.
+  """
+
+  joint = True

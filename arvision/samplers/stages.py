@@ -1,0 +1,50 @@
+"""Hi-MAR sampling: one scale after another, each in a random order."""
+
+import dataclasses
+
+from arvision.process.guidance import Constant, Schedule
+from arvision.ranges import Few
+from arvision.samplers.random_order import Joint, Recalled
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages(Joint):
+  """Fills the smallest scale token by token, then every other one jointly.
+
+  The hidden states that later stages read are those of the conditional half, for
+  both halves.
+
+  Source: arXiv 2505.20288; HiDream-ai/himar, models/himar.py.
+
+  Attributes:
+    first_steps: steps of the loop of the smallest scale; `steps` are those of
+      every other one.
+    first_guidance: schedule of the guidance scale of the smallest scale.
+  """
+
+  first_steps: Few = 32
+  first_guidance: Schedule = Constant()
+
+  @property
+  def guided(self):
+    return self.guidance.active or self.first_guidance.active
+
+  def guided_to(self, scale):
+    first = self.first_guidance.scaled_to(scale)
+    return dataclasses.replace(super().guided_to(scale), first_guidance=first)
+
+  def within(self, network, state, cache, step, draw, known, plan):
+    if step.s:
+      return super().within(network, state, cache, step, draw, known, plan)
+    first = Recalled(
+      self.first_guidance,
+      self.logits_filter,
+      site=self.site,
+      steps=self.first_steps,
+      schedule=self.schedule,
+      buckets=self.buckets,
+    )
+    state, cache, trace = first.within(
+      network, state, cache, step, draw, known, plan
+    )
+    return state, network.conditional(cache), trace
