@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -167,6 +167,8 @@ class Decoder(nn.Module):
   remat: str = 'none'
   unroll: Few = 1
   dtype: Dtype = jnp.float32
+
+  recalls: ClassVar[bool] = False
 
   @nn.compact
   def __call__(

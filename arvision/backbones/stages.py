@@ -1,5 +1,7 @@
 """A decoder in stages, which hand hidden states on (Hi-MAR)."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -48,16 +50,18 @@ class Stages(Decoder):
   Source: arXiv 2505.20288; HiDream-ai/himar, models/himar.py.
   """
 
+  recalls = True
+
   def __call__(
     self,
     slots: Slots,
     cond: Cond,
     layout: Layout,
     *,
-    cache: Recalled | None = None,
+    cache: Any = None,
     commit: bool = True,
     train: bool = False,
-  ) -> tuple[jax.Array, Recalled | None]:
+  ) -> tuple[jax.Array, Any]:
     """Hidden vectors (b, n, 1, d) of the slots of some stages, see `Backbone`."""
     batch = jnp.shape(slots.values)[0]
     past = self.empty_cache(batch, layout) if cache is None else cache
@@ -80,8 +84,8 @@ class Stages(Decoder):
     hidden = jnp.concatenate(found, 1)
     return hidden, cache if cache is None or not commit else past
 
-  def empty_cache(self, batch: int, layout: Layout) -> Recalled:
-    """No hidden state of any token."""
+  def empty_cache(self, batch: int, layout: Layout) -> Any:
+    """`Recalled` without any hidden state."""
     count, width = _earlier(layout), self._sizes[-1].width
     return Recalled(
       jnp.zeros((batch, count, width), jnp.float32),

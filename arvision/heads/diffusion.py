@@ -18,80 +18,7 @@ from arvision.ranges import Few, Natural, Side
 from arvision.structs import Query
 
 
-class Ancestral:
-  """Mixin of heads that predict noise: ancestral sampling from noise to data.
-
-  Its class has the fields `channels`, `counts` and `highest`, and a `field`
-  (b, t, 2, c): the noise, and the position of its variance between two bounds.
-  """
-
-  channels: int
-  counts: Counts
-  highest: int
-
-  def sample(
-    self,
-    z: jax.Array,
-    draw: Draw,
-    guide: Guide,
-    sampling: Any,
-    query: Query,
-  ) -> jax.Array:
-    """Tokens (b, t, c) float32, by ancestral sampling from noise to data.
-
-    The noise is guided, the variance is that of the conditional half. Both
-    halves look at the same x.
-
-    Args:
-      z: (b or 2b, t, 1, d); conditional rows, then null rows.
-      draw: 'head/noise' (t, c) of an example: the first at `fold(0)`, what the
-        i-th step adds at `fold(i + 1)`.
-      guide: merges the two halves of the noise at a level.
-      sampling: its temperature multiplies the noise that steps add.
-      query: with the step of the sampler. Where it has `masked` (b, t), tokens that
-        are not masked are `values` (b, t, c): at every step they are replaced by
-        these, with the noise that sampling started from.
-
-    Raises:
-      ValueError: `sampling` filters ids.
-    """
-    if sampling.top_k or 0 < sampling.top_p < 1:
-      raise ValueError(
-        f'top_k={sampling.top_k}, top_p={sampling.top_p}: latents have no ids to '
-        'choose from; wanted config.sampler.logits_filter with a temperature alone'
-      )
-    table, count = inner(self.counts, self._rows, query)
-    shape = (z.shape[1], self.channels)
-    start = draw.fold(0).normal('head/noise', shape)
-    halves = len(z) // len(start)
-    head, variables = self.unbind()
-
-    def advance(i, x):
-      k = count - 1 - i
-      rows = {name: numbers[k] for name, numbers in table.items()}
-      time = rows.pop('times')
-      if query.masked is not None:
-        known = diffusion.noised(rows, query.values, start)
-        x = jnp.where(query.masked[..., None], x, known)
-      both = jnp.concatenate([x] * halves)
-      asked = query.replace(values=both, level=time[None, None])
-      field: Any = head.apply(variables, z, asked, method='field')
-      seen = guide(field[..., 0, :], time / diffusion.TRAIN_STEPS)
-      share = field[: len(x), ..., 1, :]
-      noise = draw.fold(i + 1).normal('head/noise', shape)
-      noise = jnp.where(k > 0, sampling.temperature * noise, 0)
-      return diffusion.step_back(rows, (seen, share), x, noise)
-
-    # The trip count may be traced: one program for all counts.
-    return jax.lax.fori_loop(0, count, advance, start)
-
-  def _rows(self, count):
-    """name -> (count,) numbers of the steps of a loop."""
-    table = diffusion.sample_table(count, self.highest)
-    return {**table.numbers, 'times': table.times}
-
-
-class Diffusion(Ancestral, TokenMLP):
+class Diffusion(TokenMLP):
   """Diffusion of every token by itself, given z: a small MLP with adaLN (MAR).
 
   Source: arXiv 2406.11838; LTH14/mar, models/diffloss.py and diffusion/.
@@ -165,12 +92,39 @@ class Diffusion(Ancestral, TokenMLP):
     bits = diffusion.bound(rows, said, x, noisy, time == 0)
     return mse.reshape(batch, *shape), bits.reshape(batch, *shape)
 
+  def sample(
+    self,
+    z: jax.Array,
+    draw: Draw,
+    guide: Guide,
+    sampling: Any,
+    query: Query,
+  ) -> jax.Array:
+    """Tokens (b, t, c) float32, by ancestral sampling from noise to data.
 
-class EntityDiffusion(Ancestral, EntityTransformer, kw_only=True):
+    The noise is guided, the variance is that of the conditional half. Both
+    halves look at the same x.
+
+    Args:
+      z: (b or 2b, t, 1, d); conditional rows, then null rows.
+      draw: 'head/noise' (t, c) of an example: the first at `fold(0)`, what the
+        i-th step adds at `fold(i + 1)`.
+      guide: merges the two halves of the noise at a level.
+      sampling: its temperature multiplies the noise that steps add.
+      query: with the step of the sampler. Where it has `masked` (b, t), tokens that
+        are not masked are `values` (b, t, c): at every step they are replaced by
+        these, with the noise that sampling started from.
+
+    Raises:
+      ValueError: `sampling` filters ids.
+    """
+    return _sampled(self, z, draw, guide, sampling, query)
+
+
+class EntityDiffusion(EntityTransformer, kw_only=True):
   """Diffusion of all tokens of an entity together, given z: a DiT (Hi-MAR).
 
-  A token is trained whether it is masked or not, and the noise of a step has the
-  largest variance.
+  The noise that a step adds has the largest variance of improved DDPM.
 
   Source: arXiv 2505.20288; HiDream-ai/himar, models/models.py.
 
@@ -189,6 +143,7 @@ class EntityDiffusion(Ancestral, EntityTransformer, kw_only=True):
   highest: Natural = diffusion.TRAIN_STEPS - 1
 
   adjustable: ClassVar[tuple[str, ...]] = Diffusion.adjustable
+  joint: ClassVar[bool] = True
 
   def setup(self):
     super().setup()
@@ -245,6 +200,56 @@ class EntityDiffusion(Ancestral, EntityTransformer, kw_only=True):
     field = self.field(z, query.replace(values=noisy, level=times))
     mse = jnp.mean((field[..., 0, :] - noise) ** 2, -1)
     return jnp.mean(mse.reshape(batch, self.repeats, count), 1), {}
+
+  def sample(
+    self,
+    z: jax.Array,
+    draw: Draw,
+    guide: Guide,
+    sampling: Any,
+    query: Query,
+  ) -> jax.Array:
+    """Tokens (b, t, c) float32, see `Diffusion.sample`."""
+    return _sampled(self, z, draw, guide, sampling, query)
+
+
+def _sampled(head, z, draw, guide, sampling, query):
+  """Tokens of a head with a `field` of noise and of its variance."""
+  if sampling.top_k or 0 < sampling.top_p < 1:
+    raise ValueError(
+      f'top_k={sampling.top_k}, top_p={sampling.top_p}: latents have no ids to '
+      'choose from; wanted config.sampler.logits_filter with a temperature alone'
+    )
+
+  def rows_of(count):
+    """name -> (count,) numbers of the steps of a loop."""
+    table = diffusion.sample_table(count, head.highest)
+    return {**table.numbers, 'times': table.times}
+
+  table, count = inner(head.counts, rows_of, query)
+  shape = (z.shape[1], head.channels)
+  start = draw.fold(0).normal('head/noise', shape)
+  halves = len(z) // len(start)
+  pure, variables = head.unbind()
+
+  def advance(i, x):
+    k = count - 1 - i
+    rows = {name: numbers[k] for name, numbers in table.items()}
+    time = rows.pop('times')
+    if query.masked is not None:
+      known = diffusion.noised(rows, query.values, start)
+      x = jnp.where(query.masked[..., None], x, known)
+    both = jnp.concatenate([x] * halves)
+    asked = query.replace(values=both, level=time[None, None])
+    field: Any = pure.apply(variables, z, asked, method='field')
+    seen = guide(field[..., 0, :], time / diffusion.TRAIN_STEPS)
+    share = field[: len(x), ..., 1, :]
+    noise = draw.fold(i + 1).normal('head/noise', shape)
+    noise = jnp.where(k > 0, sampling.temperature * noise, 0)
+    return diffusion.step_back(rows, (seen, share), x, noise)
+
+  # The trip count may be traced: one program for all counts.
+  return jax.lax.fori_loop(0, count, advance, start)
 
 
 def random_times(draw: Draw, shape: tuple[int, ...]) -> jax.Array:

@@ -26,6 +26,7 @@ class Stages(nn.Module):
 
   draws: ClassVar[bool] = True
   adjustable: ClassVar[tuple[str, ...]] = ()
+  joint: ClassVar[bool] = True
 
   def setup(self):
     self.pivots = self.first()

@@ -83,6 +83,8 @@ class Sampler(Checked, abc.ABC):
   fills: ClassVar[bool] = False
   # Whether it masks and samples every part of a token by itself.
   fills_parts: ClassVar[bool] = False
+  # Whether it writes hidden states of masked tokens, see `backbones.base`.
+  recalls: ClassVar[bool] = False
   # Valid values of `site`.
   sites: ClassVar[tuple[str, ...]] = ('field', 'hidden', 'layers')
 

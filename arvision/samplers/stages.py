@@ -12,7 +12,7 @@ class Stages(Joint):
   """Fills the smallest scale token by token, then every other one jointly.
 
   The hidden states that later stages read are those of the conditional half, for
-  both halves.
+  both halves. A known token is never masked, so it has none, as in training.
 
   Source: arXiv 2505.20288; HiDream-ai/himar, models/himar.py.
 
@@ -24,6 +24,8 @@ class Stages(Joint):
 
   first_steps: Few = 32
   first_guidance: Schedule = Constant()
+
+  recalls = True
 
   @property
   def guided(self):

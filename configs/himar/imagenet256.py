@@ -1,5 +1,7 @@
 """Hi-MAR on ImageNet 256 × 256, as published: B, L, H.
 
+    arvision encode --config=configs/himar/imagenet256.py:B --workdir=runs/kl16 \\
+      --views=flip --output=DIR
     arvision train --config=configs/himar/imagenet256.py:B --workdir=runs/himar-b
 
 or, with the released weights,

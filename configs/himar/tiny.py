@@ -31,10 +31,11 @@ def get_config(arg: str = ''):
     dense_depth=2,
     dense_heads=2,
     prefix=4,
-    first_steps=3,
+    first_steps=2,
     steps=2,
     diffusion_steps=3,
     dense_diffusion_steps=3,
     **common.TINY,
   )
+  config.sampler.buckets = 2
   return common.tiny(config)

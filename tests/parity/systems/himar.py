@@ -53,10 +53,14 @@ def config_of(case: Case) -> ConfigDict:
   sizes = mar.sizes_of(args)
   side, pivots = sizes.pop('grid')[0], args['cond_scale']
   second = sizes.pop('second')
-  if not args.get('qkv_bias', True) or second['width'] != sizes['width']:
-    raise args.refused('decoder_embed_dim', 'another width, or no biases')
   del sizes['biases']
-  args.only(patch_size=1, head2_input_size=side, cond_dim=args['vae_embed_dim'])
+  args.only(
+    patch_size=1,
+    qkv_bias=True,
+    decoder_embed_dim=sizes['width'],
+    cond_dim=args['vae_embed_dim'],
+    head2_input_size=side,
+  )
   config = common.new()
   parts.himar(
     config,
