@@ -220,12 +220,16 @@ def query_of(
   """
   xp = readout.__array_namespace__()
   first = xp.where(readout >= 0, readout, readout.max(1, keepdims=True))[:, 0]
-  index = slots.index[first]
+  index = slots.index[..., first]
   return Query(
+    given=slots.values[:, first],
     level=slots.level,
     entity=take(layout.entity, index),
     coords=take(layout.coords, index),
     present=readout >= 0,
+    masked=None
+    if slots.masked is None
+    else jnp.asarray(slots.masked)[:, first],
     step=step,
     steps=steps,
   )
@@ -253,8 +257,10 @@ class BoundModel:
   def condition(self, inputs, null, slots=None) -> Cond:
     return self._apply('conditions', inputs, null, slots)
 
-  def empty_cache(self, batch: int):
-    return self.module.backbone.empty_cache(batch, self.layout)
+  def empty_cache(self, batch: int, room: int = 0):
+    """An empty cache, with room for slots that are computed again."""
+    more = (room,) if room else ()
+    return self.module.backbone.empty_cache(batch, self.layout, *more)
 
   def read(self, slots, cond, cache, readout, commit=True):
     return self._apply('read', slots, cond, cache, readout, commit)
@@ -330,7 +336,7 @@ def sample(
     module = module.clone(layout=sampler.layout)
   # A loop copies the arrays that it slices: stacked layers in a loop over
   # tokens, and a stacked head in its solver (10 of 100 s of MAR-B on a CPU).
-  if sampler.cached(module.layout):
+  if sampler.unstacked(module.layout):
     params = unstack(params)
   elif 'head' in params:
     params = {**params, 'head': unstack(params['head'])}

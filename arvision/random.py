@@ -158,7 +158,14 @@ class Picked:
 
   def normal(self, name: str, shape: tuple[int, ...]) -> jax.Array:
     """(b, m, ...) float32, given a shape (m, ...)."""
-    drawn = self.draw.normal(name, (self.tokens, *shape[1:]))
+    return self._of(self.draw.normal, name, shape)
+
+  def gumbel(self, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """(b, m, ...) float32, given a shape (m, ...)."""
+    return self._of(self.draw.gumbel, name, shape)
+
+  def _of(self, sample, name, shape):
+    drawn = sample(name, (self.tokens, *shape[1:]))
     ones = [1] * (len(shape) - 1)
     position = jnp.reshape(self.position, (*self.position.shape, *ones))
     return jnp.take_along_axis(drawn, position, 1)

@@ -89,7 +89,9 @@ class Slots:
   Attributes:
     values: (b, n) int32 or (b, n, c) float.
     index: (n,) int32 index of every slot in the layout. Without a cache the
-      slots attend to one another, and prefix slots come first.
+      slots attend to one another, and prefix slots come first. (b, n) for slots
+      that every example has of its own: they are computed again against a cache
+      that holds the whole layout (ReCAP).
     extent: static; cache entries from this index on are not visible.
     level: (b, s) float32 noise level of every entity of the layout, 0 = data,
       1 = noise; the second stream follows the first. (b, 1) where all slots
@@ -159,25 +161,31 @@ class Query:
     values: (b, t, c) point at which a field is evaluated: noisy latents, or the
       ids of all parts where each part is predicted from the parts before it. In
       sampling by a head of whole entities: the tokens that are not masked.
-    masked: (b, t) bool, True = to be sampled; None: all tokens.
+    given: (b, t, ...) what the slots carry from which the tokens are read.
     level: (b, s) noise level of every entity, or (b or 1, 1 or t) noise level
       or time of `values`.
-    entity: (t,) int32 entity of every token.
-    coords: (t, axes) float32 coordinates of the tokens.
+    entity: (t,) int32 entity of every token; (b, t) where `Slots.index` is (b, n).
+    coords: (t, axes) float32 coordinates of the tokens, likewise.
     present: (t, r) bool, the branches that predict each token.
+    masked: (b, t) bool, the tokens that are hidden from the network; None where
+      none can be.
     step: () step of the sampler's loop, for heads with a loop of their own;
       traced or static, None in training.
     steps: static number of steps of the sampler's loop.
+    share: static share of its usual steps that a loop of the head takes, at
+      least one step.
   """
 
   values: Array | None = None
-  masked: Array | None = None
+  given: Array | None = None
   level: Array | None = None
   entity: Array | None = None
   coords: Array | None = None
   present: Array | None = None
+  masked: Array | None = None
   step: Any = None
   steps: int = flax.struct.field(pytree_node=False, default=0)
+  share: float = flax.struct.field(pytree_node=False, default=1.0)
 
 
 @flax.struct.dataclass

@@ -127,14 +127,16 @@ def training(config: ConfigDict, batch: int, shapes: bool = False):
   tokenizer = assemble.make_tokenizer(config)
   frozen = {'tokenizer': _tokenizer_shapes(config, tokenizer)}
   clock = Clock(total=1000, batch_size=batch, examples=100 * batch)
+  optimizer = build(config.optim, 'optim')
   task = Autoregressive(
     model=assemble.make_model(config),
     sampler=build(config.sampler, 'sampler'),
     tokenizer=tokenizer,
-    tx=build(config.optim, 'optim').make(clock),
+    tx=optimizer.make(clock),
     image_shape=(*config.data.size, config.data.channels),
     classes=config.condition.classes,
     ema=Averages(tuple(config.ema)),
+    trained=optimizer.trained or None,
   )
 
   def init(key):

@@ -15,6 +15,7 @@ PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'benchmarks.md'
 SECTIONS = {
   'twins': 'Beside plain PyTorch',
   'sampling': 'Sampling',
+  'markov': 'HMAR beside VAR',
   'convolutions': 'Convolutions',
   'features': 'Features of FID',
   'metrics': 'Scores',

@@ -38,6 +38,8 @@ class Study:
     scale: config key of the guidance scale, to choose the best of `SCALES`; '':
       do not choose.
     data: what the images are.
+    evaluation: variant -> flags of `arvision eval` for its tokenizer, where the
+      generator binds it with another quantiser than that of training.
   """
 
   title: str
@@ -47,9 +49,19 @@ class Study:
   flags: tuple[str, ...] = ()
   scale: str = ''
   data: str = 'digits'
+  evaluation: dict[str, tuple[str, ...]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 QUANTIZERS = ('lookup', 'lfq', 'bsq', 'fsq', 'bernoulli', 'levels')
+# Cuts the latents of a trained KL tokenizer into levels.
+LEVELS = (
+  '--config.tokenizer.quantizer.type=quantizers.levels.Levels',
+  '--config.tokenizer.quantizer.levels=4',
+  '--config.tokenizer.quantizer.low=-3.0',
+  '--config.tokenizer.quantizer.high=3.0',
+)
 # Two seeds of every variant train within half an hour.
 SHORTER = ('--config.train.duration.epochs=40',)
 STUDIES = {
@@ -132,6 +144,7 @@ STUDIES = {
     {name: f'ablations/quantizers:{name}' for name in QUANTIZERS},
     flags=SHORTER,
     scale='sampler.guidance.scale',
+    evaluation={'levels': LEVELS},
   ),
   'bitwise': Study(
     'Codes, bits, and flipped bits',
@@ -256,7 +269,8 @@ def _tokenizers(runs, study, variant, seeds):
   if isinstance(study.tokenizer, str):
     return []
   names = [_seeded(study.tokenizer[variant], seed) for seed in seeds]
-  return [runs.evaluate(name, SAMPLES) for name in names]
+  flags = study.evaluation.get(variant, ())
+  return [runs.evaluate(name, SAMPLES, *flags) for name in names]
 
 
 def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:

@@ -32,11 +32,13 @@ class Family:
     name: name in the table.
     generator: its config.
     tokenizers: configs in order of training; the last is the generator's.
+    start: config of the generator whose weights it starts with, '' for none.
   """
 
   name: str
   generator: str
   tokenizers: tuple[str, ...]
+  start: str = ''
 
 
 def config_of(name: str):
@@ -56,6 +58,7 @@ def found() -> tuple[Family, ...]:
 
   A config module may list variants in `FAMILIES` (name in the table ->
   variant). Without it the module is one family with the name of its paper.
+  `STARTS` (variant -> another one) says whose weights a variant starts with.
   """
   names, papers = {}, catalog.papers()
   for entry in catalog.entries():
@@ -78,7 +81,9 @@ def found() -> tuple[Family, ...]:
         folder = teacher(config_of(names[folder]))
         if tokenizers[0] == 'titok/digits_tokenizer:legacy':
           folder = 'runs/titok/digits_tokenizer_legacy_warmup'  # `--init_from`
-      families.append(Family(title, generator, tokenizers))
+      start = getattr(module, 'STARTS', {}).get(variant, '')
+      start = start and f'{name}:{start}'
+      families.append(Family(title, generator, tokenizers, start))
   return tuple(families)
 
 
@@ -93,7 +98,11 @@ def train(runs: Runs, family: Family) -> None:
       flag = '--config.frozen.teacher'
     runs.train(config, *([f'{flag}={runs.folder(before)}'] if before else []))
   tokenizer = runs.folder(family.tokenizers[-1])
-  runs.train(family.generator, f'--config.frozen.tokenizer={tokenizer}')
+  flags = [f'--config.frozen.tokenizer={tokenizer}']
+  if family.start:
+    runs.train(family.start, *flags)
+    flags += [f'--init_from={runs.folder(family.start)}', '--init_partial']
+  runs.train(family.generator, *flags)
   runs.grid(family.generator)
   runs.evaluate(family.generator, SAMPLES)
 
@@ -117,7 +126,8 @@ def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
   chart = plots.lines(losses(folder), 'step', '', size=(300, 170))
   (images / f'{name}.svg').write_text(plots.svg(chart), encoding='utf-8')
   minutes = [runs.seconds(config) / 60 for config in family.tokenizers]
-  own = runs.seconds(family.generator) / 60
+  stages = filter(None, (family.start, family.generator))
+  own = sum(map(runs.seconds, stages)) / 60
   tokenizers = ' + '.join(f'{m:.1f}' for m in minutes)
   cells = (
     f'{family.name}<br>`{family.generator}`',

@@ -37,7 +37,8 @@ class Backbone(Protocol):
     """Hidden vectors of some slots.
 
     Args:
-      slots: of one step (with a cache), or slots that see one another.
+      slots: of one step (with a cache), or slots that see one another. With
+        `Slots.index` (b, n), slots of a cached layout that are computed again.
       cond: its prefix fills the slots before `layout.prefix`.
       layout: static.
       cache: of `empty_cache` or the last call, or None. Slots see what it holds.
@@ -51,7 +52,10 @@ class Backbone(Protocol):
     """
 
   def empty_cache(self, batch: int, layout: Layout) -> Any:
-    """A cache without any slot: a pytree of fixed shapes."""
+    """A cache without any slot: a pytree of fixed shapes.
+
+    Samplers that compute slots again want a third argument, `room`: further rows.
+    """
 
 
 class Size(NamedTuple):
@@ -128,6 +132,7 @@ class Pass:
     keep: bool = False,
     skips: Any = None,
     every: int = 0,
+    drop_path: tuple[float, float] | None = None,
   ) -> tuple[jax.Array, Any]:
     """x (b, n, d) after a stack of layers, and its new cache.
 
@@ -141,6 +146,8 @@ class Pass:
       keep, skips: see `Stack`.
       every: the positions are added before every so many layers, not before the
         first alone; 0: they are not.
+      drop_path: rates of the first and of the last layer; None: from 0 to that
+        of the backbone.
     """
     size = size or self.size
     inputs = self.inputs.replace(rotation=self._rotation(size))
@@ -148,10 +155,16 @@ class Pass:
       inputs = inputs.replace(mask=mask)
     if every:
       inputs = inputs.replace(again=self.positions)
+    rates = drop_path or (0.0, self.net.drop_path)
     stack = self.net.make_stack(
-      size, block, keep=keep, every=every or 1, name=name
+      size, block, rates, keep=keep, every=every or 1, name=name
     )
     return stack(x, inputs, cache, skips)
+
+  def with_rows(self, start: int, extent: int) -> 'Pass':
+    """The same with other rows of a cache, see `BlockInputs`."""
+    inputs = self.inputs.replace(start=start, extent=extent)
+    return dataclasses.replace(self, inputs=inputs)
 
   def norm(self, name: str, x: jax.Array) -> jax.Array:
     """The last norm of x (b, n, d), in float32."""

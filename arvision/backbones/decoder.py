@@ -1,4 +1,7 @@
-"""The decoder-only transformer that most of the papers share."""
+"""The decoder-only transformer that most of the papers share.
+
+Input embeddings of single papers are in `backbones.inputs`.
+"""
 
 import functools
 from collections.abc import Callable
@@ -78,54 +81,27 @@ class PartsInput(nn.Module):
     return join(vectors)
 
 
-class SharedPartsInput(nn.Module):
-  """Input embedding of tokens of several ids: one table for all parts (BAR).
-
-  The vectors of the parts are concatenated and mapped to the width.
-
-  Attributes:
-    width: d.
-    parts: ids of a token.
-    size: values of an id.
-    std: standard deviation at the start.
-    extra: rows of the table after those of the values, not used.
-  """
-
-  width: Width
-  parts: Width
-  size: Count
-  std: AtLeast0 = 0.02
-  extra: Natural = 1
-
-  @nn.compact
-  def __call__(self, values: jax.Array, masked=None) -> jax.Array:
-    """(b, n, parts) int32 -> (b, n, d)."""
-    del masked
-    init, each = normal(self.std), -(-self.width // self.parts)
-    table = Embed(self.size + self.extra, each, init, name='parts')
-    x = table(values).reshape(*values.shape[:2], self.parts * each)
-    names = (None, 'embed')
-    return Dense((self.width,), names, kernel_init=init, name='linear')(x)
-
-
 class VectorInput(nn.Module):
   """Input embedding of vectors: a linear map in float32 (VAR's word_embed).
 
   Attributes:
     width: d.
     std: standard deviation at the start; None: Xavier's.
+    bias: whether a bias is added.
   """
 
   width: Width
   std: AtLeast0 | None = 0.02
+  bias: bool = True
 
   @nn.compact
   def __call__(self, values: jax.Array, masked=None) -> jax.Array:
     del masked
-    init = normal(self.std)
-    return Dense(
-      (self.width,), (None, 'embed'), kernel_init=init, name='linear'
-    )(values)
+    init, names = normal(self.std), (None, 'embed')
+    linear = Dense(
+      (self.width,), names, bias=self.bias, kernel_init=init, name='linear'
+    )
+    return linear(values)
 
 
 class Decoder(nn.Module):
@@ -177,10 +153,10 @@ class Decoder(nn.Module):
     cond: Cond,
     layout: Layout,
     *,
-    cache: tuple[Caches, ...] | None = None,
+    cache: tuple[Caches | None, ...] | None = None,
     commit: bool = True,
     train: bool = False,
-  ) -> tuple[jax.Array, tuple[Caches, ...] | None]:
+  ) -> tuple[jax.Array, tuple[Caches | None, ...] | None]:
     """Hidden vectors (b, n, r, d) of some slots, see `Backbone`."""
     positions = None
     if self.position is not None:
@@ -191,11 +167,17 @@ class Decoder(nn.Module):
     modulation: Any = cond.modulation
     rows = None
     if modulation is not None and modulation.shape[1] > 1:
-      if cond.per == 'slot':
-        modulation = modulation[:, slots.index]
+      each = (
+        slots.index if cond.per == 'slot' else take(layout.group, slots.index)
+      )
+      if each.ndim > 1:
+        modulation = jnp.take_along_axis(modulation, each[..., None], 1)
+      elif cond.per == 'slot':
+        modulation = modulation[:, each]
       else:
-        # A few vectors for many slots: they are mapped first, then dealt out.
-        rows = take(layout.group, slots.index)
+        rows = (
+          each  # a few vectors for many slots are mapped before they are dealt
+        )
     inputs = self._inputs(slots, cond, layout, cache, train)
     inputs = inputs.replace(modulation=modulation, rows=rows)
     if self.shared_adaln is not None:
@@ -214,39 +196,59 @@ class Decoder(nn.Module):
   def _sizes(self):
     return self.body.sizes(self.size)
 
-  def empty_cache(self, batch: int, layout: Layout) -> tuple[Caches, ...]:
-    """A cache for every layer of every stack, with a row per clean slot."""
+  def empty_cache(
+    self, batch: int, layout: Layout, room: int = 0
+  ) -> tuple[Caches | None, ...]:
+    """A cache for every stack; see `Layout.rows` and `Stack.empty_cache`.
+
+    Args:
+      batch: b.
+      layout: static.
+      room: further rows, for slots that are computed again.
+    """
+    rows = layout.rows + room
     return tuple(
-      self.make_stack(size, parent=None).empty_cache(
-        batch, len(layout.clean), size.width
-      )
+      self.make_stack(size, parent=None).empty_cache(batch, rows, size.width)
       for size in self._sizes
     )
 
-  def make_stack(self, size: Size, block: Any = None, **fields: Any) -> Stack:
+  def make_stack(
+    self,
+    size: Size,
+    block: Any = None,
+    rates: tuple[float, float] = (0.0, 0.0),
+    **fields: Any,
+  ) -> Stack:
     """A stack of blocks, see `Pass.stack`."""
     block = functools.partial(
       block or self.block, heads=size.heads, dtype=self.dtype
     )
     unroll = min(self.unroll, size.depth)
-    return Stack(
-      block, size.depth, self.drop_path, self.remat, unroll, **fields
-    )
+    return Stack(block, size.depth, rates, self.remat, unroll, **fields)
 
   def _embed(self, slots, cond, layout, cache, positions):
     """Input vectors of the slots, (b, n, d) float32."""
     index = slots.index
     x = self._tokens(slots, layout)
-    if layout.prefix:
+    norm = None
+    if self.embedding_norm is not None:
+      norm = self.embedding_norm(name='embedding_norm')
+    tokens_only = getattr(norm, 'tokens_only', False)
+
+    def filled(x):
+      if not layout.prefix:
+        return x
       first = np.arange(len(index)) if cache is None else index
-      x = self._fill_prefix(x, cond.prefix, first, layout.prefix)
+      return self._fill_prefix(x, cond.prefix, first, layout.prefix)
+
+    x = x if tokens_only else filled(x)
     if positions is not None:
       x = x + positions
     if cond.per_token is not None:
       x = x + _of_targets(cond.per_token, layout, slots)
-    if self.embedding_norm is not None:
-      x = self.embedding_norm(name='embedding_norm')(x)
-    return x
+    if norm is not None:
+      x = norm(x)
+    return filled(x) if tokens_only else x
 
   def _tokens(self, slots, layout):
     """Embedded tokens of the slots, anything in prefix slots."""
@@ -256,6 +258,11 @@ class Decoder(nn.Module):
     )
 
   def _fill_prefix(self, x, prefix, index, count):
+    if index.ndim > 1:
+      self._check_prefix(prefix, count)
+      own = jnp.minimum(index, count - 1)[..., None]
+      own = jnp.take_along_axis(prefix, own, 1).astype(x.dtype)
+      return jnp.where((index < count)[..., None], own, x)
     if isinstance(index, np.ndarray):
       rows = np.flatnonzero(index < count)
       if not len(rows):
@@ -275,18 +282,23 @@ class Decoder(nn.Module):
   def _inputs(self, slots, cond, layout, cache, train):
     """What all blocks are given, but for the modulation and the rotation."""
     index, extent = slots.index, slots.extent
-    if cache is None:
+    if index.ndim > 1:
+      return self._inputs_again(slots, cond, layout, train)
+    cached = cache is not None and not layout.markov
+    if not cached:
       extent = len(index)
     valid: Any = True if slots.valid is None else slots.valid
     if cond.prefix_valid is not None:
-      rest = extent - layout.prefix
-      valid &= jnp.pad(
+      rest = layout.slots - layout.prefix
+      whole = jnp.pad(
         cond.prefix_valid, ((0, 0), (0, rest)), constant_values=True
       )
+      alone = cache is not None and not cached
+      valid &= whole[:, index if alone else slice(extent)]
     static = isinstance(index, np.ndarray)
     xp = np if static and valid is True else jnp
     mask: Any
-    if cache is not None:
+    if cached:
       mask = masks.step(layout, index, extent, xp, valid)
     elif static:
       known = None if valid is True else valid
@@ -307,12 +319,30 @@ class Decoder(nn.Module):
       train=train,
     )
 
+  def _inputs_again(self, slots, cond, layout, train):
+    """The same for slots that are computed again: rows after those of the layout."""
+    known: Any = True
+    if cond.prefix_valid is not None:
+      rest = layout.slots - layout.prefix
+      more = ((0, 0), (0, rest))
+      known = jnp.pad(cond.prefix_valid, more, constant_values=True)
+    mask = masks.again(layout, slots.index, slots.valid, known)
+    return BlockInputs(
+      mask=mask[:, None],
+      memory=_memory(cond),
+      index=slots.index,
+      layout=layout,
+      start=layout.slots,
+      extent=layout.slots + slots.index.shape[1],
+      train=train,
+    )
+
 
 def _of_targets(per_token, layout, slots):
   """To every slot the vector (b, t, d) of the token that it predicts, or 0."""
   target = slots.target_position
   if target is None:
-    target = take(layout.target_position, slots.index)[None]
+    target = jnp.atleast_2d(take(layout.target_position, slots.index))
   own = jnp.take_along_axis(per_token, jnp.maximum(target, 0)[..., None], 1)
   return jnp.where((target >= 0)[..., None], own, 0)
 

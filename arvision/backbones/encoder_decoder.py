@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from arvision.layers.dense import Dense
 from arvision.layers.entity_adaln import EntityModulation
 from arvision.layers.param import normal, param
 from arvision.layouts import masks
+from arvision.layouts.base import take
 from arvision.ranges import AtLeast0, Few, Width
 from arvision.structs import Slots, Template
 
@@ -84,7 +86,8 @@ class Masked(EncoderDecoder):
   The first half is given the slots that are not masked, the prefix first, filled
   up to `Slots.max_unmasked` with slots that nobody sees. After it they return to
   their places, among copies of one vector that stands for masked tokens. Every
-  slot sees all others: the layout is one entity.
+  slot sees all others: the layout is one entity. A cache holds one pass over all
+  slots, for passes over some of them again.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
@@ -97,42 +100,71 @@ class Masked(EncoderDecoder):
 
   def __call__(self, run, x, caches):
     slots, layout = run.slots, run.layout
-    cached = any(cache is not None for cache in caches)
-    if cached or len({*layout.entity[slots.index].tolist()}) > 1:
+    if slots.masked is None or self.entities(run) != 1:
       raise ValueError(
-        f'{type(self).__name__} fills masked tokens of one entity, got a cache or '
+        f'{type(self).__name__} fills masked tokens of one entity, got no mask or '
         f'{layout.steps} steps; set config.layout.type=layouts.grid.whole and '
         'config.sampler.type=samplers.random_order.RandomOrder'
       )
+    if slots.index.ndim > 1:
+      return self._again(run, x, caches)
+    first, second = caches
     seen, known = visible(slots)
     every = masks.same(np.zeros(known.shape[1], np.int32))
     x = jnp.take_along_axis(x, seen[..., None], 1)
-    first, second = self.halves(run)
-    x, _ = first.stack('stack', x, mask=AttentionMask(every, known))
+    encoder, decoder = self.halves(run)
+    x, first = encoder.with_rows(0, known.shape[1]).stack(
+      'stack', x, first, mask=AttentionMask(every, known)
+    )
+    if first is not None:
+      first = _Encoded(first, seen, known)
     x = self.between(run, x)
+    hidden = self._masked_vector(run, x)
     # A gather by the rank among visible slots, and no scatter to their places: it
     # stays within an example, so that devices need no slots of one another.
     masked = jnp.asarray(slots.masked)
     rank = jnp.cumsum(~masked, axis=1) - 1
     kept = ~masked & (rank < seen.shape[1])
     x = jnp.take_along_axis(x, jnp.where(kept, rank, 0)[..., None], 1)
-    hidden = self.hole(run, x.shape[-1])
-    x, _ = self.decode(second, jnp.where(kept[..., None], x, hidden))
+    x = jnp.where(kept[..., None], x, hidden)
+    x, second = self.decode(decoder, x, second)
     if self.out_position:
       token = layout.token[slots.index]
       there = np.flatnonzero(token >= 0)
       own = self._param(run, 'position_out', (layout.tokens, x.shape[-1]))
       x = x.at[:, there].add(own[token[there]])
-    return x[:, :, None], caches
+    return x[:, :, None], (first, second)
+
+  def _again(self, run, x, caches):
+    """Some slots against the cache of a pass over all of them."""
+    slots, layout = run.slots, run.layout
+    (cache, seen, known), second = caches
+    entering = slots.valid & ~jnp.asarray(slots.masked)
+    same = (slots.index[..., None] == seen[:, None]) & slots.valid[..., None]
+    keys = jnp.concatenate([known & ~same.any(1), entering], 1)
+    encoder = run.with_rows(seen.shape[1], keys.shape[1])
+    x, _ = encoder.stack('stack', x, cache, mask=keys[:, None, None])
+    x = self.between(run, x)
+    x = jnp.where(entering[..., None], x, self._masked_vector(run, x))
+    x, second = self.decode(run, x, second)
+    if self.out_position:
+      own = self._param(run, 'position_out', (layout.tokens, x.shape[-1]))
+      token = take(layout.target_position, slots.index)
+      x = x + jnp.where((token >= 0)[..., None], own[token], 0)
+    return x[:, :, None], (caches[0], second)
+
+  def entities(self, run):
+    """Number of entities that a pass goes over."""
+    return run.layout.steps
 
   def halves(self, run):
     """The passes that make the stacks of both halves."""
     return run, run
 
-  def hole(self, run, width):
+  def _masked_vector(self, run, x):
     """(1 or n, d) vectors instead of masked tokens."""
     # Of two axes, since it decays as published.
-    return self._param(run, 'hole', (1, width))
+    return self._param(run, 'hole', (1, x.shape[-1]))
 
   def _param(self, run, name, shape):
     names = (None,) * (len(shape) - 1) + ('embed',)
@@ -151,6 +183,9 @@ class MaskedStages(Masked):
   Source: arXiv 2505.20288; HiDream-ai/himar, models/himar.py.
   """
 
+  def entities(self, run):
+    return len({*run.layout.entity[run.slots.index].tolist()})
+
   def halves(self, run):
     stage = run.layout.entity[run.slots.index[:1]]
 
@@ -162,11 +197,25 @@ class MaskedStages(Masked):
     first, second = self.sizes(run.size)
     return modulated('stage', first), modulated('stage_second', second)
 
-  def hole(self, run, width):
+  def _masked_vector(self, run, x):
     layout, index = run.layout, run.slots.index
-    table = self._param(run, 'hole', (layout.steps * layout.tokens, width))
+    shape = layout.steps * layout.tokens, x.shape[-1]
     row = layout.entity[index] * layout.tokens + layout.token[index]
-    return table[row.clip(0)]  # prefix slots are never masked
+    # Prefix slots are never masked.
+    return self._param(run, 'hole', shape)[row.clip(0)]
+
+
+class _Encoded(NamedTuple):
+  """The cache of the first half, whose rows are slots that were not masked.
+
+  Attributes:
+    cache: of its stack.
+    seen, known: see `visible`.
+  """
+
+  cache: Any
+  seen: jax.Array
+  known: jax.Array
 
 
 def visible(slots: Slots) -> tuple[jax.Array, jax.Array]:

@@ -84,8 +84,9 @@ class Stages(Decoder):
     hidden = jnp.concatenate(found, 1)
     return hidden, cache if cache is None or not commit else past
 
-  def empty_cache(self, batch: int, layout: Layout) -> Any:
-    """`Recalled` without any hidden state."""
+  def empty_cache(self, batch: int, layout: Layout, room: int = 0) -> Any:
+    """`Recalled` without any hidden state; nothing is computed again."""
+    del room
     count, width = _earlier(layout), self._sizes[-1].width
     return Recalled(
       jnp.zeros((batch, count, width), jnp.float32),

@@ -31,9 +31,11 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument(
     '--source',
     required=True,
+    action='append',
     metavar='FILE',
     help='.safetensors file, or file of torch.save (.pth, .pt, .ckpt, .bin); '
-    'code in it is not executed, and torch is not needed',
+    'code in it is not executed, and torch is not needed. Given again where a '
+    'model comes in several files (HMAR)',
   )
   flags.add_argument(
     '--workdir', required=True, metavar='DIR', help='a folder without a run'

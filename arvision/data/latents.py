@@ -136,6 +136,8 @@ class CachedTokens(stream.Batches):
     conditional: False puts all examples into one class.
     cache: keep all records in memory.
     threads, workers: see `stream.Reading`.
+    companions: see `stream.Batches`; their labels are read from all records
+      first.
     text: adds caption features to batches; None for none.
   """
 
@@ -145,6 +147,7 @@ class CachedTokens(stream.Batches):
   cache: bool = False
   threads: FewOr0 = 2
   workers: FewOr0 = 0
+  companions: FewOr0 = 0
   text: Text | None = None
   draws = 1  # chooses the view
 
@@ -265,6 +268,13 @@ class _TokenSplit:
 
   def __len__(self) -> int:
     return self.count
+
+  @property
+  def labels(self) -> np.ndarray:
+    """(n,) labels of all ranks."""
+    if not self.classes:
+      return np.zeros(len(self), np.int32)
+    return np.array([self.load(rank)['label'] for rank in range(len(self))])
 
   def warm(self) -> None:
     """Opens the files, and reads them with `cache`, before threads start."""

@@ -33,6 +33,7 @@ class Images(stream.Batches):
     threads, workers: see `stream.Reading`.
     broken_share: largest share of broken pictures in a split. The next picture
       replaces a broken one, with weight 0 on passes.
+    companions: see `stream.Batches`.
     text: adds caption features to batches; None for none.
   """
 
@@ -50,6 +51,7 @@ class Images(stream.Batches):
   threads: FewOr0 = 2
   workers: FewOr0 = 0
   broken_share: Below1 = 0.01
+  companions: FewOr0 = 0
   text: Text | None = None
   draws = DRAWS
 

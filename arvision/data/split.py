@@ -98,6 +98,16 @@ class Split:
   def _kept(self):
     return [self._fetch(rank) for rank in range(len(self))]
 
+  @property
+  def labels(self) -> np.ndarray:
+    """(n,) labels of all ranks; decodes the pictures where it must."""
+    known = self.source.labels
+    if not self.classes:
+      return np.zeros(len(self), np.int32)
+    if known is not None:
+      return np.asarray(known)[self.numbers]
+    return np.array([self.load(i)['label'] for i in range(len(self))])
+
   def check_labels(self) -> None:
     """Checks all labels, if they are known without decoding.
 

@@ -22,6 +22,7 @@ from absl import flags as absl_flags
 
 from arvision.build import Checked
 from arvision.data.base import Batch
+from arvision.data.companions import Companions
 from arvision.data.text import CAPTIONS, Text
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import FewOr0
@@ -278,16 +279,19 @@ def one_pass(
 class Batches(Checked, abc.ABC):
   """Training batches and passes over two splits, see `base.Data`.
 
-  A split has a length and the methods `warm` and `captions`.
+  A split has a length, `labels`, and the methods `warm` and `captions`.
 
   Attributes:
     threads, workers: see `Reading`.
+    companions: further examples of its class that come with every example of
+      training and of the held-out pass, see `data.companions`.
     text: adds caption features to batches; None for none.
     draws: uniform numbers per example and visit.
   """
 
   threads: int
   workers: int
+  companions: int
   text: Text | None
   draws: ClassVar[int]
 
@@ -335,24 +339,35 @@ class Batches(Checked, abc.ABC):
       ConfigError: the batch size does not fit the processes or the split.
       DataError: unusable data; some faults show in later batches only.
     """
-    split = self._splits[0]
+    split, draws = self._splits[0], self.draws
+    assemble = functools.partial(self._train_batch, split)
+    if self.companions:
+      companions = self._companions(split)
+      assemble = companions.beside(assemble, draws)
+      draws = (1 + self.companions) * draws + self.companions
     return train_stream(
       examples=len(split),
       batch_size=batch_size,
       seed=seed,
-      assemble=functools.partial(self._train_batch, split),
-      draws=self.draws,
+      assemble=assemble,
+      draws=draws,
       reading=self._prepare(split),
       process_index=process_index,
       process_count=process_count,
     )
 
+  def _companions(self, split):
+    return Companions(split.labels, self.companions, self.classes)
+
   def _pass(self, split, assemble, batch_size, process_index, process_count):
     """`one_pass` over a split; `assemble` takes the split first."""
+    assemble = functools.partial(assemble, split)
+    if self.companions and split is self._splits[1] and len(split):
+      assemble = self._companions(split).in_a_pass(assemble)
     return one_pass(
       examples=len(split),
       batch_size=batch_size,
-      assemble=functools.partial(assemble, split),
+      assemble=assemble,
       reading=self._prepare(split),
       process_index=process_index,
       process_count=process_count,

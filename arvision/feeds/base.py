@@ -22,11 +22,13 @@ class Feed(Protocol):
     fills: whether `slots` takes a mask, so that the tokens of an entity can be
       sampled over several passes.
     masks_parts: whether the mask has an entry for every part of a token.
+    noisy_past: whether slots show earlier entities with noise in training.
   """
 
   sees_own: bool
   fills: bool
   masks_parts: bool
+  noisy_past: bool
 
   def train(
     self, tokens: Tokens, layout: Layout, codec: Any, draw: Draw
@@ -68,6 +70,7 @@ class TokenState:
   sees_own = False
   fills = False
   masks_parts = False
+  noisy_past = False
 
   def init(self, batch, layout, codec):
     if codec is None:

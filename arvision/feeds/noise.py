@@ -13,7 +13,8 @@ from arvision.feeds.base import (
   step_slots,
 )
 from arvision.layouts.base import Layout
-from arvision.process.flow import draw_levels, mix
+from arvision.process.flow import draw_levels
+from arvision.process.path import Flow, Path
 from arvision.random import Draw
 
 
@@ -22,26 +23,28 @@ class Noise(TokenState):
   """Every entity has a noise level of its own (xAR).
 
   In training the past of an entity is noisy too, at its own levels, so that the
-  network does not rely on a perfect past. Targets are velocities, see
-  `process.flow`. In sampling, slots carry the current tokens, and the sampler
-  sets their level.
+  network does not rely on a perfect past. Targets are the field of the path,
+  such as velocities. In sampling, slots carry the current tokens, and the
+  sampler sets their level.
 
   Source: arXiv 2502.20388 (noisy context learning).
 
   Attributes:
     levels: distribution of the levels, one of `process.flow.LEVELS`.
+    path: from data to noise, see `process.path`.
   """
 
   levels: str = 'logit_normal'
+  path: Path = Flow()
   sees_own = True
 
   def train(self, tokens, layout, codec, draw):
     clean = carried(tokens.given, layout)
     level = self.level(draw, layout)
     noise = draw.normal('feed/noise', clean.shape[1:])
-    values = mix(clean, noise, level[:, layout.group])
-    velocity = (noise - clean)[:, layout.readout[:, 0]]
-    return all_slots(values, layout, level=level), all_targets(velocity)
+    noised = self.path(clean, noise, level[:, layout.group])
+    target = noised.target[:, layout.readout[:, 0]]
+    return all_slots(noised.values, layout, level=level), all_targets(target)
 
   def level(self, draw: Draw, layout: Layout) -> jax.Array:
     """(b, s) levels of all entities, see `Slots.level`.

@@ -43,17 +43,19 @@ class Categorical(nn.Module):
   adjustable: ClassVar[tuple[str, ...]] = ()
 
   def setup(self):
-    several = self.parts > 1
     self.maps = [
-      Dense(
-        (self.parts,) * several + (self.vocab_size,),
-        ('embed', *(None,) * several, 'vocab'),
-        bias=self.bias,
-        kernel_init=normal(self.std),
-        name=f'linear_{r}' if r else 'linear',
-      )
-      for r in range(self.branches)
+      self._map(f'linear_{r}' if r else 'linear') for r in range(self.branches)
     ]
+
+  def _map(self, name):
+    several = self.parts > 1
+    return Dense(
+      (self.parts,) * several + (self.vocab_size,),
+      ('embed', *(None,) * several, 'vocab'),
+      bias=self.bias,
+      kernel_init=normal(self.std),
+      name=name,
+    )
 
   def field(self, z: jax.Array, query: Query) -> jax.Array:
     """z (b, t, r, d) -> (b, t, v) or (b, t, parts, v) float32 logits."""
@@ -114,6 +116,28 @@ class Categorical(nn.Module):
     return sampling(guide(self.field(z, query)), draw)
 
 
+class Forked(Categorical):
+  """The same with a second map, for passes over masked tokens (HMAR).
+
+  For `bodies.Fork`.
+  """
+
+  def setup(self):
+    super().setup()
+    self.masked_map = self._map('linear_masked')
+
+  def field(self, z: jax.Array, query: Query) -> jax.Array:
+    """As above; `query.masked` says which map."""
+    plain = super().field
+    if self.is_initializing():  # a pass has one map, a model both
+      self.masked_map(z[:, :, 0])
+      plain(z, query)
+    if query.masked is None:
+      return plain(z, query)
+    names = ('act_batch', 'act_length', 'act_vocab')
+    return constrain(self.masked_map(z[:, :, 0].astype(jnp.float32)), names)
+
+
 class Transformed(Categorical):
   """The same behind norm(gelu(linear)), tanh form (MaskGIT's MlmLayer).
 
@@ -155,3 +179,24 @@ class Given(Categorical):
   def field(self, z: jax.Array, query: Query) -> jax.Array:
     """z (b, t, 1, v or more) -> (b, t, v) float32."""
     return z[:, :, 0, : self.vocab_size].astype(jnp.float32)
+
+
+class DeepCategorical(Categorical, kw_only=True):
+  """`Categorical` behind a linear map and GELU (Infinity's `head_depth=2`).
+
+  Source: FoundationVision/Infinity, models/infinity.py.
+
+  Attributes:
+    width: d.
+  """
+
+  width: Width
+
+  def setup(self):
+    super().setup()
+    init = normal(self.std)
+    self.hidden = Dense((self.width,), ('embed', 'mlp'), kernel_init=init)
+
+  def field(self, z, query):
+    hidden = self.hidden(z.astype(jnp.float32))
+    return super().field(jax.nn.gelu(hidden, approximate=True), query)

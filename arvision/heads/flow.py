@@ -1,5 +1,6 @@
 """Distributions over latents by flow matching: of an entity, or of a token."""
 
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -10,8 +11,10 @@ from arvision.heads.base import Guide
 from arvision.heads.entity_transformer import EntityTransformer
 from arvision.heads.mlp import TokenMLP
 from arvision.layers.level import as_time
+from arvision.layouts.scales import Grids, as_grids
 from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
+from arvision.process.pyramidal import Stages
 from arvision.random import Draw
 from arvision.structs import Query
 
@@ -70,13 +73,22 @@ class Flow(EntityTransformer):
     Returns:
       (b, t) float32 losses, and no metrics.
     """
-    entities = 1 + int(np.max(np.asarray(query.entity)))
-    level = draw_levels(self.levels, draw, 'head/level', (entities,))
     noise = draw.normal('head/noise', targets.shape[1:])
-    x = mix(targets, noise, level[:, query.entity])
-    asked = query.replace(values=x, level=level)
-    error = self.field(z, asked) - (noise - targets)
-    return jnp.mean(error**2, -1), {}
+    return self._squares(z, targets, noise, draw, query), {}
+
+  def _squares(self, z, end, start, draw, query):
+    """(b, t) mean squared errors on the straight line between two points."""
+    entities = 1 + int(np.max(np.asarray(query.entity)))
+    share = draw_levels(self.levels, draw, 'head/level', (entities,))
+    x = mix(end, start, share[:, query.entity])
+    level = self._level(share, np.arange(entities))
+    error = self.field(z, query.replace(values=x, level=level)) - (start - end)
+    return jnp.mean(error**2, -1)
+
+  def _level(self, share, entity):
+    """The noise level of a share of the way of entities (s,)."""
+    del entity
+    return share
 
   def sample(
     self,
@@ -98,7 +110,73 @@ class Flow(EntityTransformer):
       sampling: not used.
       query: of the tokens, with the step of the sampler.
     """
-    return _solved(self, z, draw, guide, query)
+    noise = draw.normal('head/noise', (z.shape[1], self.channels))
+    return self._solved(z, noise, draw, guide, query)
+
+  def _solved(self, z, start, draw, guide, query):
+    level = lambda share: self._level(share, query.entity[0])
+    return _solved(self, z, start, draw, guide, query, level)
+
+
+class PyramidalFlow(Flow):
+  """The stage of one flow trajectory that belongs to an entity (E-CAR).
+
+  A token is the end of its stage, scaled to data plus noise; that of the last
+  stage is data. For `feeds.pyramidal.Pyramidal`, whose slots carry the end of
+  the stage before. With one stage this is `Flow`.
+
+  Source: arXiv 2412.14170 (E-CAR), which has no released code; arXiv 2410.05954.
+
+  Attributes:
+    scales: sides or (height, width) of the grids of all entities.
+    stages: the windows of levels, those of the feed.
+    channels, width, depth, heads, block, last_norm, rotary, levels, counts, solver,
+      std, remat, unroll, dtype: see `Flow`. `levels` is the law of the share of
+      the way in a stage.
+  """
+
+  scales: Grids = ()
+  stages: Stages = Stages()
+
+  def loss(
+    self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean squared error of the velocity.
+
+    Args:
+      z: (b, t, 1, d).
+      targets: (b, t, 2 c) float32 ends and starts of the tokens' stages.
+      draw: 'head/level' (s,) of every entity.
+      query: see `Flow.loss`.
+
+    Returns:
+      (b, t) float32 losses, and no metrics.
+    """
+    end, start = jnp.split(targets, 2, -1)
+    return self._squares(z, end, start, draw, query), {}
+
+  def sample(
+    self,
+    z: jax.Array,
+    draw: Draw,
+    guide: Guide,
+    sampling: Any,
+    query: Query,
+  ) -> jax.Array:
+    """Tokens (b, t, c) float32 of an entity, see `Flow.sample`."""
+    count, s = z.shape[1], query.entity[0]
+    noise = draw.normal('head/noise', (count, self.channels))
+    grids = {math.prod(grid): grid for grid in as_grids(self.scales)}
+    if count not in grids:
+      raise ValueError(
+        f'config.head.scales={self.scales}: none has the {count} tokens of an '
+        'entity; wanted those of config.layout'
+      )
+    start = self.stages.start(query.given, noise, s, grids[count])
+    return self.stages.end(self._solved(z, start, draw, guide, query), s)
+
+  def _level(self, share, entity):
+    return self.stages.level(share, entity)
 
 
 class TokenFlow(TokenMLP):
@@ -170,18 +248,18 @@ class TokenFlow(TokenMLP):
     query: Query,
   ) -> jax.Array:
     """Tokens (b, t, c) float32, see `Flow.sample`."""
-    return _solved(self, z, draw, guide, query)
+    noise = draw.normal('head/noise', (z.shape[1], self.channels))
+    return _solved(self, z, noise, draw, guide, query)
 
 
-def _solved(head, z, draw, guide, query):
+def _solved(head, z, start, draw, guide, query, level=lambda share: share):
   """Tokens of a head with a velocity field; both halves see the same x."""
-  noise = draw.normal('head/noise', (z.shape[1], head.channels))
-  halves = len(z) // len(noise)
+  halves = len(z) // len(start)
   pure, variables = head.unbind()
 
-  def velocity(x, level):
-    both = jnp.concatenate([x] * halves)
-    asked = query.replace(values=both, level=level[None, None])
-    return guide(pure.apply(variables, z, asked, method='field'), level)
+  def velocity(x, share):
+    both, at = jnp.concatenate([x] * halves), level(share)
+    asked = query.replace(values=both, level=at[None, None])
+    return guide(pure.apply(variables, z, asked, method='field'), at)
 
-  return solve(head.solver, head.counts, velocity, noise, draw, query)
+  return solve(head.solver, head.counts, velocity, start, draw, query)

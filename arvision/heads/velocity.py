@@ -1,4 +1,4 @@
-"""A velocity, for a backbone that denoises by itself."""
+"""Velocity or noise, for a backbone that denoises by itself."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal
 from arvision.random import Draw
-from arvision.ranges import AtLeast0, Width
+from arvision.ranges import AtLeast0, Natural, Width
 from arvision.structs import Query
 
 
@@ -24,23 +24,28 @@ class Velocity(nn.Module):
   Attributes:
     channels: of a token.
     std: standard deviation of the kernel at the start; None: Xavier's.
+    spare: outputs after those of the channels, which are not used (ARFlow's
+      learn_sigma).
   """
 
   channels: Width
   std: AtLeast0 | None = None
+  spare: Natural = 0
 
   draws: ClassVar[bool] = False
   adjustable: ClassVar[tuple[str, ...]] = ()
 
   def setup(self):
     self.linear = Dense(
-      (self.channels,), ('embed', None), kernel_init=normal(self.std)
+      (self.channels + self.spare,),
+      ('embed', None),
+      kernel_init=normal(self.std),
     )
 
   def field(self, z: jax.Array, query: Query) -> jax.Array:
     """z (b, t, 1, d) -> (b, t, c) float32 velocities, see `process.flow`."""
     del query  # other heads read it
-    return self.linear(z[:, :, 0].astype(jnp.float32))
+    return self.linear(z[:, :, 0].astype(jnp.float32))[..., : self.channels]
 
   def loss(
     self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
@@ -58,3 +63,10 @@ class Velocity(nn.Module):
     """
     del draw
     return jnp.mean((self.field(z, query) - targets) ** 2, -1), {}
+
+
+class Noise(Velocity):
+  """The same for the noise, the field of `process.path.Diffusion` (ACDiT).
+
+  Source: arXiv 2412.07720.
+  """

@@ -72,15 +72,16 @@ class Transformer:
   hints: tuple[tuple[str, str], ...] = (
     (r'scale_mul', 'config.release.flash'),
     (r'shared_ada_lin|ada_gss|ada_lin', 'config.backbone.shared_adaln'),
-    (r'head_nm|head\.0', 'config.backbone.last_norm'),
+    (r'head_nm|head\.0', 'config.backbone.last_norm, config.head.type'),
     (
       r'^block(_chunk)?s\.',
       'config.backbone.depth, width and heads; config.release.chunks',
     ),
     (r'^(text_|cfg_uncond)', 'config.condition: length, channels, heads'),
     (
-      r'^(word_embed|head\.)',
-      'config.tokenizer.quantizer: channels, ids; config.head',
+      r'^(norm0_ve|word_embed|head\.)',
+      'config.tokenizer.quantizer: channels, ids; config.backbone.input; '
+      'config.head',
     ),
     (r'^lvl_embed', 'config.backbone.position.rows'),
   )
@@ -98,11 +99,13 @@ class Transformer:
       *dense('condition/fc1', 'text_proj_for_ca.0'),
       *dense('condition/fc2', 'text_proj_for_ca.2'),
       Row('backbone/position/entity', 'lvl_embed.weight'),
+      *norm('backbone/input/norm', 'norm0_ve'),
       *dense('backbone/input/linear', 'word_embed'),
       *dense('backbone/shared_adaln/linear', 'shared_ada_lin.1'),
       *dense('backbone/norm/adaln', 'head_nm.ada_lin.1'),
       *norm('backbone/norm', 'head.0'),
-      *dense('head/linear', _head(ours)),
+      *dense('head/hidden', _head(ours)),
+      *dense('head/linear', _head(ours, last=True)),
       *map(self._of_block, _block_rows(self.flash)),
     ]
     return [row for row in table if row.path in ours]
@@ -133,10 +136,15 @@ class Transformer:
     return key.endswith(('.zero_k_bias', '.ln_wo_grad.weight'))
 
 
-def _head(ours):
-  """The key of the last linear map, which may come with the norm before it."""
-  modulated = 'backbone/norm/adaln/kernel' in ours
-  return 'head' if modulated else 'head.1'
+def _head(ours, last=False):
+  """The key of the first or last linear map of the head.
+
+  The maps and a norm that is not modulated are numbered, unless there is one map
+  alone.
+  """
+  deep = 'head/hidden/kernel' in ours
+  normed = 'backbone/norm/adaln/kernel' not in ours
+  return f'head.{normed + 2 * (deep and last)}' if deep or normed else 'head'
 
 
 def _block_rows(flash):

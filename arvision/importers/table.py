@@ -204,6 +204,9 @@ class Row:
 class Table(Protocol):
   """The weights of a released family.
 
+  A family whose weights may come in several files, each with some of them, has
+  `files`, a table for each.
+
   Attributes:
     name: name in words.
     wrapping: dotted path of dicts around the weights in the release, '' for

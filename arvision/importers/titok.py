@@ -5,6 +5,7 @@ modeling/maskgit.py.
 """
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from arvision.importers.table import (
   Identity,
   Linear,
   Row,
+  Shape,
   Weights,
   dense,
   in_thirds,
@@ -178,6 +180,13 @@ def _bert(ours):
 
 def _uvit(ours):
   yield Row('backbone/position/slot', 'pos_embed', Identity(before=1))
+  yield from uvit_layers(ours)
+  yield from norm('backbone/norm', 'norm')
+  yield from dense('head/linear', 'lm_head')
+
+
+def uvit_layers(ours: Mapping[str, Shape]) -> Iterator[Row]:
+  """Rows of the three stacks of a U-ViT."""
   for stack, theirs in (
     ('stack', 'in_blocks.{i}'),
     ('stack_mid', 'mid_block{i}'),
@@ -186,17 +195,15 @@ def _uvit(ours):
     first = None if stack == 'stack_mid' else 0
     layers = f'backbone/{stack}/layers'
     block = f'{layers}/block'
+    attention, qkv = f'{block}/attention', f'{theirs}.attn.qkv'
     rows = [
       *norm(f'{block}/norm1', f'{theirs}.norm1'),
       *norm(f'{block}/norm2', f'{theirs}.norm2'),
-      Row(
-        f'{block}/attention/qkv/kernel', f'{theirs}.attn.qkv.weight', Linear()
-      ),
-      *dense(f'{block}/attention/out', f'{theirs}.attn.proj', inputs=2),
+      Row(f'{attention}/qkv/kernel', f'{qkv}.weight', Linear()),
+      *in_thirds(ours, attention, f'{qkv}.bias'),
+      *dense(f'{attention}/out', f'{theirs}.attn.proj', inputs=2),
       *dense(f'{block}/mlp/fc1', f'{theirs}.mlp.fc1'),
       *dense(f'{block}/mlp/fc2', f'{theirs}.mlp.fc2'),
       *dense(f'{layers}/skip', f'{theirs}.skip_linear'),
     ]
     yield from (dataclasses.replace(row, first=first) for row in rows)
-  yield from norm('backbone/norm', 'norm')
-  yield from dense('head/linear', 'lm_head')

@@ -5,6 +5,7 @@ Source: FoundationVision/VAR, models/var.py and models/vqvae.py.
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from arvision.importers.table import (
   dense,
 )
 
-_BLOCK = 'backbone/stack/layers/block'
+STACK = 'backbone/stack'
 
 
 class Transformer:
@@ -36,38 +37,24 @@ class Transformer:
   )
 
   def rows(self, ours):
-    attention, adaln = f'{_BLOCK}/attention', f'{_BLOCK}/adaln'
-    table = [
+    table = [*self.shared(), *blocks(STACK, 'blocks'), *ends('', '')]
+    return [row for row in table if row.path in ours]
+
+  def shared(self) -> Iterator[Row]:
+    """Rows of what is neither in a block nor behind all of them."""
+    yield from [
       Row('condition/label/table', 'class_emb.weight'),
       Row('condition/start', 'pos_start', Identity(before=1)),
       *dense('backbone/input/linear', 'word_embed'),
       Row('backbone/position/slot', 'pos_1LC', Identity(before=1)),
       Row('backbone/position/entity', 'lvl_embed.weight'),
-      *dense('backbone/norm/adaln', 'head_nm.ada_lin.1'),
       *dense('backbone/shared_adaln/linear', 'shared_ada_lin.1'),
-      Row(f'{adaln}/offset', 'blocks.{i}.ada_gss', Identity(before=2)),
-      *dense(f'{adaln}/linear', 'blocks.{i}.ada_lin.1'),
-      Row(
-        f'{attention}/qkv/kernel', 'blocks.{i}.attn.mat_qkv.weight', Linear()
-      ),
-      Row(f'{attention}/q_bias', 'blocks.{i}.attn.q_bias', Identity(flat=True)),
-      Row(f'{attention}/v_bias', 'blocks.{i}.attn.v_bias', Identity(flat=True)),
-      Row(
-        f'{attention}/logits/log_scale',
-        'blocks.{i}.attn.scale_mul_1H11',
-        Identity(before=1, after=2),
-      ),
-      *dense(f'{attention}/out', 'blocks.{i}.attn.proj', inputs=2),
-      *dense(f'{_BLOCK}/mlp/fc1', 'blocks.{i}.ffn.fc1'),
-      *dense(f'{_BLOCK}/mlp/fc2', 'blocks.{i}.ffn.fc2'),
-      *dense('head/linear', 'head'),
     ]
-    return [row for row in table if row.path in ours]
 
   def buffers(self, weights: Weights, grids: Grids) -> Weights:
     areas = [height * width for height, width in grids]
     level = np.repeat(np.arange(len(areas)), areas)
-    hidden = np.where(level[:, None] >= level, 0, -np.inf)
+    hidden = np.where(self.sees(level[:, None], level), 0, -np.inf)
     biases = [key for key in weights if key.endswith('.q_bias')]
     return {
       'lvl_1L': level[None],
@@ -78,10 +65,51 @@ class Transformer:
       },
     }
 
+  def sees(self, q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Whether a token of scale q sees those of scale k."""
+    return q >= k
+
   def derived(self, key: str) -> bool:
     return key in ('lvl_1L', 'attn_bias_for_masking') or key.endswith(
       '.zero_k_bias'
     )
+
+
+def blocks(path: str, key: str, first: int = 0) -> Iterator[Row]:
+  """Rows of a stack of blocks.
+
+  Args:
+    path: of the stack.
+    key: of the official blocks, without their number.
+    first: number of the first one.
+  """
+  block = f'{path}/layers/block'
+  attention, adaln = f'{block}/attention', f'{block}/adaln'
+  flat, scale = Identity(flat=True), Identity(before=1, after=2)
+  key = f'{key}.{{i}}'
+  rows = [
+    Row(f'{adaln}/offset', f'{key}.ada_gss', Identity(before=2)),
+    *dense(f'{adaln}/linear', f'{key}.ada_lin.1'),
+    Row(f'{attention}/qkv/kernel', f'{key}.attn.mat_qkv.weight', Linear()),
+    Row(f'{attention}/q_bias', f'{key}.attn.q_bias', flat),
+    Row(f'{attention}/v_bias', f'{key}.attn.v_bias', flat),
+    Row(f'{attention}/logits/log_scale', f'{key}.attn.scale_mul_1H11', scale),
+    *dense(f'{attention}/out', f'{key}.attn.proj', inputs=2),
+    *dense(f'{block}/mlp/fc1', f'{key}.ffn.fc1'),
+    *dense(f'{block}/mlp/fc2', f'{key}.ffn.fc2'),
+  ]
+  yield from (dataclasses.replace(row, first=first) for row in rows)
+
+
+def ends(ours: str, theirs: str) -> Iterator[Row]:
+  """Rows of the last norm and the head.
+
+  Args:
+    ours: what our names end with.
+    theirs: what the official ones begin with.
+  """
+  yield from dense(f'backbone/norm{ours}/adaln', f'{theirs}head_nm.ada_lin.1')
+  yield from dense(f'head/linear{ours}', f'{theirs}head')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from arvision.kernels.attention import attention
 from arvision.layers.cache import KeyValues
 from arvision.layers.dense import Dense
 from arvision.layers.param import normal, param, zeros
-from arvision.layers.position import rotate
+from arvision.layers.position import rotate, rotate_halves
 from arvision.layouts.base import Layout
 from arvision.parallel.constrain import RESIDUAL, constrain
 from arvision.ranges import AtLeast0, Below1, Dtype, Few, Positive
@@ -161,14 +161,17 @@ class Attention(nn.Module):
 
   adjustable: ClassVar[tuple[str, ...]] = ('kernel',)
 
-  def empty_cache(self, batch: int, slots: int, width: int) -> KeyValues:
+  def empty_cache(self, batch: int, slots: int, width: int) -> KeyValues | None:
     """A `Cache` of a layer without any slot; subclasses may keep another kind.
 
     Args:
       batch: b.
-      slots: of the layout.
+      slots: rows that later steps read, `Layout.rows`; without any there are no
+        keys and values to keep, and the cache is None.
       width: d.
     """
+    if not slots:
+      return None
     head = width // self.heads
     return KeyValues.empty(batch, self.heads, slots, head, self.dtype)
 
@@ -247,6 +250,13 @@ class AimedAttention(Attention):
     half = q.shape[1] // 2
     first, second = rotate(q[:, :half], own), rotate(q[:, half:], target)
     return jnp.concatenate([first, second], 1), rotate(k, own)
+
+
+class HalvesAttention(Attention):
+  """Channel i is rotated with channel i + k / 2, see `layers.position.Halves`."""
+
+  def _rotated(self, q, k, rotation):
+    return rotate_halves(q, rotation), rotate_halves(k, rotation)
 
 
 class CrossAttention(nn.Module):

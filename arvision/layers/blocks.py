@@ -10,7 +10,7 @@ from arvision.layers.attention import BlockInputs
 from arvision.layers.cache import Cache
 from arvision.layers.dense import Dense
 from arvision.layers.norm import RMSNorm, modulate
-from arvision.layers.param import normal, param
+from arvision.layers.param import gated, normal, param
 from arvision.parallel.constrain import (
   INNER,
   MODULATION,
@@ -152,18 +152,6 @@ class GeGLU(SwiGLU):
     return jax.nn.gelu(x, approximate=False)
 
 
-def gated_init(std: float, gate: float, rest: float, gates: int):
-  """Normal initialiser with a factor for the gates and one for the rest."""
-
-  def init(key, shape, dtype=jnp.float32):
-    kernel = jax.random.normal(key, shape, dtype) * std
-    parts = kernel.reshape(shape[0], -1, shape[0])
-    parts = parts.at[:, :gates].multiply(gate).at[:, gates:].multiply(rest)
-    return parts.reshape(shape)
-
-  return init
-
-
 # Gate, scale and shift of a sub-layer, (b, 1 or n, d) each.
 Modulation = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -206,12 +194,17 @@ class AdaLN(nn.Module):
   rest: AtLeast0 = 0.5
   dtype: Dtype = jnp.float32
 
+  @property
+  def small_gates(self) -> int:
+    """Number of leading gates that `gate` applies to."""
+    return self.sublayers
+
   @nn.compact
   def __call__(self, inputs: BlockInputs) -> list[Modulation]:
     """The modulation of every sub-layer, from `inputs.modulation`."""
     init = normal(None)
     if self.std is not None:
-      init = gated_init(self.std, self.gate, self.rest, self.sublayers)
+      init = gated(self.std, self.gate, self.rest, self.small_gates)
     chunks = Dense(
       (3 * self.sublayers, self.width),
       ('embed', None, 'mlp'),
@@ -328,7 +321,7 @@ class Block(nn.Module):
   heads: Few = 1
   dtype: Dtype = jnp.float32
 
-  def empty_cache(self, batch: int, slots: int, width: int) -> Cache:
+  def empty_cache(self, batch: int, slots: int, width: int) -> Cache | None:
     """A cache of this layer, see `Attention.empty_cache`."""
     attention = self.attention(heads=self.heads, dtype=self.dtype, parent=None)
     return attention.empty_cache(batch, slots, width)

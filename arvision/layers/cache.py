@@ -1,6 +1,6 @@
 """What a layer keeps of past slots while tokens are decoded."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -14,7 +14,12 @@ class Cache:
 
   Subclasses are flax structs of fixed shapes. These defaults suit a state that
   is small, such as that of a recurrence.
+
+  Attributes:
+    joins: whether the caches of a stack become one when its layers are scanned.
   """
+
+  joins: ClassVar[bool] = False
 
   def first(self, slots: int) -> Any:
     """What is read of it where no slot at or after `slots` is visible."""
@@ -51,6 +56,8 @@ class KeyValues(Cache):
   k: jax.Array
   v: jax.Array
   layer: Any = None
+
+  joins: ClassVar[bool] = True
 
   @classmethod
   def empty(cls, batch, heads, slots, head_dim, dtype=jnp.float32):
@@ -101,3 +108,31 @@ class KeyValues(Cache):
       return x[..., :rows, :]
     sizes = (1, *x.shape[1:-2], rows, x.shape[-1])
     return jax.lax.dynamic_slice(x, (self.layer, 0, 0, 0, 0), sizes)[0]
+
+
+@flax.struct.dataclass
+class PerModule(Cache):
+  """The caches of a layer with several modules that keep something.
+
+  Attributes:
+    of: name of a module -> its `Cache`, or None where it keeps nothing.
+  """
+
+  of: dict[str, Any]
+
+  def first(self, slots):
+    return self._map(lambda own: own.first(slots))
+
+  def over(self, whole):
+    return self._map(lambda own, all_: own.over(all_), whole)
+
+  def at_layer(self, i):
+    return self._map(lambda own: own.at_layer(i))
+
+  def put_layer(self, i, own):
+    return self._map(lambda all_, new: all_.put_layer(i, new), own)
+
+  def _map(self, f, *others):
+    is_cache = lambda x: isinstance(x, Cache)
+    of = (other.of for other in others)
+    return PerModule(jax.tree.map(f, self.of, *of, is_leaf=is_cache))

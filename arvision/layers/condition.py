@@ -82,6 +82,8 @@ class ClassLabel(nn.Module):
     steps: rows of a table that is added to the modulation, slot by slot (RAR's
       timesteps_embeddings); 0 for none.
     spare: rows before those of the classes, which are not used (BAR).
+    norm: template of a norm of the prefix vectors that the class fills, or None
+      (AutoNAT).
     drop: share of training examples whose label is replaced by null.
     std: standard deviation at the start.
   """
@@ -94,6 +96,7 @@ class ClassLabel(nn.Module):
   tokens: Natural = 0
   steps: Natural = 0
   spare: Natural = 0
+  norm: Template | None = None
   drop: Share = 0.1
   std: AtLeast0 = 0.02
 
@@ -124,6 +127,8 @@ class ClassLabel(nn.Module):
         shape = (self.prefix, self.width)
         own = param(self, 'start', normal(self.std), (None, 'embed'), shape)
         prefix = prefix + own
+      if self.norm is not None:
+        prefix = self.norm(name='norm')(prefix)
     if self.tokens:
       shape = (self.tokens, self.width)
       own = param(self, 'tokens', normal(self.std), (None, 'embed'), shape)
@@ -228,8 +233,22 @@ class ClassAndLevel(nn.Module):
       ids = jnp.where(null, self.classes, inputs['label'])
     table = Embed(self.classes + 1, self.width, normal(self.std), name='label')
     embed = LevelEmbedding(self.width, std=self.level_std, name='level')
-    level = embed(as_time(jnp.asarray(slots.level)))
+    level = embed(self.times(jnp.asarray(slots.level)))
     return Cond(modulation=table(ids)[:, None] + level, per='entity')
+
+  def times(self, level: jax.Array) -> jax.Array:
+    """Levels as the times that `LevelEmbedding` takes."""
+    return as_time(level)
+
+
+class ClassAndTime(ClassAndLevel):
+  """The same with times 1 - level in [0, 1], which rise from noise to data.
+
+  Source: arXiv 2401.08740 (SiT); TheFllood/ARFlow.
+  """
+
+  def times(self, level: jax.Array) -> jax.Array:
+    return 1 - level.astype(jnp.float32)
 
 
 class Caption(nn.Module):

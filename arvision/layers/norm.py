@@ -41,6 +41,13 @@ class AffineLayerNorm(LayerNorm):
   bias_init: nn.initializers.Initializer = _bias
 
 
+class TokenLayerNorm(AffineLayerNorm):
+  """The same for embedded tokens alone: the prefix enters behind it (AutoNAT)."""
+
+  # A backbone fills the prefix after an embedding norm with this trait.
+  tokens_only: ClassVar[bool] = True
+
+
 class NoNorm(nn.Module):
   """Nothing, where a config wants no norm."""
 

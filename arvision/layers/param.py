@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 Init = Callable[..., jax.Array]
 
@@ -57,6 +58,20 @@ def normal(std: float | None) -> Init:
   if std is None:
     return nn.initializers.xavier_uniform()
   return nn.initializers.normal(std) if std else nn.initializers.zeros
+
+
+def gated(std: float, gate: float, rest: float, gates: int) -> Init:
+  """Normal initialiser of adaLN: `gates` leading chunks of d columns are
+  multiplied by `gate`, the other columns by `rest`.
+  """
+
+  def init(key, shape, dtype=jnp.float32):
+    kernel = jax.random.normal(key, shape, dtype) * std
+    parts = kernel.reshape(shape[0], -1, shape[0])
+    parts = parts.at[:, :gates].multiply(gate).at[:, gates:].multiply(rest)
+    return parts.reshape(shape)
+
+  return init
 
 
 zeros = nn.initializers.zeros

@@ -58,7 +58,7 @@ class _PatchViT(nn.Module):
     """x (b, n, d) after the blocks, and after each: (layers, b, n, d)."""
     every = masks.same(np.zeros(x.shape[1], np.int32))
     inputs = BlockInputs(mask=AttentionMask(every), train=train)
-    x, kept = self.stack(x.astype(self.dtype), inputs)
+    x, (_, kept) = self.stack(x.astype(self.dtype), inputs)
     return x.astype(jnp.float32), kept
 
   def _table(self, name, rows):

@@ -245,8 +245,9 @@ class Rotary:
   base: Positive = 10000.0
 
   def __call__(self, layout: Layout, slots: Slots, dim: int) -> Any:
-    """(2, e, dim / 2) for the e slots."""
-    return self.at(layout.coords, dim)[:, slots.index]
+    """(2, e, dim / 2) for the e slots; (2, b, 1, e, dim / 2) for (b, e) of them."""
+    table = self.at(layout.coords, dim)[:, slots.index]
+    return table[:, :, None] if slots.index.ndim > 1 else table
 
   def at(self, coords: Any, dim: int) -> jax.Array:
     """(2, t, dim / 2) for tokens with coordinates (t, axes)."""
@@ -294,3 +295,56 @@ class AimedRotary(Rotary):
 
     own, target = positions(layout, slots)
     return of(own), of(target)
+
+
+@dataclasses.dataclass(frozen=True)
+class Halves:
+  """Rotary tables of whole axes, for `layers.attention.HalvesAttention`.
+
+  Every axis has a share of the channels of a head, and a table [f, f] of its
+  frequencies f, which fall from 1 to 1 / base, both included. The tables of the
+  axes follow one another, yet channel i is rotated with i + k / 2. So the cosine
+  of one axis meets the sine of another, and what comes out is no rotation; the
+  released weights of ACDiT were trained with that.
+
+  Source: arXiv 2412.07720; thunlp/ACDiT, rope.py. The base of an axis is that of
+    the code, 100 (floor(8 length / pi / 100) + 1).
+
+  Attributes:
+    shares: of the axes; None: equal ones.
+  """
+
+  shares: tuple[Count, ...] | None = None
+
+  def __call__(self, layout: Layout, slots: Slots, dim: int) -> Any:
+    """(2, e, dim) cosines and sines for the e slots.
+
+    Raises:
+      ValueError: the head cannot be split so.
+    """
+    grid = layout.grids[0]
+    shares = self.shares or (1,) * len(grid)
+    part, rest = divmod(dim, 2 * sum(shares))
+    if rest or len(shares) != len(grid):
+      raise ValueError(
+        f'config.backbone.rotary.shares={shares}: wanted one for each of '
+        f'{len(grid)} axes, and heads of a multiple of {2 * sum(shares)} '
+        f'channels, got {dim}'
+      )
+    angles = []
+    for position, length, share in zip(layout.coords.T, grid, shares):
+      base = np.float32(100 * (int(8 * length / np.pi) // 100 + 1))
+      # In float32, as in the official code.
+      exponent = np.linspace(0, dim, part * share, dtype=np.float32) / dim
+      angles += [position[:, None] * (1 / base**exponent)] * 2
+    angle = np.concatenate(angles, 1)
+    table = np.stack([np.cos(angle), np.sin(angle)])
+    return jnp.asarray(table, jnp.float32)[:, slots.index]
+
+
+def rotate_halves(x: jax.Array, table: jax.Array) -> jax.Array:
+  """Rotates channels i and i + k / 2 of x (b, h, e, k) by table (2, e, k)."""
+  first, second = jnp.split(x.astype(jnp.float32), 2, -1)
+  cos, sin = table
+  turned = jnp.concatenate([-second, first], -1)
+  return (x * cos + turned * sin).astype(x.dtype)

@@ -34,11 +34,7 @@ class _Scanned(nn.Module):
   def __call__(self, x, drop, skip, again, rest):
     x = _added(x, rest.again, again)
     if skip is not None:
-      both = jnp.concatenate([x, skip], -1)
-      linear = Dense(
-        (x.shape[-1],), ('mlp', 'embed'), dtype=x.dtype, name='skip'
-      )
-      x = linear(both)
+      x = _skip_linear(x, name='skip')(jnp.concatenate([x, skip], -1))
     x, _ = self.block(name='block')(x, drop, rest)
     x = constrain(x, RESIDUAL)
     return x, x if self.keep else None
@@ -50,7 +46,7 @@ class Stack(nn.Module):
   Attributes:
     block: template of a block.
     depth: number of layers.
-    drop_path: largest rate; grows linearly from 0 over the layers.
+    drop_path: rates of the first and of the last layer, linear in between.
     remat: 'none', 'dots' (keep outputs of `Dense` layers) or 'full' (keep nothing).
     unroll: layers in one round of the scan. More compile longer; on a CPU a
       short stack, and any in bfloat16, trains faster with all of them, since a
@@ -62,7 +58,7 @@ class Stack(nn.Module):
 
   block: Template
   depth: Few
-  drop_path: Below1 = 0.0
+  drop_path: tuple[Below1, Below1] = (0.0, 0.0)
   remat: str = 'none'
   unroll: Few = 1
   keep: bool = False
@@ -73,13 +69,13 @@ class Stack(nn.Module):
     """x (b, n, d) -> (x, caches), see `Caches`.
 
     With `skips` (layers, b, n, d), layer i maps the concatenation of x and skips[i]
-    back to the width first. With `keep` the outputs of all layers (layers, b, n, d)
-    are returned instead of caches.
+    back to the width first. With `keep` (caches, outputs of all layers, (layers, b,
+    n, d)) are returned instead of caches.
     """
     x = constrain(x, RESIDUAL)
     unstacked = isinstance(self._params(), Layers)
     if unstacked or (caches is not None and not self.is_initializing()):
-      return self._decode(x, rest, caches)
+      return self._decode(x, rest, caches, skips)
     body = _Scanned
     if self.remat not in REMAT:
       raise ValueError(
@@ -88,8 +84,8 @@ class Stack(nn.Module):
     if self.remat != 'none':
       body = nn.remat(body, prevent_cse=False, policy=REMAT[self.remat])
     drop = None
-    if self.drop_path and rest.train:
-      drop = jnp.linspace(0.0, self.drop_path, self.depth)
+    if any(self.drop_path) and rest.train:
+      drop = jnp.linspace(*self.drop_path, self.depth)
     again = None
     if rest.again is not None:
       again = self._again(jnp.arange(self.depth))
@@ -108,13 +104,17 @@ class Stack(nn.Module):
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(self.block, self.keep, name=LAYERS)
     x, kept = layers(x, drop, skips, again, rest)
-    return x, kept if self.keep else caches
+    return x, (caches, kept) if self.keep else caches
 
-  def empty_cache(self, batch: int, slots: int, width: int) -> 'Caches':
-    """A cache for every layer, with room for `slots` slots of width `width`."""
+  def empty_cache(self, batch: int, slots: int, width: int) -> 'Caches | None':
+    """A cache for every layer, see `Attention.empty_cache`.
+
+    None where the layers keep nothing.
+    """
     block = self.block(parent=None)
     layers = range(self.depth)
-    return tuple(block.empty_cache(batch, slots, width) for _ in layers)
+    caches = tuple(block.empty_cache(batch, slots, width) for _ in layers)
+    return caches if jax.tree.leaves(caches) else None
 
   def _again(self, i):
     """Whether something is added to x before layer i."""
@@ -123,7 +123,7 @@ class Stack(nn.Module):
   def _params(self):
     return self.variables.get('params', {}).get(LAYERS)
 
-  def _decode(self, x, rest, caches):
+  def _decode(self, x, rest, caches, skips):
     """While sampling: layers one by one, or scanned where that is cheap."""
     params = self._params()
     if not isinstance(params, Layers):
@@ -133,24 +133,30 @@ class Stack(nn.Module):
 
     def layer(i, x, params, cache):
       x = _added(x, rest.again, self._again(i))
+      if skips is not None:
+        both = jnp.concatenate([x, skips[i]], -1)
+        linear = _skip_linear(x, parent=None)
+        x = linear.apply({'params': params['skip']}, both)
       variables = {'params': params['block']}
       x, cache = block.apply(variables, x, None, rest, cache)
       return _guided(x, rest.guidance, i, guided), cache
 
     in_loop = isinstance(rest.start, jax.core.Tracer)
-    if not in_loop and x.shape[0] * x.shape[1] >= _SCANNED_ROWS:
+    plain = skips is None and not self.keep
+    if plain and not in_loop and x.shape[0] * x.shape[1] >= _SCANNED_ROWS:
       return _scan_layers(layer, x, params.stacked, caches)
-    new = []
+    new, outputs = [], []
     for i, own in enumerate(params.single):
       if isinstance(caches, Cache):
         x, cache = layer(i, x, own, caches.at_layer(i))
         caches = caches.put_layer(i, cache)
-        continue
-      x, cache = layer(i, x, own, None if caches is None else caches[i])
-      new.append(cache)
-    if isinstance(caches, Cache):
-      return x, caches
-    return x, None if caches is None else tuple(new)
+      else:
+        x, cache = layer(i, x, own, None if caches is None else caches[i])
+        new.append(cache)
+      outputs.append(x)
+    if not isinstance(caches, Cache) and caches is not None:
+      caches = tuple(new)
+    return x, (caches, jnp.stack(outputs)) if self.keep else caches
 
 
 # A scan over layers copies the weights and the cache of every layer, which
@@ -160,9 +166,14 @@ class Stack(nn.Module):
 # layers.
 _SCANNED_ROWS = 512
 
-# What a stack of layers holds: a `Cache` per layer; from its first scan on one of
-# all layers.
+# What a stack of layers holds: a `Cache` per layer; of those that join, from the
+# first scan on one of all layers.
 Caches = tuple[Cache, ...] | Cache
+
+
+def _skip_linear(x, **fields):
+  """The map of x (b, n, d) and a skip, side by side, to the width."""
+  return Dense((x.shape[-1],), ('mlp', 'embed'), dtype=x.dtype, **fields)
 
 
 def _added(x, what, when):
@@ -211,7 +222,10 @@ def _scan_layers(layer, x, params, caches):
     x, cache = layer(i, x, params, caches.at_layer(i))
     return (x, caches.put_layer(i, cache)), None
 
-  return jax.lax.scan(advance, (x, caches), (numbers, params))[0]
+  x, caches = jax.lax.scan(advance, (x, caches), (numbers, params))[0]
+  if not caches.joins:
+    caches = tuple(_take(caches, i) for i in range(len(numbers)))
+  return x, caches
 
 
 @flax.struct.dataclass

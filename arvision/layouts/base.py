@@ -96,7 +96,7 @@ class Layout:
     readout: (t, r) int32 slot that predicts a token, per branch; -1 absent.
     grids: (height, width) of every scale that the tokenizer emits.
     window: number of past entities that are visible; 0 = own only, None = all.
-      Negative entities always stay visible.
+      Negative entities always stay visible. See `markov`.
     longest: most entities of a scanned run. Shorter runs attend to fewer empty
       slots of the cache, but compile more programs.
     pad_to: pads every step after the first to this many slots and tokens, so
@@ -114,7 +114,7 @@ class Layout:
   coords: np.ndarray
   readout: np.ndarray
   grids: tuple[tuple[Side, Side], ...]
-  window: Count | None = None
+  window: Natural | None = None
   longest: Count | None = None
   pad_to: Count | None = None
   prefix_aims: bool = False
@@ -152,6 +152,16 @@ class Layout:
   def clean(self) -> np.ndarray:
     """(m,) int32 slots of the clean stream: one for every row of a cache."""
     return np.flatnonzero(self.stream == 0).astype(np.int32)
+
+  @property
+  def markov(self) -> bool:
+    """Whether no step sees slots of an earlier one, so that none are cached."""
+    return self.window == 0 and not (self.entity < 0).any()
+
+  @property
+  def rows(self) -> int:
+    """Rows of a cache: one for every clean slot, none if `markov`."""
+    return 0 if self.markov else len(self.clean)
 
   @functools.cached_property
   def row(self) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arvision.layouts.base import Layout
-from arvision.ranges import Count
+from arvision.ranges import Natural
 
 
 class SlotInfo(NamedTuple):
@@ -87,7 +87,7 @@ class Pattern:
 
   entity: np.ndarray
   stream: np.ndarray
-  window: Count | None = None
+  window: Natural | None = None
 
   @property
   def slots(self) -> int:
@@ -129,7 +129,8 @@ class Pattern:
     order of entities, one stream, no window.
     """
     ordered = bool((np.diff(self.entity) >= 0).all())
-    if not ordered or self.stream.any() or self.window is not None:
+    windowed = self.window is not None and self.entity[0] != self.entity[-1]
+    if not ordered or self.stream.any() or windowed:
       return None
     ends = np.searchsorted(self.entity, self.entity, side='right')
     return ends.astype(np.int32)
@@ -259,3 +260,27 @@ def step(
 
   keys = view(layout.clean[:extent], valid)
   return attend(query(view(index)), key(keys), layout.window)
+
+
+def again(layout: Layout, index: Any, valid: Any, known: Any = True) -> Any:
+  """The mask of slots that are computed again against a cache of the layout.
+
+  Args:
+    layout: static, of one stream.
+    index: (b, e) slots of every example; jax.numpy.
+    valid: (b, e) bool, False = padding, which changes no other slot.
+    known: True, or (b, n) bool, False = padding of the layout.
+
+  Returns:
+    (b, e, n + e) bool; keys are the rows of the cache, of which those of `index`
+    are stale and not visible, then the slots themselves.
+  """
+  xp = index.__array_namespace__()
+  own = slot_info(layout, index, xp, valid)
+  cached = slot_info(layout, layout.index, xp, known)
+  stale = ((index[..., None] == layout.index) & valid[..., None]).any(1)
+  first = attend(query(own), key(cached), layout.window) & ~stale[:, None]
+  # Padding may repeat a slot, so identify slots by position.
+  own = own._replace(index=xp.arange(index.shape[1]))
+  second = attend(query(own), key(own), layout.window)
+  return xp.concatenate([first, second], -1)

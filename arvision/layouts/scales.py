@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from arvision.layouts.base import NO_TOKEN, Layout
-from arvision.ranges import Side
+from arvision.ranges import Natural, Side
 
 Grids = tuple[Side | tuple[Side, Side], ...]
 # What the coordinates of a token refer to, see `scales`.
@@ -27,8 +27,9 @@ def scales(
   start: bool = True,
   anchor: str = 'centre',
   units: tuple[Side, Side] | None = None,
+  window: Natural | None = None,
 ) -> Layout:
-  """Next-scale prediction (VAR, FlexVAR, FlowAR, Infinity).
+  """Next-scale prediction (VAR, FlexVAR, FlowAR, Infinity, HMAR).
 
   Slot i predicts token i of the concatenated pyramid, from small to large.
 
@@ -42,6 +43,7 @@ def scales(
       the last token of every scale lie at the ends of the grid.
     units: (height, width) of the grid in whose units coordinates are; None: the
       largest scale. Then equal positions of all scales have equal coordinates.
+    window: earlier scales that a scale sees: 0 for none (HMAR), None for all.
 
   Raises:
     ValueError: no scales, or an unknown anchor.
@@ -67,6 +69,7 @@ def scales(
     coords=np.concatenate(coords),
     readout=token[:, None],
     grids=grids,
+    window=window,
   )
 
 

@@ -188,11 +188,14 @@ class Programs:
       return {'image': image, **_shapes(self._task.tokenizer.blank(size))}
     task = self._task
     batch = _shapes(task.model.condition.blank(size))
-    if not self._cached:
-      return {'image': image, **batch}
-    store = lambda variables, x: task.tokenizer.bind(variables).store(x)
-    tokens = jax.eval_shape(store, self._frozen_shapes['tokenizer'], image)
-    return {'tokens': tokens, **batch}
+    values = image
+    if self._cached:
+      store = lambda variables, x: task.tokenizer.bind(variables).store(x)
+      values = jax.eval_shape(store, self._frozen_shapes['tokenizer'], image)
+    if count := self._config.data.get('companions', 0):
+      shape = size, count, *values.shape[1:]
+      batch['companions'] = jax.ShapeDtypeStruct(shape, values.dtype)
+    return {'tokens' if self._cached else 'image': values, **batch}
 
   def _whole(self, tree):
     return _with_sharding(tree, self._placement.whole)

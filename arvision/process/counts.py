@@ -74,17 +74,15 @@ def inner(
   Args:
     counts: denoising steps per AR step.
     make: number of denoising steps -> tables by name, (n,) each; n may vary.
-    query: states the AR step and their number.
+    query: states the AR step, their number, and a share of the denoising steps.
 
   Returns:
     tables by name, (longest n,) float32 or int32, padded with zeros; and the
     number of denoising steps, traced only if it varies.
   """
   steps = max(query.steps, 1)
-  if isinstance(query.step, int):
-    each = [counts(query.step, steps)]
-  else:
-    each = [counts(s, steps) for s in range(steps)]
+  alone = [query.step] if isinstance(query.step, int) else range(steps)
+  each = [max(1, int(counts(s, steps) * query.share)) for s in alone]
   kinds = sorted({*each})
   made = [make(count) for count in kinds]
   if len(kinds) == 1:

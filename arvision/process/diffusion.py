@@ -29,6 +29,11 @@ def cosine_betas() -> np.ndarray:
   return np.minimum(1 - bar[1:] / bar[:-1], 0.999)
 
 
+def linear_betas() -> np.ndarray:
+  """(TRAIN_STEPS,) float64: from 1e-4 to 0.02 (DDPM, arXiv 2006.11239)."""
+  return np.linspace(1e-4, 0.02, TRAIN_STEPS)
+
+
 def spaced(count: int, steps: int = TRAIN_STEPS) -> np.ndarray:
   """(count,) int32 evenly spaced times in [0, steps), both ends included.
 

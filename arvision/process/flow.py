@@ -8,9 +8,10 @@ reverse.
 Source: arXiv 2210.02747 and arXiv 2209.03003 (flow matching, rectified flow).
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ import numpy as np
 
 from arvision.build import Checked
 from arvision.process.counts import Counts, inner
+from arvision.process.path import Flow, Path
 from arvision.random import Draw
 from arvision.ranges import Few, Share
 from arvision.structs import Array, Query
@@ -32,8 +34,7 @@ def mix(x: Array, noise: Array, level: Array | float) -> jax.Array:
     x, noise: (..., c).
     level: (...) in [0, 1].
   """
-  level = jnp.asarray(level, jnp.float32)[..., None]
-  return (1 - level) * x + level * noise
+  return Flow()(x, noise, level).values
 
 
 def draw_levels(
@@ -59,7 +60,13 @@ def draw_levels(
 
 
 class Solver(Protocol):
-  """Integrates from noise to data, given the velocity at every level."""
+  """Integrates from noise to data, given the field at every level.
+
+  Attributes:
+    velocities: whether the field must be a velocity, see `process.path.Path`.
+  """
+
+  velocities: ClassVar[bool]
 
   def levels(self, count: int) -> np.ndarray:
     """(count + 1,) float32 levels from 1 to 0 at which steps begin and end.
@@ -67,6 +74,48 @@ class Solver(Protocol):
     A solver may take fewer steps than `count`.
     """
 
+  def start(self, x: jax.Array) -> Any:
+    """What it remembers before the first step, a pytree, for x (b, ..., c)."""
+
+  def step(
+    self,
+    path: Path,
+    x: jax.Array,
+    field: jax.Array,
+    level: jax.Array,
+    to: jax.Array,
+    draw: Draw,
+    memory: Any,
+  ) -> tuple[jax.Array, Any]:
+    """One step.
+
+    Args:
+      path: of the field.
+      x: (b, ..., c) float32 at `level`.
+      field: (b, ..., c) there.
+      level, to: () levels at which the step begins and ends.
+      draw: random stream of this step.
+      memory: of `start` or the last step.
+
+    Returns:
+      (b, ..., c) float32 at level `to`, and the new memory.
+    """
+
+
+class VelocitySolver(abc.ABC):
+  """A solver of one velocity at a time, which remembers nothing."""
+
+  velocities: ClassVar[bool] = True
+
+  def start(self, x):
+    del x
+    return ()
+
+  def step(self, path, x, field, level, to, draw, memory):
+    del path
+    return self(x, field, level, to, draw), memory
+
+  @abc.abstractmethod
   def __call__(
     self,
     x: jax.Array,
@@ -75,21 +124,11 @@ class Solver(Protocol):
     to: jax.Array,
     draw: Draw,
   ) -> jax.Array:
-    """One step.
-
-    Args:
-      x: (b, ..., c) float32 at `level`.
-      velocity: (b, ..., c) there.
-      level, to: () levels at which the step begins and ends.
-      draw: random stream of this step.
-
-    Returns:
-      (b, ..., c) float32 at level `to`.
-    """
+    """x (b, ..., c) at level `to`, see `Solver.step`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Euler:
+class Euler(VelocitySolver):
   """Euler's method with equal steps."""
 
   def levels(self, count):
@@ -141,7 +180,7 @@ class TwoSpeeds(Checked, Euler):
 
 
 @dataclasses.dataclass(frozen=True)
-class EulerMaruyama(Checked):
+class EulerMaruyama(Checked, VelocitySolver):
   """The Euler-Maruyama method for the reverse SDE with diffusion 2 level.
 
       score = -((1 - level) velocity + x) / level
@@ -203,8 +242,11 @@ def solve(
   else:
     count = table['steps'][0]
 
-  def advance(i, x):
+  def advance(i, state):
+    x, memory = state
     level, to = table['level'][i], table['to'][i]
-    return solver(x, velocity(x, level), level, to, draw.fold(i))
+    field = velocity(x, level)
+    return solver.step(Flow(), x, field, level, to, draw.fold(i), memory)
 
-  return jax.lax.fori_loop(0, count, advance, noise)
+  state = noise, solver.start(noise)
+  return jax.lax.fori_loop(0, count, advance, state)[0]

@@ -9,17 +9,18 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.build import Checked
 from arvision.random import Draw
-from arvision.ranges import AtLeast0
+from arvision.ranges import AtLeast0, Positive
 from arvision.structs import Array
 
 # Schedules of the masked share as a function of progress.
-SCHEDULES = ('arccos', 'cosine', 'linear', 'square', 'root')
+SCHEDULES = ('arccos', 'cosine', 'linear', 'square', 'root', 'autonat')
 
 # The share is 1 - progress to this power.
-_POWERS = {'linear': 1, 'square': 2, 'root': 0.5}
+_POWERS = {'linear': 1, 'square': 2, 'root': 0.5, 'autonat': 2.5}
 
 
 def masked_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
@@ -47,11 +48,19 @@ def masked_counts(schedule: str, steps: int, tokens: int) -> list[int]:
 
   Every step unmasks at least one token while there are any, and the last step
   unmasks all that are left, at least one. Without tokens all counts are 0.
+
+  With 'autonat', where a step would unmask none, the last one gives it a token;
+  with other schedules the next steps wait until the schedule has caught up.
+
+  Source: liebenxj/ReCAP, examples/MaskGIT+ReCAP/cache_decoding.py ('autonat').
   """
-  counts, left = [], tokens
+  counts, left, before = [], tokens, tokens
   for i in range(1, steps):
     share = masked_share(schedule, i / steps, math)
-    left = max(min(1, tokens), min(left - 1, math.floor(tokens * share)))
+    planned = math.floor(tokens * share)
+    most = left - max(before - planned, 1) if schedule == 'autonat' else planned
+    left = max(min(1, tokens), min(left - 1, most))
+    before = planned
     counts.append(left)
   return [*counts, 0]
 
@@ -73,6 +82,26 @@ def least_sure(sure: jax.Array, count: jax.Array) -> jax.Array:
   return rank < count[:, None]
 
 
+def masked_of_groups(
+  uniform: jax.Array, share: jax.Array, group: np.ndarray
+) -> jax.Array:
+  """(b, t) bool: of every group the same share of tokens, those of low numbers.
+
+  Args:
+    uniform: (b, t) numbers that order the tokens.
+    share: (b,); of n tokens ceil(n * share) are masked, at least one.
+    group: (t,) static number of the group of every token, from 0.
+  """
+  masked = jnp.zeros(uniform.shape, bool)
+  for g in range(group.max() + 1):
+    at = np.flatnonzero(group == g)
+    rank = jnp.argsort(jnp.argsort(uniform[:, at], 1), 1)
+    # In float32, a share of n tokens may lie just above a whole number.
+    count = jnp.maximum(jnp.ceil(len(at) * share - 1e-4), 1)
+    masked = masked.at[:, at].set(rank < count[:, None])
+  return masked
+
+
 def truncated_normal(
   uniform: Array, mean: float, std: float, low: float, high: float
 ) -> jax.Array:
@@ -86,7 +115,11 @@ class Policy(Protocol):
   """Samples ids and ranks them by confidence."""
 
   def __call__(
-    self, logits: jax.Array, draw: Draw, noise: Array | float | None
+    self,
+    logits: jax.Array,
+    draw: Draw,
+    noise: Array | float | None,
+    progress: Array | float = 0.0,
   ) -> tuple[jax.Array, jax.Array]:
     """Ids int32 and their confidence float32, (b, t) or (b, t, parts) both.
 
@@ -94,6 +127,7 @@ class Policy(Protocol):
       logits: (b, t, v) or (b, t, parts, v).
       draw: random stream of this step.
       noise: factor of the noise, from 1 down to 0; None: argmax, no noise.
+      progress: from 0 at the first step to 1 at the last.
     """
 
 
@@ -107,7 +141,7 @@ class NoisyLogits(Checked):
 
   temperature: AtLeast0
 
-  def __call__(self, logits, draw, noise):
+  def __call__(self, logits, draw, noise, progress=0.0):
     if noise is None:
       ids = jnp.argmax(logits, -1)
       return ids.astype(jnp.int32), _at(logits, ids)
@@ -130,7 +164,7 @@ class LikelyFirst(Checked):
 
   temperature: AtLeast0
 
-  def __call__(self, logits, draw, noise):
+  def __call__(self, logits, draw, noise, progress=0.0):
     log_p = jax.nn.log_softmax(logits, -1)
     if noise is None:
       ids = jnp.argmax(logits, -1)
@@ -141,6 +175,38 @@ class LikelyFirst(Checked):
     return ids, chosen + scale * draw.gumbel(
       'sampler/confidence', chosen.shape[1:]
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledAgain(Checked):
+  """Ranks by log p of ids that are thrown away, and samples ids again (AutoNAT).
+
+  Confidences are those of `LikelyFirst`. The temperature of the ids is
+  last + (1 - sqrt(progress)) (1 - last).
+
+  Source: arXiv 2505.19089; liebenxj/ReCAP, examples/MaskGIT+ReCAP.
+
+  Attributes:
+    temperature: initial scale of the noise of confidences.
+    last: temperature of the ids at the last step; at the first it is 1.
+  """
+
+  temperature: AtLeast0
+  last: Positive = 1.0
+
+  def __call__(self, logits, draw, noise, progress=0.0):
+    if noise is None:
+      return LikelyFirst(self.temperature)(logits, draw, noise)
+    log_p = jax.nn.log_softmax(logits, -1)
+    chosen = _at(log_p, draw.categorical('sampler/ranked', logits))
+    scale = self.temperature * noise
+    sure = chosen + scale * draw.gumbel('sampler/confidence', chosen.shape[1:])
+    ids = draw.categorical('sampler/ids', logits / self.heat(progress))
+    return ids, sure
+
+  def heat(self, progress: Array | float) -> jax.Array:
+    """The temperature of the ids."""
+    return self.last + (1 - jnp.sqrt(progress)) * (1 - self.last)
 
 
 def _at(x, ids):

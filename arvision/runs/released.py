@@ -6,8 +6,12 @@ weights in `imported/` instead of checkpoints.
 
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
+import flax.traverse_util
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from arvision.build import build
@@ -35,7 +39,7 @@ def table_of(config: ConfigDict) -> table.Table:
 
 def import_weights(
   config: ConfigDict,
-  source: str | os.PathLike,
+  source: str | os.PathLike | Sequence[str | os.PathLike],
   workdir: str | os.PathLike,
   which: str | None = None,
 ) -> str:
@@ -43,7 +47,8 @@ def import_weights(
 
   Args:
     config: the whole config; a generator needs `frozen.tokenizer`.
-    source: weight file.
+    source: weight file, or all of several that hold the weights together, see
+      `Table.files`.
     workdir: a folder without a run.
     which: place of the weights in the file, see `files.find_weights`.
 
@@ -51,17 +56,32 @@ def import_weights(
     A line about the imported weights.
 
   Raises:
-    ConfigError: the folder has a run, the config has no table, or the tokenizer
-      is missing.
+    ConfigError: the folder has a run, the config has no table, the tokenizer is
+      missing, or the weights do not come in so many files.
     DataError: the file cannot be used; see `files` and `table`.
   """
   folder = pathlib.Path(workdir)
   _refuse_run(folder)
   form = table_of(config)
   shapes = assemble.trained_shapes(config)
+  sources = [source] if isinstance(source, (str, os.PathLike)) else [*source]
+  if len(sources) == 1:
+    params, summary = _read(form, sources[0], shapes, which)
+  else:
+    params, summary = read_all(form, sources, shapes, which)
+  kept = frozen.load(config, workdir)
+  if not assemble.is_generator(config):
+    params = {'tokenizer': params}
+  with lock.held(folder):
+    _refuse_run(folder)
+    frozen.claim(workdir, config, kept, imported=params)
+  return summary
+
+
+def _read(form, source, shapes, which):
+  """The parameters in a file, and a line about them."""
   content = files.read(source)
-  ours = table.paths(shapes)
-  wanted = [k for row in form.rows(ours) for k in row.keys(ours[row.path])]
+  wanted = _keys(form, table.paths(shapes))
   try:
     place, weights = files.find_weights(content, wanted, which)
     params = table.to_params(form, weights, shapes)
@@ -70,14 +90,58 @@ def import_weights(
     named = str(error).startswith(f"'{source}'")
     text = str(error) if named else f"'{source}': {error}"
     raise DataError(text + _other_family(form, content)) from error
-  kept = frozen.load(config, workdir)
-  summary = _summary(form, source, place, weights, params)
-  if not assemble.is_generator(config):
-    params = {'tokenizer': params}
-  with lock.held(folder):
-    _refuse_run(folder)
-    frozen.claim(workdir, config, kept, imported=params)
-  return summary
+  return params, _summary(form, source, place, weights, params)
+
+
+def read_all(
+  form: table.Table,
+  sources: Sequence[str | os.PathLike],
+  shapes: Any,
+  which: str | None,
+) -> tuple[Any, str]:
+  """The parameters in several files, each of which has some, and lines about them.
+
+  Args:
+    form: a table with `files`.
+    sources: the files, in any order.
+    shapes: of all parameters.
+    which: see `import_weights`.
+
+  Raises:
+    ConfigError, DataError: see `import_weights`; or files of different models.
+  """
+  left = [*getattr(form, 'files', ())]
+  if len(left) != len(sources):
+    many = f', or in {len(left)}' if left else ''
+    raise ConfigError(
+      f'--source: got {len(sources)} files; the weights of {form.name} come in '
+      f'one{many}'
+    )
+  flat = flax.traverse_util.flatten_dict(shapes, sep='/')
+  ours, lines = table.paths(shapes), []
+  found: dict[str, np.ndarray] = {}
+  for source in sources:
+    content = files.read(source)
+    keys = {k for place in files.places(content) for k in place.weights}
+    own = max(left, key=lambda f: len(keys.intersection(_keys(f, ours))))
+    left.remove(own)
+    some = {row.path: flat[row.path] for row in own.rows(ours)}
+    nested = flax.traverse_util.unflatten_dict(some, sep='/')
+    params, line = _read(own, source, nested, which)
+    new = flax.traverse_util.flatten_dict(params, sep='/')
+    for path in sorted(new.keys() & found.keys()):
+      if not np.array_equal(new[path], found[path]):
+        raise DataError(
+          f"'{source}': its {path} is not that of '{sources[0]}'; wanted files "
+          'of one model'
+        )
+    found |= new
+    lines.append(line)
+  return flax.traverse_util.unflatten_dict(found, sep='/'), '\n'.join(lines)
+
+
+def _keys(form, ours):
+  return [k for row in form.rows(ours) for k in row.keys(ours[row.path])]
 
 
 def _other_family(form, content):

@@ -182,7 +182,7 @@ class Sampler(Checked, abc.ABC):
     self, network: 'Network', state: Any, cache: Any, step: Step
   ) -> Any:
     """The cache with a sampled entity written to it, for later entities."""
-    if cache is None or network.ends(step):
+    if not jax.tree.leaves(cache) or network.ends(step):
       return cache
     slots = network.model.feed_slots(state, step.clean)
     return network.look(slots, step.readout, lambda level: 1.0, cache)[-1]
@@ -200,11 +200,15 @@ class Sampler(Checked, abc.ABC):
     """The same sampler with another largest guidance scale."""
     return dataclasses.replace(self, guidance=self.guidance.scaled_to(scale))
 
+  def unstacked(self, layout: Layout) -> bool:
+    """Whether stacks of layers are cut into layers before the loop."""
+    return self.cached(layout)
+
   def tokenizer(self, tokenizer: Any) -> Any:
     """The tokenizer with the grids of the sampled tokens."""
     if self.layout is None or self.layout.grids == tokenizer.spec.grids:
       return tokenizer
-    return tokenizer.clone(scales=self.layout.grids)
+    return tokenizer.of_grids(self.layout.grids)
 
   def _runs(self, layout):
     """Yields (run, entities of it, plan); a run is split where plans change."""
@@ -286,9 +290,9 @@ class Network:
       self._cond = model.condition(self._inputs, self._null)
     self._batch = batch
 
-  def empty_cache(self) -> Any:
-    """An empty cache for both halves."""
-    return self.model.empty_cache(self._copies * self._batch)
+  def empty_cache(self, room: int = 0) -> Any:
+    """An empty cache for both halves, see `BoundModel.empty_cache`."""
+    return self.model.empty_cache(self._copies * self._batch, room)
 
   def ends(self, step: Step) -> bool:
     """Whether the step is statically known to be the last."""
@@ -318,7 +322,8 @@ class Network:
     cond = self._cond
     if cond is None:
       cond = self.model.condition(self._inputs, self._null, slots)
-    each = ('values', 'masked', 'recall', 'position', 'target_position')
+    each = ['values', 'masked', 'recall', 'position', 'target_position']
+    each += ['index', 'valid'] * (slots.index.ndim > 1)
     slots = slots.replace(**{k: self._tiled(getattr(slots, k)) for k in each})
     if self._layers:
       slots = slots.replace(guidance=scale(None), guided_layers=self._layers)

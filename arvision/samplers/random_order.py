@@ -2,18 +2,47 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.layouts.base import take
+from arvision.layouts.base import Step, take
 from arvision.process.masking import masked_counts
-from arvision.random import Picked
+from arvision.random import Draw, Picked
 from arvision.ranges import Few
-from arvision.samplers.base import Filling, over_all
-from arvision.structs import Query
+from arvision.samplers.base import Filling, Network, over_all
+from arvision.structs import Query, Slots
+
+
+class Run(NamedTuple):
+  """What all steps over an entity have in common.
+
+  Attributes:
+    network, cache, step, draw: see `Sampler.within`.
+    order: (b, t) tokens of the entity; the first stay masked longest.
+    rank: (b, t) place of every token in the order.
+    counts: (b, steps + 1) masked tokens before every step, and at the end.
+  """
+
+  network: Network
+  cache: Any
+  step: Step
+  draw: Draw
+  order: jax.Array
+  rank: jax.Array
+  counts: jax.Array
+
+  @property
+  def tokens(self) -> int:
+    """Tokens of the entity."""
+    return len(self.step.tokens)
+
+  def masked(self, count: jax.Array) -> jax.Array:
+    """(b, t) bool, where (b,) tokens of the entity are masked."""
+    whole = self.network.model.layout.tokens
+    return over_all(self.rank < count[:, None], self.step, whole)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,80 +72,168 @@ class RandomOrder(Filling):
   schedule: str = 'cosine'
   buckets: Few = 8
 
-  # Whether every pass writes to the cache.
-  commits: ClassVar[bool] = False
   # Whether the head samples the tokens of an entity together.
   joint: ClassVar[bool] = False
 
   def within(self, network, state, cache, step, draw, known, plan):
-    model, count = network.model, len(step.tokens)
-    batch, tokens = draw.batch, model.layout.tokens
+    count = len(step.tokens)
     order = draw.permutation('sampler/order', count)
-    programs = self.programs(count)
-    counts: Any = np.tile(self.counts(count), (batch, 1))
+    # The numbers of masked tokens that occur, by those at the start.
+    table = np.array([self.counts(count)])
+    counts: Any = np.tile(table, (draw.batch, 1))
     if known is not None:
-      # With known tokens all steps share one program.
       state = known.over(state)
       keep = jnp.asarray(known.keep)[:, step.tokens]
       later = jnp.take_along_axis(keep, order, 1)
       order = jnp.take_along_axis(order, jnp.argsort(later, 1, stable=True), 1)
       table = np.array([self.counts(u) for u in range(count + 1)])
       counts = jnp.asarray(table)[jnp.sum(~keep, 1)]
+    rank, counts = jnp.argsort(order, 1), jnp.asarray(counts)
+    run = Run(network, cache, step, draw, order, rank, counts)
+    state, traces = self.fill(run, state, table)
+    trace = tuple(jnp.concatenate(part) for part in zip(*traces))
+    return state, self.committed(network, state, cache, step), trace
+
+  def fill(
+    self, run: Run, state: Any, table: np.ndarray
+  ) -> tuple[Any, list[tuple[jax.Array, jax.Array]]]:
+    """Fills an entity.
+
+    Args:
+      run: see `Run`.
+      state: of the feed.
+      table: (starts, steps + 1) the rows of `Run.counts` that occur.
+
+    Returns:
+      the state; and of consecutive steps, what entered and which were masked.
+    """
+    programs = self.programs(run.tokens)
+    if len(table) > 1:
+      # With known tokens all steps share one program.
       most_sampled = int((table[:, :-1] - table[:, 1:]).max())
-      programs = iter([(0, self.steps, count, most_sampled)])
-    counts = jnp.asarray(counts)
-    # The first tokens of the order stay masked longest.
-    rank = jnp.argsort(order, 1)
-    raster = jnp.asarray(step.tokens)
-    entity = take(model.layout.entity_of_token, step.tokens)
-
-    def sample(i, z, merge, place, state, masked):
-      """Tokens (b, width, c) at some places of the entity."""
-      query = Query(step=i, steps=self.steps)
-      if self.joint:
-        query = query.replace(
-          values=state[:, raster], masked=masked, entity=entity
-        )
-        tokens = model.sample(z, draw.fold(i), merge, self.logits_filter, query)
-        return jnp.take_along_axis(tokens, place[..., None], 1)
-      # With site='hidden' the halves are already merged.
-      rows = jnp.concatenate([place] * (len(z) // batch))
-      z = jnp.take_along_axis(z, rows[..., None, None], 1)
-      picked = Picked(draw.fold(i), place, count)
-      query = query.replace(entity=entity[: place.shape[1]])
-      return model.sample(z, picked, merge, self.logits_filter, query)
-
-    def advance(carry, i, known_tokens, width):
-      state, cache = carry
-      before, left = counts[:, i, None], counts[:, i + 1, None]
-      masked = over_all(rank < before, step, tokens)
-      slots = model.feed_slots(state, step, masked)
-      most = slots.max_unmasked or len(step.index)
-      slots = slots.replace(max_unmasked=most - count + known_tokens)
-      scale = lambda level: self.scale(left[:, 0], count, level)
-      z, merge, cache = network.look(
-        slots, step.readout, scale, cache, self.commits
-      )
-      number = left + jnp.arange(width)
-      place = jnp.take_along_axis(order, jnp.minimum(number, count - 1), 1)
-      sampled = sample(i, z, merge, place, state, rank < before)
-      # Tokens beyond the count of the step are written out of bounds: dropped.
-      where = jnp.where(number < before, raster[place], tokens)
-      put = jax.vmap(lambda v, p, x: v.at[p].set(x, mode='drop'))
-      return (put(state, where, sampled), cache), (state, masked)
-
+      programs = iter([(0, self.steps, run.tokens, most_sampled)])
     traces = []
     for first, end, most, width in programs:
-      (state, cache), trace = jax.lax.scan(
-        lambda carry, i, most=most, width=width: advance(carry, i, most, width),
-        (state, cache),
+      state, trace = jax.lax.scan(
+        lambda state, i, most=most, width=width: self.advance(
+          run, state, i, most, width
+        ),
+        state,
         jnp.arange(first, end),
       )
       traces.append(trace)
-    trace = tuple(jnp.concatenate(part) for part in zip(*traces))
-    if not self.commits:
-      cache = self.committed(network, state, cache, step)
-    return state, cache, trace
+    return state, traces
+
+  def advance(
+    self, run: Run, state: Any, i: Any, most: int, width: int
+  ) -> tuple[Any, tuple[Any, jax.Array]]:
+    """A step: the new state, and what entered and was masked.
+
+    Args:
+      run: see `Run`.
+      state: of the feed.
+      i: () number of the step.
+      most: static; most tokens that are not masked.
+      width: static; most tokens that it samples.
+    """
+    masked = run.masked(run.counts[:, i])
+    slots = self.slots(run, state, masked, most)
+    z, merge, _ = self.look(
+      run, slots, run.step.readout, i, run.cache, commit=False
+    )
+    return self.unmask(run, state, i, z, merge, width), (state, masked)
+
+  def unmask(
+    self, run: Run, state: Any, i: Any, z: jax.Array, merge: Any, width: int
+  ) -> Any:
+    """The state with the tokens of a step, see `advance` and `put`."""
+    number = run.counts[:, i + 1, None] + jnp.arange(width)
+    place = jnp.take_along_axis(
+      run.order, jnp.minimum(number, run.tokens - 1), 1
+    )
+    inside = number < run.counts[:, i, None]
+    return self.put(run, state, i, z, merge, place, place, inside)
+
+  def slots(self, run: Run, state: Any, masked: jax.Array, most: int) -> Slots:
+    """The slots of a step, of which (b, t) tokens are masked."""
+    slots = run.network.model.feed_slots(state, run.step, masked)
+    every = slots.max_unmasked or len(run.step.index)
+    return slots.replace(max_unmasked=every - run.tokens + most)
+
+  def look(
+    self,
+    run: Run,
+    slots: Slots,
+    readout: Any,
+    i: Any,
+    cache: Any,
+    commit: bool,
+  ) -> tuple[jax.Array, Any, Any]:
+    """`Network.look` with the guidance scale of step i."""
+    left = run.counts[:, i + 1]
+    scale = lambda level: self.scale(left, run.tokens, level)
+    return run.network.look(slots, readout, scale, cache, commit)
+
+  def put(
+    self,
+    run: Run,
+    state: Any,
+    i: Any,
+    z: jax.Array,
+    merge: Any,
+    rows: jax.Array,
+    place: jax.Array,
+    inside: jax.Array,
+    share: float = 1.0,
+  ) -> Any:
+    """The state with sampled tokens.
+
+    Args:
+      run: see `Run`.
+      state: of the feed.
+      i: () number of the step.
+      z, merge: see `Network.look`.
+      rows: (b, m) rows of z of the tokens.
+      place: (b, m) the tokens, as numbers within the entity.
+      inside: (b, m) bool, False = padding.
+      share: see `Query`.
+    """
+    tokens = run.network.model.layout.tokens
+    sampled = self.sample(run, state, i, z, merge, rows, place, share)
+    # Padding is written out of bounds: dropped.
+    where = jnp.where(inside, jnp.asarray(run.step.tokens)[place], tokens)
+    put = jax.vmap(lambda v, p, x: v.at[p].set(x, mode='drop'))
+    return put(state, where, sampled)
+
+  def sample(
+    self,
+    run: Run,
+    state: Any,
+    i: Any,
+    z: jax.Array,
+    merge: Any,
+    rows: jax.Array,
+    place: jax.Array,
+    share: float,
+  ) -> jax.Array:
+    """(b, m, ...) sampled tokens, see `put`."""
+    del state
+    model = run.network.model
+    entity = take(model.layout.entity_of_token, run.step.tokens)
+    # With site='hidden' the halves are already merged.
+    rows = jnp.concatenate([rows] * (len(z) // len(place)))
+    return model.sample(
+      jnp.take_along_axis(z, rows[..., None, None], 1),
+      Picked(run.draw.fold(i), place, run.tokens),
+      merge,
+      self.logits_filter,
+      Query(
+        step=i,
+        steps=self.steps,
+        share=share,
+        entity=entity[: place.shape[1]],
+      ),
+    )
 
   def counts(self, tokens: int) -> list[int]:
     """Number of masked tokens before every step, and at the end."""
@@ -130,8 +247,11 @@ class RandomOrder(Filling):
       tokens: number of all tokens.
       level: noise level, or None.
     """
-    known = tokens - jnp.maximum(left, 1)
-    return self.guidance(known, tokens + 1, level)
+    return self.guidance(self.unmasked(left, tokens), tokens + 1, level)
+
+  def unmasked(self, left: Any, tokens: int) -> Any:
+    """What guidance counts as unmasked, see `scale`."""
+    return tokens - jnp.maximum(left, 1)
 
   def programs(self, tokens: int) -> Iterator[tuple[int, int, int, int]]:
     """Groups the steps by their number of unmasked tokens.
@@ -149,17 +269,24 @@ class RandomOrder(Filling):
       yield int(steps[0]), int(steps[-1]) + 1, int(known[steps[-1]]), width
 
 
-class Recalled(RandomOrder):
-  """The same for a backbone that keeps hidden states of masked tokens (Hi-MAR)."""
-
-  commits = True
-
-
 class Joint(RandomOrder):
   """The same for a head that samples all tokens of an entity together (Hi-MAR).
 
-  The head gets z of all tokens and the unmasked tokens, and those that the step
-  does not unmask are dropped.
+  The head gets z of all tokens, and a query with the unmasked ones. Tokens that the
+  step does not unmask are dropped.
   """
 
   joint = True
+
+  def sample(self, run, state, i, z, merge, rows, place, share):
+    model, step = run.network.model, run.step
+    query = Query(
+      values=state[:, step.tokens],
+      masked=run.rank < run.counts[:, i, None],
+      entity=take(model.layout.entity_of_token, step.tokens),
+      step=i,
+      steps=self.steps,
+      share=share,
+    )
+    tokens = model.sample(z, run.draw.fold(i), merge, self.logits_filter, query)
+    return jnp.take_along_axis(tokens, place[..., None], 1)

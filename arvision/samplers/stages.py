@@ -4,7 +4,35 @@ import dataclasses
 
 from arvision.process.guidance import Constant, Schedule
 from arvision.ranges import Few
-from arvision.samplers.random_order import Joint, Recalled
+from arvision.samplers.random_order import Joint, RandomOrder
+
+
+class Recalled(RandomOrder):
+  """`RandomOrder` with a backbone that keeps hidden states of masked tokens.
+
+  Every pass writes to the cache, which the steps therefore hand on.
+  """
+
+  def within(self, network, state, cache, step, draw, known, plan):
+    (state, cache), _, trace = super().within(
+      network, state, cache, step, draw, known, plan
+    )
+    return state, cache, trace
+
+  def fill(self, run, state, table):
+    return super().fill(run, (state, run.cache), table)
+
+  def advance(self, run, state, i, most, width):
+    tokens, cache = state
+    masked = run.masked(run.counts[:, i])
+    slots = self.slots(run, tokens, masked, most)
+    readout = run.step.readout
+    z, merge, cache = self.look(run, slots, readout, i, cache, commit=True)
+    new = self.unmask(run, tokens, i, z, merge, width)
+    return (new, cache), (tokens, masked)
+
+  def committed(self, network, state, cache, step):
+    return cache
 
 
 @dataclasses.dataclass(frozen=True)

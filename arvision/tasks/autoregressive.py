@@ -36,6 +36,8 @@ class Autoregressive(GradientTask):
     classes: number of classes, 0 for unconditional.
     frozen: {'tokenizer': variables}.
     draws: number of images of `pictures`.
+    copies: (name, other) of modules: parameters of `name` that a run started by
+      `--init_from` brings no values for start as those of `other`.
   """
 
   model: ARModel
@@ -43,6 +45,7 @@ class Autoregressive(GradientTask):
   tokenizer: Any
   classes: Natural
   draws: FewOr0 = 32
+  copies: tuple[tuple[str, str], ...] = ()
 
   binds = ('tokenizer',)
 
@@ -68,10 +71,20 @@ class Autoregressive(GradientTask):
     return self.tokenizer.bind(frozen['tokenizer'])
 
   def stored(self, frozen: Frozen, batch: Batch) -> jax.Array:
-    """Stored tokens of a batch: cached ones, or those of its images."""
-    if 'tokens' in batch:
-      return batch['tokens']
-    return self.codec(frozen).store(batch['image'])
+    """Stored tokens of a batch: cached ones, or those of its images.
+
+    Those of `companions` (b, n, ...), further images of the class of every
+    example, come before its own.
+    """
+    store = lambda image: self.codec(frozen).store(image)
+    own = batch['tokens'] if 'tokens' in batch else store(batch['image'])
+    if 'companions' not in batch:
+      return own
+    others = batch['companions']
+    if 'tokens' not in batch:
+      others = store(others.reshape(-1, *others.shape[2:]))
+    others = others.reshape(len(own), -1, *own.shape[2:])
+    return jnp.concatenate([others, own], 1)
 
   def tokens(self, frozen: Frozen, batch: Batch) -> Tokens:
     """Tokens of a batch; deterministic."""

@@ -45,6 +45,13 @@ def check_data(config: Any, data: Data, tokenizer: Any) -> None:
     ConfigError: they do not; with both values and the key to change.
   """
   if 'backbone' in config:
+    images = getattr(tokenizer, 'images', 1)
+    companions = getattr(data, 'companions', images - 1)
+    if companions != images - 1:
+      raise ConfigError(
+        f'config.data.companions={companions}, but config.tokenizer makes '
+        f'sequences of {images} images; wanted {images - 1}'
+      )
     classes = config.get('condition', {}).get('classes', 0)
     if classes and classes < data.num_classes:
       raise ConfigError(
@@ -163,6 +170,10 @@ def check_sampler(model: ARModel, sampler: Any, parts: int = 1) -> None:
       'a head that samples all tokens of an entity together with '
       'samplers.random_order.Joint, others with RandomOrder',
     )
+  if sampler.refines and sampler.solver.velocities:
+    path = model.feed.path
+    if not path.velocities:
+      refuse('feed.path', path, 'a solver of process.solvers')
   if sampler.refines and model.head.draws:
     refuse('head', model.head, 'a head with a field alone, heads.velocity')
   if not (sampler.refines or model.head.draws):

@@ -71,6 +71,10 @@ class Tokenizer(nn.Module):
     """
     raise AttributeError(f'{type(self).__name__} cannot decode')
 
+  def of_grids(self, grids: tuple[tuple[int, int], ...]) -> 'Tokenizer':
+    """The same tokenizer with other grids, see `samplers.base.Sampler`."""
+    return self.clone(scales=grids)
+
   def blank(self, batch: int) -> dict:
     """The `inputs` that `decode` reads, as zeros; {} without a condition."""
     del batch

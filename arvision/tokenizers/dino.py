@@ -78,7 +78,7 @@ class ViT(nn.Module):
     )
     every = masks.same(np.zeros(x.shape[1], np.int32))
     stack = Stack(block, self.depth, keep=True, name='stack')
-    _, kept = stack(x, BlockInputs(mask=AttentionMask(every)))
+    _, (_, kept) = stack(x, BlockInputs(mask=AttentionMask(every)))
     layers: Any = [x, *(kept[i] for i in self.taps)]
     return [y[:, 1:] + y[:, :1] for y in layers]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
@@ -80,6 +81,7 @@ class StateInit:
     """
     params, step = load_params(workdir, 'raw', allow=None)[1:]
     wanted = self.abstract.params
+    params = with_absent(params, wanted, getattr(self._task, 'copies', ()))
     absent = [name for name in wanted if name not in params]
     ours = {name: wanted[name] for name in wanted if name not in absent}
     mismatched = mismatches(params, ours)
@@ -117,6 +119,29 @@ class StateInit:
         f'fit and start fresh:\n{_grouped(mismatched)}'
       )
     return state, source
+
+
+def with_absent(params, wanted, copies):
+  """Parameters, and copies for wanted ones that are absent.
+
+  Args:
+    params: tree of another run.
+    wanted: tree of shapes.
+    copies: see `tasks.autoregressive.Autoregressive.copies`.
+
+  Returns:
+    a tree like `params`, with more leaves.
+  """
+  found = flax.traverse_util.flatten_dict(params, sep='/')
+  more = {}
+  for path in flax.traverse_util.flatten_dict(wanted, sep='/').keys() - found:
+    for name, other in copies:
+      source = f'/{path}/'.replace(f'/{name}/', f'/{other}/', 1)[1:-1]
+      if source != path and source in found:
+        more[path] = found[source]
+  if not more:
+    return params
+  return flax.traverse_util.unflatten_dict({**found, **more}, sep='/')
 
 
 def _grouped(mismatched):

@@ -159,7 +159,7 @@ def bar(
     width=width,
     depth=depth,
     heads=heads,
-    input=block(type='backbones.decoder.SharedPartsInput', parts=parts, size=2),
+    input=block(type='backbones.inputs.SharedPartsInput', parts=parts, size=2),
     block=block(
       type='layers.blocks.Block',
       attention=block(

@@ -40,7 +40,8 @@ def recipe(
   final: float,
   gate: float,
   decay_end: float = 0.05,
-  shared_adaln: bool = False,
+  fill=parts.var,
+  **options,
 ):
   """The config of a published size.
 
@@ -54,10 +55,11 @@ def recipe(
     final: learning rate at the end, as a share of the largest.
     gate: factor of adaLN's gates at the start.
     decay_end: weight decay at the end.
-    shared_adaln: one adaLN for all blocks.
+    fill: `parts.var`, or one with its arguments.
+    **options: more of its arguments.
   """
   config = common.generator(tokenizer, workdir)
-  parts.var(
+  fill(
     config,
     scales=config.tokenizer.scales,
     vocab_size=config.tokenizer.quantizer.vocab_size,
@@ -69,7 +71,7 @@ def recipe(
     guidance=1.5,
     top_k=900,
     top_p=0.96,
-    shared_adaln=shared_adaln,
+    **options,
   )
   config.backbone.dtype = 'bfloat16'
   config.backbone.remat = 'dots'

@@ -8,6 +8,7 @@ import pytest
 from arvision.commands.common import load_config
 from arvision.errors import ConfigError
 from arvision.process.logits import LogitsFilter
+from arvision.process.solvers import DPMSolver
 from arvision.runs.train import train
 from arvision.samplers.entity import EntityAR
 from arvision.samplers.refine import Refine
@@ -94,6 +95,13 @@ def test_a_head_that_the_sampler_cannot_use():
     ConfigError, match='Velocity.* wanted a head that samples'
   ):
     fit.check_sampler(drawn.clone(head=refined.head), EntityAR())
+
+
+def test_a_solver_of_velocities_wants_a_path_that_has_them():
+  model = assemble.make_model(load_config('acdit/tiny'))
+  with pytest.raises(ConfigError, match=r'config\.feed\.path \(Diffusion\)'):
+    fit.check_sampler(model, Refine())
+  fit.check_sampler(model, Refine(solver=DPMSolver()))
 
 
 def test_nothing_is_chosen_where_entities_are_refined():

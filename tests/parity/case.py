@@ -172,6 +172,30 @@ def imported(case: Any, form: table.Table, shapes: Any) -> Any:
   return params
 
 
+@dataclasses.dataclass(frozen=True)
+class Subset:
+  """A case of which some weights are taken.
+
+  Attributes:
+    case: a `Case`.
+    takes: whether an official key is taken.
+    prefix: what is left out of the keys that start with it.
+  """
+
+  case: Case
+  takes: Callable[[str], bool]
+  prefix: str = ''
+
+  def file(self) -> dict[str, Any]:
+    """The state dict of these weights."""
+    weights = self.case.weights()
+    return {
+      k.removeprefix(self.prefix): w
+      for k, w in weights.items()
+      if self.takes(k)
+    }
+
+
 class Bound:
   """A module with the official weights, run as whole compiled programs."""
 

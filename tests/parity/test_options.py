@@ -40,6 +40,8 @@ def test_options_of_infinity(tmp_path):
     'rope2d_normalized_by_hw': 1,
     'head_aln': False,
     'add_lvl_embeding_only_first_block': 0,
+    'head_depth': 2,
+    'nm0': True,
     'scale_schedule': [[1, 1, 1], [1, 4, 3]],
   }
   case = infinity.write(tmp_path, layers=[-1, -2], **options)
@@ -55,6 +57,8 @@ def test_infinity_with_one_id_per_token(tmp_path):
   options = {
     'rope2d_normalized_by_hw': 0,
     'use_bit_label': 0,
+    'head_depth': 2,
+    'nm0': True,
     'rms_norm': True,
     'swiglu': True,
     'cos_attn': False,
@@ -78,15 +82,30 @@ def test_the_table_of_vqgan_plus(tmp_path):
 
 
 @pytest.mark.slow
-def test_summed_splits_are_a_multiple_of_the_recorded_loss(tmp_path):
-  """The gradient is clipped to the same, so the steps are the recorded ones."""
+@pytest.mark.parametrize(
+  ('name', 'option', 'factor', 'equal'),
+  [
+    # All gradients are clipped to the same, so the steps are the recorded ones.
+    (
+      'maskbit',
+      {'sum_splits': True},
+      2,
+      ('masked_token_loss', 'final_first4'),
+    ),
+    ('infinity', {'bitloss_type': 'sum'}, 6, ()),
+  ],
+)
+def test_sums_over_parts_are_a_multiple_of_the_recorded_loss(
+  tmp_path, name, option, factor, equal
+):
   folder = tmp_path / 'case'
-  shutil.copytree(CASES / 'train_maskbit', folder)
+  shutil.copytree(CASES / f'train_{name}', folder)
   meta = json.loads((folder / 'meta.json').read_text())
-  meta['training']['sum_splits'] = True
+  meta['training'] |= option
   (folder / 'meta.json').write_text(json.dumps(meta))
   io = dict(Case(folder).io)
-  for name in ('loss', 'grad_norm', 'masked_token_loss'):
-    io[name] = 2 * io[name]
+  for key in {'loss', 'grad_norm', 'masked_token_loss'} & {*io}:
+    io[key] = factor * io[key]
   np.savez(folder / 'io.npz', **io)
-  all_agree(Case(folder), 'loss', 'grad_norm', 'final_first4')
+  found = verdicts(Case(folder))
+  assert {found[key][0] for key in ('loss', 'grad_norm', *equal)} == {'ok'}

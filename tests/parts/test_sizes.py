@@ -9,10 +9,10 @@ from arvision.tasks import assemble
 from tests.configs import ALL
 
 # Published counts, in millions. Where only a rounded one is published or none, the
-# count is that of the published layer sizes: LlamaGen from XL on and its model of
-# captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers, MaskBit,
-# Infinity, NFIG, the tokenizers of MaskGIT and BAR. Token-Shuffle's 2.7B have a
-# vocabulary of text.
+# count is that of the published layer sizes: ACDiT, ARFlow, LlamaGen from XL on and
+# its model of captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers,
+# MaskBit, Infinity, NFIG, M-VAR, HMAR, ReCAP, the tokenizers of MaskGIT and BAR.
+# Token-Shuffle's 2.7B have a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -24,6 +24,19 @@ GENERATORS = {
   'flexvar/imagenet256:d24': 1041.31,
   'flexvar/imagenet256:d24_13': 1041.31,
   'flexvar/imagenet256:d24_512': 1041.31,
+  'mvar/imagenet256:d12': 198.44,
+  'mvar/imagenet256:d16': 464.16,
+  'mvar/imagenet256:d20': 900.53,
+  'mvar/imagenet256:d24': 1550.07,
+  'mvar/imagenet256:d32': 3658.71,
+  'hmar/imagenet256:d16': 467.69,
+  'hmar/imagenet256:d20': 845.52,
+  'hmar/imagenet256:d24': 1384.33,
+  'hmar/imagenet256:d30': 2556.32,
+  'hmar/imagenet256:d16_nsp': 310.28,
+  'hmar/imagenet256:d20_nsp': 600.92,
+  'hmar/imagenet256:d24_nsp': 1033.40,
+  'hmar/imagenet256:d30_nsp': 2010.02,
   'nfig/imagenet256': 310.28,
   'flowar/imagenet256:S': 171.7,
   'flowar/imagenet256:L': 586.9,
@@ -97,6 +110,19 @@ GENERATORS = {
   'himar/imagenet256:B': 244.60,
   'himar/imagenet256:L': 529.36,
   'himar/imagenet256:H': 1090.77,
+  'arflow/imagenet256:S': 34.74,
+  'arflow/imagenet256:B': 137.66,
+  'arflow/imagenet256:L': 483.56,
+  'arflow/imagenet256:XL': 712.74,
+  'arflow/imagenet256:XL_4': 712.62,
+  'arflow/imagenet256:XL_8': 713.23,
+  'acdit/imagenet256:B': 130.3,
+  'acdit/imagenet256:L': 457.9,
+  'acdit/imagenet256:XL': 674.9,
+  'acdit/imagenet256:H': 951.0,
+  'recap/imagenet256:maskgit': 193.66,
+  'recap/imagenet256:mar_L': 478.33,
+  'recap/imagenet256:mar_H': 942.40,
   'xar/imagenet256:B': 172.64,
   'xar/imagenet256:L': 608.40,
   'xar/imagenet256:H': 1186.0,
@@ -126,6 +152,7 @@ TOKENIZERS = {
   'maskbit/tokenizer:vqgan_plus_10': 55.991,
   'maskbit/tokenizer:vqgan_plus_12': 55.008,
   'mar/tokenizer': 66.456019,
+  'acdit/tokenizer': 83.653863,
   'titok/tokenizer:L-32': 641.055,
   'titok/tokenizer:B-64': 204.814,
   'titok/tokenizer:S-128': 83.675,

@@ -13,6 +13,7 @@ from arvision.errors import ConfigError, DataError
 from arvision.tasks.base import TrainState
 from arvision.training import differences, digests, workdir
 from arvision.training.checkpoint import Checkpoints
+from arvision.training.kept import read_meta
 from arvision.training.trees import load_tree, save_tree
 from arvision.training.weights import load_params, load_weights
 
@@ -75,6 +76,14 @@ def test_a_figure_belongs_to_its_step(tmp_path, best, losses, kept):
   saved(tmp_path, 3, losses=losses, keep=1, best=best)
   saved(tmp_path, 4, losses=losses, keep=1, best=best)
   assert steps(tmp_path) == kept
+
+
+def test_figures_are_not_saved_again_with_later_steps(tmp_path):
+  saved(tmp_path, 1, 2, losses={1: 0.3}, keep=2)
+  assert [read_meta(tmp_path / n)['figures'] for n in '12'] == [
+    {'loss': 0.3},
+    {},
+  ]
 
 
 def test_only_what_is_better_improves(tmp_path):

@@ -71,6 +71,13 @@ def test_hold_and_cosine_is_the_schedule_of_the_official_run():
   np.testing.assert_allclose(found, recorded, rtol=1e-5)
 
 
+def test_a_stable_rate_halves_six_times_at_the_end():
+  # As thunlp/ACDiT states it: 0.5^(6 share) over the last 15 % of the run.
+  rate = schedule.WarmupStableDecay().make(3e-4, Clock(1001, 1, 1))
+  found = [float(rate(step)) for step in (0, 849, 925, 1000)]
+  np.testing.assert_allclose(found, [3e-4, 3e-4, 3.75e-5, 4.69e-6], rtol=0.02)
+
+
 def test_a_hold_that_ends_before_the_warmup_is_refused():
   made = schedule.WarmupHoldCosine(warmup={'steps': 5}, until={'steps': 3})
   with pytest.raises(ConfigError, match='config.optim.schedule.until: 3 steps'):

@@ -1,8 +1,7 @@
 """FlexVAR: transformer, and the codes of its tokenizer's scales."""
 
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -23,7 +22,15 @@ from arvision.random import Draw
 from arvision.structs import Tokens
 from arvision.tasks import assemble
 from arvision.tokenizers.pyramid import Pyramid
-from tests.parity.case import Case, System, captured, imported, nchw, nhwc
+from tests.parity.case import (
+  Case,
+  Subset,
+  System,
+  captured,
+  imported,
+  nchw,
+  nhwc,
+)
 from tests.parity.systems import var
 
 INPUTS = {'label', 'encoder_features'}
@@ -152,7 +159,7 @@ def _loaded(case, scales, codec):
     return codec.bind(codec.init(jax.random.key(0), image, method='encode'))
 
   shapes = assemble.model_shapes(model, bound)
-  own = _Part(case, lambda key: not key.startswith('vae.'))
+  own = Subset(case, lambda key: not key.startswith('vae.'))
   return config, model, imported(own, table.Transformer(), shapes)
 
 
@@ -170,22 +177,8 @@ def _codec(case, scales):
   )
   init = functools.partial(module.init, method='encode')
   shapes = jax.eval_shape(init, jax.random.key(0), features[:1])['params']
-  own = _Part(case, lambda key: key.startswith('vae.'))
+  own = Subset(case, lambda key: key.startswith('vae.'), 'vae.')
   return module, {'params': imported(own, form, nn.unbox(shapes))}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-  """A case of which some weights are taken, 'vae.' left out of their names."""
-
-  case: Case
-  takes: Callable[[str], bool]
-
-  def file(self):
-    weights = self.case.weights()
-    return {
-      k.removeprefix('vae.'): w for k, w in weights.items() if self.takes(k)
-    }
 
 
 SYSTEMS = {

@@ -22,7 +22,7 @@ from arvision.model import BoundModel
 from arvision.process import diffusion
 from arvision.random import Replay
 from arvision.samplers.base import Network
-from arvision.samplers.random_order import Recalled as Pivots
+from arvision.samplers.stages import Recalled as Pivots
 from arvision.structs import Query, Tokens
 from arvision.tasks import assemble
 from tests.parity.case import Case, Part, System, captured, imported, nchw

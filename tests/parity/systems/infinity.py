@@ -62,7 +62,7 @@ def patch_of(args: Stated) -> int:
 
 def config_of(args: Stated) -> ConfigDict:
   """Our config of the official constructor's arguments."""
-  args.only(head_depth=1, nm0=False, drop_rate=0.0)
+  args.only(drop_rate=0.0)
   args.ignore('fused_norm')  # the only path without the defect
   args.ignore('customized_flash_attn', 'use_flex_attn', 'fused_mlp')
   args.ignore('cond_drop_rate', 'drop_path_rate', 'norm_eps')
@@ -109,6 +109,14 @@ def _set_blocks(config, args):
   backbone.last_norm.norm = plain
   if not args.get('head_aln', True):
     backbone.last_norm = affine
+  if args.get('nm0', False):
+    backbone.input.update(
+      type='backbones.inputs.NormedVectorInput', norm=affine
+    )
+  if args.get('head_depth', 1) != 1:
+    config.head.update(
+      type='heads.categorical.DeepCategorical', width=args['embed_dim']
+    )
   config.condition.epsilon = epsilon
   if not args.get('cos_attn', True):
     head = args['embed_dim'] // args['num_heads']
@@ -146,6 +154,7 @@ def loaded(case: Case) -> tuple[ConfigDict, Any, Any]:
   config = config_of(case.args)
   if case.training.get('reweight'):
     config.feed.area_power = 0.5
+  config.feed.summed = case.training.get('bitloss_type', 'mean') == 'sum'
   rows = case.meta['weights']['lvl_embed.weight']['shape'][0]
   config.backbone.position.rows = rows
   model = assemble.make_model(config)
@@ -322,7 +331,6 @@ def training_codec(case: Case) -> BitwisePyramid:
 def moment(case: Case, i: int) -> tuple[np.ndarray, dict, dict]:
   """Stored latents, inputs of the condition and draws of the i-th step."""
   io, training = case.io, case.training
-  training.only(bitloss_type='mean')
   stored = flat([nhwc(io['raw_features'][i])])
   inputs = captions(io['text'][i], io['text_lens'], case.args['text_maxlen'])
   shares = io['flip_strength'][i]

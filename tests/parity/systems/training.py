@@ -21,7 +21,7 @@ from arvision.importers import var as var_table
 from arvision.random import Replay
 from arvision.tasks.autoregressive import Autoregressive
 from arvision.tasks.base import Averages, TrainState, start_ema
-from arvision.training.optim import DecayRule, Optimizer
+from arvision.training.optim import DecayRule, Optimizer, Trained
 from arvision.training.schedule import Clock
 from tests.parity.case import Case, Part, System
 from tests.parity.systems import bar, infinity, llamagen, mar, var, xar
@@ -75,7 +75,8 @@ class NoTokenizer:
   scales: tuple[int, ...] = ()
 
   def bind(self, variables: dict[str, Any]) -> var.Teacher:
-    return var.Teacher(variables.get('rows'), self.scales)
+    rows, own = variables.get('rows'), variables.get('own')
+    return var.Teacher(rows, self.scales, own)
 
 
 @flax.struct.dataclass
@@ -105,12 +106,14 @@ class Moment:
     teacher: (b, n, c) input that a codec hands out, or None.
     draws: name -> (b, ...) what the task draws.
     inputs: of the condition; None: the labels.
+    own: (b, n, c) what such a codec makes of scales alone, or None.
   """
 
   tokens: np.ndarray
   teacher: np.ndarray | None = None
   draws: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   inputs: dict[str, np.ndarray] | None = None
+  own: np.ndarray | None = None
 
 
 def codes(case: Case, i: int) -> Moment:
@@ -154,6 +157,7 @@ def train(
   kind: type[Replayed] = Replayed,
   tokenizer: Any = None,
   ema: Averages | None = None,
+  trained: Trained | None = None,
 ) -> Iterator[tuple[str, Any]]:
   """Takes the steps, and compares the parameters in the official layout.
 
@@ -168,6 +172,7 @@ def train(
     tokenizer: a module without parameters; None: one that binds the recorded
       input of a step.
     ema: the average that is recorded as 'ema'; None: as the case says.
+    trained: selects the trained parameters; None: all.
   """
   io = case.io
   config, model, params = module.loaded(case)
@@ -184,19 +189,20 @@ def train(
     classes=config.condition.get('classes', 0),
     ema=ema or Averages(tuple(averages.values())),
     steps=len(io['lr']),
+    trained=trained,
   )
   params = jax.tree.map(jnp.asarray, params)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    opt_state=tx.init(params),
+    opt_state=(trained.wrap(tx) if trained else tx).init(params),
     ema=start_ema(params, task.ema.decays),
   )
   step = jax.jit(task.step)
   found = []
   for i in range(len(io['lr'])):
     now = moment(case, i)
-    rows = {} if tokenizer else {'rows': now.teacher}
+    rows = {} if tokenizer else {'rows': now.teacher, 'own': now.own}
     frozen = {'tokenizer': rows, 'draws': now.draws}
     inputs = now.inputs or {'label': io['label'][i]}
     batch = {'tokens': now.tokens, **inputs}

@@ -38,24 +38,30 @@ INPUTS = {'label', 'teacher_input'}
 
 
 class Teacher:
-  """A codec that hands out the recorded teacher-forcing input."""
+  """A codec that hands out the recorded teacher-forcing input.
 
-  def __init__(self, rows: Any, scales: tuple[int, ...]):
-    self.rows, self.scales = rows, scales
+  Attributes:
+    rows: what scales are given of smaller ones.
+    own: what they are of themselves (HMAR), or None.
+  """
+
+  def __init__(self, rows: Any, scales: tuple[int, ...], own: Any = None):
+    self.rows, self.scales, self.own = rows, scales, own
 
   def visit(self, stored, draw):
     return Tokens(stored)
 
   def canvas(self, batch):
-    return jnp.zeros((batch, 1, 1, self.rows.shape[-1]))
+    return np.zeros((batch, 1, 1, self.rows.shape[-1]))
 
   def merge(self, canvas, values, s):
-    return canvas
+    return np.full_like(canvas, s)  # the last scale that it has
 
   def view(self, canvas, s):
     first = self.scales[0] ** 2
     before = sum(side**2 for side in self.scales[:s]) - first
-    return self.rows[:, before : before + self.scales[s] ** 2]
+    rows = self.own if canvas.max() == s else self.rows
+    return rows[:, before : before + self.scales[s] ** 2]
 
 
 def config_of(args: Stated) -> ConfigDict:

@@ -96,14 +96,33 @@ def _weights(recorded, args):
     if rms and key.endswith('ca_norm.bias'):
       yield key.replace('ca_norm.bias', 'ln_wo_grad.weight'), one
     elif args['head_aln'] or not key.startswith('head'):
-      yield key, entry
+      yield from _head(key, entry, args, 0)
     elif key.startswith('head.'):
-      mean = float(key.endswith('weight'))
-      norm = {'shape': [width], 'dtype': 'float32', 'mean': mean, 'std': 0.2}
-      yield key.replace('head', 'head.0'), norm
-      yield key.replace('head', 'head.1'), entry
+      if not (rms and key.endswith('bias')):
+        yield key.replace('head', 'head.0'), _norm(key, width)
+      yield from _head(key, entry, args, 1)
+    bias = key.endswith('bias')
+    if key.startswith('word_embed') and args.get('nm0') and not (rms and bias):
+      norm = _norm(key, args['vae_embed_dim'])
+      yield key.replace('word_embed', 'norm0_ve'), norm
   if rms and args['head_aln']:
     yield 'head_nm.ln_wo_grad.weight', one
+
+
+def _norm(key, width):
+  """The entry of a norm's part that is called like `key`."""
+  mean = float(key.endswith('weight'))
+  return {'shape': [width], 'dtype': 'float32', 'mean': mean, 'std': 0.2}
+
+
+def _head(key, entry, args, first):
+  """The entries of the maps of the head, of which `first` is the number."""
+  if not key.startswith('head.') or args.get('head_depth', 1) == 1:
+    yield (key.replace('head.', 'head.1.') if first else key), entry
+    return
+  shape = [args['embed_dim']] * len(entry['shape'])
+  yield key.replace('head.', f'head.{first}.'), {**entry, 'shape': shape}
+  yield key.replace('head.', f'head.{first + 2}.'), entry
 
 
 def arrays(case: Case) -> dict[str, np.ndarray]:
@@ -218,6 +237,8 @@ class Twin:
     vector = np.stack([c.vector for c in captions])
     x = vector[:, None] + self.weights['pos_start']
     if given.shape[1]:
+      if self.args.get('nm0'):
+        given = self.norm(given, 'norm0_ve')
       x = np.concatenate([x, self.linear(given, 'word_embed')], 1)
     level, chunks = self.scale[: x.shape[1]], self.args['block_chunks']
     every = self.args['depth'] // chunks
@@ -278,12 +299,18 @@ class Twin:
     return x + gate2 * y
 
   def logits(self, x, captions):
-    if not self.args['head_aln']:
-      return self.linear(self.norm(x, 'head.0'), 'head.1')
-    vector = np.stack([c.vector for c in captions])
-    two = self.linear(_silu(vector), 'head_nm.ada_lin.1')
-    scale, shift = np.split(two[:, None], 2, -1)
-    return self.linear(self.norm(x) * (1 + scale) + shift, 'head')
+    first = 0 if self.args['head_aln'] else 1
+    if first:
+      x = self.norm(x, 'head.0')
+    else:
+      vector = np.stack([c.vector for c in captions])
+      two = self.linear(_silu(vector), 'head_nm.ada_lin.1')
+      scale, shift = np.split(two[:, None], 2, -1)
+      x = self.norm(x) * (1 + scale) + shift
+    if self.args.get('head_depth', 1) > 1:
+      x = _gelu(self.linear(x, f'head.{first}'))
+      return self.linear(x, f'head.{first + 2}')
+    return self.linear(x, 'head.1' if first else 'head')
 
   def generate(self, captions, layers, cfg, tau):
     """Bits of all scales by the larger logit, and the logits."""
