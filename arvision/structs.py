@@ -98,7 +98,10 @@ class Slots:
       have the same level.
     masked: (b, n) bool, True = hidden from the network.
     max_unmasked: static upper bound of the number of unmasked slots, prefix
-      slots included; None: no bound is known.
+      slots included, or one of every stage; None: no bound is known.
+    recall: (b, n) bool, True = carries the hidden state that an earlier stage gave
+      to its token (Hi-MAR); None: slots carry `values`.
+    hidden: (b, n, d) these hidden states; a backbone that has stages sets them.
     valid: (b, n) bool, False = padding, which only attends to itself and which
       no other slot attends to.
     position: (b, n) int32 raster index of the token that a slot carries, -1
@@ -115,7 +118,11 @@ class Slots:
   extent: int = flax.struct.field(pytree_node=False, default=0)
   level: Array | None = None
   masked: Array | None = None
-  max_unmasked: int | None = flax.struct.field(pytree_node=False, default=None)
+  max_unmasked: int | tuple[int, ...] | None = flax.struct.field(
+    pytree_node=False, default=None
+  )
+  recall: Array | None = None
+  hidden: Array | None = None
   valid: Array | None = None
   position: Array | None = None
   target_position: Array | None = None
@@ -152,7 +159,8 @@ class Query:
 
   Attributes:
     values: (b, t, c) point at which a field is evaluated: noisy latents, or the
-      ids of all parts where each part is predicted from the parts before it.
+      ids of all parts where each part is predicted from the parts before it. In
+      sampling by a head of whole entities: the tokens that are not masked.
     given: (b, t, ...) what the slots carry from which the tokens are read.
     level: (b, s) noise level of every entity, or (b or 1, 1 or t) noise level
       or time of `values`.

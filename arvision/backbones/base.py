@@ -1,7 +1,7 @@
 """What a backbone is: from slots and a condition to hidden vectors."""
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,14 @@ from arvision.structs import Cond, Slots
 
 
 class Backbone(Protocol):
-  """A Linen module; it knows no images, codebooks or losses."""
+  """A Linen module; it knows no images, codebooks or losses.
+
+  Attributes:
+    recalls: whether its cache holds hidden states of masked tokens, which a sampler
+      has to write pass by pass (`samplers.stages.Stages`).
+  """
+
+  recalls: ClassVar[bool]
 
   def __call__(
     self,

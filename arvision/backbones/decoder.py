@@ -5,7 +5,7 @@ Input embeddings of single papers are in `backbones.inputs`.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -144,6 +144,8 @@ class Decoder(nn.Module):
   unroll: Few = 1
   dtype: Dtype = jnp.float32
 
+  recalls: ClassVar[bool] = False
+
   @nn.compact
   def __call__(
     self,
@@ -226,7 +228,7 @@ class Decoder(nn.Module):
   def _embed(self, slots, cond, layout, cache, positions):
     """Input vectors of the slots, (b, n, d) float32."""
     index = slots.index
-    x = self.input(width=self.width, name='input')(slots.values, slots.masked)
+    x = self._tokens(slots, layout)
     norm = None
     if self.embedding_norm is not None:
       norm = self.embedding_norm(name='embedding_norm')
@@ -246,6 +248,13 @@ class Decoder(nn.Module):
     if norm is not None:
       x = norm(x)
     return filled(x) if tokens_only else x
+
+  def _tokens(self, slots, layout):
+    """Embedded tokens of the slots, anything in prefix slots."""
+    del layout  # maps of a subclass depend on it
+    return self.input(width=self.width, name='input')(
+      slots.values, slots.masked
+    )
 
   def _fill_prefix(self, x, prefix, index, count):
     if index.ndim > 1:

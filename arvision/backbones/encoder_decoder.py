@@ -11,9 +11,10 @@ import numpy as np
 from arvision.backbones.base import Size
 from arvision.kernels.attention import AttentionMask
 from arvision.layers.dense import Dense
+from arvision.layers.entity_adaln import EntityModulation
 from arvision.layers.param import normal, param
 from arvision.layouts import masks
-from arvision.layouts.base import Layout, take
+from arvision.layouts.base import take
 from arvision.ranges import AtLeast0, Few, Width
 from arvision.structs import Slots, Template
 
@@ -99,7 +100,7 @@ class Masked(EncoderDecoder):
 
   def __call__(self, run, x, caches):
     slots, layout = run.slots, run.layout
-    if slots.masked is None or layout.steps != 1:
+    if slots.masked is None or self.entities(run) != 1:
       raise ValueError(
         f'{type(self).__name__} fills masked tokens of one entity, got no mask or '
         f'{layout.steps} steps; set config.layout.type=layouts.grid.whole and '
@@ -108,11 +109,11 @@ class Masked(EncoderDecoder):
     if slots.index.ndim > 1:
       return self._again(run, x, caches)
     first, second = caches
-    seen, known = visible(slots, layout)
+    seen, known = visible(slots)
     every = masks.same(np.zeros(known.shape[1], np.int32))
     x = jnp.take_along_axis(x, seen[..., None], 1)
-    encoder = run.with_rows(0, known.shape[1])
-    x, first = encoder.stack(
+    encoder, decoder = self.halves(run)
+    x, first = encoder.with_rows(0, known.shape[1]).stack(
       'stack', x, first, mask=AttentionMask(every, known)
     )
     if first is not None:
@@ -126,10 +127,12 @@ class Masked(EncoderDecoder):
     kept = ~masked & (rank < seen.shape[1])
     x = jnp.take_along_axis(x, jnp.where(kept, rank, 0)[..., None], 1)
     x = jnp.where(kept[..., None], x, hidden)
-    x, second = self.decode(run, x, second)
+    x, second = self.decode(decoder, x, second)
     if self.out_position:
+      token = layout.token[slots.index]
+      there = np.flatnonzero(token >= 0)
       own = self._param(run, 'position_out', (layout.tokens, x.shape[-1]))
-      x = x.at[:, layout.readout[:, 0]].add(own)
+      x = x.at[:, there].add(own[token[there]])
     return x[:, :, None], (first, second)
 
   def _again(self, run, x, caches):
@@ -150,7 +153,16 @@ class Masked(EncoderDecoder):
       x = x + jnp.where((token >= 0)[..., None], own[token], 0)
     return x[:, :, None], (caches[0], second)
 
+  def entities(self, run):
+    """Number of entities that a pass goes over."""
+    return run.layout.steps
+
+  def halves(self, run):
+    """The passes that make the stacks of both halves."""
+    return run, run
+
   def _masked_vector(self, run, x):
+    """(1 or n, d) vectors instead of masked tokens."""
     # Of two axes, since it decays as published.
     return self._param(run, 'hole', (1, x.shape[-1]))
 
@@ -158,6 +170,39 @@ class Masked(EncoderDecoder):
     names = (None,) * (len(shape) - 1) + ('embed',)
     init = normal(self.masked_std)
     return jnp.asarray(param(run.net, name, init, names, shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedStages(Masked):
+  """The same for one of several stages, which modulates both halves (Hi-MAR).
+
+  Every stack has a vector for each stage, from which `EntityAdaLN` makes the scales
+  and gates of its blocks. Every token has a vector of its own for being masked,
+  another one in each stage.
+
+  Source: arXiv 2505.20288; HiDream-ai/himar, models/himar.py.
+  """
+
+  def entities(self, run):
+    return len({*run.layout.entity[run.slots.index].tolist()})
+
+  def halves(self, run):
+    stage = run.layout.entity[run.slots.index[:1]]
+
+    def modulated(name, size):
+      make = EntityModulation(size.width, run.layout.steps, name=name)
+      inputs = run.inputs.replace(modulation=make(), rows=stage)
+      return dataclasses.replace(run, inputs=inputs)
+
+    first, second = self.sizes(run.size)
+    return modulated('stage', first), modulated('stage_second', second)
+
+  def _masked_vector(self, run, x):
+    layout, index = run.layout, run.slots.index
+    shape = layout.steps * layout.tokens, x.shape[-1]
+    row = layout.entity[index] * layout.tokens + layout.token[index]
+    # Prefix slots are never masked.
+    return self._param(run, 'hole', shape)[row.clip(0)]
 
 
 class _Encoded(NamedTuple):
@@ -173,18 +218,15 @@ class _Encoded(NamedTuple):
   known: jax.Array
 
 
-def visible(slots: Slots, layout: Layout) -> tuple[jax.Array, jax.Array]:
+def visible(slots: Slots) -> tuple[jax.Array, jax.Array]:
   """The slots that are not masked, in order, filled up with masked ones.
 
   Args:
-    slots: all of a layout, with `masked` (b, n).
-    layout: static.
+    slots: those that see one another, with `masked` (b, n).
 
   Returns:
     (b, visible) int32 places, and (b, visible) bool which are not masked.
   """
   masked = jnp.asarray(slots.masked)
-  most = slots.max_unmasked
-  count = layout.slots if most is None else most
-  places = jnp.argsort(masked, axis=1, stable=True)[:, :count]
+  places = jnp.argsort(masked, axis=1, stable=True)[:, : slots.max_unmasked]
   return places, ~jnp.take_along_axis(masked, places, 1)

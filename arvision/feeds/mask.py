@@ -150,16 +150,22 @@ class Dropped(Checked, Masked):
     order = draw.permutation('feed/order', layout.tokens)
     # Masks the first tokens of the order.
     masked = jnp.argsort(order, 1) < count[:, None]
-    at_least = math.ceil(self.lowest * layout.tokens)
     slots = self._all(tokens, layout, codec, masked)
-    slots = slots.replace(max_unmasked=layout.slots - at_least)
+    slots = slots.replace(max_unmasked=layout.slots - self.least(layout.tokens))
     weight = masked.astype(jnp.float32)
     return slots, Targets(jnp.asarray(tokens.values), weight)
 
   def count(self, uniform, tokens):
     """(b,) int32 number of masked tokens, from (b,) numbers in [0, 1)."""
     first = jnp.arange(len(uniform)) // self.group * self.group
+    count = jnp.ceil(tokens * self.share(uniform[first])).astype(jnp.int32)
+    return jnp.maximum(count, self.least(tokens))
+
+  def share(self, uniform):
+    """(b,) masked shares."""
     law = (self.mean, self.std, self.lowest, 1.0)
-    share = truncated_normal(uniform[first], *law)
-    count = jnp.ceil(tokens * share).astype(jnp.int32)
-    return jnp.maximum(count, math.ceil(self.lowest * tokens))
+    return truncated_normal(uniform, *law)
+
+  def least(self, tokens):
+    """The smallest number of masked tokens."""
+    return math.ceil(self.lowest * tokens)

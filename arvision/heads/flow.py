@@ -1,36 +1,25 @@
 """Distributions over latents by flow matching: of an entity, or of a token."""
 
-import functools
 import math
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from arvision.heads.base import Guide
+from arvision.heads.entity_transformer import EntityTransformer
 from arvision.heads.mlp import TokenMLP
-from arvision.kernels.attention import AttentionMask
-from arvision.layers.attention import BlockInputs, Memory
-from arvision.layers.dense import Dense
-from arvision.layers.level import LevelEmbedding, as_time
-from arvision.layers.norm import modulate
-from arvision.layers.param import normal
-from arvision.layers.position import Rotary
-from arvision.layers.stack import Stack
-from arvision.layouts import masks
+from arvision.layers.level import as_time
 from arvision.layouts.scales import Grids, as_grids
-from arvision.parallel.constrain import gather_rows
 from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
 from arvision.process.pyramidal import Stages
 from arvision.random import Draw
-from arvision.ranges import AtLeast0, Dtype, Few, Width
-from arvision.structs import Query, Template
+from arvision.structs import Query
 
 
-class Flow(nn.Module):
+class Flow(EntityTransformer):
   """Flow matching of all tokens of an entity together, given z (FlowAR).
 
   Tokens of an entity see one another and no others. In training the tokens of
@@ -40,58 +29,19 @@ class Flow(nn.Module):
     data in falling levels.
 
   Attributes:
-    channels: of a token.
-    width: of the transformer.
-    depth: number of layers.
-    heads: attention heads.
-    block: template of a block, with those of its parts. Condition and level
-      modulate it token by token; `block.cross` reads z again.
-    last_norm: template of the last norm.
-    rotary: rotations by coordinates, or None.
     levels: law of the level of an image and entity, see
       `process.flow.draw_levels`.
     counts: solver steps at every step of the sampler.
     solver: of `process.flow`.
-    std: standard deviation of the maps outside of the blocks; None: Xavier's.
-    remat, unroll: see `Stack`.
-    dtype: compute dtype of the blocks.
+    channels, width, depth, heads, block, last_norm, rotary, std, remat, unroll,
+      dtype: see `EntityTransformer`.
   """
 
-  channels: Width
-  width: Width
-  depth: Few
-  heads: Few
-  block: Template
-  last_norm: Template
-  rotary: Rotary | None = None
   levels: str = 'uniform'
   counts: Counts = ConstantSteps(25)
   solver: Solver = Euler()
-  std: AtLeast0 | None = None
-  remat: str = 'none'
-  unroll: Few = 1
-  dtype: Dtype = jnp.float32
 
-  draws: ClassVar[bool] = True
   adjustable: ClassVar[tuple[str, ...]] = ('counts', 'solver')
-
-  def setup(self):
-    def linear(features, names):
-      return Dense(features, names, kernel_init=normal(self.std))
-
-    block = functools.partial(self.block, heads=self.heads, dtype=self.dtype)
-    self.input = linear((self.width,), (None, 'embed'))
-    self.cond = linear((self.width,), ('embed', 'mlp'))
-    self.level = LevelEmbedding(self.width, std=self.std)
-    self.stack = Stack(
-      block,
-      self.depth,
-      remat=self.remat,
-      unroll=min(self.unroll, self.depth),
-    )
-    self.out_norm = self.last_norm()
-    self.last_adaln = linear((2, self.width), ('embed', None, 'mlp'))
-    self.linear = linear((self.channels,), ('embed', None))
 
   def field(self, z: jax.Array, query: Query) -> jax.Array:
     """The velocity, noise - data.
@@ -105,26 +55,8 @@ class Flow(nn.Module):
     Returns:
       (b, t, c) float32.
     """
-    z = z[:, :, 0]
-    level = self.level(as_time(jnp.asarray(query.level)))
-    if level.shape[1] > 1:
-      level = gather_rows(level, query.entity)
-    cond = self.cond(z.astype(jnp.float32)) + level
-    rotation = None
-    if self.rotary is not None:
-      rotation = self.rotary.at(query.coords, self.width // self.heads)
-    mask = _within(query.entity)
-    inputs = BlockInputs(
-      mask=mask,
-      modulation=cond,
-      level=level,
-      memory=Memory(z, mask, rotation),
-      rotation=rotation,
-    )
-    h, _ = self.stack(self.input(query.values).astype(self.dtype), inputs)
-    two = self.last_adaln(jax.nn.silu(cond))
-    h = self.out_norm(h.astype(jnp.float32))
-    return self.linear(modulate(h, two[..., 1, :], two[..., 0, :]))
+    times = as_time(jnp.asarray(query.level))
+    return self.network(z, jnp.asarray(query.values), times, query)
 
   def loss(
     self, z: jax.Array, targets: jax.Array, draw: Draw, query: Query
@@ -247,13 +179,6 @@ class PyramidalFlow(Flow):
 
   def _level(self, share, entity):
     return self.stages.level(share, entity)
-
-
-def _within(entity):
-  """The mask of tokens that see those of their own entity (t,) alone."""
-  if isinstance(entity, np.ndarray):
-    return AttentionMask(masks.same(entity))
-  return (entity[:, None] == entity)[None]
 
 
 class TokenFlow(TokenMLP):

@@ -32,6 +32,7 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     'tokenbridge/imagenet256',
     (r'channel_blocks\.',),
   ),
+  ('Hi-MAR transformer', 'himar/imagenet256', (r'cond_diffloss\.',)),
   ('ARFlow transformer', 'arflow/imagenet256', (r'attn\.gt_proj\.',)),
   ('MAR transformer', 'mar/imagenet256', (r'diffloss\.',)),
   ('FlowAR transformer', 'flowar/imagenet256', (r'flownet\.',)),

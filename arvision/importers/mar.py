@@ -15,7 +15,6 @@ from arvision.importers.table import (
 )
 
 _BLOCKS = (('stack', 'encoder'), ('stack_second', 'decoder'))
-_RESIDUAL = 'head/stack/layers/block'
 
 
 class Transformer:
@@ -39,6 +38,8 @@ class Transformer:
 
   # What is added to the hidden vectors before the head.
   out_position = 'diffusion_pos_embed_learned'
+  # Of the diffusion head.
+  head_path = 'head'
 
   def rows(self, ours):
     table = [
@@ -64,18 +65,20 @@ class Transformer:
 
   def head(self, ours):
     """Rows of the head."""
-    block = 'diffloss.net.res_blocks.{i}'
+    own, theirs = self.head_path, 'diffloss.net'
+    block = f'{own}/stack/layers/block'
+    blocks = f'{theirs}.res_blocks.{{i}}'
     return [
-      *dense('head/time/fc1', 'diffloss.net.time_embed.mlp.0'),
-      *dense('head/time/fc2', 'diffloss.net.time_embed.mlp.2'),
-      *dense('head/cond', 'diffloss.net.cond_embed'),
-      *dense('head/input', 'diffloss.net.input_proj'),
-      *dense('head/adaln', 'diffloss.net.final_layer.adaLN_modulation.1'),
-      *dense('head/linear', 'diffloss.net.final_layer.linear'),
-      *norm(f'{_RESIDUAL}/norm', f'{block}.in_ln'),
-      *dense(f'{_RESIDUAL}/adaln', f'{block}.adaLN_modulation.1'),
-      *dense(f'{_RESIDUAL}/fc1', f'{block}.mlp.0'),
-      *dense(f'{_RESIDUAL}/fc2', f'{block}.mlp.2'),
+      *dense(f'{own}/time/fc1', f'{theirs}.time_embed.mlp.0'),
+      *dense(f'{own}/time/fc2', f'{theirs}.time_embed.mlp.2'),
+      *dense(f'{own}/cond', f'{theirs}.cond_embed'),
+      *dense(f'{own}/input', f'{theirs}.input_proj'),
+      *dense(f'{own}/adaln', f'{theirs}.final_layer.adaLN_modulation.1'),
+      *dense(f'{own}/linear', f'{theirs}.final_layer.linear'),
+      *norm(f'{block}/norm', f'{blocks}.in_ln'),
+      *dense(f'{block}/adaln', f'{blocks}.adaLN_modulation.1'),
+      *dense(f'{block}/fc1', f'{blocks}.mlp.0'),
+      *dense(f'{block}/fc2', f'{blocks}.mlp.2'),
     ]
 
   def _half(self, ours, block, half):

@@ -142,6 +142,56 @@ class ClassLabel(nn.Module):
     return Cond(prefix=prefix, modulation=modulation)
 
 
+class ClassPerStage(nn.Module):
+  """A class label, or null, as the prefix of every stage (Hi-MAR).
+
+  In training every stage drops it by itself. See `ClassLabel` for the table.
+
+  Source: arXiv 2505.20288; HiDream-ai/himar, models/himar.py.
+
+  Attributes:
+    classes: number of classes.
+    width: d.
+    prefix: prefix slots of a stage that the vector fills.
+    stages: number of stages.
+    rate: share of training examples whose label is replaced by null in a stage.
+    std: standard deviation at the start.
+  """
+
+  classes: Natural
+  width: Width
+  prefix: Natural = 1
+  stages: Count = 2
+  rate: Share = 0.1
+  std: AtLeast0 = 0.02
+
+  reads_slots: ClassVar[bool] = False
+
+  @property
+  def drop(self) -> tuple[float, ...]:
+    return (self.rate,) * self.stages
+
+  def blank(self, batch: int) -> dict:
+    return {'label': np.zeros(batch, np.int32)}
+
+  @nn.compact
+  def __call__(self, inputs: dict, slots=None, *, null: jax.Array) -> Cond:
+    """The condition of a batch, its `prefix` (b, stages * prefix, d).
+
+    Args:
+      inputs: 'label' (b,) int32 in [0, classes).
+      slots: not read.
+      null: (b,) bool, True where the label is dropped; in training (b, stages).
+    """
+    nulls = null if null.ndim == 2 else null[:, None]
+    nulls = jnp.broadcast_to(nulls, (len(null), self.stages))
+    ids = jnp.full(nulls.shape, self.classes, jnp.int32)
+    if self.classes:
+      ids = jnp.where(nulls, self.classes, inputs['label'][:, None])
+    table = Embed(self.classes + 1, self.width, normal(self.std), name='label')
+    return Cond(prefix=jnp.repeat(table(ids), self.prefix, axis=1))
+
+
 class ClassAndLevel(nn.Module):
   """A class label, or null, and the noise level of every entity.
 

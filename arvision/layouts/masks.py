@@ -186,7 +186,10 @@ def pattern(layout: Layout, index: np.ndarray) -> Pattern:
   """
   if index is layout.index:
     return _whole(layout)
-  return Pattern(layout.entity[index], layout.stream[index], layout.window)
+  entity, stream = layout.entity[index], layout.stream[index]
+  if (entity == entity[0]).all() and (stream == stream[0]).all():
+    return same(entity)
+  return Pattern(entity, stream, layout.window)
 
 
 @functools.lru_cache(maxsize=64)

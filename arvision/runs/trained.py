@@ -171,8 +171,7 @@ class TrainedRun:
       raise ConfigError('config.sampler is missing: the run does not sample')
     sampler = build(self.config.sampler, 'sampler')
     if guidance is not None:
-      scaled = sampler.guidance.scaled_to(guidance)
-      sampler = dataclasses.replace(sampler, guidance=scaled)
+      sampler = sampler.guided_to(guidance)
     given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
     given = {k: v for k, v in given.items() if v is not None}
     logits = dataclasses.replace(sampler.logits_filter, **given)

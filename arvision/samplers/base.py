@@ -83,6 +83,8 @@ class Sampler(Checked, abc.ABC):
   fills: ClassVar[bool] = False
   # Whether it masks and samples every part of a token by itself.
   fills_parts: ClassVar[bool] = False
+  # Whether it writes hidden states of masked tokens, see `backbones.base`.
+  recalls: ClassVar[bool] = False
   # Valid values of `site`.
   sites: ClassVar[tuple[str, ...]] = ('field', 'hidden', 'layers')
 
@@ -189,6 +191,15 @@ class Sampler(Checked, abc.ABC):
     """Whether the loop uses a cache."""
     return not self.fills or layout.steps > 1
 
+  @property
+  def guided(self) -> bool:
+    """Whether a pass of the unconditional half is needed."""
+    return self.guidance.active
+
+  def guided_to(self, scale: float) -> 'Sampler':
+    """The same sampler with another largest guidance scale."""
+    return dataclasses.replace(self, guidance=self.guidance.scaled_to(scale))
+
   def unstacked(self, layout: Layout) -> bool:
     """Whether stacks of layers are cut into layers before the loop."""
     return self.cached(layout)
@@ -270,8 +281,8 @@ class Network:
       batch: b.
     """
     self.model, self._site = model, sampler.site
-    self._layers = sampler.guided_layers if sampler.guidance.active else ()
-    self._copies = 2 if sampler.guidance.active else 1
+    self._layers = sampler.guided_layers if sampler.guided else ()
+    self._copies = 2 if sampler.guided else 1
     self._inputs = self._tiled(inputs)
     self._null = jnp.repeat(jnp.arange(self._copies) > 0, batch)
     self._cond = None
@@ -311,7 +322,7 @@ class Network:
     cond = self._cond
     if cond is None:
       cond = self.model.condition(self._inputs, self._null, slots)
-    each = ['values', 'masked', 'position', 'target_position']
+    each = ['values', 'masked', 'recall', 'position', 'target_position']
     each += ['index', 'valid'] * (slots.index.ndim > 1)
     slots = slots.replace(**{k: self._tiled(getattr(slots, k)) for k in each})
     if self._layers:
@@ -331,6 +342,10 @@ class Network:
     if self._site == 'hidden':
       return merge(z), lambda field, level=None: field, cache
     return z, merge, cache
+
+  def conditional(self, tree: Any) -> Any:
+    """Arrays of both halves, with the conditional half twice."""
+    return self._tiled(jax.tree.map(lambda x: x[: self._batch], tree))
 
   def _tiled(self, tree):
     """Arrays of leading axis b, repeated once per half."""

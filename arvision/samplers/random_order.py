@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arvision.layouts.base import Step
+from arvision.layouts.base import Step, take
 from arvision.process.masking import masked_counts
 from arvision.random import Draw, Picked
 from arvision.ranges import Few
@@ -56,8 +56,8 @@ class RandomOrder(Filling):
   step: the scale of `Linear` grows with the share of unmasked tokens after the
   step. The last step uses the scale for one masked token.
 
-  The head gets z of the tokens that the step samples, and a query with the step
-  only.
+  The head gets z of the tokens that the step samples, and a query with their
+  entity and the step.
 
   Source: arXiv 2406.11838; LTH14/mar, models/mar.py.
 
@@ -71,6 +71,9 @@ class RandomOrder(Filling):
   steps: Few = 64
   schedule: str = 'cosine'
   buckets: Few = 8
+
+  # Whether the head samples the tokens of an entity together.
+  joint: ClassVar[bool] = False
 
   def within(self, network, state, cache, step, draw, known, plan):
     count = len(step.tokens)
@@ -138,19 +141,24 @@ class RandomOrder(Filling):
     z, merge, _ = self.look(
       run, slots, run.step.readout, i, run.cache, commit=False
     )
+    return self.unmask(run, state, i, z, merge, width), (state, masked)
+
+  def unmask(
+    self, run: Run, state: Any, i: Any, z: jax.Array, merge: Any, width: int
+  ) -> Any:
+    """The state with the tokens of a step, see `advance` and `put`."""
     number = run.counts[:, i + 1, None] + jnp.arange(width)
     place = jnp.take_along_axis(
       run.order, jnp.minimum(number, run.tokens - 1), 1
     )
     inside = number < run.counts[:, i, None]
-    new = self.put(run, state, i, z, merge, place, place, inside)
-    return new, (state, masked)
+    return self.put(run, state, i, z, merge, place, place, inside)
 
   def slots(self, run: Run, state: Any, masked: jax.Array, most: int) -> Slots:
     """The slots of a step, of which (b, t) tokens are masked."""
     slots = run.network.model.feed_slots(state, run.step, masked)
-    most += len(run.step.index) - run.tokens
-    return slots.replace(max_unmasked=most)
+    every = slots.max_unmasked or len(run.step.index)
+    return slots.replace(max_unmasked=every - run.tokens + most)
 
   def look(
     self,
@@ -190,20 +198,42 @@ class RandomOrder(Filling):
       inside: (b, m) bool, False = padding.
       share: see `Query`.
     """
-    model, tokens = run.network.model, run.network.model.layout.tokens
-    # With site='hidden' the halves are already merged.
-    rows = jnp.concatenate([rows] * (len(z) // len(place)))
-    sampled = model.sample(
-      jnp.take_along_axis(z, rows[..., None, None], 1),
-      Picked(run.draw.fold(i), place, run.tokens),
-      merge,
-      self.logits_filter,
-      Query(step=i, steps=self.steps, share=share),
-    )
+    tokens = run.network.model.layout.tokens
+    sampled = self.sample(run, state, i, z, merge, rows, place, share)
     # Padding is written out of bounds: dropped.
     where = jnp.where(inside, jnp.asarray(run.step.tokens)[place], tokens)
     put = jax.vmap(lambda v, p, x: v.at[p].set(x, mode='drop'))
     return put(state, where, sampled)
+
+  def sample(
+    self,
+    run: Run,
+    state: Any,
+    i: Any,
+    z: jax.Array,
+    merge: Any,
+    rows: jax.Array,
+    place: jax.Array,
+    share: float,
+  ) -> jax.Array:
+    """(b, m, ...) sampled tokens, see `put`."""
+    del state
+    model = run.network.model
+    entity = take(model.layout.entity_of_token, run.step.tokens)
+    # With site='hidden' the halves are already merged.
+    rows = jnp.concatenate([rows] * (len(z) // len(place)))
+    return model.sample(
+      jnp.take_along_axis(z, rows[..., None, None], 1),
+      Picked(run.draw.fold(i), place, run.tokens),
+      merge,
+      self.logits_filter,
+      Query(
+        step=i,
+        steps=self.steps,
+        share=share,
+        entity=entity[: place.shape[1]],
+      ),
+    )
 
   def counts(self, tokens: int) -> list[int]:
     """Number of masked tokens before every step, and at the end."""
@@ -237,3 +267,26 @@ class RandomOrder(Filling):
       steps = np.flatnonzero(group == number)
       width = max(1, int((counts[steps] - counts[steps + 1]).max()))
       yield int(steps[0]), int(steps[-1]) + 1, int(known[steps[-1]]), width
+
+
+class Joint(RandomOrder):
+  """The same for a head that samples all tokens of an entity together (Hi-MAR).
+
+  The head gets z of all tokens, and a query with the unmasked ones. Tokens that the
+  step does not unmask are dropped.
+  """
+
+  joint = True
+
+  def sample(self, run, state, i, z, merge, rows, place, share):
+    model, step = run.network.model, run.step
+    query = Query(
+      values=state[:, step.tokens],
+      masked=run.rank < run.counts[:, i, None],
+      entity=take(model.layout.entity_of_token, step.tokens),
+      step=i,
+      steps=self.steps,
+      share=share,
+    )
+    tokens = model.sample(z, run.draw.fold(i), merge, self.logits_filter, query)
+    return jnp.take_along_axis(tokens, place[..., None], 1)

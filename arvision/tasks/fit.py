@@ -161,6 +161,20 @@ def check_sampler(model: ARModel, sampler: Any, parts: int = 1) -> None:
     )
   if fills != sampler.fills or noisy != sampler.refines:
     refuse('feed', model.feed, wanted)
+  if sampler.recalls != getattr(model.backbone, 'recalls', False):
+    refuse(
+      'backbone',
+      model.backbone,
+      'backbones.stages.Stages with samplers.stages.Stages',
+    )
+  joint = getattr(model.head, 'joint', False)
+  if getattr(sampler, 'joint', joint) != joint:
+    refuse(
+      'head',
+      model.head,
+      'a head that samples all tokens of an entity together with '
+      'samplers.random_order.Joint, others with RandomOrder',
+    )
   if sampler.refines and sampler.solver.velocities:
     path = model.feed.path
     if not path.velocities:

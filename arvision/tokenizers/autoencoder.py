@@ -119,21 +119,27 @@ class Autoencoder(Tokenizer, kw_only=True):
 
   # ------------------------------------------------------------------ stages
 
-  def encode_moments(self, image: jax.Array, train: bool = False) -> jax.Array:
+  def encode_moments(
+    self,
+    image: jax.Array,
+    train: bool = False,
+    grid: tuple[int, int] | None = None,
+  ) -> jax.Array:
     """Image (b, H, W, C) -> what the quantiser takes, (b, h, w, m c) float32.
 
     Raises:
-      ValueError: the latent's grid is not that of the tokenizer.
+      ValueError: the latent's grid is not `grid`, or that of the tokenizer.
     """
+    grid = grid or self.latent_grid
     if self.darkest != -1:
       image = self.darkest + (1 - self.darkest) * (image + 1) / 2
     moments = self.enc(image, train).astype(jnp.float32)
     if self.quant_kernel:
       moments = self.quant_conv(moments)
-    if moments.shape[1:3] != self.latent_grid:
+    if moments.shape[1:3] != grid:
       raise ValueError(
         f'images of {image.shape[1:3]} become a latent of {moments.shape[1:3]} '
-        f'but the tokenizer is made for {self.latent_grid}; change '
+        f'but the tokenizer is made for {grid}; change '
         'config.data.size, config.tokenizer.encoder, or '
         'config.tokenizer.grid (.scales)'
       )

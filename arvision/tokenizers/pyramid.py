@@ -97,3 +97,57 @@ class Pyramid(Autoencoder, kw_only=True):
   def _latent(self, tokens):
     height, width = self.latent_grid
     return super()._latent(Tokens(tokens.values[:, -height * width :]))
+
+
+class ImagePyramid(Autoencoder, kw_only=True):
+  """The image shrunk to several sizes, each encoded by itself (Hi-MAR).
+
+  Images are decoded from the last scale alone. Any trained `Autoencoder` serves: a
+  generator's config changes its type.
+
+  Source: arXiv 2505.20288; HiDream-ai/himar, engine_mar.py.
+
+  Attributes:
+    scales: sides or (height, width) of all grids, small to large; the last is the
+      grid of the latent.
+    kind: how the image is shrunk, see `layers.resize`.
+  """
+
+  scales: Grids
+  kind: str = 'bicubic'
+  grid: tuple[Side, Side] = (0, 0)  # of `Autoencoder`; the last scale says it
+
+  adjustable: ClassVar[tuple[str, ...]] = ('type', 'grid', 'scales', 'kind')
+
+  @property
+  def grids(self) -> tuple[tuple[int, int], ...]:
+    return as_grids(self.scales)
+
+  def encode(self, image: jax.Array) -> Tokens:
+    maps = [self.quant.latent(x) for x in self._moments(image)]
+    scaled = [self.quant.quantize(self.quant.scaled(x)) for x in maps]
+    return Tokens(flat(scaled))
+
+  def store(self, image: jax.Array) -> jax.Array:
+    if not self.static.stochastic:
+      return super().store(image)
+    return flat(self._moments(image))
+
+  def visit(self, stored: jax.Array, draw: Draw) -> Tokens:
+    if not self.static.stochastic:
+      return super().visit(stored, draw)
+    latent = self.quant.scaled(self.quant.latent(stored, draw))
+    return Tokens(self.quant.quantize(latent))
+
+  def _moments(self, image):
+    """Of the image at every size, (b, h, w, m c)."""
+    found, whole = [], self.latent_grid
+    for grid in self.grids:
+      sides = zip(image.shape[1:3], grid, whole)
+      small = resize(image, tuple(a * b // c for a, b, c in sides), self.kind)
+      found.append(self.encode_moments(small, grid=grid))
+    return found
+
+  def _latent(self, tokens):
+    height, width = self.latent_grid
+    return super()._latent(Tokens(tokens.values[:, -height * width :]))

@@ -15,7 +15,7 @@ from arvision.model import BoundModel, sample
 from arvision.process.logits import LogitsFilter
 from arvision.process.masking import LikelyFirst, masked_counts
 from arvision.random import Draw, Replay
-from arvision.samplers.base import Filling, Known
+from arvision.samplers.base import Filling, Known, over_all
 from arvision.samplers.masked import Masked
 from arvision.structs import Tokens
 from arvision.tasks import assemble, fit
@@ -345,53 +345,73 @@ def test_halves_of_different_sizes_share_a_cache_of_two_shapes():
 
 
 def test_hidden_tokens_are_not_seen(masked):
-  """Masked tokens change no output; every unmasked one changes all."""
-  shape = masked.tokens.shape[: 3 if masked.feed.masks_parts else 2]
-  mask = np.random.default_rng(2).random(shape) < 0.5
-  mask[:, 0], mask[:, 1] = True, False  # one of each at least
+  """Masked tokens change no output; every unmasked one changes all.
 
-  @jit
-  def read(params, tokens):
-    codec = masked.codec(masked.frozen)
-    bound = BoundModel(masked.model, {'params': params}, codec)
-    slots = bound.feed_slots(tokens, masked.layout.runs[0].step(0), mask)
-    cond = bound.condition(masked.inputs, jnp.zeros(BATCH, bool))
-    return bound.read(slots, cond, None, masked.layout.readout)[0]
+  Of several entities: those of later ones are masked, those of earlier ones are
+  seen by way of hidden states, if at all.
+  """
+  parts = masked.tokens.shape[: 3 if masked.feed.masks_parts else 2]
+  random = np.random.default_rng(2).random(parts) < 0.5
+  entity = masked.layout.entity_of_token
+  for run in masked.layout.runs:
+    step = run.step(0)
+    here = random[:, step.tokens]
+    here[:, 0], here[:, 1] = True, False  # one of each at least
+    mask = np.asarray(over_all(here, step, masked.layout.tokens))
 
-  base = read(masked.params, masked.tokens)
-  behind = read(masked.params, masked.others(mask))
-  np.testing.assert_array_equal(base, behind)
-  unmasked = read(masked.params, masked.others(~mask))
-  assert (np.abs(unmasked - base).max((2, 3)) > 1e-4).all()
+    @jit
+    def read(params, tokens, step=step, mask=mask):
+      codec = masked.codec(masked.frozen)
+      bound = BoundModel(masked.model, {'params': params}, codec)
+      slots = bound.feed_slots(tokens, step, mask)
+      cond = bound.condition(masked.inputs, jnp.zeros(BATCH, bool))
+      cache = None
+      if masked.layout.steps > 1:
+        cache = bound.empty_cache(BATCH)
+      return bound.read(slots, cond, cache, step.readout, False)[0]
+
+    own = entity == step.s
+    later = np.broadcast_to(entity > step.s, mask.shape[:2])
+    later = later.reshape(*later.shape, *[1] * (mask.ndim - 2))
+    base = read(masked.params, masked.tokens)
+    behind = read(masked.params, masked.others(mask | later))
+    np.testing.assert_array_equal(base, behind)
+    shown = ~mask & own.reshape(-1, *[1] * (mask.ndim - 2))
+    unmasked = read(masked.params, masked.others(shown))
+    assert (np.abs(unmasked - base).max((2, 3)) > 1e-4).all()
 
 
 def filled(masked, sampler, known=None):
-  """The tokens, and the input and the mask of every step."""
+  """The tokens, and for every entity the input and the mask of every step."""
 
   @jit
   def run(params):
     codec = masked.codec(masked.frozen)
     bound = BoundModel(masked.model, {'params': params}, codec)
     draw = Draw.create(0, jnp.arange(BATCH))
-    return sampler.run(bound, masked.inputs, draw, BATCH, known)
+    return sampler.loop(bound, masked.inputs, draw, BATCH, known)
 
   return jax.device_get(run(masked.params))
 
 
 def test_kept_tokens_never_change(masked):
   sampler = build(masked.config.sampler, 'sampler')
-  tokens, inputs, mask = filled(masked, sampler)
-  states = [*inputs, tokens.values]
-  assert mask[0].all()
-  for before, after, hidden in zip(states, states[1:], mask):
-    np.testing.assert_array_equal(before[~hidden], after[~hidden])
-  each = sampler.together if isinstance(sampler, Masked) else 1
-  groups = mask[0, 0].size // each
-  wanted = masked_counts(sampler.schedule, sampler.steps, groups)
-  for hidden, count in zip(mask[1:], wanted):
-    together = hidden.reshape(BATCH, groups, each)
-    assert (together.all(-1) == together.any(-1)).all()
-    assert (together.any(-1).sum(1) == count).all()
+  tokens, traces = filled(masked, sampler)
+  entity = masked.layout.entity_of_token
+  assert len(traces) == masked.layout.steps
+  for s, (inputs, mask) in enumerate(traces):
+    states = [x[:, entity == s] for x in (*inputs, tokens.values)]
+    mask = mask[:, :, entity == s]
+    assert mask[0].all()
+    for before, after, hidden in zip(states, states[1:], mask):
+      np.testing.assert_array_equal(before[~hidden], after[~hidden])
+    each = sampler.together if isinstance(sampler, Masked) else 1
+    groups = mask[0, 0].size // each
+    wanted = masked_counts(sampler.schedule, len(mask), groups)
+    for hidden, count in zip(mask[1:], wanted):
+      together = hidden.reshape(BATCH, groups, each)
+      assert (together.all(-1) == together.any(-1)).all()
+      assert (together.any(-1).sum(1) == count).all()
   if np.issubdtype(tokens.values.dtype, np.integer):
     assert (tokens.values >= 0).all()
 
@@ -411,7 +431,7 @@ def test_equally_sure_tokens_are_kept_as_scheduled(name):
   known = np.zeros((BATCH, tokens.shape[1] // each), bool)
   known[1, ::3] = True
   known = np.repeat(known, each, axis=1)
-  found, _, mask = filled(masked, sampler, Known(tokens, known))
+  found, [(_, mask)] = filled(masked, sampler, Known(tokens, known))
   for row, keep in enumerate(known):
     total = int((~keep).sum()) * tokens[0, 0].size // each
     wanted = [total, *masked_counts(sampler.schedule, 4, total)[:-1]]

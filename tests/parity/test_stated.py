@@ -178,6 +178,7 @@ def test_drivers_honour_options_or_name_them(altered):
     ('mar', {'num_sampling_steps': 'ddim5'}),
     ('mar_vae', {'use_variational': False}),
     ('xar', {'patch_size': 2}),
+    ('himar', {'cond_dim': 8}),
     ('flowar_s', {'buffer_size': 4}),
     ('tokenbridge', {'norm_eps': 1e-5}),
     ('flexvar', {'pos_grid': '32x16'}),

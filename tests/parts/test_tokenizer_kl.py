@@ -15,6 +15,7 @@ from arvision.errors import DataError
 from arvision.importers import kl as release
 from arvision.importers import table
 from arvision.layers import conv
+from arvision.layers.resize import resize
 from arvision.quantizers.kl import KL, Gaussian
 from arvision.quantizers.levels import Levels
 from arvision.random import Draw
@@ -23,7 +24,7 @@ from arvision.tasks.base import Averages
 from arvision.tasks.tokenizer import TrainTokenizer
 from arvision.tokenizers.adversarial import Adversary, PatchDiscriminator
 from arvision.tokenizers.autoencoder import Autoencoder, Patched
-from arvision.tokenizers.pyramid import Pyramid
+from arvision.tokenizers.pyramid import ImagePyramid, Pyramid
 
 CHANNELS = 2
 
@@ -48,7 +49,8 @@ def variables():
 
 
 def bound(kind=Autoencoder, scale=1.0, shift=0.0, quantizer=KL, **fields):
-  fields = fields if kind is Pyramid else {'grid': (4, 4)} | fields
+  if not issubclass(kind, (Pyramid, ImagePyramid)):
+    fields = {'grid': (4, 4)} | fields
   inner = parts(quantizer, scale=scale, shift=shift)
   return kind(**inner, **fields).bind(variables())
 
@@ -264,3 +266,27 @@ def test_other_channels_than_the_encoder_gives(channels, given, kernel):
   module = Autoencoder(grid=(4, 4), quant_kernel=kernel, **fields)
   with pytest.raises(ValueError, match=f'z_channels={given}: wanted'):
     jax.eval_shape(module.init, jax.random.key(0), IMAGE)
+
+
+def test_a_pyramid_of_images_encodes_each_size_by_itself():
+  """Hi-MAR's pivots are latents of a small image, not shrunken latents."""
+  pyramid = bound(ImagePyramid, scale=0.5, scales=(2, 4))
+  assert pyramid.spec.grids == ((2, 2), (4, 4))
+  tokens = pyramid.encode(IMAGE)
+  whole = bound(scale=0.5)
+  np.testing.assert_array_equal(
+    tokens.values[:, 4:], whole.encode(IMAGE).values
+  )
+  small = resize(jnp.asarray(IMAGE), (4, 4), 'bicubic')
+  pivots = bound(scale=0.5, grid=(2, 2)).encode(small).values
+  np.testing.assert_allclose(tokens.values[:, :4], pivots, atol=1e-6)
+  np.testing.assert_array_equal(
+    pyramid.decode(tokens), whole.decode(whole.encode(IMAGE))
+  )
+  stored = pyramid.store(IMAGE)
+  assert stored.shape == (3, 20, 2 * CHANNELS)
+  visits = [pyramid.visit(stored, draw(i)).values for i in range(2)]
+  assert (visits[0] != visits[1]).all()
+  # Around the means, by the stored variances.
+  std = 0.5 * Gaussian.of(stored).std
+  assert (np.abs(visits[0] - tokens.values) < 5 * std + 1e-6).all()

@@ -47,7 +47,7 @@ def sizes_of(args: Stated) -> dict[str, Any]:
     {
       'width': args[f'{half}_embed_dim'],
       'heads': args[f'{half}_num_heads'],
-      'hidden': int(args['mlp_ratio'] * args[f'{half}_embed_dim']),
+      'hidden': int(args.get('mlp_ratio', 4.0) * args[f'{half}_embed_dim']),
     }
     for half in ('encoder', 'decoder')
   )
@@ -95,6 +95,11 @@ def config_of(case: Case) -> ConfigDict:
 def set_masking(config: ConfigDict, args: Stated) -> None:
   """What MAR and TokenBridge state about masks and norms."""
   config.feed.lowest = args.get('mask_ratio_min', 0.7)
+  set_epsilon(config, args)
+
+
+def set_epsilon(config: ConfigDict, args: Stated) -> None:
+  """The epsilon of all norms but the first."""
   # That of the first norm is fixed in the official code.
   backbone, epsilon = config.backbone, args.get('norm_eps', 1e-6)
   backbone.block.norm.epsilon = backbone.last_norm.epsilon = epsilon
@@ -160,23 +165,33 @@ def draws(model, orders, hidden, times, noise) -> dict[str, np.ndarray]:
     hidden: how many tokens are.
     times, noise: (repeats * b * t, ...) in the official order.
   """
+  return {
+    'order': orders,
+    'share': share_of(model.feed, hidden, orders),
+    'time': repeated(as_uniform(times), orders),
+    'noise': repeated(noise, orders),
+  }
+
+
+def share_of(feed, hidden: int, orders: np.ndarray) -> np.ndarray:
+  """(b,) the uniform number that makes so many masked tokens."""
   batch, tokens = orders.shape
-  repeats, feed = model.head.repeats, model.feed
-  mine = lambda x: np.moveaxis(
-    x.reshape(repeats, batch, tokens, *x.shape[1:]), 0, 1
-  )
-  # The uniform number that makes so many masked tokens.
   ndtr = jax.scipy.special.ndtr
   share = max((hidden - 0.5) / tokens, feed.lowest)
   at, low, high = (
     float(ndtr((x - feed.mean) / feed.std)) for x in (share, feed.lowest, 1)
   )
-  return {
-    'order': orders,
-    'share': np.full(batch, (at - low) / (high - low), np.float32),
-    'time': (mine(times) + np.float32(0.5)) / diffusion.TRAIN_STEPS,
-    'noise': mine(noise),
-  }
+  return np.full(batch, (at - low) / (high - low), np.float32)
+
+
+def as_uniform(times: np.ndarray) -> np.ndarray:
+  """Uniform numbers that make these times."""
+  return (times + np.float32(0.5)) / diffusion.TRAIN_STEPS
+
+
+def repeated(x: np.ndarray, orders: np.ndarray) -> np.ndarray:
+  """(repeats * b * t, ...) in the official order -> (b, repeats, t, ...)."""
+  return np.moveaxis(x.reshape(-1, *orders.shape, *x.shape[1:]), 0, 1)
 
 
 def transformer(case: Case) -> Iterator[tuple[str, Any]]:
