@@ -145,6 +145,9 @@ class ResidualPyramid(Autoencoder, kw_only=True):
     h = resize(h, self.latent_grid, 'bicubic')
     if not self.phi_ratio:
       return canvas + h
+    if self.is_initializing():  # released weights have unused ones too
+      for phi in self.phi:
+        phi(h)
     phi = self.phi[phi_index(s, len(self.scales), len(self.phi))]
     return canvas + (1 - self.phi_ratio) * h + self.phi_ratio * phi(h)
 
