@@ -105,9 +105,9 @@ class Stages(Checked, Masked):
       max_unmasked=tuple(bounds),
       recall=self._recall(layout, layout.index, self._chosen(draw)),
     )
-    weight = jnp.concatenate(weights, 1)[:, layout.unorder]
-    share = jnp.full(weight.shape, 1 / layout.tokens)
-    return slots, Targets(jnp.asarray(tokens.values), weight, share)
+    every = jnp.concatenate(weights, 1)[:, layout.unorder]
+    share = jnp.full(every.shape, 1 / layout.tokens)
+    return slots, Targets(jnp.asarray(tokens.values), every, share)
 
   def slots(self, state, step, layout, codec, masked=None):
     later = jnp.asarray(layout.entity_of_token) > step.s
@@ -125,7 +125,7 @@ class Stages(Checked, Masked):
 
   def _chosen(self, draw):
     """(b,) bool, the examples that are shown hidden states."""
-    share = self.recall
+    share = jnp.float32(self.recall)
     if draw.progress is not None and self.warmup:
       share = share * jnp.minimum(draw.progress / self.warmup, 1)
     return draw.uniform('feed/recall') < share

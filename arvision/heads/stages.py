@@ -47,6 +47,7 @@ class Stages(nn.Module):
 
     The s-th head draws from `draw.fold(s)`.
     """
+    assert query.coords is not None
     entity = np.asarray(query.entity)
     loss = jnp.zeros(targets.shape[:2], jnp.float32)
     for s in np.unique(entity).tolist():

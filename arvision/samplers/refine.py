@@ -76,7 +76,7 @@ class Refine(Sampler):
         slots, step.readout, scale, cache, self.writes
       )
       field = model.field(z, model.query(slots, step.readout))
-      return self.guided(field, merge(field, level)), cache
+      return self.followed(field, merge(field, level)), cache
 
     def at(x, level):
       """The entity at a level, with its known tokens."""
@@ -104,7 +104,7 @@ class Refine(Sampler):
     state = model.push(state, step, x)
     return state, self.committed(network, state, cache, step), None
 
-  def guided(self, field: jax.Array, merged: jax.Array) -> jax.Array:
+  def followed(self, field: jax.Array, merged: jax.Array) -> jax.Array:
     """The field (b, t, c) that the solver follows.
 
     Args:
@@ -145,7 +145,7 @@ class Sequence(Refine):
       )
     return super().within(network, state, cache, step, draw, known, plan)
 
-  def guided(self, field, merged):
+  def followed(self, field, merged):
     if not self.guided_parts:
       return merged
     own = field[: len(merged), :, self.guided_parts :]
