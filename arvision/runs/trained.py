@@ -32,7 +32,7 @@ from arvision.runs.prompts import Prompts, of_classes
 from arvision.runs.sample_fn import SampleFn
 from arvision.samplers.base import Known
 from arvision.structs import Tokens
-from arvision.tasks import assemble
+from arvision.tasks import assemble, fit
 from arvision.training import frozen, weights
 from arvision.training import workdir as workdirs
 
@@ -161,7 +161,8 @@ class TrainedRun:
       top_p: probability of the likeliest ids to sample from; 1 is all.
 
     Raises:
-      ConfigError: the config has no sampler, or a value is out of range.
+      ConfigError: the config has no sampler, one that does not fit the model, or
+        a value is out of range.
     """
     check(guidance, Guidance | None, 'guidance')
     check(temperature, Temperature | None, 'temperature')
@@ -170,6 +171,8 @@ class TrainedRun:
     if 'sampler' not in self.config:
       raise ConfigError('config.sampler is missing: the run does not sample')
     sampler = build(self.config.sampler, 'sampler')
+    if self.model is not None:
+      fit.check_sampler(self.model, sampler, self.tokenizer.spec.parts)
     if guidance is not None:
       sampler = sampler.guided_to(guidance)
     given = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}

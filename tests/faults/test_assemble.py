@@ -10,6 +10,7 @@ from arvision.errors import ConfigError
 from arvision.process.logits import LogitsFilter
 from arvision.process.solvers import DPMSolver
 from arvision.runs.train import train
+from arvision.runs.trained import TrainedRun
 from arvision.samplers.entity import EntityAR
 from arvision.samplers.refine import Refine
 from arvision.tasks import assemble, fit
@@ -102,6 +103,13 @@ def test_a_solver_of_velocities_wants_a_path_that_has_them():
   with pytest.raises(ConfigError, match=r'config\.feed\.path \(Diffusion\)'):
     fit.check_sampler(model, Refine())
   fit.check_sampler(model, Refine(solver=DPMSolver()))
+  # A run is asked again: the solver may be changed after training.
+  config = load_config('acdit/tiny', ['sampler.solver.type=process.flow.Euler'])
+  run = TrainedRun(
+    config, 1, 'raw', assemble.make_tokenizer(config), {}, None, model
+  )
+  with pytest.raises(ConfigError, match='wanted a solver of process.solvers'):
+    run.sampler()
 
 
 def test_nothing_is_chosen_where_entities_are_refined():

@@ -1,5 +1,6 @@
 """ACDiT between its limits: plain diffusion, and next token by diffusion."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,31 +9,60 @@ import numpy as np
 import pytest
 
 from arvision.build import build
-from arvision.configs.common import block
 from arvision.metrics import total
 from arvision.model import sample
 from arvision.random import Draw, Replay
-from arvision.structs import Slots, Tokens
+from arvision.structs import Slots, Tokens, TokenSpec
+from arvision.tasks import assemble
 from tests.configs import ALL
-from tests.laws.test_generators import BATCH, Case, jit
+from tests.laws.test_generators import BATCH, jit, scrambled
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+  """A tokenizer that knows the form of its tokens alone."""
+
+  spec: TokenSpec
+
+
+class Law:
+  """The tiny ACDiT with changes, random weights and random latents."""
+
+  def __init__(self, change):
+    self.config = ALL['acdit/tiny']().copy_and_resolve_references().unlock()
+    change(self.config)
+    self.model = assemble.make_model(self.config)
+    self.layout, channels = self.model.layout, self.config.head.channels
+    self.codec = Codec(TokenSpec(0, channels, channels, self.layout.grids))
+    blank = self.codec.spec.blank()
+    self.params = scrambled(assemble.model_shapes(self.model, tokens=blank))
+    shape = (BATCH, *self.codec.spec.shape)
+    self.tokens = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    self.inputs = {'label': jnp.arange(BATCH)}
+
+  def drawn(self, sampler, draw):
+    """Sampled latents (b, t, c)."""
+    args = sampler, self.inputs, draw, self.codec
+    return jit(lambda p: sample(self.model, p, *args).values)(self.params)
 
 
 @functools.cache
 def law(cell):
-  """The tiny ACDiT with blocks of some size."""
-  config = ALL['acdit/tiny']().copy_and_resolve_references().unlock()
-  config.layout.layout.cell = cell
-  return Case(config)
+  """Blocks of some size."""
+  return Law(lambda config: config.layout.layout.update(cell=cell))
 
 
 @functools.cache
 def plain():
   """A diffusion transformer of all latents at once: one stream, all modulated."""
-  config = law((4, 4)).config.copy_and_resolve_references().unlock()
-  config.layout = config.layout.layout
-  config.feed.type = 'feeds.noise.Noise'
-  config.backbone.block.adaln.type = 'layers.blocks.AdaLN'
-  return Case(config)
+
+  def change(config):
+    config.layout = config.layout.layout
+    config.layout.cell = (4, 4)
+    config.feed.type = 'feeds.noise.Noise'
+    config.backbone.block.adaln.type = 'layers.blocks.AdaLN'
+
+  return Law(change)
 
 
 def field(law, params, values, level):
@@ -89,14 +119,9 @@ def test_one_block_is_plain_diffusion():
   )
   draw = Draw.create(7, jnp.arange(BATCH))
   sampler = build(one.config.sampler, 'sampler')
-
-  def drawn(case):
-    codec = case.codec(case.frozen)
-    return jit(
-      lambda p: sample(case.model, p, sampler, case.inputs, draw, codec).values
-    )(blocks.params)
-
-  np.testing.assert_allclose(drawn(blocks), drawn(one), rtol=1e-3, atol=1e-3)
+  np.testing.assert_allclose(
+    blocks.drawn(sampler, draw), one.drawn(sampler, draw), rtol=1e-3, atol=1e-3
+  )
 
 
 @pytest.mark.parametrize(
@@ -105,18 +130,13 @@ def test_one_block_is_plain_diffusion():
 def test_sampling_with_a_cache_is_a_loop_of_full_masked_passes(cell, solver):
   """Blocks of one token: the next token, each by a diffusion of its own."""
   case = law(cell)
-  layout, path, steps = case.layout, case.feed.path, 3
-  block_ = {
-    **case.config.sampler,
-    'solver': {'type': f'process.solvers.{solver}'},
-  }
-  block_['guidance'] = block(type='process.guidance.Constant', scale=1.0)
-  sampler = build(block(**block_), 'sampler')
+  layout, path, steps = case.layout, case.model.feed.path, 3
+  config = case.config.sampler.copy_and_resolve_references()
+  config.solver.type = f'process.solvers.{solver}'
+  config.guidance.scale = 1.0
+  sampler = build(config, 'sampler')
   draw = Draw.create(8, jnp.arange(BATCH))
-  codec = case.codec(case.frozen)
-  got = jit(
-    lambda p: sample(case.model, p, sampler, case.inputs, draw, codec).values
-  )(case.params)
+  got = case.drawn(sampler, draw)
 
   @jit
   def look(tokens, x, s, level):
