@@ -35,7 +35,7 @@ def get_config(arg: str = ''):
   )
   config.backbone.unroll = 4  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=80))
+  config.train = common.block(duration=common.block(epochs=60))
   config.optim = common.adamw(
     2e-3,
     common.block(

@@ -37,7 +37,8 @@ QUICK = [
     'var/tiny:d36',
     'xar/tiny:image',
   ),
-  *('acdit/tiny', 'arflow/tiny', 'ecar/tiny:one', 'hmar/tiny:nsp'),
+  *('acdit/tiny', 'arflow/tiny', 'ecar/tiny:one', 'himar/tiny'),
+  'hmar/tiny:nsp',
   *('mvar/tiny:d16', 'recap/tiny:mar'),
   *(
     n for n in TOKENIZERS if n.endswith('/digits_tokenizer') and 'flex' not in n

@@ -258,8 +258,13 @@ def test_families_are_told_by_their_keys(case):
   keys = json.loads(case.read_text()).get('weights', {})
   name = case.parent.name
   family = name.removeprefix('train_').split('_')[0]
-  # The first stage of HMAR has VAR's keys.
-  others = {'mar_vae': 'klautoencoder', 'train_hmar_nsp': 'var'}
+  # The first stage of HMAR has VAR's keys, and ReCAP's MAR is MAR.
+  others = {
+    'mar_vae': 'klautoencoder',
+    'train_hmar_nsp': 'var',
+    'recap_mar': 'mar',
+    'recap_maskgit': 'maskgitr',
+  }
   seems = families.looks_like(keys)
   start = re.sub(r'\W', '', seems).lower()
   assert start.startswith(others.get(name, family))

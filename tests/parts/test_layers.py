@@ -235,10 +235,15 @@ def test_layers_that_are_scanned_share_a_cache(layout, monkeypatch):
   assert isinstance(cache, Cache) and cache.layer is None
 
 
-def test_layers_that_are_scanned_share_any_kind_of_cache(monkeypatch):
+@pytest.mark.parametrize('joins', [True, False])
+def test_layers_that_are_scanned_take_any_kind_of_cache(monkeypatch, joins):
   monkeypatch.setattr(stack, '_SCANNED_ROWS', 1)
+  monkeypatch.setattr(State, 'joins', joins)
   (cache,) = check_cached_steps(decoder(**VARIANTS['a carried state']))
-  assert isinstance(cache, State) and cache.sum.shape == (2, 2, 32, 32)
+  if joins:
+    assert isinstance(cache, State) and cache.sum.shape == (2, 2, 32, 32)
+  else:
+    assert [one.sum.shape for one in cache] == [(2, 32, 32)] * 2
 
 
 def test_no_modulation_of_a_stream_is_not_a_zero_condition():

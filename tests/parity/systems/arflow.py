@@ -223,7 +223,7 @@ def _steps(model, sampler, levels, inputs, draw, codec, params):
     slots = slots.replace(level=jnp.full((1, 1), level))
     z, merge, cache = network.look(slots, step.readout, scale, cache)
     field = bound.field(z, bound.query(slots, step.readout))
-    velocity = sampler.guided(field, merge(field))
+    velocity = sampler.followed(field, merge(field))
     x = sampler.solver(
       x, velocity, level, to, own.fold(min(i, len(levels) - 3))
     )
