@@ -6,7 +6,7 @@
 Families share tokenizers. After an interruption, the same command resumes and
 ends with the same table. Writes docs/families.md, with grids and curves in
 docs/images/families; `--docs` names another folder. Keeps the lines of families
-that are not in --output if they were made on the same kind of machine.
+that are not in --output; every line says on which machine it was made.
 """
 
 import dataclasses
@@ -118,7 +118,7 @@ def losses(folder: pathlib.Path) -> dict[str, list]:
 
 
 def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
-  """A family's line of the table; writes its pictures to `images`."""
+  """A family's line without the machine; writes its pictures to `images`."""
   folder = runs.folder(family.generator)
   figures = runs.evaluate(family.generator, SAMPLES)
   name = slug(family.generator)
@@ -149,23 +149,32 @@ def _memorised(figures):
   return '–' if share is None else f'{100 * share:.1f} %'
 
 
-def before(page: pathlib.Path, head: str) -> dict[str, str]:
-  """Generator -> its line in the present page, if the heads are the same."""
+def table(page: pathlib.Path) -> dict[str, tuple[str, str]]:
+  """Generator -> its line in a page without the last cell, and its machine."""
   text = page.read_text(encoding='utf-8') if page.exists() else ''
-  made = [
-    part.split('\n\n')[1].split('. Digits')[0] for part in (text, head) if part
-  ]
-  if len(made) < 2 or made[0] != made[1]:
-    return {}
-  config = re.compile(r'<br>`([^`]+)`')
-  lines = [x for x in text.splitlines() if config.search(x)]
-  return {config.findall(line)[0]: line for line in lines}
+  machines = dict(re.findall(r'^(\d+)\. (.+)$', text, re.MULTILINE))
+  lines = re.findall(r'^(\|.*<br>`([^`]+)`.*) (\d+) \|$', text, re.MULTILINE)
+  return {config: (line, machines[number]) for line, config, number in lines}
+
+
+def written(rows: list[tuple[str, str]]) -> str:
+  """The page of lines without the last cell, and their machines."""
+  machines = list(dict.fromkeys(machine for _, machine in rows))
+  numbers = {machine: i for i, machine in enumerate(machines, 1)}
+  head = HEAD.format(
+    samples=SAMPLES,
+    machines='\n'.join(f'{i}. {machine}' for machine, i in numbers.items()),
+  )
+  lines = [f'{line} {numbers[machine]} |' for line, machine in rows]
+  return head + '\n'.join(lines) + '\n'
 
 
 HEAD = """# Every family on digits
 
-Made by `python launch/families.py` on {where}. Digits
-of 8 × 8 px, the small config of every family, {samples:,} samples.
+Made by `python launch/families.py`. Digits of 8 × 8 px, the small config of every
+family, {samples:,} samples. The last column is the machine:
+
+{machines}
 
 Parameters and minutes are those of the tokenizer or tokenizers and of the
 generator; minutes are wall time with start and compilation. A tokenizer that
@@ -180,8 +189,8 @@ and decoding with batch 100.
 Five seeds of one config and one tokenizer, VAR's, differ by ± 0.2 % in class
 accuracy and ± 0.04 in Fréchet distance (standard deviations, [ablations/seeds.md](ablations/seeds.md)).
 
-| family | parameters | minutes | loss | class accuracy | Fréchet | memorised | images/s | samples |
-|---|---|---|---|---|---|---|---|---|
+| family | parameters | minutes | loss | class accuracy | Fréchet | memorised | images/s | samples | machine |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -189,6 +198,9 @@ def main() -> None:
   flags = parser(__doc__, 'runs/families')
   flags.add_argument(
     '--only', default='', help='names of families with a comma between'
+  )
+  flags.add_argument(
+    '--beside', default='', help='what else the machine did, for the page'
   )
   args = flags.parse_args()
   # Names may contain commas, so configs are accepted too.
@@ -203,14 +215,13 @@ def main() -> None:
     train(runs, family)
   images = args.docs / 'images' / 'families'
   images.mkdir(parents=True, exist_ok=True)
-  head = HEAD.format(where=where(), samples=SAMPLES)
   page = args.docs / 'families.md'
-  rows = before(page, head)
+  rows, machine = table(page), where() + (args.beside and f'; {args.beside}')
   for family in FAMILIES:
     if (runs.folder(family.generator) / 'eval.json').exists():
-      rows[family.generator] = row(runs, family, images)
+      rows[family.generator] = row(runs, family, images), machine
   lines = [rows[f.generator] for f in FAMILIES if f.generator in rows]
-  page.write_text(head + '\n'.join(lines) + '\n', encoding='utf-8')
+  page.write_text(written(lines), encoding='utf-8')
   print(f'\n{page}: {len(lines)} of {len(FAMILIES)} families')
 
 

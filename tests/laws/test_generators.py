@@ -236,6 +236,12 @@ PAIRS = {
   for name in TINY
   for config in [TINY[name]()]
 }.values()
+# One for every pair of a sampler and a head.
+SAMPLING = {
+  (config.sampler.type, config.head.type): name
+  for name in TINY
+  for config in [TINY[name]()]
+}.values()
 # Those that keep the tokens that they are most sure of.
 CONFIDENT = [
   n for n, sampler in SAMPLERS.items() if isinstance(sampler, Masked)
@@ -243,20 +249,27 @@ CONFIDENT = [
 
 
 class Logged:
-  """A `Draw` that notes every key that it uses."""
+  """A `Draw` that notes every key that it uses.
+
+  Attributes:
+    log: of every draw what was folded in, numbers or tracers, and its name.
+  """
+
+  methods = ('normal', 'uniform', 'gumbel', 'categorical', 'permutation', 'key')
 
   def __init__(self, draw, log, folds=()):
     self._draw, self.log, self._folds = draw, log, folds
 
   def fold(self, i):
-    return Logged(self._draw.fold(i), self.log, (*self._folds, str(i)))
+    i = i if isinstance(i, jax.core.Tracer) else int(i)
+    return Logged(self._draw.fold(i), self.log, (*self._folds, i))
 
   def replace(self, **changes):
     return Logged(self._draw.replace(**changes), self.log, self._folds)
 
   def __getattr__(self, name):
     found = getattr(self._draw, name)
-    if name not in ('normal', 'uniform', 'categorical', 'permutation', 'key'):
+    if name not in self.methods:
       return found
 
     def drawn(what, *args):
@@ -264,6 +277,14 @@ class Logged:
       return found(what, *args)
 
     return drawn
+
+  def check(self):
+    """Asserts that no key was used twice."""
+    # The log holds the tracers, so no two of them have the same id.
+    names = lambda used: [x if isinstance(x, int | str) else id(x) for x in used]
+    keys = [tuple(names(used)) for used in self.log]
+    assert keys
+    assert len(set(keys)) == len(keys), self.log
 
 
 @pytest.fixture(params=TINY)
@@ -454,8 +475,21 @@ def test_draws_of_a_step_share_no_key(name):
     )
 
   jax.eval_shape(loss, law.params, law.frozen, law.tokens)
-  assert draw.log
-  assert len(set(draw.log)) == len(draw.log), draw.log
+  draw.check()
+
+
+@pytest.mark.parametrize('name', SAMPLING)
+def test_draws_of_sampling_share_no_key(name):
+  law, sampler = case(name), SAMPLERS[name]
+  tokenizer = sampler.tokenizer(law.tokenizer)
+  draw = Logged(Draw.create(0, jnp.arange(BATCH)), [])
+
+  def tokens(params, frozen):
+    codec = tokenizer.bind(frozen)
+    return sample(law.model, params, sampler, law.inputs, draw, codec).values
+
+  jax.eval_shape(tokens, law.params, law.frozen)
+  draw.check()
 
 
 def test_readout_is_the_step_that_samples(law):
