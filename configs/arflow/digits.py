@@ -33,4 +33,4 @@ def get_config(arg: str = ''):
     steps=40,
     guidance=2.0,
   )
-  return common.digits(config, epochs=22)
+  return common.digits(config, epochs=18)

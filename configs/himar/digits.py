@@ -35,10 +35,10 @@ def get_config(arg: str = ''):
     width=96,
     heads=4,
     hidden=256,
-    head_width=128,
+    head_width=96,
     head_depth=3,
     dense_width=96,
-    dense_depth=3,
+    dense_depth=2,
     dense_heads=4,
     prefix=4,
     dropout=0.1,
@@ -57,7 +57,7 @@ def get_config(arg: str = ''):
     head.unroll = 3
   config.backbone.unroll = 2  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=60))
+  config.train = common.block(duration=common.block(epochs=28))
   config.optim = common.adamw(
     2e-3,
     common.cosine(0.05, fraction=0.05),
