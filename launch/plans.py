@@ -19,6 +19,7 @@ import subprocess
 import sys
 
 from arvision.commands import common
+from arvision.configs.var import tokenizer
 from arvision.plan import topology
 from arvision.plan.answer import Question
 from arvision.plan.report import Plan, gib, mesh_text
@@ -90,6 +91,13 @@ MODELS = {
 # Weak scaling with one image per chip, from 64 to 4,096 chips.
 LARGE = 'VAR-d60'
 SLICES = {'v5p:8x8x8': 512, 'v5p:16x16x16': 4096, 'v5p:4x4x4': 64}
+# What scales that see themselves alone save, with the number of tokens.
+MARKOV = {
+  'VAR-d16': 'configs/var/imagenet256.py:d16',
+  'HMAR-d16 (stage 1)': 'configs/hmar/imagenet256.py:d16_nsp',
+}
+MARKOV_SIDES = ('512', '1024')
+MARKOV_WHERE = 'v5p:4x4x4'
 
 
 def cases() -> list[Case]:
@@ -102,7 +110,7 @@ def cases() -> list[Case]:
       found += [_large(*slice) for slice in SLICES.items()]
   for name, (config, _) in MODELS.items():
     found.append(Case(name, config, 'v5p:4x4x4', ('mesh.fsdp=1',), 'sample'))
-  return found
+  return found + [_markov(n, s) for s in MARKOV_SIDES for n in MARKOV]
 
 
 def _mesh(name, where):
@@ -115,6 +123,20 @@ def _mesh(name, where):
 def _large(where, chips):
   mesh = (*BLOCK, f'data.batch_size={chips}')
   return Case(LARGE, 'configs/var/imagenet1024.py:d60', where, mesh)
+
+
+def _markov(name, side):
+  scales = f'{tokenizer.SIDES[side]}'
+  overrides = (
+    *BLOCK,
+    f'data.size=({side}, {side})',
+    f'layout.scales={scales}',
+    f'tokenizer.scales={scales}',
+  )
+  name = f'{name} at {side} px'
+  return Case(
+    name, MARKOV[name.split(' at ')[0]], MARKOV_WHERE, overrides, cached=True
+  )
 
 
 def row(plan: Plan, case: Case) -> str:
@@ -170,7 +192,7 @@ def write(page: pathlib.Path, chosen: list[Case]) -> int:
   if order:
     head = HEAD.format(versions=versions[0])
     table = head + '\n'.join(lines[label] for label in order) + '\n'
-    table += _weak_scaling(lines)
+    table += _weak_scaling(lines) + _markov_ratios(lines)
     page.write_text(f'{before}{BEGIN}\n{table}{END}{after}', encoding='utf-8')
   return len(order)
 
@@ -191,6 +213,23 @@ def _weak_scaling(lines) -> str:
   )
 
 
+def _markov_ratios(lines) -> str:
+  """A sentence on the predicted steps of VAR over those of HMAR."""
+  ratios = {}
+  for side in MARKOV_SIDES:
+    cells = [
+      lines.get(f'{_markov(n, side).label}', '').split(' | ') for n in MARKOV
+    ]
+    if any(len(x) < 8 or ' = ' not in x[7] for x in cells):
+      return ''
+    full, own = (float(x[7].split(' = ')[1].replace(',', '')) for x in cells)
+    ratios[side] = f'{full / own:.2f} at {side} px'
+  return (
+    '\nA step of VAR-d16 over one of HMAR-d16 in its first stage, over stored '
+    f'tokens: {", ".join(ratios.values())}.\n'
+  )
+
+
 def main() -> None:
   flags = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -200,9 +239,10 @@ def main() -> None:
   flags.add_argument('--limit', type=int, help='compile at most so many now')
   args = flags.parse_args()
   wanted = [name for name in args.only.split(',') if name]
+  names = list(dict.fromkeys(case.name for case in cases()))
   for name in wanted:
-    if name not in (*MODELS, LARGE):
-      flags.error(f'--only={name}: there are {", ".join(MODELS)}, {LARGE}')
+    if name not in names:
+      flags.error(f'--only={name}: there are {", ".join(names)}')
   chosen = [case for case in cases() if not wanted or case.name in wanted]
   page = args.docs / 'parallelism.md'
   missing = [case for case in chosen if not case.question.path().exists()]
