@@ -2,7 +2,8 @@
 
     python -m benchmarks.report twins.json input_pipeline.json compile.json
 
-Every file updates the section of its name. Other sections keep their figures.
+Every file updates the section of its name. Other sections keep their figures, and
+so do rows that the file does not have, if they were measured on the same hardware.
 """
 
 import argparse
@@ -42,8 +43,12 @@ def section(name: str, found: dict | None, kept: str) -> str:
     f'```text\n{about[2].strip()}\n```',
   ]
   if found is not None:
-    where = (f'{k} {v}' for k, v in found.items() if k != 'rows')
-    kept = ', '.join(where) + '.\n\n' + table(module.COLUMNS, found['rows'])
+    where = ', '.join(f'{k} {v}' for k, v in found.items() if k != 'rows') + '.'
+    old, notes = [], ''
+    if kept.startswith(f'{where}\n'):
+      old, notes = others(kept, module.COLUMNS, found['rows'])
+    made = table(module.COLUMNS, [*old, *found['rows']])
+    kept = '\n\n'.join(filter(None, [where, made, old and notes]))
   return '\n\n'.join([*text, kept] if kept else text)
 
 
@@ -55,8 +60,32 @@ def figures(text: str) -> dict[str, str]:
   }
 
 
+def others(
+  kept: str, columns: dict[str, str], rows: list[dict]
+) -> tuple[list[dict], str]:
+  """The rows of a section that are not measured again, and what follows them.
+
+  Rows are told apart by their words and whole numbers.
+  """
+  _, old, *rest = kept.split('\n\n', 2)
+  heads, _, *lines = (
+    [c.strip() for c in x.split('|')[1:-1]] for x in old.split('\n')
+  )
+  names = {column.split(':')[0]: name for name, column in columns.items()}
+  apart = [k for k, c in columns.items() if '.' not in c.split(':')[1]]
+  seen = {tuple(str(row.get(k, '')) for k in apart) for row in rows}
+  found = [dict(zip((names[h] for h in heads), line)) for line in lines]
+  left = [r for r in found if tuple(r.get(k, '') for k in apart) not in seen]
+  return left, ''.join(rest)
+
+
 def table(columns: dict[str, str], rows: list[dict]) -> str:
-  """A Markdown table of the columns that occur in any row."""
+  """A Markdown table of the columns that occur in any row.
+
+  Args:
+    columns: name -> heading and format, such as 'images/s:10.2f'.
+    rows: name -> number, or text that was formatted before.
+  """
   used = {
     k: c.split(':') for k, c in columns.items() if any(k in r for r in rows)
   }
@@ -66,13 +95,14 @@ def table(columns: dict[str, str], rows: list[dict]) -> str:
   ]
   lines = [heads, rules]
   for row in rows:
-    lines.append(
-      [
-        f'{row[k]:{form}}'.strip() if row.get(k) is not None else ''
-        for k, (_, form) in used.items()
-      ]
-    )
+    lines.append([_cell(row.get(k), form) for k, (_, form) in used.items()])
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _cell(value, form):
+  if value is None or isinstance(value, str):
+    return value or ''
+  return f'{value:{form}}'.strip()
 
 
 def page(files: list[pathlib.Path], old: str = '') -> str:

@@ -68,6 +68,26 @@ def test_page_shows_what_a_file_holds(tmp_path):
     report.page([tmp_path / 'other.json'])
 
 
+def test_page_keeps_rows_of_the_same_hardware(tmp_path):
+  file = tmp_path / 'compile.json'
+
+  def page(cores, old, **seconds):
+    rows = [
+      {'row': name, 'config': 'c', 'cache': 'cold', 'seconds': value}
+      for name, value in seconds.items()
+    ]
+    file.write_text(json.dumps({'cores': cores, 'rows': rows}))
+    text = report.page([file], old)
+    return text, [x for x in text.splitlines() if '| c | cold |' in x]
+
+  text, _ = page(2, '', step=1.0, sample=2.0)
+  text = text.strip() + '\n\nWhat the rows mean.\n'
+  text, lines = page(2, text, step=3.0)
+  assert lines == ['| sample | c | cold | 2.00 |', '| step | c | cold | 3.00 |']
+  assert text.endswith('\n\nWhat the rows mean.\n')
+  assert page(4, text, step=3.0)[1] == lines[1:]
+
+
 def test_time_is_told_by_kinds():
   @jax.jit
   def layer(x, w):
