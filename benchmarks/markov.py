@@ -1,10 +1,10 @@
 """HMAR beside VAR: training steps, sampling, and the cache.
 
     python -m benchmarks.markov
-    python -m benchmarks.markov --side=512 --batch=4 --json=out.json
+    python -m benchmarks.markov --side=512 --batch=1 --dtype=float32 --json=out.json
 
-Models of one size with random weights, in the compute dtype of their configs and
-one after another in one process: VAR-d16, HMAR-d16 in its first stage (scales see
+Models of one size with random weights, in the compute dtype of their configs or
+`--dtype`, one after another in one process: VAR-d16, HMAR-d16 in its first stage (scales see
 themselves alone), and HMAR-d16 as released (the second stage trains the end for
 masked tokens; sampling has 14 passes). Training steps are over stored tokens.
 Sampling is of the transformer alone. Times are the best of the repeats;
@@ -36,6 +36,9 @@ def main():
   parser.add_argument('--side', type=int, default=256, choices=(256, 512, 1024))
   parser.add_argument('--batch', type=int, default=4)
   parser.add_argument('--only', choices=('training', 'sampling'))
+  parser.add_argument(
+    '--dtype', choices=('float32', 'bfloat16'), help="instead of the configs'"
+  )
   args = parser.parse_args()
   common.use_threads(args.threads)
   import jax
@@ -57,7 +60,8 @@ def main():
 
   def sized(config):
     """The config at the side that was asked for."""
-    config = ours.of_dtype(config, config.backbone.get('dtype', 'float32'))
+    own = config.backbone.get('dtype', 'float32')
+    config = ours.of_dtype(config, args.dtype or own)
     scales = tokenizer.SIDES[str(args.side)]
     if not args.quick:
       config.layout.scales = config.tokenizer.scales = scales
