@@ -3,11 +3,11 @@
     python -m benchmarks.markov
     python -m benchmarks.markov --side=512 --batch=1 --dtype=float32 --json=out.json
 
-Models of one size with random weights, in the compute dtype of their configs or
-`--dtype`, one after another in one process: VAR-d16, HMAR-d16 in its first stage (scales see
-themselves alone), and HMAR-d16 as released (the second stage trains the end for
-masked tokens; sampling has 14 passes). Training steps are over stored tokens.
-Sampling is of the transformer alone. Times are the best of the repeats;
+Models of one size with random weights, in the compute dtype of their configs or in
+`--dtype`, one after another in one process: VAR-d16, HMAR-d16 in its first stage
+(scales see themselves alone), and HMAR-d16 as released (the second stage trains the
+end for masked tokens; sampling has 14 passes). Training steps are over stored
+tokens. Sampling is of the transformer alone. Times are the best of the repeats;
 compilation is not in them. `ratio` is the time of VAR over that of the row;
 `cache` is what sampling keeps of earlier scales. On a shared machine throughput
 means little without the matmul peak beside it.
