@@ -57,7 +57,7 @@ def get_config(arg: str = ''):
     head.unroll = 3
   config.backbone.unroll = 2  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=26))
+  config.train = common.block(duration=common.block(epochs=20))
   config.optim = common.adamw(
     2e-3,
     common.cosine(0.05, fraction=0.05),
