@@ -46,8 +46,8 @@ def get_config(arg: str = ''):
     steps=4,
     diffusion_steps=50,
     dense_diffusion_steps=50,
-    first_guidance=2.0,
-    guidance=2.0,
+    first_guidance=4.0,
+    guidance=4.0,
   )
   config.feed.update(recall=1.0, warmup=0.0)
   # From the last time on, what a small head says wrong of the noise is multiplied
