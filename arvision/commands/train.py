@@ -7,6 +7,7 @@ from arvision.errors import ConfigError
 from arvision.parallel import host
 from arvision.ranges import Count, number
 from arvision.runs import targets
+from arvision.training import profile
 
 
 def main(argv: list[str]) -> int:
@@ -19,6 +20,7 @@ def main(argv: list[str]) -> int:
   flags, overrides = common.parse(parser(), argv)
   if flags.init_partial and not flags.init_from:
     raise ConfigError('--init_partial needs --init_from')
+  profiled = profile.parse(flags.profile) if flags.profile else None
   config = common.load_config(flags.config, overrides)
   targets.check_folder(flags.workdir)
   host.use_compilation_cache()
@@ -35,6 +37,7 @@ def main(argv: list[str]) -> int:
       resume_from=flags.resume_from,
       change=flags.change,
       stop_at=flags.stop_at,
+      profile=profiled,
     )
   if result.step == result.total:
     host.say(f'trained {result.total} steps; results in {flags.workdir}')
@@ -85,5 +88,11 @@ def parser() -> argparse.ArgumentParser:
     type=number(Count),
     metavar='STEP',
     help='stop and save after this step',
+  )
+  flags.add_argument(
+    '--profile',
+    metavar='FIRST:LAST',
+    help='write a profile of these steps to tensorboard/ in the workdir, for '
+    'XProf and TensorBoard, such as 100:105',
   )
   return flags
