@@ -35,6 +35,7 @@ CHANGEABLE = (
   'checkpoint',
   'pictures',
   'evals',
+  'writers',
   'mesh',
   'rules',
   'data.threads',

@@ -23,7 +23,7 @@ from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
 from arvision.training.profile import Profile
 from arvision.training.step_hooks import Hooks, Position
-from arvision.training.writers import Writer
+from arvision.training.writers import Writer, further_writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,10 +160,12 @@ def train(
         task, placement, state, on_device, placement.put_batch(batch)
       )
 
+    further = further_writers(config)
     # All checks are done. Nothing was written up to here.
     frozen_weights.claim(workdir, config, frozen)
     writer = Writer(workdir, clock.total, step, clock.seen)
-    stack.callback(writer.close)
+    stack.push(lambda kind, *_: writer.close(failed=kind is not None))
+    writer.add(further, config)
     writer.say(data.describe())
     writer.say(f'{start.describe(state, mesh)}; {source} step {step}')
     writer.changed(step, changed)
