@@ -6,7 +6,7 @@ from arvision.commands import common
 from arvision.errors import ConfigError
 from arvision.parallel import host
 from arvision.ranges import Count, number
-from arvision.runs import targets
+from arvision.runs import remote, targets
 from arvision.training import profile
 
 
@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
   targets.check_folder(flags.workdir)
   host.use_compilation_cache()
   host.initialize()
+  remote.check_processes(flags.workdir)
   # Imported after `initialize`, since it may query devices.
   from arvision.runs.train import train
 
@@ -57,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
     '--workdir',
     required=True,
     metavar='DIR',
-    help='folder of the run; a run with a checkpoint is resumed',
+    help='folder of the run, also as a URL (gs://, s3://); a run with a '
+    'checkpoint is resumed',
   )
   flags.add_argument(
     '--init_from',
