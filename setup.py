@@ -30,6 +30,7 @@ setuptools.setup(
     'array_record>=0.8',
     'clu>=0.0.12',
     'flax>=0.12',
+    'fsspec>=2024.2',  # orbax-checkpoint needs it too
     'grain>=0.2.18',
     'importlib_resources>=6',  # tensorflow-datasets needs it, undeclared
     'jax>=0.10',
@@ -41,6 +42,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
     'pillow>=11.3',
+    'pyarrow>=17',  # tensorflow-datasets needs it too
     'safetensors>=0.6',
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
@@ -71,7 +73,16 @@ setuptools.setup(
       'pytorch-msssim>=1.0',
       'torch-fidelity>=0.4',
     ],
+    # Workdirs at gs:// and s3://.
+    'gcs': ['gcsfs>=2024.2'],
+    's3': ['s3fs>=2024.2'],
+    # A faster decoder of JPEGs, with the same pixels.
+    'data': ['simplejpeg>=1.8'],
+    # Weights of the Hugging Face hub by name, hf:owner/name/file.
+    'hub': ['huggingface_hub>=0.26'],
     'torch': ['torch>=2.4'],
+    # Weights & Biases as a writer of metrics.
+    'wandb': ['wandb>=0.19'],
     'gpu': ['jax[cuda13]>=0.10'],
     'plan': ['libtpu>=0.0.42'],
     'tpu': ['jax[tpu]>=0.10'],

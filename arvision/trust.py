@@ -46,6 +46,7 @@ _ROOMS = {
   'task': (('tasks',), (*_PARTS, 'tasks.perception')),
   'release': (('importers',), ('importers',)),
   'evals': ((), ('evals',)),
+  'writers': ((), ('training.wandb',)),
 }
 
 

@@ -9,20 +9,24 @@ Writes a folder of JPEGs of about 500 x 375 px. Rows:
               256 px and converts to float32
     images    `data.pipeline.Images` over `data.folder.Folder`: the same work with
               shuffling and batches
+    fast      the same with simplejpeg, if it is installed
     tokens    `data.latents.CachedTokens`, 256 codes each, ten views
 
-`share` is images/s over those of `decoder`; the two are timed in turns. `cpu
+`share` is images/s over those of `decoder`; the rows are timed in turns. `cpu
 ms` is CPU time of this process per image, which other load hardly changes. The
 files are in the page cache: the disk is not measured.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import pathlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -162,6 +166,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   common.use_threads(args.threads)
   from absl import flags
 
+  from arvision.data import jpeg
   from arvision.data.folder import Folder
   from arvision.data.latents import CachedTokens
   from arvision.data.pipeline import Images
@@ -195,23 +200,36 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     settings = [(cores, 0), (2 * cores, 0)]
     if not args.quick:
       settings.append((1, cores))
+    fast = jpeg.package() is not None
     for threads, workers in settings:
-      alone, ours = [], []
+      alone: list[Rate] = []
+      make = functools.partial(images, threads, workers)
+      both = fast and not workers  # workers see no patch
+      names = ['images', 'fast'] if both else ['fast' if fast else 'images']
+      ours: dict[str, list[Rate]] = {name: [] for name in names}
       for _ in range(args.repeats):
         alone.append(decoder(paths, sizes, cores))
-        ours.append(pipeline(lambda: images(threads, workers), sizes))  # noqa: B023
-      limit, reached = best(alone), best(ours)
-      if workers:
-        del reached['cpu_ms']  # spent in other processes
+        for name, rates in ours.items():
+          with contextlib.ExitStack() as stack:
+            if name == 'images':
+              stack.enter_context(
+                mock.patch.object(jpeg, 'package', lambda: None)
+              )
+            rates.append(pipeline(make, sizes))
+      limit = best(alone)
       table.add(row='decoder', threads=cores, workers=0, batch=1, **limit)
-      table.add(
-        row='images',
-        threads=threads,
-        workers=workers,
-        batch=sizes.batch,
-        share=reached['per_second'] / limit['per_second'],
-        **reached,
-      )
+      for row, rates in ours.items():
+        reached = best(rates)
+        if workers:
+          del reached['cpu_ms']  # spent in other processes
+        table.add(
+          row=row,
+          threads=threads,
+          workers=workers,
+          batch=sizes.batch,
+          share=reached['per_second'] / limit['per_second'],
+          **reached,
+        )
     many = dataclasses.replace(sizes, batches=25 * sizes.batches)
     reached = best([pipeline(tokens, many) for _ in range(args.repeats)])
     table.add(row='tokens', threads=2, workers=0, batch=sizes.batch, **reached)

@@ -33,9 +33,10 @@ def parser() -> argparse.ArgumentParser:
     required=True,
     action='append',
     metavar='FILE',
-    help='.safetensors file, or file of torch.save (.pth, .pt, .ckpt, .bin); '
-    'code in it is not executed, and torch is not needed. Given again where a '
-    'model comes in several files (HMAR)',
+    help='.safetensors file, or file of torch.save (.pth, .pt, .ckpt, .bin), '
+    'also hf:owner/name/file[@revision] of the Hugging Face hub; code in it is '
+    'not executed, and torch is not needed. Given again where a model comes in '
+    'several files (HMAR)',
   )
   flags.add_argument(
     '--workdir', required=True, metavar='DIR', help='a folder without a run'

@@ -2,6 +2,7 @@
 
 import _thread
 import ast
+import contextlib
 import difflib
 import functools
 import importlib
@@ -112,7 +113,12 @@ def _run(argv: list[str]) -> int:
   module = importlib.import_module(f'arvision.commands.{name}')
   if signal.getsignal(signal.SIGINT) is _stop:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-  return module.main(rest) or 0
+  with contextlib.ExitStack() as stack:
+    if any('://' in word for word in rest):
+      from arvision.runs import remote
+
+      rest = remote.local_words(rest, stack, train=name == 'train')
+    return module.main(rest) or 0
 
 
 def _let_others_end(code):

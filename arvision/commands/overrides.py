@@ -40,6 +40,7 @@ _PLAIN: dict[str, dict[str, Field]] = {
     'frozen': Field(Mapping),
     'rules': Field(Mapping),
     'release': Field(object),
+    'writers': Field(Mapping),
   },
   'frozen': {'tokenizer': Field(str), 'teacher': Field(str)},
   'train': {'duration': Field(_DURATION)},
@@ -108,8 +109,8 @@ def _descend(root, path, last):
   for i, name in enumerate(path):
     where = '.'.join(path[: i + 1])
     known = _declared(block, path[:i], name)
-    if path[:i] == ['evals'] and last == 'type':
-      known = {**known, name: Field(Any)}  # evaluators have names of their own
+    if path[:i] in (['evals'], ['writers']) and last == 'type':
+      known = {**known, name: Field(Any)}  # they have names of their own
     if name not in block and name not in known:
       raise ConfigError(
         f'config.{where}: no such key.' + suggest(name, {*block, *known})

@@ -6,7 +6,8 @@ from arvision.commands import common
 from arvision.errors import ConfigError
 from arvision.parallel import host
 from arvision.ranges import Count, number
-from arvision.runs import targets
+from arvision.runs import remote, targets
+from arvision.training import profile
 
 
 def main(argv: list[str]) -> int:
@@ -19,10 +20,12 @@ def main(argv: list[str]) -> int:
   flags, overrides = common.parse(parser(), argv)
   if flags.init_partial and not flags.init_from:
     raise ConfigError('--init_partial needs --init_from')
+  profiled = profile.parse(flags.profile) if flags.profile else None
   config = common.load_config(flags.config, overrides)
   targets.check_folder(flags.workdir)
   host.use_compilation_cache()
   host.initialize()
+  remote.check_processes(flags.workdir)
   # Imported after `initialize`, since it may query devices.
   from arvision.runs.train import train
 
@@ -35,6 +38,7 @@ def main(argv: list[str]) -> int:
       resume_from=flags.resume_from,
       change=flags.change,
       stop_at=flags.stop_at,
+      profile=profiled,
     )
   if result.step == result.total:
     host.say(f'trained {result.total} steps; results in {flags.workdir}')
@@ -54,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
     '--workdir',
     required=True,
     metavar='DIR',
-    help='folder of the run; a run with a checkpoint is resumed',
+    help='folder of the run, also as a URL (gs://, s3://); a run with a '
+    'checkpoint is resumed',
   )
   flags.add_argument(
     '--init_from',
@@ -85,5 +90,11 @@ def parser() -> argparse.ArgumentParser:
     type=number(Count),
     metavar='STEP',
     help='stop and save after this step',
+  )
+  flags.add_argument(
+    '--profile',
+    metavar='FIRST:LAST',
+    help='write a profile of these steps to tensorboard/ in the workdir, for '
+    'XProf and TensorBoard, such as 100:105',
   )
   return flags

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from arvision.build import check
-from arvision.data import files
+from arvision.data import files, jpeg
 from arvision.data.base import BrokenImage
 from arvision.data.tiff import check_tags
 from arvision.ranges import Range
@@ -26,7 +26,7 @@ MAX_PIXELS = 2**26
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
 Pixels = Annotated[int, Range(1, MOST_PIXELS)]
 # Bytes of a file besides its pixels: metadata, thumbnails, more pictures.
-_MORE_BYTES = 2**26
+MORE_BYTES = 2**26
 # Scans of a progressive JPEG; each costs as much as a picture, and 10 are
 # usual.
 _SCANS = 16
@@ -77,8 +77,12 @@ def decode(
   Raises:
     BrokenImage: it is damaged or truncated, or has too many pixels.
   """
-  with _opened(file, name, max_pixels) as image:
-    return _array(image, background)
+  with _opened(file, name, max_pixels) as (data, image):
+    if image.format == 'JPEG' and _turn(image) is None:
+      array = jpeg.decode(data, image)
+      if array is not None:
+        return array
+    return _array(_upright(image), background)
 
 
 def decode_mask(
@@ -98,7 +102,8 @@ def decode_mask(
   Raises:
     BrokenImage: see `decode`.
   """
-  with _opened(file, name, max_pixels) as image:
+  with _opened(file, name, max_pixels) as (_, image):
+    image = _upright(image)
     if _is_deep(image):
       # Unscaled, so that 16-bit masks of 0 and 1 work.
       array, white = np.asarray(image), 65535
@@ -113,12 +118,15 @@ def decode_mask(
 
 
 @contextlib.contextmanager
-def _opened(file, name, max_pixels) -> Iterator[Image.Image]:
-  """The decoded picture, rotated upright; for deep gray, info has `scale`."""
+def _opened(file, name, max_pixels) -> Iterator[tuple[bytes, Image.Image]]:
+  """The file and its picture, to be decoded; for deep gray, info has `scale`.
+
+  Turns errors of the decoder into BrokenImage.
+  """
   try:
     data = file
     if not isinstance(data, bytes):
-      data = files.read(data, 8 * max_pixels + _MORE_BYTES)
+      data = files.read(data, 8 * max_pixels + MORE_BYTES)
     check_tags(data, max_pixels)
     if re.match(rb'P\d', data) and not _PPM.match(
       _COMMENT.sub(b'', data[:4096])
@@ -134,8 +142,7 @@ def _opened(file, name, max_pixels) -> Iterator[Image.Image]:
       _mend_transparency(image)
       if _is_deep(image):
         image.info['scale'] = _scale(image)
-      image.load()
-      yield _upright(image)
+      yield data, image
   except Image.DecompressionBombError as error:
     raise BrokenImage(
       f'{name}: {str(error).split(" exceeds")[0]}, wanted at most {max_pixels} '
@@ -170,11 +177,18 @@ def _scale(image):
   return bits, tags.get(ExifTags.Base.PhotometricInterpretation) == 0
 
 
-def _upright(image):
+def _turn(image):
+  """How Pillow turns a picture upright, None where it is."""
   try:
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
   except Exception:  # damaged metadata do not matter
-    return image
+    return None
+
+
+def _upright(image):
+  """Decodes a picture."""
+  image.load()
+  turn = _turn(image)  # PNG may have its metadata at the end
   return image if turn is None else image.transpose(turn)
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from arvision.errors import ConfigError, DataError
 from arvision.evals.base import pad
 from arvision.evals.features import Features
+from arvision.importers import hub
 from arvision.ranges import Batch
 
 
@@ -39,7 +40,7 @@ class FeatureNetwork:
       DataError: no such file.
     """
     try:
-      with open(self.file(), 'rb') as file:
+      with open(hub.local(self.file()), 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
     except OSError as error:
       raise DataError(f"'{self.file()}': {error.strerror}") from error

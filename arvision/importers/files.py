@@ -14,7 +14,7 @@ import safetensors.numpy
 from arvision import atomic
 from arvision.build import suggest
 from arvision.errors import ConfigError, DataError
-from arvision.importers import graph_file, safetensors_file, torch_file
+from arvision.importers import graph_file, hub, safetensors_file, torch_file
 from arvision.importers.tensors import Unreadable, is_array
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.ckpt', '.bin')
@@ -32,11 +32,15 @@ _NAME = 1000
 def read(path: str | os.PathLike) -> Any:
   """Reads a weight file: nested mappings with lazy `tensors.Tensor` leaves.
 
+  Args:
+    path: the file, or its name on the Hugging Face hub, see `hub.local`.
+
   Raises:
+    ConfigError: see `hub.local`.
     DataError: no such file, damaged, truncated, of an unknown format, or one
       that would run code.
   """
-  path = pathlib.Path(path)
+  path = hub.local(path)
   if not path.is_file():
     raise DataError(f"no file '{path}'")
   with open(path, 'rb') as file:

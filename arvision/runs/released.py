@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from arvision.build import build
 from arvision.errors import ConfigError, DataError
-from arvision.importers import families, files, table
+from arvision.importers import families, files, hub, table
 from arvision.runs.trained import TrainedRun
 from arvision.tasks import assemble
 from arvision.training import frozen, lock
@@ -47,7 +47,7 @@ def import_weights(
 
   Args:
     config: the whole config; a generator needs `frozen.tokenizer`.
-    source: weight file, or all of several that hold the weights together, see
+    source: weight file, also by name (`hub.local`), or all of several that hold the weights together, see
       `Table.files`.
     workdir: a folder without a run.
     which: place of the weights in the file, see `files.find_weights`.
@@ -173,7 +173,8 @@ def _summary(form, source, place, weights, params):
     lines.append(f'{", ".join(kinds)} became float32')
   if ignored:
     lines.append(f'derived tensors ignored: {len(ignored)} ({ignored[0]}, ...)')
-  return '; '.join(lines)
+  text = '; '.join(lines)
+  return f'{hub.describe(source)}\n{text}' if hub.is_name(source) else text
 
 
 def export_weights(run: TrainedRun, output: str | os.PathLike) -> str:

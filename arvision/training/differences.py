@@ -35,6 +35,7 @@ CHANGEABLE = (
   'checkpoint',
   'pictures',
   'evals',
+  'writers',
   'mesh',
   'rules',
   'data.threads',
@@ -87,8 +88,8 @@ def check_same(
   """
   if '://' in str(workdir):
     raise ConfigError(
-      f"'{workdir}': wanted a folder, got a URL; mount the remote storage and "
-      'name the mounted folder'
+      f"'{workdir}': wanted a folder, got a URL; `arvision train` takes one, and "
+      'in Python `runs.remote.mirrored` makes a local copy'
     )
   folder = pathlib.Path(workdir)
   if not (folder / CONFIG).exists() and saved_steps(folder):

@@ -21,8 +21,9 @@ from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
+from arvision.training.profile import Profile
 from arvision.training.step_hooks import Hooks, Position
-from arvision.training.writers import Writer
+from arvision.training.writers import Writer, further_writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ def train(
   resume_from: str | None = None,
   change: bool = False,
   stop_at: int | None = None,
+  profile: tuple[int, int] | None = None,
   make_in_training: Callable,
   make_data: Callable = assemble.make_data,
   make_task: Callable = assemble.make_task,
@@ -69,6 +71,7 @@ def train(
     change: whether a resumed run may change batch size, learning rate and
       schedule, see `differences.TUNABLE`.
     stop_at: stops, and saves, after this step of the run.
+    profile: first and last step of a trace, see `profile.Profile`.
     make_in_training: (config, placement, frozen weights) -> evaluators between
       steps, see `step_hooks.InTraining`.
     make_data: config -> data.
@@ -140,6 +143,8 @@ def train(
         'from that one'
       )
     end = clock.total if stop_at is None else min(stop_at, clock.total)
+    trace = Profile(profile, pathlib.Path(workdir) / 'tensorboard', end)
+    stack.callback(trace.close)
     on_device = placement.put_whole(task.frozen)
     count = config.pictures.get('count', 32)
     held_out = HeldOut(
@@ -155,10 +160,12 @@ def train(
         task, placement, state, on_device, placement.put_batch(batch)
       )
 
+    further = further_writers(config)
     # All checks are done. Nothing was written up to here.
     frozen_weights.claim(workdir, config, frozen)
     writer = Writer(workdir, clock.total, step, clock.seen)
-    stack.callback(writer.close)
+    stack.push(lambda kind, *_: writer.close(failed=kind is not None))
+    writer.add(further, config)
     writer.say(data.describe())
     writer.say(f'{start.describe(state, mesh)}; {source} step {step}')
     writer.changed(step, changed)
@@ -172,6 +179,8 @@ def train(
       writer.picture('first_batch', held_out.check(batch))
     step_fn, text = start.compile_step(traced, placement)
     writer.say(text)
+    if line := trace.describe(step):
+      writer.say(line)
     between = Hooks(
       watch=hooks.Watch(config, workdir),
       clock=clock,
@@ -185,7 +194,9 @@ def train(
       held_out=held_out,
       in_training=in_training,
     )
-    return loop(step_fn, on_device, placement, between, batch, state, step, end)
+    return loop(
+      step_fn, on_device, placement, between, trace, batch, state, step, end
+    )
 
 
 def loop(
@@ -193,6 +204,7 @@ def loop(
   frozen: Any,
   placement: host.Placement,
   between: Hooks,
+  trace: Profile,
   batch: Any,
   state: Any,
   step: int,
@@ -205,6 +217,7 @@ def loop(
     frozen: frozen weights, on devices.
     placement: puts batches on devices.
     between: hooks that run between steps; they hold the data iterator.
+    trace: annotates the steps.
     batch: first batch, on the host.
     state: state on devices; it is donated.
     step: optimizer steps taken.
@@ -214,8 +227,11 @@ def loop(
   between.start(step)
   with hooks.Preemption() as preemption:
     while True:
-      state, metrics = step_fn(state, frozen, placement.put_batch(batch))
+      with trace.step(step + 1):
+        state, metrics = step_fn(state, frozen, placement.put_batch(batch))
       step += 1
+      if trace.after(step, metrics):
+        between.writer.say(f'the profile of step {step} and before is written')
       # The device computes this step while the metrics of the one before are
       # read.
       if unread is not None:

@@ -18,6 +18,8 @@ IMPORTED = 'imported'
 # The copy of frozen weights.
 FROZEN = 'frozen'
 LOG = 'log.jsonl'
+# The run of Weights & Biases.
+WANDB = 'wandb.json'
 # What the metrics of evaluators in the log were measured by.
 PROTOCOLS = 'protocols.json'
 # Files of a start that was stopped before its first log line.
@@ -34,6 +36,8 @@ _STARTED = (
   'parameters.txt',
   'pictures',
   'tensorboard',
+  'wandb',
+  WANDB,
 )
 # Blocks of every config, and further blocks of a generator.
 _BLOCKS = ('tokenizer', 'data')

@@ -8,15 +8,18 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 import tqdm
 from clu import parameter_overview
+from ml_collections import ConfigDict
 
 from arvision import atomic
+from arvision.build import build, check
+from arvision.errors import ConfigError
 from arvision.training import pictures
 from arvision.training.environment import ENVIRONMENT
 from arvision.training.workdir import LOG, PROTOCOLS
@@ -74,6 +77,51 @@ def is_number(value: Any) -> bool:
   return False
 
 
+class Board(Protocol):
+  """An open log of a `FurtherWriter`."""
+
+  def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    """Writes metrics: name -> value after a step."""
+
+  def picture(self, name: str, sheet: np.ndarray, step: int) -> None:
+    """Writes a picture (height, width, 3) uint8."""
+
+  def close(self, failed: bool) -> None:
+    """Ends the log of a run that has ended, or failed."""
+
+
+class FurtherWriter(Protocol):
+  """A part that writes metrics elsewhere too: `config.writers.<name>`."""
+
+  def check(self) -> None:
+    """Raises ConfigError where it cannot write."""
+
+  def open(self, folder: pathlib.Path, config: ConfigDict) -> Board:
+    """Opens the log of the run in a folder; process 0 does."""
+
+
+def further_writers(config: ConfigDict) -> list[FurtherWriter]:
+  """The parts of `config.writers`, checked.
+
+  Raises:
+    ConfigError: a block that is no writer, or one that cannot write.
+  """
+  blocks = config.get('writers') or {}
+  check(blocks, Mapping, 'config.writers')
+  found = []
+  for name, block in blocks.items():
+    check(block, Mapping, f'config.writers.{name}')
+    writer = build(block, f'writers.{name}')
+    if not hasattr(writer, 'open'):
+      raise ConfigError(
+        f'config.writers.{name}.type={block["type"]!r} is no writer: it lacks '
+        "'open', see training.writers.FurtherWriter"
+      )
+    writer.check()
+    found.append(writer)
+  return found
+
+
 class Writer:
   """Writes to the console, log.jsonl, TensorBoard and PNG files.
 
@@ -96,6 +144,7 @@ class Writer:
       seen: step -> examples seen until then.
     """
     self._active = jax.process_index() == 0
+    self._boards: list[Board] = []
     self._total = total
     self._seen = seen
     if not self._active:
@@ -121,6 +170,12 @@ class Writer:
       leave=False,
     )
 
+  def add(self, writers: Iterable[FurtherWriter], config: ConfigDict) -> None:
+    """Opens further writers, which get all metrics and pictures too."""
+    if self._active:
+      for writer in writers:
+        self._boards.append(writer.open(self._folder, config))
+
   def say(self, text: str) -> None:
     """Prints a line on the console."""
     if self._active:
@@ -144,6 +199,8 @@ class Writer:
     self._check_board()
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
+    for board in self._boards:
+      board.scalars(step, line)
     self.say(f'step {step}/{self._total}  {text}')
 
   def changed(self, step: int, keys: Mapping[str, tuple[Any, Any]]) -> None:
@@ -183,6 +240,8 @@ class Writer:
     pictures.save(self._folder / 'pictures' / f'{file}.png', sheet)
     self._check_board()
     self._board.add_image(name, sheet, step or 0, dataformats='HWC')
+    for board in self._boards:
+      board.picture(name, sheet, step or 0)
 
   def parameters(self, params: Any) -> None:
     """Writes parameters.txt: names, shapes and sizes."""
@@ -213,9 +272,15 @@ class Writer:
       with atomic.whole(path) as new:
         new.write_text(json.dumps(merged, indent=2) + '\n')
 
-  def close(self) -> None:
-    """Closes the progress bar and the files."""
+  def close(self, failed: bool = False) -> None:
+    """Closes the progress bar, the files and further writers.
+
+    Args:
+      failed: whether an error ended the run.
+    """
     if self._active:
+      for board in self._boards:
+        board.close(failed)
       self._bar.close()
       self._log.close()
       events = self._events

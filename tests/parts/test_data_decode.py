@@ -1,12 +1,16 @@
 """Encoded pictures become the values that their formats say."""
 
+import functools
 import io
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from arvision.data import jpeg
 from arvision.data.base import BrokenImage
 from arvision.data.decode import decode, decode_mask
 from tests.pictures import png, tiff, with_alpha
@@ -225,3 +229,68 @@ def test_masks_of_many_values_are_cut_in_the_middle():
   for deep in (ramp, ramp.astype(np.uint16) * 257):
     mask = decode_mask(saved(Image.fromarray(deep)), 'x')
     np.testing.assert_array_equal(mask, ramp > 127)
+
+
+# JPEGs and simplejpeg.
+
+
+def jpegs():
+  """JPEGs of several kinds: mode, quality, subsampling, progressive."""
+  noise = np.random.default_rng(1).integers(0, 256, (11, 13, 3), np.uint8)
+  image = Image.fromarray(noise).resize((131, 97), 3)
+  for mode in ('RGB', 'L', 'CMYK'):
+    for quality, subsampling in ((50, 2), (75, 1), (95, 0)):
+      for progressive in (False, True):
+        options = {'quality': quality, 'subsampling': subsampling}
+        options['progressive'] = progressive
+        yield saved(image.convert(mode), 'JPEG', **options)
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+  """The decoder is chosen anew; afterwards it is as before."""
+  choose = functools.cache(jpeg.package.__wrapped__)
+  monkeypatch.setattr(jpeg, 'package', choose)
+
+
+@pytest.mark.parametrize('off', [0, 1])
+def test_a_faster_decoder_has_to_give_the_same_pixels(monkeypatch, fresh, off):
+  decoded = []
+
+  def decode_jpeg(data, colorspace):
+    decoded.append(data)
+    image = Image.open(io.BytesIO(data))
+    mode = {'RGB': 'RGB', 'GRAY': 'L'}[colorspace]
+    array = np.array(image.convert(mode)).reshape(*image.size[::-1], -1)
+    array[-1, -1, -1] ^= off
+    return array
+
+  def decode_jpeg_header(data):
+    image = Image.open(io.BytesIO(data))
+    space = {'RGB': 'YCbCr', 'L': 'Gray'}.get(image.mode, 'CMYK')
+    return image.height, image.width, space, '420'
+
+  package = types.SimpleNamespace(
+    decode_jpeg=decode_jpeg, decode_jpeg_header=decode_jpeg_header
+  )
+  monkeypatch.setitem(sys.modules, 'simplejpeg', None)
+  wanted = [decode(data, 'x') for data in jpegs()]
+  jpeg.package.cache_clear()
+  monkeypatch.setitem(sys.modules, 'simplejpeg', package)
+  for data, array in zip(jpegs(), wanted):
+    np.testing.assert_array_equal(decode(data, 'x'), array)
+  # The probes, and all of these but those in CMYK.
+  assert len(decoded) == (1 if off else 2 + 12)
+
+
+@pytest.mark.slow
+def test_simplejpeg_itself_gives_the_same_pixels(monkeypatch, fresh):
+  assert jpeg.package() is not None
+  found = [decode(data, 'x') for data in jpegs()]
+  cut = next(jpegs())[:-200]
+  with pytest.raises(BrokenImage, match='truncated'):
+    decode(cut, 'x')
+  monkeypatch.setattr(jpeg, 'package', lambda: None)
+  for data, array in zip(jpegs(), found):
+    np.testing.assert_array_equal(decode(data, 'x'), array)
+    assert array.dtype == np.uint8 and not array.flags.writeable
