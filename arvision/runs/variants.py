@@ -30,6 +30,12 @@ class Variant:
   overrides: dict[str, Any]
   folders: tuple[Folder, ...]
 
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """The seeds of the runs."""
+    stated = [f.config.get('seed') for f in self.folders]
+    return tuple(seed if isinstance(seed, int) else 0 for seed in stated)
+
 
 def group(folders: Sequence[Folder]) -> list[Variant]:
   """Groups runs that differ in the seed alone, in the order given."""
