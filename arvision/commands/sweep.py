@@ -13,6 +13,7 @@ import sys
 import jax
 
 from arvision.commands import common
+from arvision.commands import eval as evaluation
 from arvision.errors import ConfigError
 from arvision.ranges import Count, Seed, number
 from arvision.runs import targets
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
   swept = _study(flags, overrides)
   configs = study.check(swept, runs, common.load_config)
   jobs = study.jobs(swept, runs)
-  shares = devices.shares(flags.jobs, _list(flags.devices))
+  shares = devices.shares(min(flags.jobs, len(jobs)), _list(flags.devices))
   if flags.results:
     return _results(swept, runs, argv)
   if flags.slurm is not None:
@@ -55,6 +56,11 @@ def main(argv: list[str]) -> int:
 
 
 def _check(flags):
+  if '://' in flags.workdir:
+    raise ConfigError(
+      f"--workdir='{flags.workdir}': wanted a folder, got a URL; a sweep writes "
+      'to a folder of this machine'
+    )
   if flags.slurm is not None and flags.tpu is not None:
     raise ConfigError('wanted --slurm or --tpu, not both')
   if flags.tpu is not None and not flags.dry_run:
@@ -76,8 +82,18 @@ def _study(flags, overrides):
     tuple(overrides),
     tuple(found),
     _seeds(flags.seeds),
-    None if text == 'none' else tuple(_words(text, '--eval')),
+    None if text == 'none' else _evaluation(text),
   )
+
+
+def _evaluation(text):
+  """The flags of --eval, checked before anything is trained."""
+  words = _words(text, '--eval')
+  try:
+    common.parse(evaluation.parser(), ['--workdir=DIR', *words])
+  except ConfigError as error:
+    raise ConfigError(f"--eval='{text}': {error}") from error
+  return tuple(words)
 
 
 def _seeds(text):
@@ -125,17 +141,14 @@ def _run(swept, runs, jobs, shares, argv):
     return 128 + signal.SIGINT
   finally:
     shown.close()
-  code = _results(swept, runs, argv) if _complete(swept, runs) else 1
+  if results.variants(swept, runs):
+    _results(swept, runs, argv)
   for name, why in pool.failed.items():
     print(f'{name}: {why}; see {shown.log(name)}', file=sys.stderr)
   if pool.failed:
     print(f'to try these again:\n  {again}', file=sys.stderr)
     return 1
-  return code
-
-
-def _complete(swept, runs):
-  return bool(results.variants(swept, runs))
+  return 0
 
 
 def _results(swept, runs, argv):

@@ -311,7 +311,7 @@ def _chart(found, column):
 
 
 def _curves(found):
-  """(title, chart) of every metric that two runs or more have logged.
+  """`report.charts` of every metric that two runs or more have logged.
 
   Of held-out metrics, those of running averages if there are any.
   """
@@ -330,11 +330,8 @@ def _curves(found):
             continue
           drawn = charts.setdefault(f'{title}, {kind}', {})
           drawn[name] = plots.finite(points)
-  return [
-    (title, report.line_chart(series, title))
-    for title, series in charts.items()
-    if sum(map(bool, series.values())) > 1
-  ]
+  several = {k: s for k, s in charts.items() if sum(map(bool, s.values())) > 1}
+  return report.charts(several)
 
 
 def _samples(found):

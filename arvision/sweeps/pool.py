@@ -1,23 +1,21 @@
 """Runs jobs in processes, several at once, and stops them together."""
 
 import contextlib
-import ctypes
 import os
 import pathlib
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Protocol
 
+from arvision.sweeps import leader
 from arvision.sweeps.runs import Job, Runs, Step
 
 # Seconds between two looks at the processes, between two notes of the time that
 # a training took, and for a training to save before it is killed.
 _LOOK, _NOTE, _PATIENCE = 0.2, 5.0, 120.0
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class Show(Protocol):
@@ -50,27 +48,21 @@ def start(
 ) -> Process:
   """Starts a process that a Ctrl-C on the console does not reach.
 
-  It gets SIGTERM when this process dies, so that no training is left behind.
+  If it is `arvision`, it gets SIGTERM when this process dies: no training is left
+  behind.
 
   Args:
     command: the command line.
     share: further environment variables.
     output: file of what it prints, None for the console.
   """
-  prctl = ctypes.CDLL(None).prctl if sys.platform == 'linux' else None
-
-  def obey():
-    if prctl:
-      prctl(_DEATH_SIGNAL, signal.SIGTERM)
-
   return subprocess.Popen(
     list(command),
-    env={**os.environ, **share},
+    env={**os.environ, **share, **leader.environment()},
     stdin=subprocess.DEVNULL,
     stdout=output,
     stderr=subprocess.STDOUT if output else None,
     start_new_session=True,
-    preexec_fn=obey,
   )
 
 
