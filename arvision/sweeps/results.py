@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from arvision.runs import compare, tables, targets
 from arvision.runs.compare import Column
 from arvision.runs.folder import EVALUATION, Folder
-from arvision.runs.variants import Variant
+from arvision.runs.variants import Variant, group
 from arvision.sweeps.runs import Runs
 from arvision.sweeps.study import Study, run_name
 from arvision.training.workdir import CONFIG, LOG
@@ -19,17 +19,23 @@ FILES = ('results.csv', 'results.md', 'results.html')
 
 def variants(study: Study, runs: Runs) -> list[Variant]:
   """The points of a sweep with their complete runs; without those of none."""
-  found = []
+  complete: dict[str, tuple[Folder, ...]] = {}
   for point in study.points:
     names = [run_name(point, seed) for seed in study.seeds_of(point)]
-    folders = tuple(
-      Folder(runs.folder(name))
-      for name in names
-      if _complete(study, runs, name)
-    )
+    folders = [
+      Folder(runs.folder(n)) for n in names if _complete(study, runs, n)
+    ]
     if folders:
-      found.append(Variant(point.name, dict(point.overrides), folders))
-  return found
+      complete[point.name] = tuple(folders)
+  if not complete:
+    return []
+  every = [folder for folders in complete.values() for folder in folders]
+  # What differs in the configs: a variant may be more than its overrides say.
+  differ = {id(f): v.overrides for v in group(every) for f in v.folders}
+  return [
+    Variant(name, differ[id(folders[0])], folders)
+    for name, folders in complete.items()
+  ]
 
 
 def _complete(study, runs, name):
@@ -53,7 +59,7 @@ def write(
   """
   columns = compare.columns(found)
   texts = (
-    as_csv(found, columns),
+    as_csv(study, found, columns),
     as_markdown(study, found, columns, command),
     compare.render(found, f'Sweep of {study.config}'),
   )
@@ -63,15 +69,18 @@ def write(
   return files
 
 
-def as_csv(found: Sequence[Variant], columns: Sequence[Column]) -> str:
+def as_csv(
+  study: Study, found: Sequence[Variant], columns: Sequence[Column]
+) -> str:
   """A line per point and metric, with a column per seed."""
   seeds = sorted({seed for v in found for seed in v.seeds})
-  keys = list(dict.fromkeys(key for v in found for key in v.overrides))
+  points = {point.name: point for point in study.points}
+  keys = list(dict.fromkeys(k for p in study.points for k in p.overrides))
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')
   writer.writerow(
     [
-      *('point', *keys, 'figure', 'protocol', 'better'),
+      *('point', 'variant', *keys, 'figure', 'protocol', 'better'),
       *(f'seed_{seed}' for seed in seeds),
       *('runs', 'mean', 'standard_deviation', 'pairs', 'difference'),
       'standard_deviation_of_difference',
@@ -83,8 +92,10 @@ def as_csv(found: Sequence[Variant], columns: Sequence[Column]) -> str:
       if not values:
         continue
       mean, spread = column.summary(i)
+      point = points[variant.name]
       row = [
-        *(variant.name, *(variant.overrides.get(key, '') for key in keys)),
+        *(point.name, point.variant),
+        *(point.overrides.get(key, '') for key in keys),
         *(column.figure, column.protocol, column.better),
         *(values.get(seed, '') for seed in seeds),
         *(len(values), mean, spread if len(values) > 1 else ''),
@@ -112,7 +123,8 @@ def as_markdown(
   heading = lambda c: f'{c.figure.replace("_", " ")} [{numbers[c.protocol]}]'
   rows = []
   for i, variant in enumerate(found):
-    row = {'point': f'{variant.name}', 'runs': f'{len(variant.folders)}'}
+    name = variant.name.replace('|', '\\|')
+    row = {'point': name, 'runs': f'{len(variant.folders)}'}
     rows.append(row | {heading(c): cell(c, i) for c in chosen})
   lines = [
     f'# Sweep of {study.config}',

@@ -138,12 +138,14 @@ def check(study: Study, runs: Runs, load: Load) -> dict[str, ConfigDict]:
     needs = study.needs_of(point)
     texts = overrides(study, point, runs)
     try:
-      for config in needs.values():
-        found[slug(config)] = found.get(slug(config)) or load(config, ())
+      for need in needs.values():
+        found[slug(need)] = found.get(slug(need)) or load(need, ())
       for seed in study.seeds_of(point):
-        config = load(study.config_of(point), [*texts, f'seed={seed}'])
-        found[run_name(point, seed)] = config
-      _check_frozen(config, needs)
+        name = run_name(point, seed)
+        found[name] = load(study.config_of(point), [*texts, f'seed={seed}'])
+        # A run that has begun has a copy of the weights.
+        if not (runs.folder(name) / CONFIG).is_file():
+          _check_frozen(found[name], needs)
     except ConfigError as error:
       raise ConfigError(f'point {point.name!r}: {error}') from error
   for name, config in found.items():

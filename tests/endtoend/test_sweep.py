@@ -149,7 +149,7 @@ def test_bad_points_are_refused(tmp_path, capsys, entry, said):
     (['--config=ablations/orders', '--tpu='], 'add --dry_run'),
     (['--config=ablations/orders', '--seeds=0,0'], 'wanted different seeds'),
     (['--config=ablations/orders', '--devices=0'], 'has no accelerator'),
-    (['--config=ablations/orders', '--slurm=--gpuss=1'], 'no flag'),
+    (['--config=ablations/orders', '--slurm=--gpuss=1'], 'unrecognized'),
   ],
 )
 def test_bad_flags_are_refused(tmp_path, capsys, flags, said):
