@@ -339,10 +339,8 @@ def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
 def _row(study, variant, here, found):
   """Heading -> cell."""
   first, *_ = found
-  against = '–'
-  if variant != first:
-    pairs = tables.paired(found[first].distances, here.distances)
-    against = pairs.text(2)
+  pairs = tables.paired(found[first].distances, here.distances)
+  against = pairs.text(2) if pairs and variant != first else '–'
   row = {'variant': variant}
   if here.tokenizers:
     quality = [f['psnr_db'] for f in here.tokenizers]

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
   if flags.slurm is not None:
     return _slurm(flags, runs, jobs)
   if flags.tpu is not None:
-    lines = remote.tpu_lines(runs, jobs, shlex.split(flags.tpu), 'sweep')
+    lines = remote.tpu_lines(runs, jobs, _words(flags.tpu, '--tpu'), 'sweep')
     print('\n'.join(lines))
     return 0
   if flags.dry_run:
@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
     return 0
   with targets.writing(root):
     study.begin(swept, runs, jobs, configs)
-    return _run(swept, runs, jobs, shares, argv)
+    shown = status.console(jobs, root / 'logs')
+  return _run(swept, Pool(runs, jobs, shown, shares), runs, shown, argv)
 
 
 def _check(flags):
@@ -128,11 +129,9 @@ def _commands(runs, jobs):
   return '\n'.join(lines)
 
 
-def _run(swept, runs, jobs, shares, argv):
+def _run(swept, pool, runs, shown, argv):
   """Runs the jobs here, and writes the table."""
-  shown = status.console(jobs, runs.root / 'logs')
   again = f'arvision sweep {shlex.join(argv)}'
-  pool = Pool(runs, jobs, shown, shares)
   try:
     pool.run()
   except KeyboardInterrupt:

@@ -96,12 +96,12 @@ class Column:
     return dict(zip(self.seeds[i], self.values[i]))
 
   def against_first(self, i: int) -> tables.Paired | None:
-    """The differences of a variant to the first one; None for itself.
+    """The differences of a variant to the first one; None if there are none.
 
     Runs are paired by their seeds. Two single runs are one pair, whatever
     their seeds.
     """
-    if not i:
+    if not (i and self.values[0] and self.values[i]):
       return None
     if len(self.values[0]) == len(self.values[i]) == 1:
       return tables.Paired((self.values[i][0] - self.values[0][0],))
@@ -259,7 +259,7 @@ def spread_text(mean: float, spread: float) -> str:
 
 def difference_text(column: Column, i: int) -> str:
   """'Δ -0.27 ± 0.05' of a variant to the first; '' if it has none."""
-  pairs = column.values[i] and column.values[0] and column.against_first(i)
+  pairs = column.against_first(i)
   if not pairs:
     return ''
   sign = '+' if pairs.mean > 0 else ''
