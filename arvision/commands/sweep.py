@@ -19,7 +19,7 @@ from arvision.ranges import Count, Seed, number
 from arvision.runs import targets
 from arvision.sweeps import devices, points, remote, results, status, study
 from arvision.sweeps.pool import Pool
-from arvision.sweeps.runs import Job, Runs
+from arvision.sweeps.runs import Runs
 
 
 def main(argv: list[str]) -> int:
@@ -38,22 +38,37 @@ def main(argv: list[str]) -> int:
   swept = _study(flags, overrides)
   configs = study.check(swept, runs, common.load_config)
   jobs = study.jobs(swept, runs)
-  shares = devices.shares(min(flags.jobs, len(jobs)), _list(flags.devices))
   if flags.results:
     return _results(swept, runs, argv)
   if flags.slurm is not None:
-    return _slurm(flags, runs, jobs)
+    left = [job for job in jobs if runs.missing(job)]
+    texts = remote.scripts(runs, left, _slurm_of(flags), root / 'logs')
+    if flags.dry_run or not texts:
+      print('\n'.join(texts) or 'every run is complete')
+      return 0
+    remote.check()
+    _begin(swept, runs, jobs, configs)
+    numbers = ', '.join(remote.submit(texts))
+    print(f'queued as {numbers}; afterwards, --results writes the table')
+    return 0
   if flags.tpu is not None:
     lines = remote.tpu_lines(runs, jobs, _words(flags.tpu, '--tpu'), 'sweep')
     print('\n'.join(lines))
     return 0
+  shares = devices.shares(min(flags.jobs, len(jobs)), _list(flags.devices))
   if flags.dry_run:
     print(_commands(runs, jobs))
     return 0
-  with targets.writing(root):
-    study.begin(swept, runs, jobs, configs)
-    shown = status.console(jobs, root / 'logs')
+  _begin(swept, runs, jobs, configs)
+  shown = status.console(jobs, root / 'logs')
   return _run(swept, Pool(runs, jobs, shown, shares), runs, shown, argv)
+
+
+def _begin(swept, runs, jobs, configs):
+  """Writes the record of the sweep and makes the folder of its logs."""
+  with targets.writing(runs.root):
+    (runs.root / 'logs').mkdir(parents=True, exist_ok=True)
+    study.begin(swept, runs, jobs, configs)
 
 
 def _check(flags):
@@ -158,23 +173,6 @@ def _results(swept, runs, argv):
   command = f'arvision sweep {shlex.join(argv)}'
   files = results.write(swept, found, runs.root, command)
   print('\n'.join(map(str, files)))
-  return 0
-
-
-def _slurm(flags, runs: Runs, jobs: list[Job]) -> int:
-  """Queues the runs that are left, or prints their jobs."""
-  left = [job for job in jobs if runs.missing(job)]
-  logs = runs.root / 'logs'
-  texts = remote.scripts(runs, left, _slurm_of(flags), logs)
-  if flags.dry_run or not texts:
-    print('\n'.join(texts) or 'every run is complete')
-    return 0
-  with targets.writing(logs):
-    logs.mkdir(parents=True, exist_ok=True)
-  print(
-    f'queued as {", ".join(remote.submit(texts))}; afterwards, --results '
-    'writes the table'
-  )
   return 0
 
 

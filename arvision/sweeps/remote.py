@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shlex
+import shutil
 import subprocess
 from collections.abc import Sequence
 
@@ -107,11 +108,23 @@ def _script(runs, jobs, slurm, logs):
   )
 
 
+def check() -> None:
+  """Checks that there is a SLURM here.
+
+  Raises:
+    ConfigError: there is none.
+  """
+  if not shutil.which('sbatch'):
+    raise ConfigError(
+      "--slurm: 'sbatch' is not on PATH; --dry_run prints the jobs"
+    )
+
+
 def submit(texts: Sequence[str]) -> list[str]:
   """Queues array jobs, each after all tasks of the one before: their numbers.
 
   Raises:
-    ConfigError: there is no sbatch, or it refuses a job.
+    ConfigError: sbatch refuses a job.
   """
   numbers: list[str] = []
   for text in texts:
@@ -121,10 +134,6 @@ def submit(texts: Sequence[str]) -> list[str]:
       done = subprocess.run(
         command, input=text, capture_output=True, text=True, check=True
       )
-    except FileNotFoundError as error:
-      raise ConfigError(
-        "--slurm: 'sbatch' is not on PATH; --dry_run prints the jobs"
-      ) from error
     except subprocess.CalledProcessError as error:
       raise ConfigError(f'--slurm: sbatch: {error.stderr.strip()}') from error
     numbers.append(done.stdout.strip().partition(';')[0])

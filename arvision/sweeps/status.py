@@ -45,8 +45,7 @@ class Status:
   """
 
   def __init__(self, jobs: Sequence[Job], folder: pathlib.Path, out: IO):
-    """Shows jobs on the file `out`; creates the folder of the logs."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Shows jobs on the file `out`; the folder of the logs is there."""
     self.folder = folder
     self._states = dict.fromkeys((job.name for job in jobs), 'waits')
     self._width = max(map(len, self._states), default=0)

@@ -150,6 +150,7 @@ def test_bad_points_are_refused(tmp_path, capsys, entry, said):
     (['--config=ablations/orders', '--seeds=0,0'], 'wanted different seeds'),
     (['--config=ablations/orders', '--devices=0'], 'has no accelerator'),
     (['--config=ablations/orders', '--slurm=--gpuss=1'], 'unrecognized'),
+    (['--config=ablations/orders', '--slurm='], "'sbatch' is not on PATH"),
   ],
 )
 def test_bad_flags_are_refused(tmp_path, capsys, flags, said):
@@ -187,6 +188,7 @@ sys.exit(3 if folder.name == 'fails' else 0)
 @pytest.fixture
 def fake(tmp_path):
   (tmp_path / 'fake.py').write_text(FAKE)
+  (tmp_path / 'logs').mkdir()
   return Runs(tmp_path / 'runs', (sys.executable, str(tmp_path / 'fake.py')))
 
 
