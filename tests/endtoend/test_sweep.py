@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,8 +87,12 @@ def test_a_killed_sweep_finishes_what_is_missing(tmp_path, monkeypatch, capsys):
   names = ['slow_seed0', 'fast_one_seed0', 'slow_seed1', 'fast_one_seed1']
   assert here.did == [(k, n) for n in names for k in ('train', 'eval')]
 
-  here = Here(monkeypatch, killed=4)  # the training of the third run
+  # The first two runs come from there; the training of the third is killed.
+  done = shutil.ignore_patterns('*_seed1*', 'results.*')
+  shutil.copytree(tmp_path / 'a', tmp_path / 'b', ignore=done)
+  here = Here(monkeypatch, killed=0)
   assert main([*line, killed]) == 130
+  assert here.did == [('train', 'slow_seed1')]
   assert f'arvision {shlex.join([*line, killed])}' in capsys.readouterr().out
   here = Here(monkeypatch)
   assert main([*line, killed]) == 0
