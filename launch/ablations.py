@@ -12,11 +12,15 @@ import dataclasses
 import pathlib
 import shutil
 
-from training import Runs, parameters, parser, where
+from training import complete, open_runs, parser, where
 
 from arvision.evals import plots
+from arvision.runs import tables
+from arvision.sweeps.points import slug
+from arvision.sweeps.runs import Job, Runs
 
 SAMPLES = 1000
+_MANY = f'--samples={SAMPLES}'
 BAND = '[What a seed changes](seeds.md) has five seeds of one config.'
 # Columns that are not numbers.
 WORDS = ('variant', 'samples')
@@ -198,29 +202,58 @@ class Measured:
   def mean(self, key: str) -> float:
     return sum(f[key] for f in self.figures) / len(self.figures)
 
+  @property
+  def distances(self) -> dict[int, float]:
+    """The Fréchet distance of every seed."""
+    return {i: f['frechet'] for i, f in enumerate(self.figures)}
+
   def text(self, key: str, digits: int, scale: float = 1) -> str:
-    return over_seeds([scale * f[key] for f in self.figures], digits)
+    return tables.over_seeds([scale * f[key] for f in self.figures], digits)
 
 
-def over_seeds(values: list[float], digits: int) -> str:
-  """'mean ± standard deviation' over the seeds."""
-  mean, spread = plots.mean_and_spread(values)
-  text = f'{mean:.{digits}f}'
-  return f'{text} ± {spread:.{digits}f}' if len(values) > 1 else text
+def jobs(runs: Runs, study: Study, seeds: list[int]) -> list[Job]:
+  """The runs of a study: tokenizers, and all variants once per seed."""
+  found: dict[str, Job] = {}
+  for seed in seeds:
+    for variant, config in study.variants.items():
+      tokenizer = _tokenizer(runs, study, variant, seed)
+      found.setdefault(tokenizer.name, tokenizer)
+      name, after = _seeded(config, seed), []
+      for flags, suffix in _settings(study):
+        label = f'eval{suffix}'
+        after.append(runs.evaluation(name, _MANY, *flags, label=label))
+        if seed == seeds[0]:
+          after.append(runs.sampling(name, *flags, label=f'grid{suffix}'))
+      found[name] = Job(
+        name,
+        (
+          f'--config={config}',
+          f'--config.frozen.tokenizer={runs.folder(tokenizer.name)}',
+          *study.flags,
+          f'--config.seed={seed}',
+        ),
+        (tokenizer.name,),
+        tuple(after),
+      )
+  return list(found.values())
+
+
+def _tokenizer(runs, study, variant, seed):
+  """The job of the tokenizer of a variant."""
+  if isinstance(study.tokenizer, str):
+    return Job(slug(study.tokenizer), (f'--config={study.tokenizer}',))
+  config = study.tokenizer[variant]
+  name = _seeded(config, seed)
+  flags = study.evaluation.get(variant, ())
+  return Job(
+    name,
+    (f'--config={config}', f'--config.seed={seed}'),
+    after=(runs.evaluation(name, _MANY, *flags),),
+  )
 
 
 def measure(runs: Runs, study: Study, seeds: list[int]) -> dict[str, Measured]:
-  """Trains and evaluates all variants: name -> results."""
-  for seed in seeds:
-    for variant, config in study.variants.items():
-      tokenizer = _train_tokenizer(runs, study, variant, seed)
-      runs.train(
-        config,
-        f'--config.frozen.tokenizer={runs.folder(tokenizer)}',
-        *study.flags,
-        f'--config.seed={seed}',
-        name=_seeded(config, seed),
-      )
+  """The results of all variants: name -> that of its best guidance scale."""
   return {
     name: min(
       (_sampled(runs, study, name, seeds, scale) for scale in _scales(study)),
@@ -230,47 +263,45 @@ def measure(runs: Runs, study: Study, seeds: list[int]) -> dict[str, Measured]:
   }
 
 
-def _train_tokenizer(runs, study, variant, seed):
-  """Trains the tokenizer of a variant: its name."""
-  if isinstance(study.tokenizer, str):
-    runs.train(study.tokenizer)
-    return study.tokenizer
-  config = study.tokenizer[variant]
-  name = _seeded(config, seed)
-  runs.train(config, f'--config.seed={seed}', name=name)
-  return name
-
-
 def _seeded(config, seed):
-  return f'{config}_seed{seed}'
+  return slug(f'{config}_seed{seed}')
 
 
 def _scales(study):
   return SCALES if study.scale else (None,)
 
 
+def _setting(study, scale):
+  """Flags of a guidance scale, and the end of the names of its figures."""
+  if scale is None:
+    return (), ''
+  return (f'--config.{study.scale}={scale}',), f'_guidance_{scale}'
+
+
+def _settings(study):
+  return [_setting(study, scale) for scale in _scales(study)]
+
+
 def _sampled(runs, study, variant, seeds, scale):
   """The results of a variant with a guidance scale."""
   names = [_seeded(study.variants[variant], seed) for seed in seeds]
-  flags, suffix = (), ''
-  if scale is not None:
-    flags, suffix = (f'--config.{study.scale}={scale}',), f'_guidance_{scale}'
+  _, suffix = _setting(study, scale)
   return Measured(
-    [runs.evaluate(n, SAMPLES, *flags, label=f'eval{suffix}') for n in names],
-    runs.grid(names[0], *flags, label=f'grid{suffix}'),
-    parameters(runs.folder(names[0])),
+    [runs.figures(name, f'eval{suffix}') for name in names],
+    runs.grid(names[0], f'grid{suffix}'),
+    runs.parameters(names[0]),
     sum(map(runs.seconds, names)) / len(names) / 60,
     scale,
-    _tokenizers(runs, study, variant, seeds),
+    _of_tokenizers(runs, study, variant, seeds),
   )
 
 
-def _tokenizers(runs, study, variant, seeds):
+def _of_tokenizers(runs, study, variant, seeds):
   if isinstance(study.tokenizer, str):
     return []
-  names = [_seeded(study.tokenizer[variant], seed) for seed in seeds]
-  flags = study.evaluation.get(variant, ())
-  return [runs.evaluate(name, SAMPLES, *flags) for name in names]
+  return [
+    runs.figures(_seeded(study.tokenizer[variant], seed)) for seed in seeds
+  ]
 
 
 def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
@@ -284,7 +315,6 @@ def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
       'Fréchet distance.'
     )
   rows = [_row(name, variant, here, found) for variant, here in found.items()]
-  headings = rows[0]
   lines = [
     f'# {study.title}',
     '',
@@ -300,9 +330,7 @@ def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
     f'held-out {study.data}.',
     *([] if name == 'seeds' else ['', BAND]),
     '',
-    f'| {" | ".join(headings)} |',
-    f'|{"|".join("---" if x in WORDS else "--:" for x in headings)}|',
-    *(f'| {" | ".join(row.values())} |' for row in rows),
+    *tables.markdown(rows, WORDS),
   ]
   lines += ['', f'![Fréchet distance of every seed]({name}/frechet.svg)', '']
   return '\n'.join(lines)
@@ -311,20 +339,14 @@ def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
 def _row(study, variant, here, found):
   """Heading -> cell."""
   first, *_ = found
-  pairs = [
-    a['frechet'] - b['frechet']
-    for a, b in zip(here.figures, found[first].figures)
-  ]
-  against = '–'
-  if variant != first:
-    mean = sum(pairs) / len(pairs)
-    against = f'{mean:+.2f} ({min(pairs):+.2f} to {max(pairs):+.2f})'
+  pairs = tables.paired(found[first].distances, here.distances)
+  against = pairs.text(2) if pairs and variant != first else '–'
   row = {'variant': variant}
   if here.tokenizers:
     quality = [f['psnr_db'] for f in here.tokenizers]
-    row['PSNR'] = f'{over_seeds(quality, 1)} dB'
+    row['PSNR'] = f'{tables.over_seeds(quality, 1)} dB'
     used = [100 * f['codebook_usage']['all'] for f in here.tokenizers]
-    row['codes used'] = f'{over_seeds(used, 0)} %'
+    row['codes used'] = f'{tables.over_seeds(used, 0)} %'
   row['parameters'] = f'{here.parameters / 1e6:.2f} M'
   row['minutes'] = f'{here.minutes:.1f}'
   if here.scale is not None:
@@ -352,13 +374,14 @@ def main() -> None:
     seeds = list(dict.fromkeys(int(seed) for seed in args.seeds.split(',')))
   except ValueError:
     flags.error(f'--seeds={args.seeds}: wanted numbers with a comma between')
-  study, runs = STUDIES[args.study], Runs(args.output)
+  study, runs = STUDIES[args.study], open_runs(args.output)
+  complete(runs, jobs(runs, study, seeds))
   found = measure(runs, study, seeds)
   images = args.docs / args.study
   images.mkdir(parents=True, exist_ok=True)
   for variant, here in found.items():
     shutil.copy(here.grid, images / f'{_file(variant)}.png')
-  distances = {k: [f['frechet'] for f in v.figures] for k, v in found.items()}
+  distances = {k: [*v.distances.values()] for k, v in found.items()}
   chart = plots.dots(distances, 'Fréchet distance, a dot for every seed')
   (images / 'frechet.svg').write_text(plots.svg(chart), encoding='utf-8')
   text = page(study, args.study, found, seeds)

@@ -11,7 +11,10 @@ Source: arXiv 2505.20297.
 
 import dataclasses
 
-from training import Runs, parser, where
+from training import complete, open_runs, parser, where
+
+from arvision.sweeps.points import slug
+from arvision.sweeps.runs import Job, Runs, Step
 
 SAMPLES = 1000
 TOKENIZER = 'mar/digits_tokenizer'
@@ -42,15 +45,37 @@ CASES = (
 )
 
 
-def figures(runs: Runs, case: Case, last: int) -> dict[str, float]:
-  """The headline figures with `last` denoising steps at the last AR step."""
-  return runs.evaluate(
+def step(runs: Runs, case: Case, last: int) -> Step:
+  """Evaluates with `last` denoising steps at the last AR step."""
+  return runs.evaluation(
     case.generator,
-    SAMPLES,
+    f'--samples={SAMPLES}',
     f'--config.{case.key}.first={case.first}',
     f'--config.{case.key}.last={last}',
-    label=f'eval_{case.first}_to_{last}',
+    label=label(case, last),
   )
+
+
+def label(case: Case, last: int) -> str:
+  """The name of the figures of `step`."""
+  return f'eval_{case.first}_to_{last}'
+
+
+def jobs(runs: Runs) -> list[Job]:
+  """The tokenizer, and the generators with their evaluations."""
+  tokenizer = f'--config.frozen.tokenizer={runs.folder(TOKENIZER)}'
+  return [
+    Job(slug(TOKENIZER), (f'--config={TOKENIZER}',)),
+    *(
+      Job(
+        slug(case.generator),
+        (f'--config={case.generator}', tokenizer),
+        (slug(TOKENIZER),),
+        tuple(step(runs, case, last) for last in (case.first, case.last)),
+      )
+      for case in CASES
+    ),
+  ]
 
 
 HEAD = """# Annealing the inner steps
@@ -69,14 +94,12 @@ sampling and decoding with batch 100.
 
 def main() -> None:
   args = parser(__doc__, 'runs/families').parse_args()
-  runs = Runs(args.output)
-  runs.train(TOKENIZER)
+  runs = open_runs(args.output)
+  complete(runs, jobs(runs))
   lines = []
   for case in CASES:
-    tokenizer = runs.folder(TOKENIZER)
-    runs.train(case.generator, f'--config.frozen.tokenizer={tokenizer}')
     for last in (case.first, case.last):
-      found = figures(runs, case, last)
+      found = runs.figures(case.generator, label(case, last))
       speed = found['sampling_images_per_second']
       cells = (
         case.name,

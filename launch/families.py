@@ -14,11 +14,14 @@ import importlib
 import pathlib
 import re
 import shutil
+from collections.abc import Sequence
 
-from training import Runs, parameters, parser, slug, where
+from training import complete, open_runs, parser, where
 
 from arvision import catalog
 from arvision.evals import plots
+from arvision.sweeps.points import slug
+from arvision.sweeps.runs import Job, Runs
 from arvision.training.writers import LOG, read_log
 
 SAMPLES = 1000
@@ -90,21 +93,35 @@ def found() -> tuple[Family, ...]:
 FAMILIES = found()
 
 
-def train(runs: Runs, family: Family) -> None:
-  """Trains the tokenizers and generator of a family; samples, evaluates."""
-  for before, config in zip((None, *family.tokenizers), family.tokenizers):
-    flag = '--init_from'
-    if teacher(config_of(config)):
-      flag = '--config.frozen.teacher'
-    runs.train(config, *([f'{flag}={runs.folder(before)}'] if before else []))
-  tokenizer = runs.folder(family.tokenizers[-1])
-  flags = [f'--config.frozen.tokenizer={tokenizer}']
-  if family.start:
-    runs.train(family.start, *flags)
-    flags += [f'--init_from={runs.folder(family.start)}', '--init_partial']
-  runs.train(family.generator, *flags)
-  runs.grid(family.generator)
-  runs.evaluate(family.generator, SAMPLES)
+def jobs(runs: Runs, families: Sequence[Family]) -> list[Job]:
+  """The runs of families: their tokenizers, starts and generators."""
+  found: dict[str, Job] = {}
+  for family in families:
+    for before, config in zip((None, *family.tokenizers), family.tokenizers):
+      flag = '--init_from'
+      if teacher(config_of(config)):
+        flag = '--config.frozen.teacher'
+      flags = [f'{flag}={runs.folder(before)}'] if before else []
+      needs = [before] if before else []
+      found.setdefault(slug(config), _job(config, flags, needs))
+    needs = [family.tokenizers[-1]]
+    flags = [f'--config.frozen.tokenizer={runs.folder(needs[0])}']
+    if family.start:
+      found.setdefault(slug(family.start), _job(family.start, flags, needs))
+      needs += [family.start]
+      flags += [f'--init_from={runs.folder(family.start)}', '--init_partial']
+    name = slug(family.generator)
+    after = (
+      runs.sampling(name),
+      runs.evaluation(name, f'--samples={SAMPLES}'),
+    )
+    found[name] = _job(family.generator, flags, needs, after)
+  return list(found.values())
+
+
+def _job(config, flags, needs, after=()):
+  train = (f'--config={config}', *flags)
+  return Job(slug(config), train, tuple(map(slug, needs)), after)
 
 
 def losses(folder: pathlib.Path) -> dict[str, list]:
@@ -120,7 +137,7 @@ def losses(folder: pathlib.Path) -> dict[str, list]:
 def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
   """A family's line without the machine; writes its pictures to `images`."""
   folder = runs.folder(family.generator)
-  figures = runs.evaluate(family.generator, SAMPLES)
+  figures = runs.figures(family.generator)
   name = slug(family.generator)
   shutil.copy(runs.grid(family.generator), images / f'{name}.png')
   chart = plots.lines(losses(folder), 'step', '', size=(300, 170))
@@ -131,8 +148,8 @@ def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
   tokenizers = ' + '.join(f'{m:.1f}' for m in minutes)
   cells = (
     f'{family.name}<br>`{family.generator}`',
-    f'{parameters(runs.folder(family.tokenizers[-1])) / 1e6:.2f} M'
-    f' + {parameters(folder) / 1e6:.2f} M',
+    f'{runs.parameters(family.tokenizers[-1]) / 1e6:.2f} M'
+    f' + {runs.parameters(family.generator) / 1e6:.2f} M',
     f'{tokenizers} + {own:.1f} = {sum(minutes) + own:.1f}',
     f'![loss](images/families/{name}.svg)',
     f'{100 * figures["class_accuracy"]:.1f} %',
@@ -210,15 +227,14 @@ def main() -> None:
   if unknown:
     flags.error(f'--only={unknown[0]}: there are {", ".join(names)}')
   chosen = [names[name] for name in wanted] or FAMILIES
-  runs = Runs(args.output)
-  for family in chosen:
-    train(runs, family)
+  runs = open_runs(args.output)
+  complete(runs, jobs(runs, chosen))
   images = args.docs / 'images' / 'families'
   images.mkdir(parents=True, exist_ok=True)
   page = args.docs / 'families.md'
   rows, machine = table(page), where() + (args.beside and f'; {args.beside}')
   for family in FAMILIES:
-    if (runs.folder(family.generator) / 'eval.json').exists():
+    if runs.finished(family.generator):
       rows[family.generator] = row(runs, family, images), machine
   lines = [rows[f.generator] for f in FAMILIES if f.generator in rows]
   page.write_text(written(lines), encoding='utf-8')

@@ -10,9 +10,11 @@ folder.
 
 import json
 
-from training import Runs, arvision, parser, where
+from training import arvision, complete, open_runs, parser, where
 
 from arvision.runs.scaling import Fit, Point, Prediction, chart
+from arvision.sweeps.points import slug
+from arvision.sweeps.runs import Job
 
 CONFIG = 'ablations/sizes'
 DEPTHS = (1, 2, 3, 4, 5, 6)
@@ -50,10 +52,10 @@ TABLE = """
 
 def main() -> None:
   args = parser(__doc__, 'runs/scaling').parse_args()
-  runs = Runs(args.output)
+  runs = open_runs(args.output)
   found = {}
   for order, tokenizer in TOKENIZERS.items():
-    runs.train(tokenizer)
+    complete(runs, [Job(slug(tokenizer), (f'--config={tokenizer}',))])
     output = args.output / order
     arvision(
       'scaling',

@@ -1,116 +1,35 @@
-"""Trains and evaluates the runs of the tables in docs, each once."""
+"""What the scripts that train the runs of the tables in docs share."""
 
 import argparse
-import contextlib
-import json
 import os
 import pathlib
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from arvision.evals.protocol import check_same_figures
+from arvision.sweeps.pool import Pool
+from arvision.sweeps.runs import Job, Runs
+from arvision.sweeps.status import Plain
+
+# Gives a command an allocator.
+_KEEPER = ('bash', str(pathlib.Path(__file__).with_name('cpu.sh')))
 
 
-class Runs:
-  """Runs of small configs in one folder, each trained and evaluated once.
+def open_runs(root: pathlib.Path) -> Runs:
+  """The runs of a folder."""
+  return Runs(root, _KEEPER)
 
-  Attributes:
-    root: the folder.
+
+def complete(runs: Runs, jobs: Sequence[Job]) -> None:
+  """Runs what is left of jobs, one after another.
+
+  Raises:
+    SystemExit: some failed; with their names.
   """
-
-  def __init__(self, root: pathlib.Path):
-    self.root = root
-    self._first: tuple[pathlib.Path, dict] | None = None
-    root.mkdir(parents=True, exist_ok=True)
-
-  def folder(self, config: str) -> pathlib.Path:
-    return self.root / slug(config)
-
-  def train(self, config: str, *flags: str, name: str = '') -> None:
-    """Trains a config to its end, and records the time.
-
-    Args:
-      config: name of the config.
-      *flags: flags of `arvision train`.
-      name: name of the run; '': that of the config.
-    """
-    folder = self.folder(name or config)
-    note = folder.with_suffix('.seconds.json')
-    spent = json.loads(note.read_text()) if note.exists() else {'seconds': 0}
-    if spent.get('done'):
-      return
-    begin = time.time()
-
-    def keep(done):
-      seconds = spent['seconds'] + time.time() - begin
-      note.write_text(json.dumps({'seconds': seconds, 'done': done}))
-
-    # Records the time all along, so that the time of a killed run counts.
-    arvision(
-      'train',
-      f'--config={config}',
-      f'--workdir={folder}',
-      *flags,
-      meanwhile=lambda: keep(False),
-    )
-    keep(True)
-
-  def seconds(self, name: str) -> float:
-    """Training time of a run, start and compilation included."""
-    note = self.folder(name).with_suffix('.seconds.json')
-    return json.loads(note.read_text())['seconds']
-
-  def grid(self, name: str, *flags: str, label: str = 'grid') -> pathlib.Path:
-    """Samples ten images of every class.
-
-    Args:
-      name: name of the run.
-      *flags: flags of `arvision sample` that change the config.
-      label: name of the samples with these flags.
-
-    Returns:
-      path of the grid.
-    """
-    folder = self.folder(name)
-    file = folder / 'samples' / label / 'grid.png'
-    if not file.exists():
-      arvision(
-        'sample',
-        f'--workdir={folder}',
-        '--labels=all',
-        '--number=10',
-        '--batch_size=100',
-        f'--name={label}',
-        *flags,
-      )
-    return file
-
-  def evaluate(
-    self, name: str, samples: int, *flags: str, label: str = 'eval'
-  ) -> dict[str, float]:
-    """The headline figures of `arvision eval`; see `grid`.
-
-    Raises:
-      ConfigError: the Fréchet distance has another protocol than that of the
-        first evaluation: a table cannot show both.
-    """
-    folder = self.folder(name)
-    file = folder / f'{label}.json'
-    if not file.exists():
-      arvision(
-        'eval',
-        f'--workdir={folder}',
-        f'--samples={samples}',
-        f'--output={file}',
-        *flags,
-      )
-    found = json.loads(file.read_text())
-    path, first = self._first = self._first or (file, found)
-    check_same_figures(first, found, (str(path), str(file)), ['frechet'])
-    return found['headline']
+  failed = Pool(runs, jobs, Plain(runs)).run()
+  if failed:
+    sys.exit('\n'.join(f'{name}: {why}' for name, why in failed.items()))
 
 
 def parser(
@@ -125,38 +44,15 @@ def parser(
   return flags
 
 
-def slug(config: str) -> str:
-  """The name of a config as a file name."""
-  return config.replace('/', '_').replace(':', '_')
-
-
-def arvision(*args: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+def arvision(*args: str) -> None:
   """Runs `arvision`.
-
-  Args:
-    *args: command and flags.
-    meanwhile: called every few seconds.
 
   Raises:
     subprocess.CalledProcessError: the command failed.
   """
-  keeper = str(pathlib.Path(__file__).with_name('cpu.sh'))
-  command = ['bash', keeper, sys.executable, '-m', 'arvision', *args]
   print('\n== arvision', *args, flush=True)
-  with subprocess.Popen(command) as process:
-    while process.returncode is None:
-      meanwhile()
-      with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=5)
-  if process.returncode:
-    raise subprocess.CalledProcessError(process.returncode, command)
-
-
-def parameters(folder: pathlib.Path) -> int:
-  """Number of parameters of a run, from its parameters.txt."""
-  text = (folder / 'parameters.txt').read_text()
-  (line,) = (x for x in text.splitlines() if x.startswith('Total'))
-  return int(line.split(':')[1].split()[0].replace(',', ''))
+  command = [*_KEEPER, sys.executable, '-m', 'arvision', *args]
+  subprocess.run(command, check=True)
 
 
 def where() -> str:

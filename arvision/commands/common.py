@@ -18,6 +18,7 @@ from arvision import catalog
 from arvision.build import broken, suggest
 from arvision.commands.overrides import override
 from arvision.errors import ConfigError
+from arvision.sweeps import points
 
 
 class Flags(argparse.ArgumentParser):
@@ -155,17 +156,7 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     ConfigError: no such config, variant or key, or a value of another type.
   """
   path, _, arg = name.partition(':')
-  file = catalog.find(path)
-  if not file.resolve().is_relative_to(catalog.root().resolve()):
-    find_packages_in(file.parent)
-  spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
-  if spec is None or spec.loader is None:
-    raise ConfigError(f"--config='{name}': wanted a Python file")
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-  except Exception as error:  # user code may raise anything
-    raise ConfigError(f"--config='{name}': {broken('it', error)}") from error
+  file, module = _load_module(name)
   get_config = getattr(module, 'get_config', None)
   if not callable(get_config):
     raise ConfigError(f'{file} has no function get_config, so it is no config')
@@ -186,6 +177,56 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
       f'{file}: get_config() returned {config!r}, wanted a ConfigDict'
     )
   return override(config, overrides)
+
+
+def load_sweep(name: str) -> list[points.Point]:
+  """The points of `get_sweep()` of the module of --config.
+
+  Args:
+    name: see `load_config`. A function with a parameter gets the variant.
+
+  Raises:
+    ConfigError: the module has no such function, or its points are malformed.
+  """
+  arg = name.partition(':')[2]
+  _, module = _load_module(name)
+  get_sweep = getattr(module, 'get_sweep', None)
+  if not callable(get_sweep):
+    sizes = ','.join(size for size in getattr(module, 'SIZES', ()) if size)
+    variants = f', --sweep=variant={sizes}' if sizes else ''
+    raise ConfigError(
+      f"--config='{name}' has no function get_sweep; write one, or name values: "
+      f'--sweep=KEY=A,B{variants}'
+    )
+  try:
+    takes = inspect.signature(get_sweep).parameters
+    found = get_sweep(arg) if arg and takes else get_sweep()
+    return points.read(found, f"--config='{name}'")
+  except ConfigError:
+    raise
+  except Exception as error:  # user code may raise anything
+    text = broken('get_sweep()', error)
+    raise ConfigError(f"--config='{name}': {text}") from error
+
+
+def _load_module(name):
+  """The file of --config, and the module in it.
+
+  Raises:
+    ConfigError: no such config, or a file that cannot be run.
+  """
+  file = catalog.find(name.partition(':')[0])
+  if not file.resolve().is_relative_to(catalog.root().resolve()):
+    find_packages_in(file.parent)
+  spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+  if spec is None or spec.loader is None:
+    raise ConfigError(f"--config='{name}': wanted a Python file")
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:  # user code may raise anything
+    raise ConfigError(f"--config='{name}': {broken('it', error)}") from error
+  return file, module
 
 
 def _takes_any(get_config) -> bool:

@@ -15,6 +15,8 @@ import time
 import traceback
 from typing import Any
 
+from arvision.sweeps import leader
+
 DEBUG = '--debug'
 _INTERRUPTED = 128 + signal.SIGINT
 # Commands are the modules here that have a function `main`.
@@ -26,6 +28,7 @@ def run() -> None:
   # Exits at once while modules are imported: nothing is written then, and
   # native code would turn a KeyboardInterrupt into other errors.
   signal.signal(signal.SIGINT, _stop)
+  leader.follow()
   sys.unraisablehook = interrupt_again
   try:
     code = main(sys.argv[1:])

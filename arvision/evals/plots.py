@@ -31,9 +31,8 @@ _INK, _RULE = '#5b6770', '#d5dade'
 _DARK_INK, _DARK_RULE = '#a9b4be', '#39424c'
 # Ends of the colour scale for more curves than the palette has.
 _FIRST, _LAST = (147, 190, 230), (24, 74, 140)
-# Most names in a legend; of more curves, some are named.
-_NAMED = 6
-_POINTS = 240
+# Most names in a legend; of more curves, some are named. Most points of a curve.
+_NAMED, _POINTS = 6, 240
 _STEPS = (1, 2, 2.5, 5, 10)  # of ticks
 _LARGEST = 1e100
 _RAISED = str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹')
@@ -76,6 +75,7 @@ def lines(
   y: str,
   errors: Mapping[str, Points] | None = None,
   size: tuple[int, int] = (400, 230),
+  within: tuple[float, float] | None = None,
 ) -> Figure:
   """Curves, with a legend if there are several.
 
@@ -89,6 +89,7 @@ def lines(
     errors: name -> (low, high) ends of the error bar of every point, such as a
       confidence interval; names without error bars are left out.
     size: width and height in px.
+    within: ends of the y axis; None for those of the values.
   """
   errors = errors or {}
   drawn = {
@@ -111,7 +112,7 @@ def lines(
         axes.vlines(across, *zip(*ends), color=colour, linewidth=1)
         reach += [(across[0], end) for pair in ends for end in pair]
         axes.plot(across, up, 'o', color=colour, markersize=3)
-    _scale(axes, reach)
+    _scale(axes, reach, within)
     axes.set_xlabel(x, loc='right')
     axes.set_ylabel(y)
     if rows:
@@ -320,14 +321,14 @@ def _legend(figure: Figure, columns: int) -> None:
   )
 
 
-def _scale(axes: Axes, points) -> None:
+def _scale(axes: Axes, points, within=None) -> None:
   """Limits, scales and ticks for (x, y) points."""
   across = [x for x, _ in points] or [0.0]
-  up = [y for _, y in points] or [0.0]
+  up = within or [y for _, y in points] or [0.0]
   axes.set_xlim(_limits(min(across), max(across), 0.02))
   axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
   axes.xaxis.set_major_formatter(FuncFormatter(_step_text))
-  if min(up) > 0 and max(up) / min(up) > 100:
+  if not within and min(up) > 0 and max(up) / min(up) > 100:
     axes.set_yscale('log')
     axes.yaxis.set_major_formatter(FuncFormatter(_plain_text))
     axes.yaxis.set_minor_locator(NullLocator())  # drawing those is slow

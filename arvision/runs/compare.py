@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from arvision.evals import plots, protocol
-from arvision.runs import page, readings, report
+from arvision.runs import page, readings, report, tables
 from arvision.runs.variants import Variant
 
 # Ends of the names of figures of which a smaller, or larger, value is better.
@@ -18,9 +18,6 @@ _LOW = (
   '_bits_per_dimension',
   '_bits_per_token',
   '_cer',
-  '_copied_features',
-  '_copied_pixels',
-  '_copied_tokens',
   '_copied_features',
   '_copied_pixels',
   '_copied_tokens',
@@ -63,11 +60,13 @@ class Column:
     figure: name of the figure.
     protocol: name of its protocol.
     values: value of every run of every variant that has one.
+    seeds: the seeds of these runs.
   """
 
   figure: str
   protocol: str
   values: tuple[tuple[float, ...], ...]
+  seeds: tuple[tuple[int, ...], ...] = ()
 
   @property
   def better(self) -> str:
@@ -88,6 +87,26 @@ class Column:
       return None
     return min(found) if self.better == 'lower' else max(found)
 
+  def summary(self, i: int) -> tuple[float, float]:
+    """Mean and standard deviation of a variant."""
+    return plots.mean_and_spread(self.values[i])
+
+  def by_seed(self, i: int) -> dict[int, float]:
+    """Seed -> value of a variant."""
+    return dict(zip(self.seeds[i], self.values[i]))
+
+  def against_first(self, i: int) -> tables.Paired | None:
+    """The differences of a variant to the first one; None if there are none.
+
+    Runs are paired by their seeds. Two single runs are one pair, whatever
+    their seeds.
+    """
+    if not (i and self.values[0] and self.values[i]):
+      return None
+    if len(self.values[0]) == len(self.values[i]) == 1:
+      return tables.Paired((self.values[i][0] - self.values[0][0],))
+    return tables.paired(self.by_seed(0), self.by_seed(i))
+
 
 def columns(found: Sequence[Variant]) -> list[Column]:
   """The metrics of variants: evaluations, then losses and speeds."""
@@ -99,24 +118,29 @@ def columns(found: Sequence[Variant]) -> list[Column]:
     if name.count('/') < 2  # metrics of every scale have no column
   }
   result = [
-    Column(*name.partition('/')[::2], _values(found, name, _metrics))
+    Column(*name.partition('/')[::2], *_values(found, name, _metrics))
     for name in names
   ]
   if _same_loss(found):
-    result.append(Column('loss', 'held out', _values(found, 'loss', _logged)))
+    result.append(Column('loss', 'held out', *_values(found, 'loss', _logged)))
   # A speed is comparable on the same devices.
   places = {_devices(f): None for v in found for f in v.folders}
   result += [
-    Column('images_per_second', f'training on {p}', _values(found, p, _speeds))
+    Column('images_per_second', f'training on {p}', *_values(found, p, _speeds))
     for p in places
   ]
   return [column for column in result if any(column.values)]
 
 
 def _values(found, key, read):
-  """The values of a column, read from every run with `read`."""
-  every = [[read(folder).get(key) for folder in v.folders] for v in found]
-  return tuple(tuple(v for v in row if v is not None) for row in every)
+  """The values of a column, read from every run with `read`, and the seeds."""
+  values, seeds = [], []
+  for variant in found:
+    every = [read(folder).get(key) for folder in variant.folders]
+    values.append(tuple(v for v in every if v is not None))
+    known = zip(variant.seeds, every)
+    seeds.append(tuple(seed for seed, v in known if v is not None))
+  return tuple(values), tuple(seeds)
 
 
 def _metrics(folder):
@@ -144,17 +168,6 @@ def _same_loss(found):
   return not keys & {*_OF_LOSS}
 
 
-def check_protocols(found: Sequence[Variant]) -> None:
-  """Refuses two variants that were evaluated by different protocols.
-
-  Raises:
-    ConfigError: see `protocol.check_same_figures`.
-  """
-  a, b = (v.folders[0] for v in found)
-  names = (str(a.path), str(b.path))
-  protocol.check_same_figures(a.evaluation, b.evaluation, names)
-
-
 def render(found: Sequence[Variant], title: str = '') -> str:
   """The HTML page.
 
@@ -174,10 +187,11 @@ def render(found: Sequence[Variant], title: str = '') -> str:
     title=title or f'arvision: {_count(len(found), "variant")}',
     lead=f'{_count(runs, "run")}. '
     + ('± is the standard deviation over seeds. ' if spread else '')
-    + 'The best mean of a column is marked.',
+    + 'The best mean of a column is marked. '
+    + f'Δ is the difference to "{found[0].name}"'
+    + (', run by run with the same seed.' if spread else '.'),
     columns=[_heading(c, protocols) for c in table],
     rows=[_row(i, v, table) for i, v in enumerate(found)],
-    difference=_difference(table) if len(found) == 2 else None,
     protocols=readings.protocol_rows(protocols),
     notes=_notes(table, protocols),
     overrides=_override_table(found),
@@ -212,9 +226,7 @@ def _row(i, variant, table):
     values = column.values[i]
     text = ''
     if values:
-      mean, spread = plots.mean_and_spread(values)
-      text = page.number(mean)
-      text += f' ± {page.number(float(f"{spread:.2g}"))}' if spread else ''
+      text = spread_text(*column.summary(i))
     interval = ''
     if len(variant.folders) == 1:
       name = f'{column.figure}/{column.protocol}'
@@ -225,6 +237,7 @@ def _row(i, variant, table):
         'text': text,
         'count': len(values),
         'interval': interval,
+        'difference': difference_text(column, i),
         'best': bool(values) and column.means[i] == column.best,
       }
     )
@@ -238,21 +251,26 @@ def _row(i, variant, table):
   }
 
 
+def spread_text(mean: float, spread: float) -> str:
+  """'1.64 ± 0.02'."""
+  text = page.number(mean)
+  return text + (f' ± {page.number(float(f"{spread:.2g}"))}' if spread else '')
+
+
+def difference_text(column: Column, i: int) -> str:
+  """'Δ -0.27 ± 0.05' of a variant to the first; '' if it has none."""
+  pairs = column.against_first(i)
+  if not pairs:
+    return ''
+  sign = '+' if pairs.mean > 0 else ''
+  mean = float(f'{pairs.mean:.3g}')
+  return f'Δ {sign}{spread_text(mean, pairs.spread)}'
+
+
 def _override(key, value):
   text = value if isinstance(value, str) else json.dumps(value)
   short = text if len(text) <= _LETTERS else f'{text[: _LETTERS - 1]}…'
   return f'{key}={short}'
-
-
-def _difference(table):
-  """Second variant - first variant of every column, as text."""
-  texts = []
-  for column in table:
-    a, b = column.means
-    both = a is not None and b is not None
-    sign = '+' if both and b > a else ''
-    texts.append(sign + page.short(b - a) if both else '')
-  return texts
 
 
 def _notes(table, protocols):
@@ -293,7 +311,7 @@ def _chart(found, column):
 
 
 def _curves(found):
-  """(title, chart) of every metric that two runs or more have logged.
+  """`report.charts` of every metric that two runs or more have logged.
 
   Of held-out metrics, those of running averages if there are any.
   """
@@ -312,11 +330,8 @@ def _curves(found):
             continue
           drawn = charts.setdefault(f'{title}, {kind}', {})
           drawn[name] = plots.finite(points)
-  return [
-    (title, report.line_chart(series, title))
-    for title, series in charts.items()
-    if sum(map(bool, series.values())) > 1
-  ]
+  several = {k: s for k, s in charts.items() if sum(map(bool, s.values())) > 1}
+  return report.charts(several)
 
 
 def _samples(found):

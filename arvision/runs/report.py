@@ -8,8 +8,9 @@ from typing import Any
 
 from arvision.evals import plots
 from arvision.evals.protocol import check_same_figures, dataset_name
-from arvision.runs import page, readings, sweep
+from arvision.runs import courses, page, readings, sweep
 from arvision.runs.folder import SCALED, Folder
+from arvision.runs.variants import short_names
 
 # Metrics of summary.json, and their labels on the page.
 _FIGURES = {
@@ -47,8 +48,9 @@ def summarise(
 ) -> dict[str, Any]:
   """The content of summary.json; None for metrics that were not measured.
 
-  The last folder with a metric counts. Folders whose figures are of different
-  protocols are refused, see `protocol.check_same`.
+  The last folder with a metric counts, and of several generators or tokenizers
+  the last one alone; 'runs' then has the figures of each. Folders whose figures
+  are of different protocols are refused, see `protocol.check_same`.
 
   Args:
     folders: the runs.
@@ -60,6 +62,7 @@ def summarise(
     for other in folders[:i]:
       names = str(other.path), str(folder.path)
       check_same_figures(other.evaluation, folder.evaluation, names)
+  for folder in {folder.kind: folder for folder in folders}.values():
     figures |= folder.headline
   if seconds is None:
     seconds = sum(
@@ -74,16 +77,28 @@ def summarise(
   ]
   summary = {key: figures.get(key) for key in keys}
   summary['seconds'] = round(seconds, 1)
+  named = dict(zip(labels(folders), folders))
+  if len({folder.kind for folder in folders}) < len(folders):
+    summary['runs'] = {name: f.headline for name, f in named.items()}
   summary['paths'] = {
-    folder.kind: {
+    name: {
       'workdir': str(folder.path),
       'pictures': [str(p) for p in folder.pictures().values()],
       'samples': [str(p) for p in folder.grids().values()],
       'tensorboard': str(folder.path / 'tensorboard'),
     }
-    for folder in folders
+    for name, folder in named.items()
   }
   return summary
+
+
+def labels(folders: Sequence[Folder]) -> list[str]:
+  """'generator', or 'generator a' where there are several, of every folder."""
+  kinds = [folder.kind for folder in folders]
+  return [
+    kind if kinds.count(kind) == 1 else f'{kind} {name}'
+    for kind, name in zip(kinds, short_names(folders))
+  ]
 
 
 def render(
@@ -98,19 +113,22 @@ def render(
   """
   names = ' and '.join(str(folder.path) for folder in folders)
   name = _data_name(folders[-1])
-  limits = summary.get('codebook_reach') or {}
-  note = 'What held-out images use, per scale.'
-  if any(limit < 1 for limit in limits.values()):
-    note += ' The mark is the largest share of codes that so many tokens allow.'
+  several = len({folder.kind for folder in folders}) < len(folders)
+  named = dict(zip(labels(folders), folders))
+  groups = [_figures('', summary, folders)]
+  if several:
+    groups = [_figures(label, f.headline, [f]) for label, f in named.items()]
   return page.render(
     'report.html',
     title=title or (f'arvision: {name}' if name else 'arvision'),
     lead=f'{names}, {_minutes(summary["seconds"])}',
-    cards=_cards(summary, folders),
-    samples=[found for f in folders[::-1] if (found := _samples(f))],
-    runs=[_run(folder) for folder in folders],
-    usage=_usage(summary, limits),
-    usage_note=note,
+    groups=groups,
+    samples=[
+      (label if several else '', found)
+      for label, f in reversed(named.items())
+      if (found := _samples(f))
+    ],
+    runs=[_run(folder, label) for label, folder in named.items()],
     configs={
       f'{folder.kind}: {folder.path}': json.dumps(folder.config, indent=2)
       for folder in folders
@@ -119,6 +137,22 @@ def render(
     # Reading pictures finds faults, so this comes last.
     faults=[fault for folder in folders for fault in folder.faults],
   )
+
+
+def _figures(label, figures, folders):
+  """The cards and the usage of codes of one run, or of a generator with its
+  tokenizer.
+  """
+  limits = figures.get('codebook_reach') or {}
+  note = 'What held-out images use, per scale.'
+  if any(limit < 1 for limit in limits.values()):
+    note += ' The mark is the largest share of codes that so many tokens allow.'
+  return {
+    'label': label,
+    'cards': _cards(figures, folders),
+    'usage': _usage(figures, limits),
+    'usage_note': note,
+  }
 
 
 def _data_name(folder):
@@ -187,7 +221,7 @@ def _usage(summary, limits):
   return found
 
 
-def _run(folder):
+def _run(folder, label):
   """What the template shows of a run."""
   pictures = [
     (name.replace('_', ' '), path.name, folder.picture(path, name, width=420))
@@ -199,14 +233,11 @@ def _run(folder):
     for name, path in folder.evaluated().items()
   ]
   return {
-    'kind': folder.kind,
+    'label': label,
     'evaluated': [item for item in evaluated if item[1]],
     'pictures': [item for item in pictures if item[2]],
-    'curves': [
-      (title, line_chart(series, title))
-      for title, series in readings.curves(folder.log).items()
-      if any(plots.finite(points) for points in series.values())
-    ],
+    'curves': charts(readings.curves(folder.log)),
+    'rise': courses.rise(folder.log),
     'note': _note(folder.evaluation),
     'metrics': [row for row in rows if not row['scale']],
     'scales': _scales(rows),
@@ -259,7 +290,7 @@ def _scales(rows):
   return {'figures': list(tables), 'lines': lines}
 
 
-def line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
+def _line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
   """Curves over steps, with their last values as alternative text."""
   ends = [
     f'{name} ends at {page.number(points[-1][1])}'
@@ -268,7 +299,21 @@ def line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
   ]
   more = f' and {len(ends) - 8} more' if len(ends) > 8 else ''
   about = f'Chart of {title} over steps: {", ".join(ends[:8])}{more}'
-  return page.chart(plots.lines(series, 'step', ''), about)
+  within = courses.focus(series)
+  return page.chart(plots.lines(series, 'step', '', within=within), about)
+
+
+def charts(curves: Mapping[str, Mapping[str, Sequence]]) -> list[tuple]:
+  """(title, chart, what its axis leaves out) of every figure with points."""
+  return [
+    (
+      title,
+      _line_chart(series, title),
+      courses.cut_text(series, courses.focus(series)),
+    )
+    for title, series in curves.items()
+    if any(plots.finite(points) for points in series.values())
+  ]
 
 
 def _note(evaluation):

@@ -30,6 +30,12 @@ class Variant:
   overrides: dict[str, Any]
   folders: tuple[Folder, ...]
 
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """The seeds of the runs."""
+    stated = [f.config.get('seed') for f in self.folders]
+    return tuple(seed if isinstance(seed, int) else 0 for seed in stated)
+
 
 def group(folders: Sequence[Folder]) -> list[Variant]:
   """Groups runs that differ in the seed alone, in the order given."""
@@ -38,7 +44,7 @@ def group(folders: Sequence[Folder]) -> list[Variant]:
   for found in changed:
     first |= {key: there for key, (there, _) in found.items()}
   keys = _telling(first, changed)
-  names = _names(folders)
+  names = short_names(folders)
   groups: dict[str, list[int]] = {}
   for i, found in enumerate(changed):
     values = {k: found[k][1] if k in found else first[k] for k in keys}
@@ -93,7 +99,7 @@ def _telling(first, changed):
   return sorted(keys - {*follows}, key=lambda k: (k not in types, k))
 
 
-def _names(folders):
+def short_names(folders: Sequence[Folder]) -> list[str]:
   """Paths of runs below their common folder."""
   paths = [os.path.abspath(f.path) for f in folders]
   root = os.path.commonpath([os.path.dirname(path) for path in paths])

@@ -64,3 +64,9 @@ def unmask_bits(config, *, width: int, depth: int, allocation) -> None:
     allocation=allocation,
     unroll=depth,
   )
+
+
+def get_sweep():
+  """Every variant over the same tokenizer, for `arvision sweep`."""
+  needs = {'frozen.tokenizer': 'ablations/quantizers_tokenizer:bits'}
+  return [{'variant': size, 'needs': needs} for size in SIZES]

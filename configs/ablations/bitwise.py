@@ -55,3 +55,13 @@ def predict_bits(config, flips: float) -> None:
   """Makes a VAR over Infinity's tokenizer predict bits."""
   config.tokenizer.flips = flips
   config.head.update(vocab_size=2, parts=config.tokenizer.quantizer.channels)
+
+
+def get_sweep():
+  """Every variant over the tokenizer of its family, for `arvision sweep`."""
+  family = lambda size: 'var' if size == 'codes' else 'infinity'
+  tokenizer = lambda size: f'{family(size)}/fashion_mnist_tokenizer'
+  return [
+    {'variant': size, 'needs': {'frozen.tokenizer': tokenizer(size)}}
+    for size in SIZES
+  ]

@@ -37,3 +37,9 @@ def get_config(arg: str = 'diffusion'):
 def flow(config) -> None:
   """Turns the head of a MAR into its MLP trained by flow matching."""
   config.head.type = 'heads.flow.TokenFlow'
+
+
+def get_sweep():
+  """Every variant over the same tokenizer, for `arvision sweep`."""
+  needs = {'frozen.tokenizer': 'mar/digits_tokenizer'}
+  return [{'variant': size, 'needs': needs} for size in SIZES]

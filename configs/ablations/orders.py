@@ -81,3 +81,9 @@ CHANGES = {
   'masked': _masked,
 }
 SIZES = tuple(CHANGES)
+
+
+def get_sweep():
+  """Every variant over the same tokenizer, for `arvision sweep`."""
+  needs = {'frozen.tokenizer': 'llamagen/digits_tokenizer'}
+  return [{'variant': size, 'needs': needs} for size in SIZES]

@@ -27,3 +27,12 @@ def get_config(arg: str = 'lookup'):
     tokenbridge.quantized(config.tokenizer, 4, low=-3.0, high=3.0)
   bits.transformer(config, ids=4 if kind == 'levels' else 1)
   return common.digits(config, epochs=50)
+
+
+def get_sweep():
+  """Every quantiser over a tokenizer of its own, for `arvision sweep`."""
+  tokenizer = 'ablations/quantizers_tokenizer'
+  return [
+    {'variant': size, 'needs': {'frozen.tokenizer': f'{tokenizer}:{size}'}}
+    for size in SIZES
+  ]

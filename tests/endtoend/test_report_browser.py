@@ -166,10 +166,10 @@ def make(folder, variant, seed, draws):
 def test_pages_are_sound_on_narrow_and_wide_screens(
   runs, chromium, tmp_path, compare, dark
 ):
-  flags = [f'--workdir={runs}', '--compare']
+  words = ['compare', str(runs)]
   if not compare:
-    flags = [f'--workdir={runs / "next_scale_seed0"}']
-  assert main(['report', *flags, f'--output={tmp_path}']) == 0
+    words = ['report', f'--workdir={runs / "next_scale_seed0"}']
+  assert main([*words, f'--output={tmp_path}']) == 0
   page = tmp_path / ('compare.html' if compare else 'report.html')
   for width in WIDTHS:
     found = opened(chromium, page, tmp_path, width, dark, folded=not dark)

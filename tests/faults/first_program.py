@@ -22,6 +22,7 @@ from arvision.parallel.mesh import make_mesh
 from arvision.plan import topology
 from arvision.runs import memory
 from arvision.runs.trained import load_run, placed
+from arvision.sweeps import pool
 from arvision.tasks import assemble, fit
 from arvision.training import evaluate, frozen, start
 from arvision.training.weights import Weights
@@ -145,6 +146,7 @@ def prepare(patch, folder, anew=False):
   patch.setattr(host.Placement, 'jit', stop)
   patch.setattr(memory.Rows, '__call__', reached)
   patch.setattr(memory.Rows, 'fit', reached)
+  patch.setattr(pool.Pool, 'run', reached)
   patch.setattr(topology.importlib.util, 'find_spec', _without_libtpu)
   return traced
 

@@ -117,7 +117,11 @@ FLAGS = {
   '--sweep': (
     *('guidance=1,1.5', 'ema=raw', 'seed=0,1', 'top_k=', 'x=1', 'seed'),
     *('step=best,x', 'guidance=nan', '=', 'temperature=1,1,1'),
+    *('optim.learning_rate=1e-3,2e-3', 'variant=a,(b', 'optim=1,2'),
   ),
+  '--eval': ('none', '--samples=8', '--samples', "'", '--workdir=OUT'),
+  '--slurm': ('--gpus=2', '--gpus=x', '--nodes', "'"),
+  '--seeds': ('0,1', '0,0', ',', '0-3'),
   '--output': ('OUT/a.safetensors', 'OUT/a.pth', 'OUT/new', 'OUT', '/proc/x'),
 }
 
@@ -247,7 +251,8 @@ def command_lines(draw, command):
     }
     if action.required and (not wild or draw(st.integers(0, 15))):
       parts.append([f'{flag}={good.get(flag, "OUT/new")}'])
-  where = 'OUT/new' if command in ('train', 'import') else f'RUN/{kind}'
+  new = ('train', 'import', 'sweep')
+  where = 'OUT/new' if command in new else f'RUN/{kind}'
   if wild and draw(st.integers(0, 11)) == 0:
     where = draw(_values(('OUT', 'OUT/file', 'OUT/file/x')))
   if command == 'config':
@@ -256,6 +261,8 @@ def command_lines(draw, command):
     parts.append(['--images=OUT/images.npz'])
     if command == 'eval':
       parts.append([f'--extractor={TOY}', '--reference=OUT/images.npz'])
+  elif command == 'compare':
+    parts.append([f'RUN/{kind}', where])
   elif command != 'configs':
     parts.append([f'--workdir={where}'])
   lines = overrides(name, wild)

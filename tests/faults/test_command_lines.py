@@ -23,9 +23,9 @@ COUNTS = {
   'file': 90,
   'config': 14,
   'configs': 6,
-  'sample': 50,
-  'eval': 45,
-  'edit': 40,
+  'sample': 40,
+  'eval': 35,
+  'edit': 30,
   'encode': 30,
   'export': 20,
   'latents': 20,
@@ -33,6 +33,8 @@ COUNTS = {
   'reference': 25,
   'scaling': 15,
   'report': 15,
+  'compare': 15,
+  'sweep': 15,
   'import': 15,
 }
 TRACED = 130

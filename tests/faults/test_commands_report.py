@@ -5,13 +5,14 @@ import json
 import math
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 from arvision.commands.main import main
 from arvision.evals import plots
-from arvision.runs import page, readings, sweep
+from arvision.runs import courses, page, readings, sweep
 from arvision.runs.folder import Folder
 from arvision.training import pictures
 
@@ -130,6 +131,49 @@ def test_page_and_summary_hold_the_figures(folders):
   # Two pictures of the tokenizer, of which one is the newest, and a grid.
   assert counts['img'] == 3
   assert 'images_0000200.png' in text and 'images_0000010.png' not in text
+
+
+def test_two_generators_are_told_apart(folders):
+  first, second = folders
+  shutil.copy(second / 'config.json', first / 'config.json')
+  text, _, summary = run((first, second))
+  assert 'Figures of the generator tok' in text
+  assert 'Figures of the generator var' in text
+  assert 'Training of the generator tok' in text
+  assert summary['class_accuracy'] == 0.9715 and summary['psnr_db'] is None
+  assert summary['runs']['generator tok']['psnr_db'] == 26.125
+  assert {*summary['paths']} == {'generator tok', 'generator var', 'report'}
+
+
+def test_a_rise_of_the_held_out_loss_is_said(folders):
+  losses = [3.0, 2.0, 1.5, 1.6, 1.8]
+  lines = [
+    {'step': 10 * i, 'examples': i, 'held_out/ema_0.9/loss': y, 'loss': 3 - i}
+    for i, y in enumerate(losses)
+  ]
+  assert courses.rise(lines).startswith(
+    'The held-out loss was lowest after step 20, 1.5, and ends at 1.8 while the '
+    'training loss falls: the run overfits.'
+  )
+  assert courses.rise(lines[:3]) == courses.rise([]) == ''
+  text = '\n'.join(map(json.dumps, lines))
+  (folders[1] / 'log.jsonl').write_text(text)
+  assert 'the run overfits' in run(folders)[0]
+
+
+def test_the_first_points_do_not_flatten_a_curve(folders):
+  points = [(i, 9.0 if i < 4 else 2 - i / 100) for i in range(100)]
+  low, high = courses.focus({'training': points, 'held out': points[50::10]})
+  assert low == pytest.approx(1.01) and 1.9 < high < 2.5
+  said = courses.cut_text({'a': points}, (low, high))
+  assert said == 'cut axis: of 100 points 4 above it, up to 9'
+  for whole in ([], points[4:], points[:9], [(i, 10.0**-i) for i in range(30)]):
+    assert courses.focus({'a': whole}) is None
+  [axes] = plots.lines({'a': points}, 'x', 'y', within=(low, high)).axes
+  assert axes.get_ylim()[1] < 2.6
+  lines = [{'step': x, 'examples': x, 'loss': y} for x, y in points]
+  (folders[1] / 'log.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  assert said in run(folders)[0]
 
 
 def test_figures_stand_beside_their_protocol_number_and_interval(folders):

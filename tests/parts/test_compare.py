@@ -1,6 +1,8 @@
-"""report --compare: variants, columns, protocols, and what is refused."""
+"""compare: variants, columns, protocols, the text, and what is refused."""
 
 import json
+
+import pytest
 
 from arvision.commands.main import main
 from arvision.runs import compare, variants
@@ -40,7 +42,7 @@ def test_runs_that_differ_in_the_seed_are_a_variant(tmp_path):
   [column] = table(tmp_path).values()
   assert column.values == ((1.0, 2.0, 3.0), (1.5,))
   assert (column.better, column.best) == ('lower', 1.5)
-  assert main(['report', '--compare', f'--workdir={tmp_path}']) == 0
+  assert main(['compare', f'{tmp_path}']) == 0
   text = (tmp_path / 'compare.html').read_text()
   assert '2 ± 1' in text and 'n = 3' in text and 'depth=3' in text
   assert text.count('<small>best</small>') == 1
@@ -79,24 +81,45 @@ def test_protocols_have_columns_of_their_own(tmp_path):
   columns = table(tmp_path)
   assert columns['fid', 'p'].values == ((1.0,), (), ())
   assert columns['fid', 'p'].best is None and columns['fid', 'q'].best == 2.0
-  assert main(['report', '--compare', f'--workdir={tmp_path}']) == 0
+  assert main(['compare', f'{tmp_path}']) == 0
   assert 'images: 1000, 9' in (tmp_path / 'compare.html').read_text()
 
 
-def test_two_runs_of_different_protocols_are_refused(tmp_path, capsys):
-  make(tmp_path / 'a', 0, {'fid/p': 1.0}, {'p': FACTS}, depth=1)
-  make(tmp_path / 'b', 0, {'fid/q': 2.0}, {'q': FACTS | {'images': 9}}, depth=2)
-  flags = [f'--workdir={tmp_path / name}' for name in 'ab']
-  assert main(['report', '--compare', *flags]) == 2
-  [said] = capsys.readouterr().err.splitlines()
-  assert 'images: 1000, 9' in said and str(tmp_path / 'a') in said
-  assert not (tmp_path / 'b' / 'compare.html').exists()
+def test_figures_of_different_protocols_are_never_in_one_row(tmp_path, capsys):
+  log = [{'step': 1, 'examples': 8, 'loss': 2.0}]
+  log.append({'step': 2, 'examples': 16, 'loss': 1.0})
+  own, other = {'p': FACTS}, {'q': FACTS | {'images': 9}}
+  both = {'is/s': 4.0}
+  make(tmp_path / 'a', 0, {'fid/p': 1.0, **both}, own, log, depth=1)
+  make(tmp_path / 'b', 0, {'fid/q': 2.0, 'is/s': 5.5}, other, log, depth=2)
+  names = [f'{tmp_path / name}' for name in 'ab']
+  assert main(['compare', *names]) == 0
+  out = capsys.readouterr().out.splitlines()
+  rows = [line.split() for line in out if line]
+  assert ['depth', '1', '2'] in rows
+  assert ['fid', 'p', '1', '–', 'lower', 'is', 'better'] in rows
+  assert ['fid', 'q', '–', '2', 'lower', 'is', 'better'] in rows
+  assert ['is', 's', '4', '5.5', '(Δ', '+1.5)'] in rows
+  page = (tmp_path / 'b' / 'compare.html').read_text()
+  assert 'images: 1000, 9' in page and 'loss, training' in page
+  assert 'a ends at 1, b ends at 1' in page
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+  for name, values in (('a', (1.0, 2.0, 9.0)), ('b', (1.5, 2.7))):
+    for seed, value in enumerate(values):
+      where = tmp_path / f'{name}_seed{seed}'
+      make(where, seed, {'fid/p': value}, depth=name)
+  [column] = table(tmp_path).values()
+  assert column.against_first(0) is None
+  assert column.against_first(1).values == pytest.approx((0.5, 0.7))
+  assert compare.difference_text(column, 1) == 'Δ +0.6 ± 0.14'
 
 
 def test_a_comparison_needs_two_runs(tmp_path, capsys):
   make(tmp_path / 'a')
   for folder in (tmp_path / 'a', tmp_path):
-    assert main(['report', '--compare', f'--workdir={folder}']) == 2
+    assert main(['compare', f'{folder}']) == 2
     assert 'two runs or more' in capsys.readouterr().err
 
 

@@ -54,6 +54,7 @@ ALLOWED = {
     'training',
     'trust',
   ),
+  'sweeps': ('data', 'evals', 'runs', 'training'),
   'plan': (*_BEFORE_TASKS, 'tasks', 'training', 'runs'),
   'commands': (
     'catalog',
@@ -65,6 +66,7 @@ ALLOWED = {
     'importers',
     'training',
     'runs',
+    'sweeps',
     'trust',
   ),
   '__init__': (),
