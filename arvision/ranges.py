@@ -119,7 +119,7 @@ def fault(value: Any, kind: Any) -> str:
   """
   if _fits(value, kind):
     return ''
-  texts = ', or '.join(dict.fromkeys(map(_text, _members(kind))))
+  texts = wanted(kind)
   if not isinstance(value, numbers.Real) or isinstance(value, bool):
     return f'wanted {texts}'
   if not (isinstance(value, numbers.Integral) or math.isfinite(value)):
@@ -133,6 +133,13 @@ def fault(value: Any, kind: Any) -> str:
     most = highest if isinstance(highest, int) else f'{highest:.3g}'
     texts += f', {most} at most'
   return f'wanted {texts}'
+
+
+def wanted(kind: Any) -> str:
+  """An annotation in words, '' for Any: '0 or more, or None'."""
+  if kind is Any:
+    return ''
+  return ', or '.join(dict.fromkeys(map(_text, _members(kind))))
 
 
 def kinds(target: Any) -> dict[str, Any]:

@@ -49,7 +49,11 @@ class TokenLayerNorm(AffineLayerNorm):
 
 
 class NoNorm(nn.Module):
-  """Nothing, where a config wants no norm."""
+  """Nothing, where a config wants no norm.
+
+  Attributes:
+    dtype: not used.
+  """
 
   dtype: Dtype | None = None
 

@@ -35,6 +35,11 @@ def raster(
   """Next-token prediction, row by row (LlamaGen).
 
   Slot p - 1 + i carries token i - 1 and predicts token i.
+
+  Args:
+    height, width: token grid.
+    prefix: number of condition slots.
+    longest, prefix_aims: see `Layout`.
   """
   order = tuple(range(height * width))
   return permuted(height, width, order, prefix, longest, prefix_aims)
@@ -97,6 +102,10 @@ def diagonals(height: Side, width: Side, prefix: Natural = 1) -> Layout:
   Slots carry tokens, diagonal after diagonal; the slot of (i, j) predicts
   (i, j + 1) in branch 0 and (i + 1, j) in branch 1. The last prefix slot
   predicts (0, 0) in both.
+
+  Args:
+    height, width: token grid.
+    prefix: number of condition slots.
 
   Differs: the official mask has a slot for the last token too, which predicts
   nothing.

@@ -26,6 +26,15 @@ class Rules:
   Names with `act_` are axes of activations, the others axes of parameters.
 
   Attributes:
+    embed, act_embed: width of the transformer.
+    heads, act_heads: heads of attention.
+    kv, act_kv: width of a head.
+    mlp, act_mlp: inner width of an MLP.
+    vocab, act_vocab: ids of a vocabulary.
+    layers: layers of a stack.
+    conv_in, conv_out: channels before and behind a convolution.
+    act_batch: examples.
+    act_length: slots.
     small: if the mesh does not divide a parameter, one with fewer elements than
       this is replicated; a larger one is an error.
   """

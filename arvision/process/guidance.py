@@ -193,7 +193,12 @@ class Listed(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class PowerCosine(Checked):
-  """1 + (scale - 1) (1 - cos(pi (s / steps)^power)) / 2 (RAR, MaskDiT)."""
+  """1 + (scale - 1) (1 - cos(pi (s / steps)^power)) / 2 (RAR, MaskDiT).
+
+  Attributes:
+    scale: guidance of the last step.
+    power: larger ones begin to guide later.
+  """
 
   scale: Guidance
   power: Positive = 1.0

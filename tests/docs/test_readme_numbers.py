@@ -1,4 +1,4 @@
-"""Numbers of README that a shape or a table gives are made again."""
+"""Numbers of README and docs that a shape or a table gives are made again."""
 
 import re
 
@@ -9,17 +9,16 @@ from arvision.plan.chips import CHIPS
 from arvision.tasks import assemble
 from tests.configs import ALL, ROOT
 
-README = (ROOT.parent / 'README.md').read_text(encoding='utf-8')
-
 
 def parameters(name):
   shapes = assemble.trained_shapes(ALL[name]())
   return sum(x.size for x in jax.tree.leaves(shapes))
 
 
-def stated(pattern):
-  """The number in the one passage of README of this form."""
-  (found,) = re.findall(pattern, README)
+def stated(pattern, page='docs/parallelism.md'):
+  """The number in the one passage of a page of this form."""
+  text = (ROOT.parent / page).read_text(encoding='utf-8')
+  (found,) = re.findall(pattern, text)
   return found
 
 
@@ -29,7 +28,9 @@ def test_parameters_of_the_plan():
 
 
 def test_parameters_of_the_largest_config():
-  shown = stated(r'`var/imagenet1024`.*?of ([\d.]+) B parameters')
+  shown = stated(
+    r'`var/imagenet1024`.*?of ([\d.]+) B parameters', 'docs/configs.md'
+  )
   assert shown == f'{parameters("var/imagenet1024:d60") / 1e9:.1f}'
 
 
@@ -39,8 +40,8 @@ def test_times_of_the_plan():
     term: float(stated(rf'{term} +([\d.]+) ms'))
     for term in ('compute', 'memory', 'collectives', 'a step')
   }
-  images = int(stated(r', ([\d,]+) images at once').replace(',', ''))
-  rate = int(stated(r'([\d,]+) images/s, MFU').replace(',', ''))
+  images = int(stated(r', (\d[\d,]*) images at once').replace(',', ''))
+  rate = int(stated(r'(\d[\d,]*) images/s, MFU').replace(',', ''))
   traffic = float(stated(r'ms  ([\d.]+) GiB / 2765'))
   moved = float(stated(r'0\.5 x ([\d.]+) GiB / 600'))
   assert ms['memory'] == pytest.approx(
@@ -55,8 +56,11 @@ def test_times_of_the_plan():
 
 
 def test_minutes_of_the_quickstart():
-  """README and the table of experiments state one measurement."""
+  """The pages and the table of experiments state one measurement."""
   table = (ROOT.parent / 'docs/experiments.md').read_text(encoding='utf-8')
   row = next(x for x in table.splitlines() if '(the quickstart)' in x)
   minutes = row.split('|')[2].strip()
-  assert stated(r'digits, after ([\d.]+) minutes') == minutes
+  for page in ('README.md', 'docs/index.md', 'docs/install.md'):
+    assert (
+      stated(r'([\d.]+)\s+minutes on two cores of an Intel', page) == minutes
+    )
