@@ -1,4 +1,8 @@
-"""Lists the installed configs, by paper."""
+"""Lists the installed configs, by paper.
+
+arvision configs
+arvision configs | grep digits
+"""
 
 import argparse
 import itertools

@@ -1,4 +1,7 @@
-"""Exports the weights of a run in the format of the PyTorch release."""
+"""Exports the weights of a run in the format of the PyTorch release.
+
+arvision export --workdir=runs/var/digits --output=digits_var.pth
+"""
 
 import argparse
 

@@ -1,4 +1,8 @@
-"""Writes an HTML report and a JSON summary of runs, or compares runs."""
+"""Writes an HTML report and a JSON summary of runs, or compares runs.
+
+    arvision report --workdir=runs/var/digits_tokenizer \\
+      --workdir=runs/var/digits --output=runs/var
+"""
 
 import argparse
 import json

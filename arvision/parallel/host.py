@@ -37,8 +37,7 @@ def initialize() -> None:
     return
   address = os.environ.get('JAX_COORDINATOR_ADDRESS')
   count, index = _number('JAX_NUM_PROCESSES', 1), _number('JAX_PROCESS_ID', 0)
-  managed = (_number('SLURM_STEP_NUM_TASKS', 1) or 1) > 1 or _on_tpu_pod()
-  if not address and not managed:
+  if not announced():
     if count is None and index is None:
       return
     raise ConfigError(
@@ -59,6 +58,15 @@ def initialize() -> None:
       f'JAX_PROCESS_ID={index}: {error} Set all three, or run under a cluster '
       'manager that JAX knows'
     ) from error
+
+
+def announced() -> str:
+  """What in the environment announces several processes, '' for nothing."""
+  if address := os.environ.get('JAX_COORDINATOR_ADDRESS'):
+    return f'JAX_COORDINATOR_ADDRESS={address}'
+  if (tasks := _number('SLURM_STEP_NUM_TASKS', 1) or 1) > 1:
+    return f'a SLURM step of {tasks} tasks'
+  return 'workers of a TPU slice' if _on_tpu_pod() else ''
 
 
 def _number(name: str, least: int) -> int | None:

@@ -256,7 +256,9 @@ def command_lines(draw, command):
     parts.append(['--images=OUT/images.npz'])
     if command == 'eval':
       parts.append([f'--extractor={TOY}', '--reference=OUT/images.npz'])
-  elif command != 'configs':
+  elif command == 'completion':
+    parts.append([draw(st.sampled_from(('bash', 'zsh', 'fish', 'x', '')))])
+  elif command not in ('configs', 'doctor'):
     parts.append([f'--workdir={where}'])
   lines = overrides(name, wild)
   most = 4 if command == 'train' and wild else 2
