@@ -38,13 +38,7 @@ def initialize() -> None:
   address = os.environ.get('JAX_COORDINATOR_ADDRESS')
   count, index = _number('JAX_NUM_PROCESSES', 1), _number('JAX_PROCESS_ID', 0)
   if not announced():
-    if count is None and index is None:
-      return
-    raise ConfigError(
-      f'JAX_NUM_PROCESSES={count} and JAX_PROCESS_ID={index}, but no '
-      'JAX_COORDINATOR_ADDRESS: set it to host:port of process 0, or unset all '
-      'three to run alone'
-    )
+    return
   if count is not None and index is not None and index >= count:
     raise ConfigError(
       f'JAX_PROCESS_ID={index} of JAX_NUM_PROCESSES={count}: wanted 0 to '
@@ -61,12 +55,25 @@ def initialize() -> None:
 
 
 def announced() -> str:
-  """What in the environment announces several processes, '' for nothing."""
+  """What in the environment announces several processes, '' for nothing.
+
+  Raises:
+    ConfigError: contradictory variables.
+  """
   if address := os.environ.get('JAX_COORDINATOR_ADDRESS'):
     return f'JAX_COORDINATOR_ADDRESS={address}'
   if (tasks := _number('SLURM_STEP_NUM_TASKS', 1) or 1) > 1:
     return f'a SLURM step of {tasks} tasks'
-  return 'workers of a TPU slice' if _on_tpu_pod() else ''
+  if _on_tpu_pod():
+    return 'workers of a TPU slice'
+  count, index = _number('JAX_NUM_PROCESSES', 1), _number('JAX_PROCESS_ID', 0)
+  if count is None and index is None:
+    return ''
+  raise ConfigError(
+    f'JAX_NUM_PROCESSES={count} and JAX_PROCESS_ID={index}, but no '
+    'JAX_COORDINATOR_ADDRESS: set it to host:port of process 0, or unset all '
+    'three to run alone'
+  )
 
 
 def _number(name: str, least: int) -> int | None:

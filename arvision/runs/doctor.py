@@ -130,7 +130,7 @@ def _devices() -> Iterator[Finding]:
       'backend',
       ' '.join(str(error).split())[:200],
       'problem',
-      f'unset JAX_PLATFORMS={wanted}' if wanted else '',
+      f'unset JAX_PLATFORMS, which is {wanted}' if wanted else '',
     )
     return
   first = devices[0]
@@ -165,12 +165,13 @@ def _unused(used: str) -> Iterator[Finding]:
   ):
     if not glob.glob(nodes):
       continue
-    advice = f"pip install 'arvision[{extra}]'"
+    text = 'is here, but JAX uses the CPU'
     if 'cpu' in chosen.split(','):
-      advice = f'unset JAX_PLATFORMS={chosen}'
-    yield Finding(
-      'devices', kind, 'is here, but JAX uses the CPU', 'problem', advice
-    )
+      advice = f'unset JAX_PLATFORMS, which is {chosen}'
+      yield Finding('devices', kind, text, 'absent', advice)
+    else:
+      advice = f"pip install 'arvision[{extra}]'"
+      yield Finding('devices', kind, text, 'problem', advice)
 
 
 def _host() -> Iterator[Finding]:
