@@ -10,6 +10,7 @@ last line says whether all is well. Nothing is downloaded.
 
 import argparse
 import json
+import os
 
 from arvision.commands import common
 from arvision.errors import ConfigError
@@ -20,6 +21,8 @@ def main(argv: list[str]) -> None:
   flags, overrides = common.parse(parser(), argv)
   if overrides:
     raise ConfigError(f"'--config.{overrides[0]}': doctor looks at no config")
+  # A training beside this one may hold the memory of the device.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   from arvision.runs import doctor  # it imports JAX
 
   found = doctor.examine()

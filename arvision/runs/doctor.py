@@ -128,7 +128,7 @@ def _devices() -> Iterator[Finding]:
     yield Finding(
       topic,
       'backend',
-      ' '.join(str(error).split())[:200],
+      _line(error),
       'problem',
       f'unset JAX_PLATFORMS, which is {wanted}' if wanted else '',
     )
@@ -140,12 +140,22 @@ def _devices() -> Iterator[Finding]:
     topic, first.platform, f'{len(devices)} x {first.device_kind}{room}'
   )
   yield from _unused(first.platform)
-  size = 1024 if first.platform == 'cpu' else 8192
-  peaks = [
-    f'{_rate(hardware.matmul_peak(dtype, size, 3))} in {dtype}'
-    for dtype in ('float32', 'bfloat16')
-  ]
-  yield Finding(topic, 'matmul', f'{", ".join(peaks)} ({size} x {size})')
+  yield _matmul(1024 if first.platform == 'cpu' else 8192)
+
+
+def _matmul(size) -> Finding:
+  try:
+    peaks = [
+      f'{_rate(hardware.matmul_peak(dtype, size, 3))} in {dtype}'
+      for dtype in ('float32', 'bfloat16')
+    ]
+  except RuntimeError as error:  # another program holds the memory
+    return Finding('devices', 'matmul', _line(error), 'problem')
+  return Finding('devices', 'matmul', f'{", ".join(peaks)} ({size} x {size})')
+
+
+def _line(error: BaseException) -> str:
+  return ' '.join(str(error).split())[:200]
 
 
 def _rate(gflops: float) -> str:
@@ -270,7 +280,8 @@ def _folders() -> Iterator[Finding]:
 
 def _writable(topic, name, path, advice) -> Finding:
   """Whether a folder, or the nearest that exists, can be written to."""
-  there = next(p for p in (path, *path.absolute().parents) if p.exists())
+  places = (path, *path.absolute().parents)
+  there = next(place for place in places if os.path.exists(place))
   try:
     with tempfile.TemporaryFile(dir=there):
       pass
@@ -282,9 +293,10 @@ def _writable(topic, name, path, advice) -> Finding:
   if free < _ROOM:
     return Finding(topic, name, text, 'problem', 'make room on the disk')
   # Compiled programs are machine code.
-  if name != 'here' and there.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+  shared = stat.S_IWGRP | stat.S_IWOTH
+  if name != 'here' and there == path and path.stat().st_mode & shared:
     text += '; others may write to it, and it holds machine code'
-    return Finding(topic, name, text, 'problem', f'chmod go-w {there}')
+    return Finding(topic, name, text, 'problem', f'chmod go-w {path}')
   return Finding(topic, name, text)
 
 
