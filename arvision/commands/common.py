@@ -66,7 +66,7 @@ def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
   """
   flags = Flags(
     prog=f'arvision {command}',
-    description=inspect.cleandoc(doc or ''),
+    description=(doc or '').strip(),
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )

@@ -109,7 +109,7 @@ def _cases(form: str) -> tuple[str, str]:
     for o in known:
       if o.choices:
         words = form.format(' '.join(o.choices))
-        choices.append(f'    {command}:{o.name}) words={words} ;;')
+        choices.append(f'    {command}:{o.name}) values={words} ;;')
   return '\n'.join(flags), '\n'.join(choices)
 
 
@@ -120,7 +120,7 @@ def _bash() -> str:
   return f"""\
 # Completion of arvision for bash.
 _arvision() {{
-  local cur=$2 flag= flags= words= at=$((COMP_CWORD - 1))
+  local cur=$2 flag= flags= values= at=$((COMP_CWORD - 1))
   local command=${{COMP_WORDS[1]}}
   # '=' is a word of its own here.
   [ "${{COMP_WORDS[COMP_CWORD]}}" = = ] && cur= && at=$COMP_CWORD
@@ -135,8 +135,8 @@ _arvision() {{
 {flags}
   esac
   case $command:$flag in
-    *:--config | *:--diff | config:config) words="{_configs()}" ;;
-    completion:completion) words="{' '.join(SCRIPTS)}" ;;
+    *:--config | *:--diff | config:config) values="{_configs()}" ;;
+    completion:completion) values="{' '.join(SCRIPTS)}" ;;
 {choices}
   esac
   case $cur in
@@ -144,8 +144,8 @@ _arvision() {{
       COMPREPLY=($(compgen -W "$flags" -- "$cur"))
       case ${{COMPREPLY[0]-}} in *=) compopt -o nospace ;; esac
       ;;
-    # Names of files complete what has no words, by -o default.
-    *) COMPREPLY=($(compgen -W "$words" -- "$cur")) ;;
+    # Names of files complete what has no values, by -o default.
+    *) COMPREPLY=($(compgen -W "$values" -- "$cur")) ;;
   esac
 }}
 complete -o default -F _arvision arvision"""
@@ -163,7 +163,7 @@ def _zsh() -> str:
 # Completion of arvision for zsh.
 _arvision() {{
   local flag=${{words[CURRENT-1]}} command=${{words[2]}}
-  local -a commands flags words
+  local -a commands flags values
   commands=(
 {about}
   )
@@ -176,15 +176,15 @@ _arvision() {{
   esac
   case $PREFIX in --*=*) flag=${{PREFIX%%=*}}; compset -P 1 '*=' ;; esac
   case $command:$flag in
-    *:--config | *:--diff | config:config) words=({_configs()}) ;;
-    completion:completion) words=({' '.join(SCRIPTS)}) ;;
+    *:--config | *:--diff | config:config) values=({_configs()}) ;;
+    completion:completion) values=({' '.join(SCRIPTS)}) ;;
 {choices}
   esac
   if [[ $PREFIX == -* ]]; then
     compadd -S '' -- ${{(M)flags:#*=}}
     compadd -- ${{flags:#*=}}
-  elif (( $#words )); then
-    compadd -- $words
+  elif (( $#values )); then
+    compadd -- $values
   else
     _files
   fi
