@@ -1,7 +1,9 @@
 """Lists the installed configs, by paper.
 
-arvision configs
-arvision configs | grep digits
+    arvision configs
+    arvision configs | grep digits
+
+Every config stands with its variants, its command and its cost.
 """
 
 import argparse

@@ -4,6 +4,8 @@
     arvision eval --workdir=runs/var/digits --sweep=guidance=1,1.5,2
     arvision eval --images=samples.npz --reference=imagenet256.npz \\
       --extractor=inception-adm:inception.pth
+
+Every score carries the protocol by which it was computed.
 """
 
 import argparse

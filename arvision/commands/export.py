@@ -1,6 +1,8 @@
 """Exports the weights of a run in the format of the PyTorch release.
 
-arvision export --workdir=runs/var/digits --output=digits_var.pth
+    arvision export --workdir=runs/var/digits --output=digits_var.pth
+
+The PyTorch code of the release reads the file, and so does `arvision import`.
 """
 
 import argparse

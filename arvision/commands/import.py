@@ -4,6 +4,8 @@
       --source=vae_ch160v4096z32.pth --workdir=runs/var-tokenizer
     arvision import --config=var/imagenet256:d16 --source=var_d16.pth \\
       --workdir=runs/var-d16
+
+The run is sampled, evaluated and fine-tuned like one that was trained here.
 """
 
 import argparse

@@ -2,6 +2,8 @@
 
     arvision report --workdir=runs/var/digits_tokenizer \\
       --workdir=runs/var/digits --output=runs/var
+
+The page has curves, pictures, figures and configs, and needs no other file.
 """
 
 import argparse

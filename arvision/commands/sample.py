@@ -1,8 +1,10 @@
 """Samples images of classes or captions from a trained generator.
 
-arvision sample --workdir=runs/var/digits --labels=3,1,4 --number=30
-arvision sample --workdir=runs/mine --captions 'a red ball' 'a blue ball'
-arvision sample --workdir=runs/var-d16 --labels=all --number=50 --npz
+    arvision sample --workdir=runs/var/digits --labels=3,1,4 --number=30
+    arvision sample --workdir=runs/mine --captions 'a red ball' 'a blue ball'
+    arvision sample --workdir=runs/var-d16 --labels=all --number=50 --npz
+
+Writes a grid, and a PNG per image, to <workdir>/samples.
 """
 
 import argparse
