@@ -137,7 +137,9 @@ def _devices() -> Iterator[Finding]:
   limit = (first.memory_stats() or {}).get('bytes_limit')
   room = f', {limit / _GIB:.1f} GiB each' if limit else ''
   yield Finding(
-    topic, first.platform, f'{len(devices)} x {first.device_kind}{room}'
+    topic,
+    'backend',
+    f'{first.platform}: {len(devices)} x {first.device_kind}{room}',
   )
   yield from _unused(first.platform)
   yield _matmul(1024 if first.platform == 'cpu' else 8192)
