@@ -15,12 +15,12 @@ import arvision
 
 ROOT = pathlib.Path(__file__).parents[2]
 # What a copy of the repository need not have to be built.
-_LARGE = ('.*', 'runs', 'images', 'parity', '__pycache__', '*.egg-info')
+_LARGE = ('.*', 'images', 'parity', '__pycache__', '*.egg-info')
 _BUILD = """
 import sys
 from setuptools import build_meta
 
-print(build_meta.build_sdist(sys.argv[1]), build_meta.build_wheel(sys.argv[1]))
+getattr(build_meta, sys.argv[1])(sys.argv[2])
 """
 NAME = f'arvision-{arvision.__version__}'
 
@@ -28,17 +28,22 @@ NAME = f'arvision-{arvision.__version__}'
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
   """Folder with the wheel and the sdist, and a copy that they are built from."""
-  copy = tmp_path_factory.mktemp('copy') / 'arvision'
-  shutil.copytree(
-    ROOT, copy, ignore=shutil.ignore_patterns(*_LARGE, 'build', 'dist')
-  )
+  copy = tmp_path_factory.mktemp('copy')
+  for path in ROOT.iterdir():
+    if path.is_file():
+      shutil.copy(path, copy)
+  ignored = shutil.ignore_patterns(*_LARGE)
+  for name in ('arvision', 'configs', 'benchmarks', 'docs', 'launch', 'tests'):
+    shutil.copytree(ROOT / name, copy / name, ignore=ignored)
   folder = tmp_path_factory.mktemp('dist')
-  subprocess.run(
-    [sys.executable, '-c', _BUILD, str(folder)],
-    cwd=copy,
-    check=True,
-    capture_output=True,
-  )
+  for kind in ('build_sdist', 'build_wheel'):
+    done = subprocess.run(
+      [sys.executable, '-c', _BUILD, kind, str(folder)],
+      cwd=copy,
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, done.stderr
   return folder
 
 
