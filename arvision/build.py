@@ -8,12 +8,10 @@ its parent to call, and an instance where it is not.
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import inspect
 import re
-import traceback
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 import flax.linen as nn
 
 from arvision import ranges
-from arvision.errors import ConfigError
+from arvision.errors import ConfigError, broken, did_you_mean, suggest
 
 # 'module.path.Name', as `resolve` takes it.
 PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', re.ASCII)
@@ -52,19 +50,6 @@ class Checked:
     for field in dataclasses.fields(self):  # type: ignore[arg-type]
       name = f'{type(self).__name__}.{field.name}'
       check(getattr(self, field.name), kinds.get(field.name, Any), name)
-
-
-def suggest(name: str, names) -> str:
-  """' Did you mean x?' where a name is close, and the list of valid names."""
-  names = sorted(map(str, names))
-  return f'{did_you_mean(name, names)} There are: {", ".join(names)}.'
-
-
-def did_you_mean(name: str, names, most: int = 1) -> str:
-  """ " Did you mean 'x'?" with the closest names, '' without any."""
-  near = difflib.get_close_matches(str(name), sorted(names), n=most)
-  quoted = ' or '.join(f"'{x}'" for x in near)
-  return f' Did you mean {quoted}?' if near else ''
 
 
 def resolve(path: str, key: str = 'type') -> Any:
@@ -116,14 +101,6 @@ def _module(name, key):
     raise ConfigError(f'config.{key}: {broken(name, error)}') from error
   except Exception as error:  # a module of the user's may raise anything
     raise ConfigError(f'config.{key}: {broken(name, error)}') from error
-
-
-def broken(name: str, error: BaseException) -> str:
-  """'mylab.heads cannot be imported (heads.py, line 3: NameError: ...)'."""
-  frames = traceback.extract_tb(error.__traceback__)
-  where = f'{frames[-1].filename}, line {frames[-1].lineno}: ' if frames else ''
-  text = ' '.join(str(error).split())
-  return f'{name} cannot be imported ({where}{type(error).__name__}: {text})'
 
 
 def build(block: Mapping, key: str, **given) -> Any:

@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from arvision.build import did_you_mean
-from arvision.errors import ConfigError
+from arvision.errors import ConfigError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)

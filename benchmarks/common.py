@@ -1,7 +1,6 @@
 """Shared by the benchmarks: threads, timing, FLOPs, tables and files."""
 
 import argparse
-import functools
 import json
 import os
 import platform
@@ -9,6 +8,8 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from arvision.runs.hardware import processor, vectors
 
 DTYPES = ('float32', 'bfloat16')
 
@@ -106,17 +107,6 @@ def best(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
   return first.wall, min(t.wall for t in times)
 
 
-def matmul_peak(dtype: str, size: int = 2048, repeats: int = 5) -> float:
-  """GFLOP/s of a square matmul in JAX, accumulated in float32."""
-  import jax
-  import jax.numpy as jnp
-
-  x = jnp.ones((size, size), dtype)
-  dot = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
-  run = functools.partial(jax.jit(dot), x, x)
-  return 2 * size**3 / best(run, repeats)[1] / 1e9
-
-
 def flops(function: Callable, *args) -> float:
   """FLOPs of the matmuls and convolutions of a function, see `plan.flops`."""
   import jax
@@ -131,29 +121,6 @@ def count(tree: Any) -> int:
   import jax
 
   return sum(x.size for x in jax.tree.leaves(tree))
-
-
-def processor() -> str:
-  """The name of the CPU."""
-  try:
-    with open('/proc/cpuinfo', encoding='utf-8') as file:
-      for line in file:
-        if line.startswith('model name'):
-          return line.split(':', 1)[1].strip()
-  except OSError:
-    pass
-  return platform.processor() or platform.machine()
-
-
-def vectors() -> str:
-  """The best vector instructions of the CPU, '' if unknown."""
-  kinds = ('amx_bf16', 'avx512_bf16', 'avx512f', 'avx2', 'avx', 'bf16', 'asimd')
-  try:
-    with open('/proc/cpuinfo', encoding='utf-8') as file:
-      words = set(file.read().split())
-  except OSError:
-    return ''
-  return next((kind for kind in kinds if kind in words), '')
 
 
 def allocator() -> str:

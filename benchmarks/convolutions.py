@@ -21,6 +21,7 @@ multiplies 2.25 times less, so they may exceed the matmul peak of the same run.
 import functools
 from typing import Any
 
+from arvision.runs import hardware
 from benchmarks import common
 
 COLUMNS = {
@@ -131,7 +132,7 @@ def measure(case: tuple[int, ...], dtype: str, repeats: int):
     'torch': their_side(arrays, padding),
   }
   work = 2 * size**2 * channels * features * batch * side**2 / 1e9
-  peak = common.matmul_peak(dtype)
+  peak = hardware.matmul_peak(dtype)
   for part in PARTS:
     runs = {name: parts[part] for name, parts in sides.items()}
     timed = common.interleaved(runs, repeats)

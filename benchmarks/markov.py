@@ -15,6 +15,7 @@ means little without the matmul peak beside it.
 
 import functools
 
+from arvision.runs import hardware
 from benchmarks import common
 
 COLUMNS = {
@@ -75,7 +76,7 @@ def main():
 
   def add(name, part, config, run, **more):
     dtype = config.backbone.dtype
-    peak = common.matmul_peak(dtype, 256 if args.quick else 2048)
+    peak = hardware.matmul_peak(dtype, 256 if args.quick else 2048)
     call, seconds = common.best(run, args.repeats)
     table.add(
       model=name,

@@ -14,6 +14,7 @@ machine, throughput means little without it.
 
 import functools
 
+from arvision.runs import hardware
 from benchmarks import common
 
 COLUMNS = {
@@ -71,7 +72,7 @@ def main():
       }
       for part, (function, inputs) in parts.items():
         run = functools.partial(jax.jit(function), *inputs)
-        peak = common.matmul_peak(dtype, 256 if args.quick else 2048)
+        peak = hardware.matmul_peak(dtype, 256 if args.quick else 2048)
         first, seconds = common.best(run, args.repeats)
         table.add(
           model=name,

@@ -46,6 +46,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from arvision.runs import hardware
 from benchmarks import common
 
 COLUMNS = {
@@ -278,11 +279,11 @@ def measure(name: str, dtype: str, batch: int, args: Any) -> dict[str, Any]:
   ours = our_side(row, config, batch)
   theirs = their_side(row, config, batch, dtype)
   side = 256 if args.quick else 2048
-  peak = common.matmul_peak(dtype, side)
+  peak = hardware.matmul_peak(dtype, side)
   sides = {'ours': ours.run, 'torch': theirs.run}
   # PyTorch's side already ran once, for the FLOP counter.
   timed = common.interleaved(sides, args.repeats, warm=('torch',))
-  peak = max(peak, common.matmul_peak(dtype, side))
+  peak = max(peak, hardware.matmul_peak(dtype, side))
   best = {
     side: min(t.wall for t in times) for side, (_, times) in timed.items()
   }

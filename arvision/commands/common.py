@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import sys
-import textwrap
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -15,20 +14,48 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
 from arvision import catalog
-from arvision.build import broken, suggest
-from arvision.commands.overrides import override
-from arvision.errors import ConfigError
+from arvision.errors import ConfigError, broken, suggest
 from arvision.sweeps import points
+
+# Flags of all commands stand last in a help text.
+_LAST = ('--debug', '--help')
 
 
 class Flags(argparse.ArgumentParser):
-  """An argument parser that raises ConfigError instead of exiting."""
+  """An argument parser that raises ConfigError instead of exiting.
+
+  Its help begins with what is required, and with an example.
+  """
 
   def error(self, message: str) -> NoReturn:
     """Raises ConfigError, with text such as '--number: wanted 1 or more'."""
     raise ConfigError(
       re.sub(r'^argument (\S+?): (?==)|^argument ', r'\1', message)
     )
+
+  def format_help(self) -> str:
+    """The help text; its first line names what is required."""
+    needed = [_shown(action) for action in self._actions if action.required]
+    self.usage = ' '.join([self.prog, *needed, '[flags]'])
+    self._optionals.title = 'flags'
+    self._positionals.title = 'arguments'
+    self._optionals._group_actions.sort(key=_place)
+    return super().format_help()
+
+
+def _shown(action: argparse.Action) -> str:
+  """A required flag or argument as on a command line."""
+  value = action.metavar or '|'.join(action.choices or [action.dest.upper()])
+  return (
+    f'{action.option_strings[-1]}={value}'
+    if action.option_strings
+    else (str(value))
+  )
+
+
+def _place(action: argparse.Action) -> int:
+  last = any(option in _LAST for option in action.option_strings)
+  return 2 if last else not action.required
 
 
 def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -40,7 +67,7 @@ def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
   """
   flags = Flags(
     prog=f'arvision {command}',
-    description=inspect.cleandoc(doc or ''),
+    description=(doc or '').strip(),
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
@@ -50,14 +77,16 @@ def parser(command: str, doc: str | None) -> argparse.ArgumentParser:
   return flags
 
 
-def add_config(flags: argparse.ArgumentParser, required: bool = True) -> None:
-  """Adds --config and --config.<key>."""
+def add_config(
+  flags: argparse.ArgumentParser, required: bool = True, note: str = ''
+) -> None:
+  """Adds --config and --config.<key>; `note` ends the help text of --config."""
   flags.add_argument(
     '--config',
     required=required,
     metavar='FILE[:ARG]',
     help="a config file, or the name of a config such as 'var/digits'; ARG "
-    'chooses a variant',
+    f'chooses a variant{note}',
   )
   flags.add_argument(
     '--config.KEY',
@@ -65,9 +94,10 @@ def add_config(flags: argparse.ArgumentParser, required: bool = True) -> None:
     dest='ignored',
     help='set a key of the config, --config.optim.learning_rate=3e-4',
   )
-  if required:
-    names = textwrap.fill(', '.join(catalog.names()), break_on_hyphens=False)
-    flags.epilog = f'installed configs:\n{names}'
+  flags.epilog = (
+    'arvision configs lists the installed configs, arvision config NAME prints '
+    'every key of one'
+  )
 
 
 def parse(
@@ -176,6 +206,9 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     raise ConfigError(
       f'{file}: get_config() returned {config!r}, wanted a ConfigDict'
     )
+  # It imports JAX, which the flags of a command do not need.
+  from arvision.commands.overrides import override
+
   return override(config, overrides)
 
 

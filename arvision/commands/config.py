@@ -3,7 +3,8 @@
     arvision config var/imagenet256:d30
     arvision config var/imagenet256:d30 --diff var/imagenet256:d16
 
-`--config.KEY=VALUE` sets a key first.
+`--config.KEY=VALUE` sets a key first. `arvision train --dry_run` prints the
+config as a run would have it, and what the run would do.
 """
 
 import argparse

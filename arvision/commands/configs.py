@@ -1,4 +1,10 @@
-"""Lists the installed configs, by paper."""
+"""Lists the installed configs, by paper.
+
+    arvision configs
+    arvision configs | grep digits
+
+Every config stands with its variants, its command and its cost.
+"""
 
 import argparse
 import itertools

@@ -1,4 +1,9 @@
-"""Encodes a data set into shards of tokens, for training."""
+"""Encodes a data set into shards of tokens, for training.
+
+    arvision encode --workdir=runs/var/digits_tokenizer --output=data/tokens
+
+A generator that trains on cached tokens runs no tokenizer in its steps.
+"""
 
 import argparse
 import pathlib

@@ -1,4 +1,12 @@
-"""Evaluates a run, or scores a folder or an .npz file of images."""
+"""Evaluates a run, or scores a folder or an .npz file of images.
+
+    arvision eval --workdir=runs/var/digits --samples=1000 --report
+    arvision eval --workdir=runs/var/digits --sweep=guidance=1,1.5,2
+    arvision eval --images=samples.npz --reference=imagenet256.npz \\
+      --extractor=inception-adm:inception.pth
+
+Every score carries the protocol by which it was computed.
+"""
 
 import argparse
 import json
@@ -56,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
   )
   flags.add_argument(
     '--samples',
+    '--number',
     type=number(Many),
     help='number of samples; default: that of config.evals (1000 for '
     'generation, 50000 for FID)',

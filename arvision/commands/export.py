@@ -1,4 +1,9 @@
-"""Exports the weights of a run in the format of the PyTorch release."""
+"""Exports the weights of a run in the format of the PyTorch release.
+
+    arvision export --workdir=runs/var/digits --output=digits_var.pth
+
+The PyTorch code of the release reads the file, and so does `arvision import`.
+"""
 
 import argparse
 

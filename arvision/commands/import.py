@@ -1,4 +1,12 @@
-"""Imports released PyTorch weights, to sample, evaluate and fine-tune."""
+"""Imports released PyTorch weights, to sample, evaluate and fine-tune.
+
+    arvision import --config=var/tokenizer \\
+      --source=vae_ch160v4096z32.pth --workdir=runs/var-tokenizer
+    arvision import --config=var/imagenet256:d16 --source=var_d16.pth \\
+      --workdir=runs/var-d16
+
+The run is sampled, evaluated and fine-tuned like one that was trained here.
+"""
 
 import argparse
 

@@ -1,4 +1,9 @@
-"""Measures the scale of the latents of a continuous tokenizer."""
+"""Measures the scale of the latents of a continuous tokenizer.
+
+    arvision latents --workdir=runs/mar/digits_tokenizer
+
+Prints the --config.KEY that gives the latents a standard deviation of 1.
+"""
 
 import argparse
 import json
@@ -29,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
   flags = run_flags.parser('latents', __doc__)
   flags.add_argument(
     '--images',
+    '--number',
     type=number(Natural),
     default=0,
     help='number of training images; 0 is all (0)',

@@ -15,9 +15,25 @@ import time
 import traceback
 from typing import Any
 
+import arvision
 from arvision.sweeps import leader
 
 DEBUG = '--debug'
+# Heading -> commands, in the order of their use.
+GROUPS = {
+  'make pictures': ('train', 'sample', 'edit'),
+  'measure': ('eval', 'report', 'compare', 'sweep', 'reference', 'scaling'),
+  'data and weights': ('encode', 'latents', 'import', 'export'),
+  'plan': ('plan',),
+  'find your way': ('configs', 'config', 'doctor', 'completion'),
+}
+_START = """\
+start here, with pictures after minutes on two CPU cores:
+  arvision doctor
+  arvision train --config=var/digits_tokenizer --workdir=runs/var/digits_tokenizer
+  arvision train --config=var/digits --workdir=runs/var/digits
+  arvision sample --workdir=runs/var/digits --labels=3,1,4
+"""
 _INTERRUPTED = 128 + signal.SIGINT
 # Commands are the modules here that have a function `main`.
 _FOLDER = pathlib.Path(__file__).parent
@@ -103,10 +119,17 @@ def main(argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
   known = commands()
-  if not argv or argv[0] in ('-h', '--help', 'help'):
+  if not argv or argv[0] in ('-h', '--help'):
     print(usage(known))
     return 0 if argv else 2
+  if argv[0] == '--version':
+    print(f'arvision {arvision.__version__}')
+    return 0
   name, *rest = argv
+  if name == 'help':  # `arvision help train` is `arvision train --help`
+    if not rest:
+      return _run(['--help'])
+    name, rest = rest[0], ['--help']
   if name not in known:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ''
@@ -142,7 +165,7 @@ def commands() -> dict[str, str]:
   """name -> first line of the docstring of every command; imports nothing."""
   found = {}
   for path in sorted(_FOLDER.glob('*.py')):
-    if path.stem in ('main', 'common'):
+    if path.stem == 'main':
       continue
     tree = ast.parse(path.read_text(encoding='utf-8'))
     functions = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
@@ -154,15 +177,19 @@ def commands() -> dict[str, str]:
 def usage(known: dict[str, str]) -> str:
   """The text of `arvision --help`."""
   width = max(map(len, known), default=0)
-  lines = [f'  {name:<{width}}  {line}' for name, line in known.items()]
+  grouped = {name for names in GROUPS.values() for name in names}
+  others = tuple(name for name in known if name not in grouped)
+  lines = ['usage: arvision <command> [flags]', '']
+  for heading, names in {**GROUPS, 'more': others}.items():
+    found = [name for name in names if name in known]
+    if found:
+      lines += [heading, *(f'  {n:<{width}}  {known[n]}' for n in found), '']
   return '\n'.join(
     [
-      'usage: arvision <command> [flags]',
-      '',
       *lines,
-      '',
-      "'arvision <command> --help' lists the flags of a command; --debug shows "
-      'the traceback of an error.',
+      _START,
+      'arvision <command> --help lists the flags of a command, with examples',
+      'arvision --version prints the version; --debug shows tracebacks of errors',
     ]
   )
 

@@ -1,5 +1,8 @@
 """Compiles a config ahead of time for a TPU slice: memory and step time.
 
+    arvision plan --config=var/imagenet256:d30 --topology=v5p:4x4x4 \\
+      --config.mesh.fsdp=8
+
 Compiles the train step and the sampling step with the TPU compiler, on any
 machine. Prints memory per device, FLOPs, communication, and a step time that is
 PREDICTED from published figures of the chips. Needs the package libtpu:

@@ -1,4 +1,10 @@
-"""Writes reference statistics of images, for FID and its relatives."""
+"""Writes reference statistics of images, for FID and its relatives.
+
+    arvision reference --config=var/imagenet256 \\
+      --extractor=inception-adm:inception.pth --output=imagenet256.npz
+
+`arvision eval --reference=FILE` compares samples with them.
+"""
 
 import argparse
 import pathlib
@@ -7,6 +13,7 @@ import jax
 
 from arvision import trust
 from arvision.commands import common, run_flags
+from arvision.commands.overrides import override
 from arvision.errors import ConfigError
 from arvision.evals import reference as references
 from arvision.evals.bounds import few
@@ -117,7 +124,7 @@ def _images(flags, overrides) -> ImageSet:
       common.find_packages_in('.')
     config = workdirs.load_config(flags.workdir, allow)
     workdirs.check_blocks(config, flags.workdir)
-    config = common.override(config, overrides)
+    config = override(config, overrides)
   data, description = measure.images_in(
     config, assemble.make_data(config), allow
   )

@@ -1,4 +1,10 @@
-"""Writes an HTML report and a JSON summary of runs."""
+"""Writes an HTML report and a JSON summary of runs.
+
+    arvision report --workdir=runs/var/digits_tokenizer \\
+      --workdir=runs/var/digits --output=runs/var
+
+The page has curves, pictures, figures and configs, and needs no other file.
+"""
 
 import argparse
 import json

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from arvision import trust
 from arvision.build import suggest
 from arvision.commands import common
+from arvision.commands.overrides import override
 from arvision.errors import ConfigError
 from arvision.evals.extractors import NAMES, extractor_of
 from arvision.evals.features import Extractor
@@ -61,7 +62,7 @@ def parser(
     metavar='DIR',
     help='folder of a trained run',
   )
-  common.add_config(flags, required=False)
+  common.add_config(flags, required=False, note='; default: that of the run')
   add_allow(flags)
   flags.add_argument(
     '--ema',
@@ -125,7 +126,7 @@ def load(
     allow += trust.foreign(config)
   run = load_run(values.workdir, values.ema, values.step, mesh, allow, host.say)
   if config is None:
-    config = common.override(run.config, overrides)
+    config = override(run.config, overrides)
   return with_config(run, config, values.workdir)
 
 

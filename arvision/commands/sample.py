@@ -1,4 +1,11 @@
-"""Samples images of classes or captions from a trained generator."""
+"""Samples images of classes or captions from a trained generator.
+
+    arvision sample --workdir=runs/var/digits --labels=3,1,4 --number=30
+    arvision sample --workdir=runs/mine --captions 'a red ball' 'a blue ball'
+    arvision sample --workdir=runs/var-d16 --labels=all --number=50 --npz
+
+Writes a grid, and a PNG per image, to <workdir>/samples.
+"""
 
 import argparse
 import collections
@@ -193,9 +200,15 @@ def prompts_of(
   if captions and features:
     raise ConfigError('wanted --captions or --features, got both')
   text = build(block, 'data.text')
-  if captions:
-    return of_captions(text, captions)
-  return of_files(text, features)
+  if not captions:
+    return of_files(text, features)
+  for caption in captions:
+    if words := run.data.unknown_words(caption):
+      host.say(
+        f"--captions='{caption}': no training caption has "
+        f'{", ".join(map(repr, words))}; the generator cannot know what that is'
+      )
+  return of_captions(text, captions)
 
 
 def parse_labels(text: str, classes: Sequence[str]) -> list[int]:

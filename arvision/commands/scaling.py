@@ -1,5 +1,10 @@
 """Fits scaling laws to runs of different sizes, and predicts larger ones.
 
+    arvision scaling --config=ablations/sizes --sizes=scale_1,scale_2,scale_3 \\
+      --output=runs/scaling
+    arvision scaling --workdir=runs/a --workdir=runs/b --workdir=runs/c \\
+      --output=runs/scaling
+
 With --workdir flags, collects finished runs. With --config and --sizes, trains
 the sizes first, in folders of --output; finished ones are not trained again.
 """

@@ -1,4 +1,13 @@
-"""Trains a tokenizer or a generator, or resumes a stopped run."""
+"""Trains a tokenizer or a generator, or resumes a stopped run.
+
+    arvision train --config=var/digits_tokenizer \\
+      --workdir=runs/var/digits_tokenizer
+    arvision train --config=var/digits --workdir=runs/var/digits \\
+      --config.optim.learning_rate=3e-4
+
+The same command resumes a run that was stopped. --dry_run prints the config and
+what the run would do.
+"""
 
 import argparse
 
@@ -26,9 +35,21 @@ def main(argv: list[str]) -> int:
   host.use_compilation_cache()
   host.initialize()
   remote.check_processes(flags.workdir)
-  # Imported after `initialize`, since it may query devices.
+  # Imported after `initialize`, since they may query devices.
+  from arvision.runs import dry_run
   from arvision.runs.train import train
 
+  if flags.dry_run:
+    text = dry_run.plan(
+      config,
+      flags.workdir,
+      init_from=flags.init_from,
+      resume_from=flags.resume_from,
+      change=flags.change,
+      stop_at=flags.stop_at,
+    )
+    host.say(text)
+    return 0
   with targets.filling(flags.workdir):
     result = train(
       config,
@@ -60,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
     metavar='DIR',
     help='folder of the run, also as a URL (gs://, s3://); a run with a '
     'checkpoint is resumed',
+  )
+  flags.add_argument(
+    '--dry_run',
+    action='store_true',
+    help='check everything up to the first step, print the whole config and what '
+    'the run would do, and write nothing',
   )
   flags.add_argument(
     '--init_from',

@@ -153,6 +153,9 @@ class Data(Protocol):
   def describe(self) -> str:
     """A summary of both splits in one line."""
 
+  def unknown_words(self, caption: str) -> list[str]:
+    """Words of a caption that mean nothing to a generator of this data."""
+
   @property
   def digest(self) -> str:
     """Hash of all examples and their split, the same on every machine."""

@@ -14,6 +14,9 @@ from arvision.data.text import Text
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import Below1, Count, FewOr0, Side, Width
 
+# Pictures whose sizes are looked at before training.
+_LOOKED_AT = 16
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images(stream.Batches):
@@ -120,7 +123,21 @@ class Images(stream.Batches):
           f'; no {name} picture of {len(lost)} of {self.num_classes} classes: '
           f'{", ".join(lost[:5])}{more}'
         )
+    text += self._enlarged()
     return f'{text}; {self._features}' if self._features else text
+
+  def _enlarged(self) -> str:
+    """Words about pictures that are smaller than the images, '' for none."""
+    shapes = list(self._splits[0].shapes(_LOOKED_AT))
+    small = [s for s in shapes if s[0] < self.size[0] or s[1] < self.size[1]]
+    if not small:
+      return ''
+    least = min(small, key=lambda shape: shape[0] * shape[1])
+    return (
+      f'; {len(small)} of {len(shapes)} pictures looked at are enlarged to '
+      f'{self.size[0]} x {self.size[1]} px, from {least[0]} x {least[1]} at the '
+      'least'
+    )
 
   @functools.cached_property
   def digest(self) -> str:

@@ -23,7 +23,7 @@ from absl import flags as absl_flags
 from arvision.build import Checked
 from arvision.data.base import Batch
 from arvision.data.companions import Companions
-from arvision.data.text import CAPTIONS, Text
+from arvision.data.text import CAPTIONS, SEARCHED, Text
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import FewOr0
 
@@ -319,6 +319,12 @@ class Batches(Checked, abc.ABC):
     if self.text is None:
       return ''
     return self.text.check(*(s.captions(CAPTIONS) for s in self._splits))
+
+  def unknown_words(self, caption: str) -> list[str]:
+    """Words that mean nothing to a generator, see `Text.unknown`."""
+    if self.text is None:
+      return []
+    return self.text.unknown(caption, self._splits[0].captions(SEARCHED))
 
   def _prepare(self, split) -> Reading:
     """Raises what can be raised before the first batch."""

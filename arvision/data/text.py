@@ -23,6 +23,8 @@ from arvision.ranges import Count, Width
 _FEATURE_BYTES = 2**28
 # Number of captions of a split that are checked before training.
 CAPTIONS = 1000
+# Most captions among which a word is looked for.
+SEARCHED = 5000
 
 
 class Text(Checked, abc.ABC):
@@ -66,6 +68,16 @@ class Text(Checked, abc.ABC):
     Raises:
       ConfigError: no features are stored for it.
     """
+
+  def unknown(self, caption: str, captions: Iterable[str]) -> list[str]:
+    """Words of a caption that mean nothing to a generator.
+
+    Args:
+      caption: a caption from the command line.
+      captions: captions of the training data, read as far as needed.
+    """
+    del caption, captions
+    return []
 
   def batch(self, batch: Batch) -> Batch:
     """Adds the features of the captions to a batch.
@@ -112,10 +124,24 @@ class HashedWords(Text):
     return self.of_caption(caption)
 
   def of_caption(self, caption):
-    words = re.findall(r'\w+', caption.lower())
+    words = _words(caption)
     if not words:
       return np.zeros((0, self.channels), np.float32)
     return np.stack([_word(word, self.channels) for word in words])
+
+  def unknown(self, caption, captions):
+    """The words without a training caption: their vectors are noise."""
+    left = dict.fromkeys(_words(caption))
+    for other in captions:
+      for word in _words(other):
+        left.pop(word, None)
+      if not left:
+        break
+    return list(left)
+
+
+def _words(caption):
+  return re.findall(r'\w+', caption.lower())
 
 
 @functools.lru_cache(4096)

@@ -37,15 +37,8 @@ def initialize() -> None:
     return
   address = os.environ.get('JAX_COORDINATOR_ADDRESS')
   count, index = _number('JAX_NUM_PROCESSES', 1), _number('JAX_PROCESS_ID', 0)
-  managed = (_number('SLURM_STEP_NUM_TASKS', 1) or 1) > 1 or _on_tpu_pod()
-  if not address and not managed:
-    if count is None and index is None:
-      return
-    raise ConfigError(
-      f'JAX_NUM_PROCESSES={count} and JAX_PROCESS_ID={index}, but no '
-      'JAX_COORDINATOR_ADDRESS: set it to host:port of process 0, or unset all '
-      'three to run alone'
-    )
+  if not announced():
+    return
   if count is not None and index is not None and index >= count:
     raise ConfigError(
       f'JAX_PROCESS_ID={index} of JAX_NUM_PROCESSES={count}: wanted 0 to '
@@ -59,6 +52,28 @@ def initialize() -> None:
       f'JAX_PROCESS_ID={index}: {error} Set all three, or run under a cluster '
       'manager that JAX knows'
     ) from error
+
+
+def announced() -> str:
+  """What in the environment announces several processes, '' for nothing.
+
+  Raises:
+    ConfigError: contradictory variables.
+  """
+  if address := os.environ.get('JAX_COORDINATOR_ADDRESS'):
+    return f'JAX_COORDINATOR_ADDRESS={address}'
+  if (tasks := _number('SLURM_STEP_NUM_TASKS', 1) or 1) > 1:
+    return f'a SLURM step of {tasks} tasks'
+  if _on_tpu_pod():
+    return 'workers of a TPU slice'
+  count, index = _number('JAX_NUM_PROCESSES', 1), _number('JAX_PROCESS_ID', 0)
+  if count is None and index is None:
+    return ''
+  raise ConfigError(
+    f'JAX_NUM_PROCESSES={count} and JAX_PROCESS_ID={index}, but no '
+    'JAX_COORDINATOR_ADDRESS: set it to host:port of process 0, or unset all '
+    'three to run alone'
+  )
 
 
 def _number(name: str, least: int) -> int | None:

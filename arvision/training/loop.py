@@ -11,10 +11,8 @@ from ml_collections import ConfigDict
 
 from arvision.errors import DataError
 from arvision.parallel import host
-from arvision.parallel.mesh import make_mesh
-from arvision.parallel.rules import Rules
 from arvision.tasks import assemble
-from arvision.training import differences, hooks, schedule, start
+from arvision.training import differences, hooks, start
 from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
@@ -22,6 +20,7 @@ from arvision.training.checkpoint import Checkpoints
 from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
 from arvision.training.profile import Profile
+from arvision.training.ready import prepare
 from arvision.training.step_hooks import Hooks, Position
 from arvision.training.writers import Writer, further_writers
 
@@ -83,37 +82,18 @@ def train(
     DataError: data or checkpoints cannot be read.
     Diverged: a loss or gradient is not finite.
   """
-  assemble.check_settings(config)
-  data = make_data(config)
-  config = differences.as_before(assemble.complete(config, data), workdir)
-  if resume_from:
-    config = differences.as_before(config, resume_from)
-  resumed = start.folder_to_resume(workdir, resume_from)
-  differences.check_same(config, workdir, change)
-  changed = differences.check_same(config, resumed or workdir, change)
-  mesh = make_mesh(config.mesh)
-  placement = host.Placement(mesh, Rules(**config.get('rules', {})))
-
-  changes = start.size_changes(resumed, config.data.batch_size)
-  clock = schedule.run_clock(config, data.examples, changes)
-  every = {
-    key: clock.steps(config[key].every, f'{key}.every')
-    for key in ('log', 'evals', 'pictures', 'checkpoint')
-  }
+  ready = prepare(
+    config,
+    workdir,
+    resume_from=resume_from,
+    change=change,
+    make_in_training=make_in_training,
+    make_data=make_data,
+    make_task=make_task,
+  )
+  config, data, task = ready.config, ready.data, ready.task
+  clock, placement = ready.clock, ready.placement
   best = config.checkpoint.get('best') or ''
-  optimizer = assemble.part(config, 'optim')
-  placement.check_batch(clock.batch_size, optimizer.accumulate)
-  frozen = frozen_weights.load(config, resumed or workdir)
-  frozen_weights.check_tokens(config, data, frozen)
-  in_training = make_in_training(config, placement, frozen)
-  evaluators = {f'evals.{name}': n for name, n in in_training.every.items()}
-  for key, duration in evaluators.items():
-    every[key] = clock.steps(duration, f'{key}.every')
-  with assemble.fitting():
-    tx = optimizer.make(clock)
-  task = make_task(config, data, tx, frozen, clock.total)
-  frozen_weights.check_names(config, task.binds)
-  state_init = start.StateInit(task, placement, config.seed)
   batches = data.train(clock.batch_size, config.seed, *placement.share())
 
   with contextlib.ExitStack() as stack:
@@ -130,12 +110,13 @@ def train(
     )
     stack.callback(checkpoints.close)
     state, step, source = start.first_state(
-      state_init,
+      ready.state_init,
       pathlib.Path(workdir),
       checkpoints,
       position,
       start.Wanted(init_from, init_partial, resume_from, change),
     )
+    changes = ready.changes
     if changes != tuple(batches.get_state().get('changes', changes)):
       raise DataError(
         f"'{workdir}': the newest checkpoint was damaged, and the batch size "
@@ -154,23 +135,23 @@ def train(
       checkpoints.check_room(state)
       batch = next(batches)
       # An evaluator's figures are known once it has run.
-      if best.removeprefix('-').partition('/')[0] not in evaluators:
-        held_out.check_best(best, state, every['evals'])
+      if best.removeprefix('-').partition('/')[0] not in ready.evaluators:
+        held_out.check_best(best, state, ready.every['evals'])
       traced, names = start.trace_step(
         task, placement, state, on_device, placement.put_batch(batch)
       )
 
     further = further_writers(config)
     # All checks are done. Nothing was written up to here.
-    frozen_weights.claim(workdir, config, frozen)
+    frozen_weights.claim(workdir, config, ready.frozen)
     writer = Writer(workdir, clock.total, step, clock.seen)
     stack.push(lambda kind, *_: writer.close(failed=kind is not None))
     writer.add(further, config)
-    writer.say(data.describe())
-    writer.say(f'{start.describe(state, mesh)}; {source} step {step}')
-    writer.changed(step, changed)
+    writer.say('\n'.join([data.describe(), *ready.notes]))
+    writer.say(f'{start.describe(state, placement.mesh)}; {source} step {step}')
+    writer.changed(step, ready.changed)
     writer.parameters(state.params)
-    writer.environment(environment(mesh))
+    writer.environment(environment(placement.mesh))
     if step >= end:
       writer.say(f'nothing to do: {step} of {end} steps are already done')
       return Result(step, clock.total)
@@ -184,15 +165,15 @@ def train(
     between = Hooks(
       watch=hooks.Watch(config, workdir),
       clock=clock,
-      every=every,
+      every=ready.every,
       names=names,
-      rates=optimizer.rates(clock),
+      rates=ready.optimizer.rates(clock),
       position=position,
       lock=lock,
       writer=writer,
       checkpoints=checkpoints,
       held_out=held_out,
-      in_training=in_training,
+      in_training=ready.in_training,
     )
     return loop(
       step_fn, on_device, placement, between, trace, batch, state, step, end

@@ -188,7 +188,8 @@ class Constant(Checked):
     if warmup >= clock.total:
       raise ConfigError(
         f'config.optim.schedule.warmup is {warmup} steps, but config.train.'
-        f'duration is {clock.total} steps; wanted a shorter warm-up'
+        f'duration is {clock.total} steps; wanted a shorter warm-up, such as '
+        '--config.optim.schedule.warmup.fraction=0.1'
       )
     first = line(self.start * peak, peak, 0, warmup)
     return optax.join_schedules([first, rest], [warmup])

@@ -13,6 +13,7 @@ from arvision.commands import common, main
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')]
+HELPS = [*ROOT.glob('arvision/commands/*.py')]
 CONFIGS = [p for p in ROOT.glob('configs/*/*.py') if p.stem != '__init__']
 
 
@@ -22,13 +23,13 @@ def shown(path):
   if path.suffix == '.md':
     text = '\n'.join(re.findall(r'```bash\n(.*?)```', text, re.DOTALL))
   lines = re.sub(r'\\+\n\s*', ' ', text).splitlines()
-  return [line.split(' #')[0].strip() for line in lines]
+  return [re.split(r' #| \| ', line)[0].strip() for line in lines]
 
 
 COMMANDS = sorted(
   {
     line
-    for path in [*PAGES, *CONFIGS]
+    for path in [*PAGES, *CONFIGS, *HELPS]
     # Followed as a whole by tests/endtoend/test_add_a_paper.py.
     if path.name != 'add_a_paper.md'
     for line in shown(path)

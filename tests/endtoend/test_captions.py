@@ -50,7 +50,7 @@ def test_the_null_caption_neither_trains_nor_decays(workdir):
 
 
 def test_captions_are_drawn(workdir, capsys):
-  captions = ['a handwritten digit 7', '3']
+  captions = ['a handwritten digit 7', 'zebra 3']
   assert not main(
     [
       'sample',
@@ -61,13 +61,15 @@ def test_captions_are_drawn(workdir, capsys):
       *captions,
     ]
   )
-  assert '4 images of 2 captions' in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert '4 images of 2 captions' in said
+  assert "--captions='zebra 3': no training caption has 'zebra';" in said
   names = sorted(p.name for p in (workdir / 'samples' / 'two').iterdir())
   assert names == [
     '00000_a_handwritten_digit_7.png',
     '00001_a_handwritten_digit_7.png',
-    '00002_3.png',
-    '00003_3.png',
+    '00002_zebra_3.png',
+    '00003_zebra_3.png',
     'grid.png',
   ]
 

@@ -30,6 +30,16 @@ def test_held_out_pictures_are_edited_within_the_region(workdir):
   assert (workdir / 'edits' / 'a' / 'grid.png').is_file()
 
 
+def test_another_class_has_most_of_the_picture(workdir, capsys):
+  flags = ['--held_out=1', '--labels=8', '--composite', '--name=d']
+  assert edit(workdir, '--mode=class', *flags) == 0
+  picture, new = (read(workdir, 'd', p) for p in ('picture', 'class_1'))
+  rows, columns = np.nonzero(picture != new)
+  assert {*rows} | {*columns} <= {*range(1, 7)}
+  assert len(rows) > 9  # more than the middle of the picture
+  assert 'the region changed by' in capsys.readouterr().out
+
+
 def test_outpainting_keeps_what_inpainting_draws(workdir):
   flags = ['--held_out=1', '--box=0,0,0.5,1', '--composite', '--name=b']
   assert edit(workdir, '--mode=outpaint', *flags) == 0

@@ -263,7 +263,9 @@ def command_lines(draw, command):
       parts.append([f'--extractor={TOY}', '--reference=OUT/images.npz'])
   elif command == 'compare':
     parts.append([f'RUN/{kind}', where])
-  elif command != 'configs':
+  elif command == 'completion':
+    parts.append([draw(st.sampled_from(('bash', 'zsh', 'fish', 'x', '')))])
+  elif command not in ('configs', 'doctor'):
     parts.append([f'--workdir={where}'])
   lines = overrides(name, wild)
   most = 4 if command == 'train' and wild else 2

@@ -278,6 +278,9 @@ def test_the_split_is_described():
   assert lost == ['zero']
   assert said.endswith('no held-out picture of 1 of 3 classes: zero')
   assert 'none' not in images(held_out_share=0).describe()
+  assert 'enlarged' not in said
+  said = images(size=(8, 8)).describe()
+  assert said.endswith('are enlarged to 8 x 8 px, from 4 x 5 at the least')
 
 
 def test_a_label_without_a_class_is_found_at_the_start():

@@ -126,6 +126,13 @@ def test_features_go_with_the_caption_wherever_the_picture_is(tmp_path):
   assert 'features of 4 of 4 training captions and of 2 of 2 held-out' in said
 
 
+def test_words_without_a_training_caption_are_named():
+  captions = iter(['a red ball', 'a blue cube', 'not needed'])
+  assert WORDS.unknown('Blue ball!', captions) == []
+  assert next(captions) == 'not needed'
+  assert WORDS.unknown('a red zebra', ['a red ball']) == ['zebra']
+
+
 def test_hosts_agree_though_one_has_no_features_at_all(tmp_path):
   captions = [f'number {i}' for i in range(16)]
   path = tokens(tmp_path / 'tokens', captions, held_out=['number 3'])
