@@ -181,7 +181,8 @@ def _order(axes: Axes, layout):
   _fill(axes, boxes, min(1, 10 / side))
   _bare(axes, side, side)
   axes.set_ylim(up, up - side)
-  axes.set_title(f'order: {layout.steps} steps', loc='left', **_heading())
+  text = f'order: {layout.steps} step{"s" * (layout.steps > 1)}'
+  axes.set_title(text, loc='left', **_heading())
   axes.set_anchor('SW')
 
 
@@ -223,7 +224,9 @@ def _readout(axes: Axes, layout):
     **_heading(),
   )
   numbered = count <= _NUMBERED
-  left = (count - layout.slots) / 2, (count - layout.tokens) / 2
+  left = [(count - layout.slots) / 2, (count - layout.tokens) / 2]
+  if layout.slots == layout.prefix + layout.tokens:
+    left[1] = left[0] + layout.prefix  # tokens below their own slots
   boxes: list[tuple] = []
   for i in range(layout.slots):
     token = int(layout.token[i])
