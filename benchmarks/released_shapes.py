@@ -101,28 +101,13 @@ def import_weights(table, folder, title, config, workdir) -> None:
 
 def make(config: str, file: str) -> None:
   """Writes random weights with the shapes and official keys of a config."""
-  import jax
-  import numpy as np
-
   from arvision.commands.common import load_config
-  from arvision.importers import files, table
-  from arvision.runs.released import table_of
-  from arvision.tasks import assemble
+  from arvision.importers import files
+  from arvision.runs import released
 
   made = load_config(config)
-  rng = np.random.default_rng(0)
-
-  def random(path, x):
-    values = rng.standard_normal(x.shape, np.float32) * np.float32(0.02)
-    # Scales of norms are around 1, else the signal would vanish.
-    return values + np.float32('scale' in jax.tree_util.keystr(path))
-
-  params = jax.tree_util.tree_map_with_path(
-    random, assemble.trained_shapes(made)
-  )
-  form = table_of(made)
-  grids = assemble.make_tokenizer(made).spec.grids
-  files.write(file, table.to_weights(form, params, grids), form.wrapping)
+  form = released.table_of(made)
+  files.write(file, released.random_weights(made), form.wrapping)
 
 
 def command(

@@ -8,37 +8,17 @@ Layouts and samplers are those of the `tiny` config of every family.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 
 from arvision.build import build
 from arvision.commands.common import load_config
-from arvision.layouts import masks
-from arvision.samplers.base import Filling
+from arvision.evals import layout_plots
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 PAGE = DOCS / 'denoising_and_filling.md'
 PICTURE = DOCS / 'images' / 'denoising_and_filling.svg'
 
-# Kinds of cells and what they mean, in the order of the legend.
-SEEN = {'own': 'sees its own entity', 'past': 'sees past entities'}
-MADE = {
-  'drawn': 'sampled at once',
-  'noise5': 'denoised, darker: more noise',
-  'masked': 'masked',
-  'filled': 'masked, filled in this pass',
-  'done': 'finished',
-}
-_COLOURS = {
-  'own': '#2f78c4',
-  'past': '#a9cbee',
-  'drawn': '#3a9b63',
-  'masked': '#dcc8e6',
-  'filled': '#a05cbc',
-  'done': '#b9c1c8',
-  **{f'noise{i}': '#d9702b' for i in range(1, 6)},
-}
 _SIDE, _GAP, _LEFT, _TOP = 112, 24, 20, 34
 
 
@@ -70,46 +50,13 @@ class Family:
 
   @functools.cached_property
   def seen(self) -> np.ndarray:
-    """(n, n) kind of what a slot, a row, sees of another one; '' for nothing."""
-    group = self.layout.group
-    own = group[:, None] == group
-    kinds = np.where(own, 'own', 'past')
-    return np.where(masks.dense(self.layout), kinds, '')
+    """See `layout_plots.seen`."""
+    return layout_plots.seen(self.layout)
 
   @functools.cached_property
   def made(self) -> np.ndarray:
-    """(t, passes) kind of a token in every pass of the network in sampling."""
-    layout = self.sampler.layout or self.layout
-    columns, done = [], np.full(layout.tokens, '', '<U6')
-    for s in range(layout.steps):
-      tokens = np.flatnonzero(layout.entity_of_token == s)
-      for kinds in _passes(self.sampler, s, layout.steps, len(tokens)):
-        columns.append(done.copy())
-        columns[-1][tokens] = kinds
-      done[tokens] = 'done'
-    return np.stack(columns, 1)
-
-
-def _passes(sampler, s, steps, count) -> Iterator[np.ndarray]:
-  """The kinds (count,) of the tokens of entity s, pass by pass.
-
-  Which tokens stay masked depends on the seed, or on the network.
-  """
-  order = np.random.RandomState(s).permutation(count)
-  plan = sampler.plan(s, steps)
-  if sampler.refines:
-    for level in sampler.solver.levels(plan)[:-1]:
-      yield np.full(count, f'noise{max(1, round(5 * float(level)))}')
-    return
-  if isinstance(sampler, Filling):
-    counts = sampler.counts(count)
-  else:
-    yield np.full(count, 'drawn')
-    counts = [*(plan or ()), 0]
-  for now, later in zip(counts, counts[1:]):
-    kinds = np.full(count, 'done', '<U6')
-    kinds[order[:now]], kinds[order[:later]] = 'filled', 'masked'
-    yield kinds
+    """See `layout_plots.made`."""
+    return layout_plots.made(self.layout, self.sampler)
 
 
 FAMILIES = (
@@ -182,14 +129,16 @@ def svg() -> str:
     _upright(_TOP + row + _SIDE, 'tokens'),
   ]
   y = below + row + 14
-  for i, kinds in enumerate((SEEN, MADE)):
+  for i, kinds in enumerate((layout_plots.SEEN, layout_plots.MADE)):
     x = _LEFT
     for kind, text in kinds.items():
       place = f'x="{x}" y="{y + 18 * i}"'
       parts.append(f'<rect class="{kind}" {place} width="10" height="10"/>')
       parts.append(_text(x + 15, y + 9 + 18 * i, text))
       x += 34 + round(5.6 * len(text))
-  colours = ''.join(f'.{k}{{fill:{c}}}' for k, c in _COLOURS.items())
+  colours = ''.join(
+    f'.{k}{{fill:{c}}}' for k, c in layout_plots.COLOURS.items()
+  )
   shades = ''.join(f'.noise{i}{{opacity:{i / 5:g}}}' for i in range(1, 5))
   return (
     f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" '

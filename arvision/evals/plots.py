@@ -98,7 +98,7 @@ def lines(
   }
   drawn = {name: points for name, points in drawn.items() if points}
   reach = [point for points in drawn.values() for point in points]
-  with _style():
+  with style():
     named = _named(list(drawn))
     rows, columns = _legend_shape(named, size[0])
     figure, axes = _figure(size, top=_TOP + 17 * rows)
@@ -138,15 +138,15 @@ def power_laws(
     size: width and height in px.
   """
   ahead = ahead or {}
-  with _style():
+  with style():
     rows, columns = _legend_shape(list(points), size[0])
     figure, axes = _figure(size, top=_TOP + 17 * rows)
     for (name, found), colour in zip(points.items(), colours(len(points))):
       axes.plot(*zip(*found), 'o', color=colour, markersize=4, label=name)
       later = ahead.get(name, ())
       if later:
-        style = {'color': colour, 'markersize': 5, 'markerfacecolor': 'none'}
-        axes.plot(*zip(*later), 'o', **style)
+        look = {'color': colour, 'markersize': 5, 'markerfacecolor': 'none'}
+        axes.plot(*zip(*later), 'o', **look)
       ends = [v for v, _ in [*found, *later]]
       along = [min(ends), max(ends)]
       axes.plot(
@@ -177,7 +177,7 @@ def bars(
     width: in px.
   """
   places = range(len(shares))
-  with _style():
+  with style():
     figure, axes = _figure(
       (width, 24 * len(shares) + 8), left=72, right=60, top=4, bottom=4
     )
@@ -207,7 +207,7 @@ def dots(
     label: label of the x axis.
     width: in px.
   """
-  with _style():
+  with style():
     figure, axes = _figure(
       (width, 26 * len(values) + _TOP + _BOTTOM), left=116, right=18
     )
@@ -237,7 +237,7 @@ def svg(figure: Figure) -> str:
   """A chart as an <svg> element, or the content of an SVG file."""
   buffer = io.StringIO()
   empty = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
-  with _style(), warnings.catch_warnings():
+  with style(), warnings.catch_warnings():
     # The reader's fonts show the text, and may have more glyphs.
     warnings.filterwarnings('ignore', 'Glyph')
     figure.savefig(buffer, format='svg', metadata=empty)
@@ -285,7 +285,7 @@ def _ends(points: Points, errors: Points) -> list[tuple[float, float]]:
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
   """The style of all charts, whatever the user's matplotlibrc says."""
   with matplotlib.style.context(['default', _STYLE]):
     yield

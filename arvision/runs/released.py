@@ -78,6 +78,36 @@ def import_weights(
   return summary
 
 
+def random_weights(config: ConfigDict, seed: int = 0) -> dict[str, np.ndarray]:
+  """Random weights with the keys and shapes of a release.
+
+  What `files.write` makes of them is read as the released file would be, so an
+  import can be rehearsed without one.
+
+  Args:
+    config: the whole config.
+    seed: of the random numbers.
+
+  Returns:
+    official key -> array, of standard deviation 0.02.
+
+  Raises:
+    ConfigError: the config has no table.
+  """
+  form, rng = table_of(config), np.random.default_rng(seed)
+
+  def random(path, x):
+    values = rng.standard_normal(x.shape, np.float32) * np.float32(0.02)
+    # Scales of norms are around 1, else the signal would vanish.
+    return values + np.float32('scale' in jax.tree_util.keystr(path))
+
+  params = jax.tree_util.tree_map_with_path(
+    random, assemble.trained_shapes(config)
+  )
+  grids = assemble.make_tokenizer(config).spec.grids
+  return table.to_weights(form, params, grids)
+
+
 def _read(form, source, shapes, which):
   """The parameters in a file, and a line about them."""
   content = files.read(source)

@@ -1,8 +1,9 @@
-"""Grids of images, as PNG files."""
+"""Grids of images, as PNG files and as animations."""
 
+import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -100,6 +101,40 @@ def _stack(bands):
     draw.text((6, middle), name, (220,) * 3, font=font, anchor='lm')
     y += band.shape[0] + _GAP
   return np.asarray(page)
+
+
+def animation(
+  frames: Sequence[np.ndarray], seconds: float = 0.4, rest: float = 1.5
+) -> bytes:
+  """An endless GIF.
+
+  Args:
+    frames: (height, width, 3) uint8 pictures of one size, such as sheets.
+    seconds: how long a frame stays.
+    rest: how long the last one stays.
+
+  Returns:
+    the content of the file.
+
+  Raises:
+    ValueError: no frames, or some of another size.
+  """
+  if len({frame.shape for frame in frames}) != 1:
+    raise ValueError(
+      f'wanted frames of one size, got {[f.shape for f in frames]}'
+    )
+  first, *others = (Image.fromarray(frame) for frame in frames)
+  times = [round(1000 * seconds)] * len(others) + [round(1000 * rest)]
+  buffer = io.BytesIO()
+  first.save(
+    buffer,
+    format='GIF',
+    save_all=True,
+    append_images=others,
+    duration=times,
+    loop=0,
+  )
+  return buffer.getvalue()
 
 
 def _columns(k, height, width):

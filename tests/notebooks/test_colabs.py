@@ -1,40 +1,82 @@
-"""The notebooks run from top to bottom, but train for a few steps."""
+"""The notebooks run from top to bottom, show their pictures and say little."""
 
+import importlib.util
 import pathlib
-import re
+import sys
+import time
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
-COLABS = sorted((pathlib.Path(__file__).parents[2] / 'colabs').glob('*.ipynb'))
+LAUNCH = pathlib.Path(__file__).parents[2] / 'launch'
+SPEC = importlib.util.spec_from_file_location(
+  'notebooks', LAUNCH / 'notebooks.py'
+)
+notebooks = importlib.util.module_from_spec(SPEC)
+sys.path.insert(0, str(LAUNCH))
+SPEC.loader.exec_module(notebooks)
+sys.path.remove(str(LAUNCH))
 
-SHORT = """
-  'train.duration.steps=4',
-  'evals.every.steps=4',
-  'pictures.every.steps=4',
-  'optim.schedule.warmup.steps=1',
-  'tokenizer.encoder.ch=8',
-  'tokenizer.decoder.ch=8'
-"""
+# Pictures that a notebook shows; the first notebook trains what others open.
+SHOWN = {
+  'sample': 7,
+  'layouts': 17,
+  'tokenizers': 8,
+  'train_your_images': 3,
+  'import_released_weights': 1,
+  'ablation': 3,
+}
+LINES = 16  # most lines that a cell prints
 
 
-@pytest.mark.parametrize('path', COLABS, ids=lambda p: p.stem)
-def test_notebook(path, tmp_path):
-  notebook = nbformat.read(path, as_version=4)
-  nbformat.validate(notebook)
-  assert not any(cell.get('outputs') for cell in notebook.cells)
-  for cell in notebook.cells:
-    cell.source = re.sub(
-      r"'train.duration.epochs=\d+'", SHORT, cell.source
-    ).replace("f'frozen.", "'backbone.depth=1', f'frozen.")
-  where = {'metadata': {'path': str(tmp_path)}}
-  NotebookClient(notebook, timeout=600, resources=where).execute()
-  pictures = [
-    data
-    for cell in notebook.cells
+def check(done, name):
+  """Checks what a notebook shows and prints."""
+  found = [len(notebooks.pictures(cell)) for cell in done.cells]
+  assert sum(found) == SHOWN[name]
+  (main,) = (c for c in done.cells if 'picture' in c.metadata.get('tags', ()))
+  assert len(notebooks.small(notebooks.pictures(main)[0])) < notebooks.LARGEST
+  for text in notebooks.texts(done):
+    assert len(text.splitlines()) <= LINES, text
+  errors = [
+    output.text
+    for cell in done.cells
     for output in cell.get('outputs', ())
-    for data in output.get('data', ())
-    if data == 'image/png'
+    if output.get('name') == 'stderr'
   ]
-  assert len(pictures) > 3
+  assert not errors
+
+
+def test_every_notebook_is_listed_and_opens_in_colab():
+  files = {path.stem for path in notebooks.COLABS.glob('*.ipynb')}
+  assert files == {*notebooks.NAMES} == {*SHOWN}
+  for name in notebooks.NAMES:
+    notebook = notebooks.read(name)
+    assert not any(cell.get('outputs') for cell in notebook.cells)
+    assert not any(cell.get('execution_count') for cell in notebook.cells)
+    title, badge, _ = notebook.cells[0].source.split('\n\n', 2)
+    assert title.startswith('# ') and badge == notebooks.badge(name)
+    assert notebook.cells[1].source == notebooks.install()
+  assert notebooks.PAGE.read_text(encoding='utf-8') == notebooks.page()
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """What one notebook trains, another one opens."""
+  return tmp_path_factory.mktemp('notebooks')
+
+
+@pytest.mark.parametrize('name', notebooks.NAMES)
+def test_notebook(name, runs, tmp_path, monkeypatch):
+  monkeypatch.setenv('ARVISION_NOTEBOOK_QUICK', '1')
+  monkeypatch.setenv('ARVISION_NOTEBOOK_RUNS', str(runs))
+  check(notebooks.run(name, tmp_path), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', notebooks.NAMES)
+def test_notebook_at_full_size(name, tmp_path, monkeypatch):
+  """Under two minutes on two free cores, with programs already compiled or not."""
+  monkeypatch.delenv('JAX_DISABLE_MOST_OPTIMIZATIONS', raising=False)
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'jax'))
+  begin = time.perf_counter()
+  check(notebooks.run(name, tmp_path), name)
+  assert time.perf_counter() - begin < 120
