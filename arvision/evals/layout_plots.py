@@ -44,7 +44,7 @@ _BRANCHES = ('#2f78c4', '#d9702b')
 _WIDTH, _SIDE, _LETTERS = 820, 220, 7.5
 _NUMBERED = 40  # most slots or cells that have a number each
 _LINED = 48  # most rows of a matrix with lines between its cells
-_LINES = {'color': 'white', 'linewidth': 0.5}
+_LINES: dict[str, Any] = {'color': 'white', 'linewidth': 0.5}
 
 
 def seen(layout: Layout) -> np.ndarray:

@@ -26,6 +26,10 @@ TINY = """from arvision.configs.llamagen import tiny_tokenizer
 
 def get_config():
   config = tiny_tokenizer.get_config().unlock()
+  # One resolution: a step is traced within seconds.
+  small = {'ch_mult': (1,), 'patch': 2, 'attention': False}
+  config.tokenizer.encoder.update(small)
+  config.tokenizer.decoder.update(small)
   config.train.duration = {'steps': 4}
   config.checkpoint.every = {'steps': 2}
   config.log.every = {'steps': 1}
@@ -36,7 +40,7 @@ def get_config():
 
 def get_sweep():
   yield {'name': 'slow', 'optim.learning_rate': 1e-4, 'seeds': [0, 1]}
-  yield {'name': 'fast one', 'optim': {'learning_rate': 1e-3}, 'seeds': [0, 1]}
+  yield {'name': 'fast one', 'optim': {'learning_rate': 1e-3}, 'seeds': [0]}
 """
 
 
@@ -84,7 +88,7 @@ def test_a_killed_sweep_finishes_what_is_missing(tmp_path, monkeypatch, capsys):
   whole, killed = (f'--workdir={tmp_path}/{name}' for name in ('a', 'b'))
   here = Here(monkeypatch)
   assert main([*line, whole]) == 0
-  names = ['slow_seed0', 'fast_one_seed0', 'slow_seed1', 'fast_one_seed1']
+  names = ['slow_seed0', 'fast_one_seed0', 'slow_seed1']
   assert here.did == [(k, n) for n in names for k in ('train', 'eval')]
 
   # The first two runs come from there; the training of the third is killed.
@@ -102,16 +106,17 @@ def test_a_killed_sweep_finishes_what_is_missing(tmp_path, monkeypatch, capsys):
   assert {row[0] for row in table[1:]} == {'slow', 'fast one'}
   at = {name: i for i, name in enumerate(table[0])}
   for row in table[1:]:
-    assert row[at['runs']] == '2'
-    both = [float(row[at[f'seed_{seed}']]) for seed in (0, 1)]
-    assert float(row[at['mean']]) == pytest.approx(sum(both) / 2)
-    assert (row[at['pairs']] == '2') == (row[0] == 'fast one')
+    slow = row[0] == 'slow'
+    assert row[at['runs']] == ('2' if slow else '1')
+    found = [float(row[at[f'seed_{seed}']]) for seed in range(1 + slow)]
+    assert float(row[at['mean']]) == pytest.approx(sum(found) / len(found))
+    assert (row[at['pairs']] == '1') == (not slow)
   text = (tmp_path / 'a' / 'results.md').read_text()
-  assert '| fast one | 2 |' in text and ', Δ ' in text and ' ± ' in text
+  assert '| fast one | 1 |' in text and ', Δ ' in text and ' ± ' in text
   assert 'fast one' in (tmp_path / 'a' / 'results.html').read_text()
 
   assert main([*line, killed, '--dry_run']) == 0
-  assert capsys.readouterr().out.count('is complete') == 4
+  assert capsys.readouterr().out.count('is complete') == 3
   other = [word.replace('64', '32') for word in line]
   assert main([*other, killed]) == 2
   assert "eval is ['--batch_size=64'] there" in capsys.readouterr().err

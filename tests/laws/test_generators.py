@@ -281,7 +281,9 @@ class Logged:
   def check(self):
     """Asserts that no key was used twice."""
     # The log holds the tracers, so no two of them have the same id.
-    names = lambda used: [x if isinstance(x, int | str) else id(x) for x in used]
+    names = lambda used: [
+      x if isinstance(x, int | str) else id(x) for x in used
+    ]
     keys = [tuple(names(used)) for used in self.log]
     assert keys
     assert len(set(keys)) == len(keys), self.log
