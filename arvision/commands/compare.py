@@ -1,4 +1,9 @@
-"""Compares runs: what differs in their configs, their figures and curves."""
+"""Compares runs: what differs in their configs, their figures and curves.
+
+    arvision compare runs/var/digits runs/rar/digits
+
+Prints a table, and writes compare.html.
+"""
 
 import argparse
 import pathlib

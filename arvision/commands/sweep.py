@@ -1,5 +1,9 @@
 """Trains and evaluates the points of a sweep, and writes a table of them.
 
+    arvision sweep --config=ablations/orders --seeds=0,1 --workdir=runs/orders
+    arvision sweep --config=var/digits --workdir=runs/rates \\
+      --sweep=optim.learning_rate=1e-3,3e-3
+
 The points are those of `get_sweep()` in the config module, or of --sweep flags.
 Complete runs are not run again: the same command goes on after an interruption.
 """

@@ -60,9 +60,10 @@ def announced() -> str:
   Raises:
     ConfigError: contradictory variables.
   """
+  tasks = _number('SLURM_STEP_NUM_TASKS', 1) or 1
   if address := os.environ.get('JAX_COORDINATOR_ADDRESS'):
     return f'JAX_COORDINATOR_ADDRESS={address}'
-  if (tasks := _number('SLURM_STEP_NUM_TASKS', 1) or 1) > 1:
+  if tasks > 1:
     return f'a SLURM step of {tasks} tasks'
   if _on_tpu_pod():
     return 'workers of a TPU slice'

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from arvision.runs.train import train
@@ -35,13 +36,24 @@ def train_quietly(
     ConfigError, DataError, Diverged: see `loop.train`.
   """
   begin, line = time.perf_counter(), _Line(sys.stdout)
-  with contextlib.redirect_stdout(line):
+  with contextlib.redirect_stdout(line), _errors_alone():
     result = train(config, workdir, **options)
   seconds = time.perf_counter() - begin
   done = f'{result.step} of {result.total} steps, {seconds:.0f} s'
   line.show(f'{workdir}: {done}. {line.newest}'.rstrip())
   line.end()
   return result
+
+
+@contextlib.contextmanager
+def _errors_alone():
+  """Keeps warnings of libraries out of the output."""
+  level = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(level)
 
 
 class _Line(io.TextIOBase):

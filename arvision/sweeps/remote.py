@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 
 from arvision.errors import ConfigError
+from arvision.ranges import Count, Natural
 from arvision.sweeps.runs import Job, Runs
 
 
@@ -27,13 +28,13 @@ class Slurm:
   """
 
   name: str = 'arvision-sweep'
-  nodes: int = 1
-  gpus: int = 8
-  cpus: int = 32
+  nodes: Count = 1
+  gpus: Natural = 8
+  cpus: Count = 32
   time: str = '24:00:00'
   sbatch: str = ''
   setup: str = ''
-  at_once: int = 0
+  at_once: Natural = 0
 
 
 def scripts(

@@ -78,7 +78,7 @@ def test_codes_and_generators_have_no_scale(digits_runs, capsys):
 
 def test_numbers_that_cannot_be(workdir, capsys):
   assert main(['latents', f'--workdir={workdir}', '--images=-1']) == 2
-  assert '--images=-1' in capsys.readouterr().err
+  assert '--images/--number=-1' in capsys.readouterr().err
 
 
 # ------------------------------------------------------------- cached moments
