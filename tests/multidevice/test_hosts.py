@@ -10,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from arvision.commands import run_flags as commands
 from arvision.errors import ConfigError
@@ -147,9 +148,13 @@ def test_two_processes_show_the_same_pictures(folder):
   names = sorted(p.name for p in one.iterdir())
   assert names == sorted(p.name for p in two.iterdir())
   assert 'first_batch.png' in names
-  assert (one / 'first_batch.png').read_bytes() == (
-    two / 'first_batch.png'
-  ).read_bytes()
+  first = [
+    np.asarray(Image.open(run / 'first_batch.png'), np.int16)
+    for run in (one, two)
+  ]
+  # A sum that is cut up elsewhere may round a reconstruction to the next grey.
+  different = abs(first[0] - first[1])
+  assert different.max() <= 1 and (different > 0).mean() < 1e-3
 
 
 def test_two_processes_draw_what_one_draws(folder):
