@@ -46,8 +46,8 @@ def get_config(arg: str = ''):
     steps=4,
     diffusion_steps=50,
     dense_diffusion_steps=50,
-    first_guidance=4.0,
-    guidance=4.0,
+    first_guidance=2.0,
+    guidance=2.0,
   )
   config.feed.update(recall=1.0, warmup=0.0)
   # From the last time on, what a small head says wrong of the noise is multiplied
@@ -57,7 +57,7 @@ def get_config(arg: str = ''):
     head.unroll = 3
   config.backbone.unroll = 2  # all layers, see layers.stack.Stack
   config.data.batch_size = 64
-  config.train = common.block(duration=common.block(epochs=20))
+  config.train = common.block(duration=common.block(epochs=26))
   config.optim = common.adamw(
     2e-3,
     common.cosine(0.05, fraction=0.05),
