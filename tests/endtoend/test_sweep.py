@@ -82,6 +82,7 @@ def rows(folder):
     return [r for r in csv.reader(file) if 'images_per_second' not in r]
 
 
+@pytest.mark.slow  # a minute
 def test_a_killed_sweep_finishes_what_is_missing(tmp_path, monkeypatch, capsys):
   (tmp_path / 'tiny.py').write_text(TINY)
   line = ['sweep', f'--config={tmp_path}/tiny.py', '--eval=--batch_size=64']

@@ -64,7 +64,7 @@ def runs(tmp_path_factory):
 
 
 # Those that train most run with the slow tests.
-LONG = ('train_your_images', 'ablation')
+LONG = ('sample', 'train_your_images', 'ablation')
 QUICK = [
   pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
   for name in notebooks.NAMES
