@@ -22,7 +22,7 @@ def open_runs(root: pathlib.Path) -> Runs:
 
 
 def complete(runs: Runs, jobs: Sequence[Job]) -> None:
-  """Runs what is left of jobs, one after another.
+  """Runs the unfinished jobs, one after another.
 
   Raises:
     SystemExit: some failed; with their names.
