@@ -123,7 +123,7 @@ def page() -> str:
   spent = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
   parts = [
     '# Notebooks\n\n'
-    'Made by `python launch/notebooks.py` from [colabs](../colabs). They run on a CPU '
+    'Made by `python launch/notebooks.py` from `colabs/`. They run on a CPU '
     'from top to bottom, install arvision where it is missing, and download nothing '
     'else. The seconds are those of one CPU core, compilation included; two cores '
     'take less.\n'

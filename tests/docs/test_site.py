@@ -1,6 +1,7 @@
 """The documentation site: it builds without a warning, and its pages are sound.
 
     apt-get install chromium-headless-shell
+    pip install playwright
     pytest -m slow tests/docs/test_site.py --basetemp=/tmp/site
 
 The site and screenshots of some pages stay in the folder of --basetemp.
@@ -9,9 +10,7 @@ The site and screenshots of some pages stay in the folder of --basetemp.
 import functools
 import html
 import http.server
-import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,37 +18,11 @@ import urllib.parse
 
 import pytest
 
+from tests import browser
 from tests.configs import ROOT
 
 DOCS = ROOT.parent / 'docs'
-PROGRAMS = ('chromium-headless-shell', 'chromium', 'chromium-browser')
-WIDTHS = (400, 1200)
 SHOWN = ('index', 'six_parts', 'troubleshooting', 'reference/heads', 'families')
-# Opens page after page in a frame of the same origin, and measures it.
-WALK = """<!doctype html><meta charset="utf-8">
-<style>body {{ margin: 0 }} iframe {{ border: 0 }}</style>
-<iframe width="{width}" height="{height}"></iframe><pre hidden></pre>
-<script>
-const pages = {pages}, found = {{}}, frame = document.querySelector('iframe');
-async function open(page) {{
-  await new Promise(done => {{ frame.onload = done; frame.src = page; }});
-  const root = frame.contentDocument.scrollingElement;
-  const images = [...frame.contentDocument.images];
-  images.forEach(x => x.loading = 'eager');
-  await Promise.all(images.map(x => x.decode().catch(() => 0)));
-  found[page] = {{
-    broken: images.filter(x => !x.naturalWidth).map(x => x.src),
-    silent: images.filter(x => !x.alt).length,
-    text: frame.contentDocument.querySelector('article').innerText.length,
-    scroll: root.scrollWidth,
-  }};
-}}
-(async () => {{
-  for (const page of pages) await open(page);
-  document.querySelector('pre').textContent = JSON.stringify(found);
-}})();
-</script>
-"""
 
 
 @pytest.fixture(scope='module')
@@ -105,62 +78,18 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     pass
 
 
-def browse(folder, url, *flags, width, height=900):
-  """What Chromium prints of a page; fails on console messages."""
-  program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-  assert program, 'no Chromium: apt-get install chromium-headless-shell'
-  done = subprocess.run(
-    [
-      program,
-      '--headless',
-      '--no-sandbox',
-      '--disable-gpu',
-      '--hide-scrollbars',
-      '--enable-logging=stderr',
-      '--virtual-time-budget=200000',
-      f'--user-data-dir={folder / "profile"}',
-      f'--window-size={max(width, 500)},{height}',
-      *flags,
-      url,
-    ],
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert done.returncode == 0, done.stderr
-  assert ':CONSOLE' not in done.stderr, done.stderr
-  return done.stdout
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize('width', WIDTHS)
+@pytest.mark.parametrize('width', browser.WIDTHS)
 def test_pages_are_sound_on_narrow_and_wide_screens(
   site, address, tmp_path, width
 ):
-  names = [page.relative_to(DOCS) for page in DOCS.rglob('*.md')]
-  pages = sorted(
-    str(name.with_suffix('.html'))
-    for name in names
-    if '_build' not in name.parts
-  )
-
-  def walk(name, pages, height):
-    text = WALK.format(width=width, height=height, pages=json.dumps(pages))
-    (site / name).write_text(text, encoding='utf-8')
-    return f'{address}/{name}'
-
-  dom = browse(
-    tmp_path, walk('walk.html', pages, 900), '--dump-dom', width=width
-  )
-  found = json.loads(
-    html.unescape(re.search('<pre hidden="">(.+?)</pre>', dom)[1])
-  )
-  assert [*found] == pages
-  for page, facts in found.items():
-    assert not facts['broken'] and not facts['silent'], (page, facts)
-    assert facts['text'] > 100, (page, facts)
-    assert facts['scroll'] <= width, (page, facts)
-  for page in SHOWN:
-    picture = tmp_path / f'{page.replace("/", "_")}_{width}.png'
-    url = walk('shown.html', [f'{page}.html'], 1800)
-    browse(tmp_path, url, f'--screenshot={picture}', width=width, height=1800)
+  pages = [*site.rglob('*.html')]
+  assert len(pages) > 60
+  with browser.tab(width) as tab:
+    for page in pages:
+      name = page.relative_to(site)
+      found = browser.measured(tab, f'{address}/{name}')
+      assert found['text'] > 100, (name, found)
+      if str(name.with_suffix('')) in SHOWN:
+        picture = f'{"_".join(name.with_suffix("").parts)}_{width}.png'
+        tab.screenshot(path=tmp_path / picture, full_page=True)

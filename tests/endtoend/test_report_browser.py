@@ -1,103 +1,20 @@
 """Reports in headless Chromium: pictures, console, narrow screens, dark mode.
 
     apt-get install chromium-headless-shell
+    pip install playwright
     pytest -m slow tests/endtoend/test_report_browser.py --basetemp=/tmp/reports
 
 The screenshots stay in the folder of --basetemp.
 """
 
-import html
 import json
-import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
 from arvision.commands.main import main
 from arvision.training import pictures
-
-PROGRAMS = ('chromium-headless-shell', 'chromium', 'chromium-browser')
-WIDTHS = (400, 1200)
-# A page of the same origin as the report inside it, which it measures.
-FRAME = """<!doctype html><meta charset="utf-8">
-<style>body {{ margin: 0 }}</style>
-<iframe width="{width}" style="border: 0" srcdoc="{text}"></iframe>
-<pre hidden></pre>
-<script>
-const frame = document.querySelector('iframe');
-frame.onload = () => {{
-  const page = frame.contentDocument, root = page.scrollingElement;
-  for (const folded of page.querySelectorAll('details')) folded.open = {folded};
-  frame.height = root.scrollHeight;
-  const images = [...page.images];
-  document.querySelector('pre').textContent = JSON.stringify({{
-    images: images.length,
-    broken: images.filter(x => !x.naturalWidth).map(x => x.alt),
-    silent: images.filter(x => !x.alt).length,
-    width: root.clientWidth,
-    scroll: root.scrollWidth,
-    height: root.scrollHeight,
-    dark: page.defaultView.matchMedia('(prefers-color-scheme: dark)').matches,
-    wide: [...page.querySelectorAll('section *')].filter(
-      x => !x.closest('.scroll, pre') &&
-        x.getBoundingClientRect().right > root.clientWidth).map(x => x.tagName),
-  }});
-}};
-</script>
-"""
-
-
-@pytest.fixture(scope='session')
-def chromium():
-  found = next(filter(None, map(shutil.which, PROGRAMS)), None)
-  assert found, 'no Chromium: apt-get install chromium-headless-shell'
-  return found
-
-
-def opened(chromium, report, folder, width, dark=False, folded=False):
-  """What a page measures; its screenshot goes to `folder`."""
-  text = report.read_text(encoding='utf-8')
-  name = f'{report.stem}_{width}{"_dark" if dark else ""}'
-  frame = folder / f'{name}.html'
-  frame.write_text(
-    FRAME.format(
-      width=width, text=html.escape(text), folded=json.dumps(folded)
-    ),
-    encoding='utf-8',
-  )
-
-  def browse(*flags, height=900):
-    done = subprocess.run(
-      [
-        chromium,
-        '--headless',
-        '--no-sandbox',
-        '--disable-gpu',
-        '--hide-scrollbars',
-        '--enable-logging=stderr',
-        '--virtual-time-budget=8000',
-        f'--user-data-dir={folder / "profile"}',
-        f'--window-size={max(width, 500)},{height}',
-        f'--blink-settings=preferredColorScheme={0 if dark else 1}',
-        *flags,
-        frame.as_uri(),
-      ],
-      capture_output=True,
-      text=True,
-      timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert ':CONSOLE' not in done.stderr, done.stderr
-    return done.stdout
-
-  dom = browse('--dump-dom')
-  text = re.search('<pre hidden="">(.+?)</pre>', dom)[1]
-  found = json.loads(html.unescape(text))
-  height = min(found['height'], 12_000)
-  browse(f'--screenshot={folder / f"{name}.png"}', height=height)
-  return found
+from tests import browser
 
 
 @pytest.fixture(scope='module')
@@ -164,17 +81,17 @@ def make(folder, variant, seed, draws):
 @pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
 @pytest.mark.parametrize('compare', [False, True], ids=['report', 'compare'])
 def test_pages_are_sound_on_narrow_and_wide_screens(
-  runs, chromium, tmp_path, compare, dark
+  runs, tmp_path, compare, dark
 ):
   words = ['compare', str(runs)]
   if not compare:
     words = ['report', f'--workdir={runs / "next_scale_seed0"}']
   assert main([*words, f'--output={tmp_path}']) == 0
   page = tmp_path / ('compare.html' if compare else 'report.html')
-  for width in WIDTHS:
-    found = opened(chromium, page, tmp_path, width, dark, folded=not dark)
+  for width in browser.WIDTHS:
+    with browser.tab(width, dark) as tab:
+      found = browser.measured(tab, page.as_uri(), unfold=dark)
+      tab.screenshot(path=tmp_path / f'{page.stem}_{width}.png', full_page=True)
     assert found['images'] >= 5
-    assert not found['broken'] and not found['silent'], found
-    assert found['scroll'] <= found['width'] == width, found
     assert not found['wide'], found
     assert found['dark'] == dark
