@@ -45,6 +45,8 @@ def new(seed: int = 0) -> ConfigDict:
   config.ema_warmup = True
   config.mesh = block(slice=1, data=-1, fsdp=1, tensor=1, sequence=1)
   config.checkpoint = block(every=block(fraction=0.1), keep=2, best='')
+  # A step that takes longer hangs: training ends with the stacks of all threads.
+  config.watchdog = block(seconds=3600.0)
   config.log = block(every=block(steps=50))
   config.pictures = block(every=block(fraction=0.1), count=32)
   config.evals = block(

@@ -16,7 +16,7 @@ import traceback
 from typing import Any
 
 import arvision
-from arvision.sweeps import leader
+from arvision import leader
 
 DEBUG = '--debug'
 # Heading -> commands, in the order of their use.

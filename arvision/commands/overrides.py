@@ -48,6 +48,7 @@ _PLAIN: dict[str, dict[str, Field]] = {
   'evals': _EVERY,
   'pictures': {**_EVERY, 'count': Field(int)},
   'checkpoint': {**_EVERY, 'keep': Field(int), 'best': Field(str)},
+  'watchdog': {'seconds': Field(float)},
   'mesh': {axis: Field(int) for axis in AXES},
   'rules': fields(Rules) or {},
 }

@@ -5,7 +5,8 @@
     arvision train --config=var/digits --workdir=runs/var/digits \\
       --config.optim.learning_rate=3e-4
 
-The same command resumes a run that was stopped. --dry_run prints the config and
+The same command resumes a run that was stopped; --max_restarts=5 does so by itself
+after a crash. --dry_run prints the config and
 what the run would do.
 """
 
@@ -14,7 +15,7 @@ import argparse
 from arvision.commands import common
 from arvision.errors import ConfigError
 from arvision.parallel import host
-from arvision.ranges import Count, number
+from arvision.ranges import Count, Natural, number
 from arvision.runs import remote, targets
 from arvision.training import profile
 
@@ -32,6 +33,12 @@ def main(argv: list[str]) -> int:
   profiled = profile.parse(flags.profile) if flags.profile else None
   config = common.load_config(flags.config, overrides)
   targets.check_folder(flags.workdir)
+  if flags.max_restarts and not flags.dry_run:
+    from arvision.runs import supervise
+
+    return supervise.again(
+      _without(argv, '--max_restarts'), flags.workdir, flags.max_restarts
+    )
   host.use_compilation_cache()
   host.initialize()
   remote.check_processes(flags.workdir)
@@ -69,6 +76,17 @@ def main(argv: list[str]) -> int:
     'command resumes from there'
   )
   return 128 + result.signal if result.signal else 0
+
+
+def _without(argv, flag):
+  """The words of a command line without a flag and its value."""
+  words, found = iter(argv), []
+  for word in words:
+    if word == flag:
+      next(words, None)
+    elif not word.startswith(f'{flag}='):
+      found.append(word)
+  return found
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,6 +135,14 @@ def parser() -> argparse.ArgumentParser:
     type=number(Count),
     metavar='STEP',
     help='stop and save after this step',
+  )
+  flags.add_argument(
+    '--max_restarts',
+    type=number(Natural),
+    default=0,
+    metavar='N',
+    help='start again after a crash, until N starts in a row have added no '
+    'checkpoint; every host does so for its own process (0: never)',
   )
   flags.add_argument(
     '--profile',

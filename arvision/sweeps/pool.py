@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Protocol
 
-from arvision.sweeps import leader
+from arvision import leader
 from arvision.sweeps.runs import Job, Runs, Step
 
 # Seconds between two looks at the processes, between two notes of the time that

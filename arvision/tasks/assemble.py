@@ -16,7 +16,7 @@ from arvision.errors import ConfigError, DataError
 from arvision.layers.condition import NoCondition
 from arvision.model import ARModel
 from arvision.random import Draw
-from arvision.ranges import Below1, Few, Seed
+from arvision.ranges import AtLeast0, Below1, Few, Seed
 from arvision.structs import Tokens
 from arvision.tasks import fit
 from arvision.tasks.base import Averages, Task
@@ -28,6 +28,7 @@ _SETTINGS: dict[str, Any] = {
   'pictures.count': Few,
   'checkpoint.keep': Few,
   'checkpoint.best': str,
+  'watchdog.seconds': AtLeast0,
   'data': Mapping,
   'optim': Mapping,
   'mesh': Mapping,

@@ -71,7 +71,11 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=self._kept, read_only=read_only, create=False
+        preservation_policy=self._kept,
+        read_only=read_only,
+        create=False,
+        # Of a save that was killed.
+        cleanup_tmp_directories=not read_only,
       ),
       item_names=('state', 'meta'),
       item_handlers={'state': digests.Arrays(), 'meta': digests.Json()},

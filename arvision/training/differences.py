@@ -36,6 +36,7 @@ CHANGEABLE = (
   'pictures',
   'evals',
   'writers',
+  'watchdog',
   'mesh',
   'rules',
   'data.threads',

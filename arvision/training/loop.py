@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,11 @@ from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
+from arvision.training.events import Events
 from arvision.training.profile import Profile
 from arvision.training.ready import prepare
 from arvision.training.step_hooks import Hooks, Position
+from arvision.training.watchdog import Watchdog
 from arvision.training.writers import Writer, further_writers
 
 
@@ -156,6 +159,9 @@ def train(
       writer.say(f'nothing to do: {step} of {end} steps are already done')
       return Result(step, clock.total)
 
+    events = Events(workdir)
+    if line := events.start(step):
+      writer.say(line)
     if step == 0:
       writer.picture('first_batch', held_out.check(batch))
     step_fn, text = start.compile_step(traced, placement)
@@ -174,10 +180,33 @@ def train(
       checkpoints=checkpoints,
       held_out=held_out,
       in_training=ready.in_training,
+      events=events,
     )
-    return loop(
-      step_fn, on_device, placement, between, trace, batch, state, step, end
-    )
+    dog = stack.enter_context(Watchdog(_patience(config), events.failed))
+    with events.noting_failure():
+      result = loop(
+        step_fn,
+        on_device,
+        placement,
+        between,
+        trace,
+        dog,
+        batch,
+        state,
+        step,
+        end,
+      )
+    why = 'stopped' if result.signal in (None, signal.SIGINT) else 'signal'
+    if result.step == result.total:
+      why = 'done'
+    account = events.end(result.step, between.worked, why)
+    writer.say(account.text())
+    return result
+
+
+def _patience(config):
+  """Seconds that a step may take; 0: any time. Older runs have no such key."""
+  return (config.get('watchdog') or {}).get('seconds', 0.0)
 
 
 def loop(
@@ -186,6 +215,7 @@ def loop(
   placement: host.Placement,
   between: Hooks,
   trace: Profile,
+  dog: Watchdog,
   batch: Any,
   state: Any,
   step: int,
@@ -199,6 +229,7 @@ def loop(
     placement: puts batches on devices.
     between: hooks that run between steps; they hold the data iterator.
     trace: annotates the steps.
+    dog: watches over steps and batches.
     batch: first batch, on the host.
     state: state on devices; it is donated.
     step: optimizer steps taken.
@@ -208,6 +239,7 @@ def loop(
   between.start(step)
   with hooks.Preemption() as preemption:
     while True:
+      dog.waits(f'step {step + 1}')
       with trace.step(step + 1):
         state, metrics = step_fn(state, frozen, placement.put_batch(batch))
       step += 1
@@ -224,8 +256,10 @@ def loop(
         due.append('checkpoint')
       if due:
         between.read(step, metrics)
+        dog.rests()
         between(step, state, batch, due)
         unread = None
       if stop:
         return Result(step, between.clock.total, preemption.received)
+      dog.waits(f'reading the batch of step {step + 1}')
       batch = next(between.position.batches)

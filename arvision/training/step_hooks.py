@@ -14,6 +14,7 @@ from arvision.tasks.base import TrainState
 from arvision.training import hooks
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
+from arvision.training.events import Events
 from arvision.training.lock import Lock
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
@@ -81,6 +82,7 @@ class Hooks:
     checkpoints: saves checkpoints.
     held_out: held-out metrics and pictures.
     in_training: runs evaluators.
+    events: notes saves.
   """
 
   watch: hooks.Watch
@@ -94,14 +96,22 @@ class Hooks:
   checkpoints: Checkpoints
   held_out: HeldOut
   in_training: InTraining
+  events: Events
 
   def __post_init__(self):
     self._rate = Rate(self.clock.batch_size, self.clock.total)
     self._rates_at = jax.jit(lambda i: {k: f(i) for k, f in self.rates.items()})
+    self._began = 0.0
 
   def start(self, step: int) -> None:
     """Starts the measurement of speed."""
     self._rate.restart(step)
+    self._began = time.perf_counter()
+
+  @property
+  def worked(self) -> float:
+    """Seconds in steps since `start`."""
+    return time.perf_counter() - self._began if self._began else 0.0
 
   def due(self, step: int) -> list[str]:
     """Keys of `every` that are due after a step."""
@@ -135,6 +145,7 @@ class Hooks:
     Raises:
       Diverged: the state is not finite; nothing was saved.
     """
+    worked = self.worked
     with self._pause():
       if 'log' in due:
         self._log(step)
@@ -159,6 +170,7 @@ class Hooks:
         self.lock.check()
         position = self.position.get_state()
         self.checkpoints.save(step, state, position, figures)
+        self.events.saved(step, worked)
 
   def _log(self, step):
     speed, left = self._rate(step)
@@ -176,7 +188,9 @@ class Hooks:
   def _pause(self) -> Iterator[None]:
     before = time.perf_counter()
     yield
-    self._rate.skip(time.perf_counter() - before)
+    seconds = time.perf_counter() - before
+    self._rate.skip(seconds)
+    self._began += seconds
 
 
 def _brief(values):

@@ -18,6 +18,8 @@ IMPORTED = 'imported'
 # The copy of frozen weights.
 FROZEN = 'frozen'
 LOG = 'log.jsonl'
+# Starts, saves and ends.
+EVENTS = 'events.jsonl'
 # The run of Weights & Biases.
 WANDB = 'wandb.json'
 # What the metrics of evaluators in the log were measured by.
@@ -28,6 +30,7 @@ _STARTED = (
   'config.tmp',
   CHECKPOINTS,
   'environment.json',
+  EVENTS,
   FROZEN,
   LOG,
   'error.txt',
