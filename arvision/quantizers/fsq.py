@@ -1,5 +1,7 @@
 """Finite scalar quantisation: every channel becomes one of a few levels."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,8 @@ class FSQ(Quantizer, kw_only=True):
 
   levels: tuple[Few, ...]
   ids: Few = 1
+
+  adjustable: ClassVar[tuple[str, ...]] = ('ids',)
 
   @property
   def channels(self) -> int:
