@@ -47,6 +47,9 @@ def new(seed: int = 0) -> ConfigDict:
   config.checkpoint = block(every=block(fraction=0.1), keep=2, best='')
   # A step that takes longer hangs: training ends with the stacks of all threads.
   config.watchdog = block(seconds=3600.0)
+  # After a loss or gradient that is not finite: 'stop', 'skip' the step, or
+  # 'rollback' to the newest checkpoint and leave out the batch.
+  config.not_finite = block(action='stop', most=3)
   config.log = block(every=block(steps=50))
   config.pictures = block(every=block(fraction=0.1), count=32)
   config.evals = block(

@@ -6,7 +6,7 @@ import traceback
 
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import shown
-from arvision.training.hooks import Diverged
+from arvision.training.divergence import Diverged
 
 
 def explain(error: BaseException, argv: list[str]) -> tuple[str, int]:

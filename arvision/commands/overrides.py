@@ -47,8 +47,14 @@ _PLAIN: dict[str, dict[str, Field]] = {
   'log': _EVERY,
   'evals': _EVERY,
   'pictures': {**_EVERY, 'count': Field(int)},
-  'checkpoint': {**_EVERY, 'keep': Field(int), 'best': Field(str)},
+  'checkpoint': {
+    **_EVERY,
+    'keep': Field(int),
+    'keep_every': Field(_DURATION),
+    'best': Field(str),
+  },
   'watchdog': {'seconds': Field(float)},
+  'not_finite': {'action': Field(str), 'most': Field(int)},
   'mesh': {axis: Field(int) for axis in AXES},
   'rules': fields(Rules) or {},
 }

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from arvision.errors import ConfigError, DataError
 from arvision.layers.condition import NoCondition
 from arvision.model import ARModel
 from arvision.random import Draw
-from arvision.ranges import AtLeast0, Below1, Few, Seed
+from arvision.ranges import AtLeast0, Below1, Few, FewOr0, Seed
 from arvision.structs import Tokens
 from arvision.tasks import fit
 from arvision.tasks.base import Averages, Task
@@ -28,7 +28,10 @@ _SETTINGS: dict[str, Any] = {
   'pictures.count': Few,
   'checkpoint.keep': Few,
   'checkpoint.best': str,
+  'checkpoint.keep_every': Mapping,
   'watchdog.seconds': AtLeast0,
+  'not_finite.action': Literal['stop', 'skip', 'rollback'],
+  'not_finite.most': FewOr0,
   'data': Mapping,
   'optim': Mapping,
   'mesh': Mapping,

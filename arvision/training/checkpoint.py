@@ -13,7 +13,7 @@ from absl import logging
 from arvision.errors import ConfigError, DataError
 from arvision.parallel import host
 from arvision.tasks.base import TrainState
-from arvision.training import differences, digests, hooks
+from arvision.training import differences, digests, divergence
 from arvision.training import workdir as workdirs
 from arvision.training.kept import Kept, read_meta
 from arvision.training.trees import (
@@ -46,6 +46,7 @@ class Checkpoints:
     facts: Mapping[str, Any],
     keep: int = 2,
     best: str = '',
+    every: int = 0,
     read_only: bool = False,
   ):
     """Opens the folder; the first save creates it if needed.
@@ -57,6 +58,7 @@ class Checkpoints:
       keep: number of newest checkpoints to keep.
       best: name of the held-out metric by which the best checkpoint is kept
         too, see `Kept`.
+      every: period in steps of checkpoints that are kept for good, see `Kept`.
       read_only: whether the folder belongs to another run and must not change.
 
     Raises:
@@ -67,7 +69,7 @@ class Checkpoints:
     self._folder = pathlib.Path(folder).absolute()
     self.facts = dict(facts)
     self._read_only = read_only
-    self._kept = Kept(keep, best)
+    self._kept = Kept(keep, best, every)
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
@@ -209,7 +211,7 @@ class Checkpoints:
       )
     except Exception as error:  # Orbax documents no exceptions
       return None, first_line(error)
-    bad = hooks.not_finite(found['state'])
+    bad = divergence.not_finite(found['state'])
     if bad:
       return None, f'{bad} has values that are not finite'
     return (found['state'], meta), None

@@ -37,6 +37,7 @@ CHANGEABLE = (
   'evals',
   'writers',
   'watchdog',
+  'not_finite',
   'mesh',
   'rules',
   'data.threads',

@@ -1,121 +1,14 @@
-"""Helpers of the train loop: divergence, metric windows, periods, signals."""
+"""Helpers of the train loop: metric windows, periods, signals."""
 
-import functools
-import math
 import signal
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from arvision.metrics import Mean
-from arvision.tasks.base import TrainState
-from arvision.training import workdir as workdirs
-from arvision.training.trees import real_arrays
-
-
-class Diverged(RuntimeError):
-  """Training stopped because of values that are not finite."""
-
-
-class Watch:
-  """Stops a run whose values are not finite, with advice."""
-
-  def __init__(self, config: ConfigDict, workdir: Any):
-    """Takes the config and the folder of the run, for the message."""
-    self._config = config
-    self._workdir = workdir
-
-  def metrics(
-    self, metrics: Mapping[str, float], step: int, saved: int | None
-  ) -> None:
-    """Checks losses and gradient norms.
-
-    Args:
-      metrics: metrics of one step.
-      step: optimizer steps taken, this one included.
-      saved: step of the newest checkpoint, None without any.
-
-    Raises:
-      Diverged: one of them is not finite.
-    """
-    for name, value in metrics.items():
-      if math.isfinite(value):
-        continue
-      if name.split('/')[0].endswith('loss') or 'gradient_norm' in name:
-        self._stop(f'{name} was {value} at step {step}', saved)
-
-  def state(self, state: TrainState, step: int, saved: int | None) -> None:
-    """Checks all arrays of a state; see `metrics`.
-
-    The loss of the step in which a state diverges is still finite.
-    """
-    bad = not_finite(state)
-    if bad:
-      self._stop(f'{bad} was not finite after step {step}', saved)
-
-  def _stop(self, fault, saved):
-    kept, how = 'there is no checkpoint yet', 'in a new --workdir'
-    if saved is not None:
-      kept = f'the checkpoint of step {saved} is from before that and intact'
-      how += f' (--init_from={self._workdir} takes its weights)'
-    raise Diverged(
-      f"{fault}, so training stopped; {kept} (in '{self._workdir}').\n"
-      f'What may help, {how}: {", ".join(_advice(self._config))}'
-    )
-
-
-def _advice(config):
-  """Changes of config keys that may keep a run from diverging."""
-  found = []
-  plain = workdirs.to_json(config)
-  for key, value in flatten_dict(plain, sep='.').items():
-    block, _, name = key.rpartition('.')
-    # The tokenizer of a generator is frozen.
-    trained = 'backbone' not in plain or not key.startswith('tokenizer.')
-    if name == 'dtype' and value in ('bfloat16', 'float16') and trained:
-      found.append(f'config.{key}=float32')
-    if 'optim' not in block or value is None:
-      continue
-    if name == 'learning_rate':
-      found.append(f'a lower config.{key} (now {value})')
-    elif name == 'clip':
-      text = f'a smaller config.{key} (now {value})'
-      found.append(text if value else f'config.{key}=1.0')
-    elif block.endswith('.warmup'):
-      found.append(f'a longer warm-up (config.{key}, now {value})')
-  return found
-
-
-def not_finite(tree: Any) -> str | None:
-  """The path of the first array with a NaN or an infinity, or None.
-
-  Args:
-    tree: tree of arrays on the devices of all processes.
-  """
-  arrays = real_arrays(tree)
-  if not arrays:
-    return None
-  leaves = [*arrays.values()]
-  mesh = getattr(leaves[0].sharding, 'mesh', None)
-  whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-  finite = np.asarray(_finite(leaves, whole))
-  return next((k for k, ok in zip(arrays, finite) if not ok), None)
-
-
-@functools.partial(jax.jit, static_argnames='whole')
-def _finite(leaves, whole):
-  found = jnp.stack([jnp.isfinite(x).all() for x in leaves])
-  if whole is None:
-    return found
-  return jax.lax.with_sharding_constraint(found, whole)
 
 
 class Window:

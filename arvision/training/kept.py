@@ -53,21 +53,23 @@ def best_of(folder: pathlib.Path, steps: Sequence[int], best: str) -> int:
 
 
 class Kept:
-  """Orbax policy that keeps the newest checkpoints and the best one.
+  """Orbax policy that keeps the newest checkpoints, the best one and every k-th.
 
   Attributes:
     figures: step -> held-out metrics of the checkpoint.
   """
 
-  def __init__(self, keep: int, best: str = ''):
+  def __init__(self, keep: int, best: str = '', every: int = 0):
     """Starts without metrics; see `read`.
 
     Args:
       keep: number of newest checkpoints to keep.
       best: name of a metric whose lowest value is the best, or '-' and the name
         of a metric whose highest value is the best; '' for none.
+      every: period in steps; the first checkpoint of each one is kept. 0 for
+        none.
     """
-    self._keep = keep
+    self._keep, self._every = keep, every
     self._name = best.removeprefix('-')
     self._sign = -1.0 if best.startswith('-') else 1.0
     self.figures: dict[int, Mapping[str, Any]] = {}
@@ -107,4 +109,9 @@ class Kept:
     del context
     steps = [c.step for c in checkpoints]
     wanted = {*sorted(steps)[-self._keep :], self.best(steps)}
+    if self._every:
+      firsts: dict[int, int] = {}
+      for step in sorted(steps):
+        firsts.setdefault(step // self._every, step)
+      wanted |= {step for period, step in firsts.items() if period}
     return [step in wanted for step in steps]

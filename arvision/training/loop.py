@@ -13,16 +13,17 @@ from ml_collections import ConfigDict
 from arvision.errors import DataError
 from arvision.parallel import host
 from arvision.tasks import assemble
-from arvision.training import differences, hooks, start
+from arvision.training import differences, divergence, hooks, start
 from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
+from arvision.training.divergence import Diverged
 from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
 from arvision.training.events import Events
 from arvision.training.profile import Profile
-from arvision.training.ready import prepare
+from arvision.training.ready import Ready, prepare
 from arvision.training.step_hooks import Hooks, Position
 from arvision.training.watchdog import Watchdog
 from arvision.training.writers import Writer, further_writers
@@ -85,15 +86,32 @@ def train(
     DataError: data or checkpoints cannot be read.
     Diverged: a loss or gradient is not finite.
   """
-  ready = prepare(
-    config,
-    workdir,
-    resume_from=resume_from,
-    change=change,
-    make_in_training=make_in_training,
-    make_data=make_data,
-    make_task=make_task,
-  )
+  wanted = start.Wanted(init_from, init_partial, resume_from, change)
+  while True:
+    ready = prepare(
+      config,
+      workdir,
+      resume_from=resume_from,
+      change=change,
+      make_in_training=make_in_training,
+      make_data=make_data,
+      make_task=make_task,
+    )
+    try:
+      return _train(ready, workdir, wanted, stop_at, profile)
+    except Diverged as fault:
+      if not divergence.go_back(config, workdir, fault):
+        raise
+
+
+def _train(
+  ready: Ready,
+  workdir: str | os.PathLike,
+  wanted: start.Wanted,
+  stop_at: int | None,
+  profile: tuple[int, int] | None,
+) -> Result:
+  """Trains from the state that is there; see `train`."""
   config, data, task = ready.config, ready.data, ready.task
   clock, placement = ready.clock, ready.placement
   best = config.checkpoint.get('best') or ''
@@ -103,13 +121,16 @@ def train(
     stack.callback(batches.close)
     lock = stack.enter_context(locks.held(workdir))
     # Another run may have used the folder since the first check.
-    differences.check_same(config, workdir, change)
-    position = Position(batches)
+    differences.check_same(config, workdir, wanted.change)
+    folders = (workdir, ready.resumed or workdir)
+    left_out = next(filter(None, map(divergence.left_out, folders)), [])
+    position = Position(batches, left_out)
     checkpoints = Checkpoints(
       pathlib.Path(workdir) / workdirs.CHECKPOINTS,
       {'seed': config.seed, 'data.batch_size': clock.batch_size},
       keep=config.checkpoint.get('keep', 2),
       best=best,
+      every=_kept_period(config, clock),
     )
     stack.callback(checkpoints.close)
     state, step, source = start.first_state(
@@ -117,7 +138,7 @@ def train(
       pathlib.Path(workdir),
       checkpoints,
       position,
-      start.Wanted(init_from, init_partial, resume_from, change),
+      wanted,
     )
     changes = ready.changes
     if changes != tuple(batches.get_state().get('changes', changes)):
@@ -136,12 +157,17 @@ def train(
     )
     if step < end:
       checkpoints.check_room(state)
-      batch = next(batches)
+      batch = position.next(step + 1)
       # An evaluator's figures are known once it has run.
       if best.removeprefix('-').partition('/')[0] not in ready.evaluators:
         held_out.check_best(best, state, ready.every['evals'])
       traced, names = start.trace_step(
-        task, placement, state, on_device, placement.put_batch(batch)
+        task,
+        placement,
+        state,
+        on_device,
+        placement.put_batch(batch),
+        divergence.action(config) == 'skip',
       )
 
     further = further_writers(config)
@@ -169,7 +195,7 @@ def train(
     if line := trace.describe(step):
       writer.say(line)
     between = Hooks(
-      watch=hooks.Watch(config, workdir),
+      watch=divergence.Watch(config, workdir),
       clock=clock,
       every=ready.every,
       names=names,
@@ -202,6 +228,12 @@ def train(
     account = events.end(result.step, between.worked, why)
     writer.say(account.text())
     return result
+
+
+def _kept_period(config, clock):
+  """Steps between two checkpoints that are kept for good; 0: none are."""
+  duration = config.checkpoint.get('keep_every')
+  return clock.steps(duration, 'checkpoint.keep_every') if duration else 0
 
 
 def _patience(config):
@@ -262,4 +294,4 @@ def loop(
       if stop:
         return Result(step, between.clock.total, preemption.received)
       dog.waits(f'reading the batch of step {step + 1}')
-      batch = next(between.position.batches)
+      batch = between.position.next(step + 1)

@@ -19,7 +19,7 @@ from arvision.parallel import host
 from arvision.parallel.host import Placement
 from arvision.tasks import assemble
 from arvision.tasks.base import Task, TrainState
-from arvision.training import differences
+from arvision.training import differences, divergence
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints, saved_position
 from arvision.training.step_hooks import Position
@@ -244,7 +244,12 @@ def first_state(
 
 
 def trace_step(
-  task: Task, placement: Placement, state: Any, frozen: Any, batch: Any
+  task: Task,
+  placement: Placement,
+  state: Any,
+  frozen: Any,
+  batch: Any,
+  skips: bool = False,
 ) -> tuple[Any, list[str]]:
   """Traces the train step.
 
@@ -253,6 +258,7 @@ def trace_step(
     placement: placement of the arrays.
     state: arrays on devices, or shapes, dtypes and shardings; it is donated.
     frozen, batch: likewise, not donated.
+    skips: whether a step that is not finite leaves the state as it was.
 
   Returns:
     `jax.stages.Traced` of (state, frozen, batch) -> (state, (m,) float32
@@ -261,11 +267,13 @@ def trace_step(
   names: list[str] = []
 
   def step(state, frozen, batch):
-    state, metrics = task.step(state, frozen, batch)
+    after, metrics = task.step(state, frozen, batch)
+    if skips:
+      after, metrics = divergence.skip(state, after, metrics)
     names[:] = sorted(metrics)
     # One array of all metrics needs one transfer instead of twenty.
     packed = jnp.stack([metrics[k].astype(jnp.float32) for k in names])
-    return state, packed
+    return after, packed
 
   shardings = jax.tree.map(lambda x: x.sharding, state)
   out = (shardings, placement.whole)

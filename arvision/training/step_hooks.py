@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from arvision.tasks.base import TrainState
-from arvision.training import hooks
+from arvision.training import divergence, hooks
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
 from arvision.training.events import Events
@@ -31,21 +31,35 @@ class Position:
   Attributes:
     batches: the data iterator.
     window: metrics since the last line of the log.
+    skipped: number of steps that were skipped, see `divergence`.
   """
 
-  def __init__(self, batches: Any):
+  def __init__(self, batches: Any, left_out: Sequence[int] = ()):
+    """Takes the iterator, and the steps before which a batch is left out."""
     self.batches = batches
     self.window = hooks.Window()
+    self.skipped = 0
+    self._left_out = left_out
+
+  def next(self, step: int) -> Any:
+    """The batch of a step."""
+    for _ in range(self._left_out.count(step)):
+      next(self.batches)
+    return next(self.batches)
 
   def get_state(self) -> dict[str, Any]:
     """JSON values."""
-    window = self.window.get_state()
-    return {'batches': self.batches.get_state(), 'window': window}
+    return {
+      'batches': self.batches.get_state(),
+      'window': self.window.get_state(),
+      'skipped': self.skipped,
+    }
 
   def set_state(self, state: Mapping[str, Any]) -> None:
     """Restores the result of `get_state`."""
     self.batches.set_state(state['batches'])
     self.window.set_state(state['window'])
+    self.skipped = int(state.get('skipped', 0))
 
 
 class InTraining(Protocol):
@@ -85,7 +99,7 @@ class Hooks:
     events: notes saves.
   """
 
-  watch: hooks.Watch
+  watch: divergence.Watch
   clock: Clock
   every: Mapping[str, int]
   names: list[str]
@@ -125,6 +139,12 @@ class Hooks:
       Diverged: they are not finite.
     """
     values = dict(zip(self.names, np.asarray(metrics).tolist()))
+    if values.get(divergence.SKIPPED):
+      self.position.skipped += 1
+      count = self.position.skipped
+      self.watch.skipped(count, step, self.checkpoints.latest)
+      self.writer.say(f'step {step} was not finite and is skipped')
+      values = {divergence.SKIPPED: 1.0}
     self.watch.metrics(values, step, self.checkpoints.latest)
     self.position.window.add(values)
     speed = self._rate(step)[0]

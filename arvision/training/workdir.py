@@ -20,6 +20,8 @@ FROZEN = 'frozen'
 LOG = 'log.jsonl'
 # Starts, saves and ends.
 EVENTS = 'events.jsonl'
+# Steps before which a batch is left out.
+LEFT_OUT = 'left_out.json'
 # The run of Weights & Biases.
 WANDB = 'wandb.json'
 # What the metrics of evaluators in the log were measured by.
@@ -32,6 +34,7 @@ _STARTED = (
   'environment.json',
   EVENTS,
   FROZEN,
+  LEFT_OUT,
   LOG,
   'error.txt',
   'lock.json',

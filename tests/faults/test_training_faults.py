@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from arvision.errors import ConfigError, DataError
-from arvision.training import lock
-from arvision.training.hooks import Diverged
+from arvision.runs.measure import InTraining
+from arvision.training import lock, loop
+from arvision.training.divergence import Diverged
 from arvision.training.weights import load_params
 from tests.parts import training_toys as toys
 
@@ -187,6 +188,78 @@ def test_what_the_advice_says_is_taken(tmp_path):
   config = toys.config(optim__learning_rate=0.01, optim__clip=0.5)
   new = toys.run(config, tmp_path / 'new', init_from=source, stop_at=2)
   assert new.step == 2
+
+
+class Intact(toys.Data):
+  """The batches that hold no broken example."""
+
+  def train(self, *args):
+    batches = super().train(*args)
+    take = type(batches).__next__
+
+    class Finite(type(batches)):
+      def __next__(self):
+        while not np.isfinite((batch := take(self))['image']).all():
+          pass
+        return batch
+
+    batches.__class__ = Finite
+    return batches
+
+
+def broken(**options):
+  return toys.config(toy_data={'broken': 17}, not_finite=options)
+
+
+def test_a_rollback_leaves_out_the_batch(tmp_path):
+  """The run is that over data without the batch, and resumes to the bit."""
+  config = broken(action='rollback', most=3)
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  toys.run(config, whole)
+  steps = json.loads((whole / 'left_out.json').read_text())['steps']
+  assert steps == [2, 10, 12] and checkpoints(whole) == [10, 12]
+  intact = lambda config: Intact(**config.toy_data)
+  options = {'make_data': intact, 'make_task': toys.make_task}
+  loop.train(
+    config, tmp_path / 'intact', make_in_training=InTraining, **options
+  )
+  for stop in (3, 11, None):
+    toys.run(config, parts, stop_at=stop)
+  found = toys.arrays(whole)
+  for other in (parts, tmp_path / 'intact'):
+    for name, array in toys.arrays(other).items():
+      np.testing.assert_array_equal(array, found[name], err_msg=name)
+  with pytest.raises(Diverged, match='not finite|nan'):
+    toys.run(broken(action='rollback', most=1), tmp_path / 'most')
+
+
+def test_a_skipped_step_changes_nothing(tmp_path):
+  config = broken(action='skip', most=2)
+  toys.run(config, tmp_path / 'whole')
+  log = [json.loads(x) for x in (tmp_path / 'whole/log.jsonl').open()]
+  shares = {x['step']: x['skipped'] for x in log if 'skipped' in x}
+  assert sum(3 * share for share in shares.values()) == pytest.approx(2)
+  assert all(np.isfinite(x.get('loss', 0.0)) for x in log)
+  for stop in (8, None):
+    toys.run(config, tmp_path / 'parts', stop_at=stop)
+  found = toys.arrays(tmp_path / 'whole')
+  for name, array in toys.arrays(tmp_path / 'parts').items():
+    np.testing.assert_array_equal(array, found[name], err_msg=name)
+  # Ten steps of sixteen examples.
+  assert found['extra/seen'].sum() == 10 * 16
+  with pytest.raises(Diverged, match='3 steps were not finite'):
+    options = {'action': 'skip', 'most': 2}
+    toys.run(
+      toys.config(20, toy_data={'broken': 17}, not_finite=options),
+      tmp_path / 'most',
+    )
+  # An update that is not finite, though its loss is.
+  config = toys.config(
+    toy__bad_update=6, toy__bad_part='ema', not_finite=options
+  )
+  toys.run(config, tmp_path / 'update')
+  for name, array in toys.arrays(tmp_path / 'update').items():
+    assert np.isfinite(array).all(), name
 
 
 def held_out(workdir):

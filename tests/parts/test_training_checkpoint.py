@@ -55,6 +55,14 @@ def test_the_best_is_kept_besides(tmp_path):
   assert steps(tmp_path) == [2, 4]
 
 
+def test_the_first_of_every_period_is_kept_for_good(tmp_path):
+  """Also where no save falls on the period, and after a restart."""
+  saved(tmp_path, 2, 4, 6, losses={}, keep=1, every=5)
+  assert steps(tmp_path) == [6]
+  saved(tmp_path, 9, 12, 14, losses={}, keep=1, every=5)
+  assert steps(tmp_path) == [6, 12, 14]
+
+
 def test_a_best_metric_that_nobody_measures_does_no_harm(tmp_path):
   saved(tmp_path, 1, 2, 3, 4, keep=2, best='accuracy')
   assert steps(tmp_path) == [3, 4]

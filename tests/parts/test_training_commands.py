@@ -143,7 +143,7 @@ def test_a_missing_tokenizer_is_explained(tmp_path, capsys):
 
 
 def test_a_diverged_run_has_its_own_exit_code(monkeypatch, capsys):
-  from arvision.training.hooks import Diverged
+  from arvision.training.divergence import Diverged
 
   def diverge(argv):
     raise Diverged('loss was nan at step 3')

@@ -20,9 +20,13 @@ CLASSES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """Pictures of 4 x 4 px whose brightest column is their class."""
+  """Pictures of 4 x 4 px whose brightest column is their class.
+
+  That of the training example `broken` is not finite.
+  """
 
   examples: int = 96
+  broken: int = -1
   held_out_examples: int = 20
   classes: tuple[str, ...] = ('a', 'b', 'c', 'd')
   num_classes: int = CLASSES
@@ -39,12 +43,16 @@ class Data:
     index = ranks.astype(np.int32)
     return {'image': image, 'label': label, 'index': index, 'caption': caption}
 
+  def _train_batch(self, ranks, noise):
+    noise = np.where((ranks == self.broken)[:, None], np.nan, noise)
+    return self._batch(ranks, noise)
+
   def train(self, batch_size, seed, process_index=0, process_count=1):
     return stream.train_stream(
       examples=self.examples,
       batch_size=batch_size,
       seed=seed,
-      assemble=self._batch,
+      assemble=self._train_batch,
       draws=16,
       reading=stream.Reading(1),
       process_index=process_index,
