@@ -28,7 +28,7 @@ _SETTINGS: dict[str, Any] = {
   'pictures.count': Few,
   'checkpoint.keep': Few,
   'checkpoint.best': str,
-  'checkpoint.keep_every': Mapping,
+  'checkpoint.keep_every': Mapping | None,
   'watchdog.seconds': AtLeast0,
   'not_finite.action': Literal['stop', 'skip', 'rollback'],
   'not_finite.most': FewOr0,
