@@ -4,7 +4,9 @@ Configs import only ml_collections and one another, so that they load on a
 launcher without JAX.
 """
 
-from ml_collections import ConfigDict
+import math
+
+from ml_collections import ConfigDict, FieldReference
 
 
 def block(**fields) -> ConfigDict:
@@ -34,6 +36,64 @@ def size(arg: str, sizes: dict):
 def grids(scales) -> tuple[tuple[int, int], ...]:
   """Sides or (height, width) pairs -> pairs."""
   return tuple((s, s) if isinstance(s, int) else tuple(s) for s in scales)
+
+
+class _Op:
+  """What a FieldReference computes: fn(its default, *args)."""
+
+  def __init__(self, fn, args):
+    self.fn, self.args = fn, args
+
+
+def computed(fn, *keys: FieldReference) -> FieldReference:
+  """A value that follows other keys until it is set itself.
+
+  Args:
+    fn: values of these keys -> value.
+    *keys: references, `config.data.get_ref('size')`.
+  """
+  value = fn(*(key.get() for key in keys))
+  return FieldReference(value, op=_Op(lambda _, *args: fn(*args), keys))
+
+
+def follow(config: ConfigDict) -> None:
+  """Makes other keys follow the size of the images and the tokenizer.
+
+  Of a multi-scale tokenizer: the scales follow the aspect of `data.size`, and the
+  patch is what is left of the size per place of the last scale. Of its
+  generator: layout, condition and head follow the tokenizer. So
+  `--config.data.size=(128,128)` is all that another resolution takes.
+  """
+  tokenizer, size = config.tokenizer, config.data.get_ref('size')
+  square, levels = tokenizer.scales, tokenizer.encoder.get_ref('ch_mult')
+  tokenizer.scales = computed(lambda size: _of_aspect(square, size), size)
+  scales = tokenizer.get_ref('scales')
+  for part in (tokenizer.encoder, tokenizer.decoder):
+    part.patch = computed(_patch, size, scales, levels)
+  if 'layout' in config:
+    config.layout.scales = tokenizer.get_oneway_ref('scales')
+    config.condition.prefix = computed(
+      lambda scales: math.prod(grids(scales[:1] or (1,))[0]), scales
+    )
+    config.head.vocab_size = tokenizer.quantizer.get_oneway_ref('vocab_size')
+
+
+def _of_aspect(scales, size):
+  """Sides of square grids -> grids of the aspect of images of (h, w) px."""
+  height, width = size
+  least = max(1, min(size))
+  if height == width:
+    return scales
+  return tuple(
+    (round(side * height / least), round(side * width / least))
+    for side in scales
+  )
+
+
+def _patch(size, scales, ch_mult):
+  """Pixels that a place of the first convolution has along each side."""
+  places = grids(scales)[-1][0] * 2 ** len(ch_mult[1:]) if scales else 1
+  return max(1, size[0] // max(1, places))
 
 
 def new(seed: int = 0) -> ConfigDict:

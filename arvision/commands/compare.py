@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
       f'wanted two runs or more, got {found[0].path}; name another workdir, or '
       'a folder of runs'
     )
+  compare.check_kinds(found)
   output = pathlib.Path(flags.output or paths[-1])
   targets.check_folder(output, '--output')
   variants = group(found)

@@ -77,6 +77,8 @@ def main(argv: list[str]) -> None:
     'of a pixel'
   )
   write(rows, folder)
+  if note := pictures.enlarged(*images.shape[1:3]):
+    print(note)
   print(folder / 'grid.png')
 
 

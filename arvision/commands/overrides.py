@@ -5,6 +5,7 @@ or not. Blocks without a type have the keys of `_PLAIN`.
 """
 
 import ast
+import copy
 import inspect
 import types
 import typing
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from arvision.build import (
   Field,
@@ -66,19 +67,28 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
 
   Any field that a part declares can be set; its text is parsed as the declared
   type. Setting the `type` of a block keeps the fields that the new part has
-  too. Setting a unit of a duration replaces its unit
-  (`train.duration.steps=10`).
+  too. Setting a unit of a duration replaces its unit (`train.duration.steps=10`).
+  Keys that refer to a key that is set follow it, unless they are set too.
 
   Args:
     config: the config; it is not changed.
     overrides: 'key.of.block=value' each, without 'config.', in any order.
 
   Raises:
-    ConfigError: no such key, with the nearest one; or a value of the wrong
-      type.
+    ConfigError: no such key, with the nearest one; or a value of a wrong type.
   """
-  root = _plain(config.copy_and_resolve_references())
   pairs = [text.partition('=')[::2] for text in overrides]
+  root = _applied(config, pairs)
+  moved = copy.deepcopy(config)
+  for key, _ in pairs:
+    _move(moved, root, *key.split('.'))
+  # A key that is set follows no other.
+  return ConfigDict(_applied(moved, pairs)).lock()
+
+
+def _applied(config, pairs):
+  """A config with overrides, as dicts."""
+  root = _plain(config.copy_and_resolve_references())
   # Types first, outer blocks before inner ones: they decide on the valid keys.
   for key, value in sorted(pairs, key=_turn):
     *path, last = key.split('.')
@@ -87,7 +97,18 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
       _change_type(block, '.'.join(path), value)
     else:
       _set(block, path, last, value)
-  return ConfigDict(root).lock()
+  return root
+
+
+def _move(config, root, *path) -> None:
+  """Gives a key that others refer to its value in `root`."""
+  for name in path[:-1]:
+    config, root = config.get(name), root[name]
+    if not isinstance(config, ConfigDict):
+      return
+  ref = dict(config.items(preserve_field_references=True)).get(path[-1])
+  if isinstance(ref, FieldReference):
+    ref.set(root[path[-1]], type_safe=False)
 
 
 def _turn(pair):

@@ -27,6 +27,7 @@ from arvision.ranges import Batch, Many, number
 from arvision.runs import measure, samples, targets
 from arvision.runs.prompts import Prompts, of_captions, of_files
 from arvision.runs.trained import TrainedRun
+from arvision.training import pictures
 
 # Number of classes by default.
 _SHOWN = 16
@@ -104,6 +105,8 @@ def main(argv: list[str]) -> None:
     collections.deque(batches, maxlen=0)
   # JAX kills processes that end long after the others.
   host.barrier('written')
+  if note := pictures.enlarged(*run.config.data.size):
+    host.say(note)
   host.say(f'{folder / "grid.png"}')
   if order is not None:
     path = folder / 'samples.npz' if flags.npz == INSIDE else flags.npz

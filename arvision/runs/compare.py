@@ -9,8 +9,10 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
+from arvision.errors import ConfigError
 from arvision.evals import plots, protocol
 from arvision.runs import page, readings, report, tables
+from arvision.runs.folder import Folder
 from arvision.runs.variants import Variant
 
 # Ends of the names of figures of which a smaller, or larger, value is better.
@@ -106,6 +108,23 @@ class Column:
     if len(self.values[0]) == len(self.values[i]) == 1:
       return tables.Paired((self.values[i][0] - self.values[0][0],))
     return tables.paired(self.by_seed(0), self.by_seed(i))
+
+
+def check_kinds(folders: Sequence[Folder]) -> None:
+  """Checks that runs are of one kind; images that were evaluated fit to both.
+
+  Raises:
+    ConfigError: tokenizers and generators, whose losses and speeds measure
+      different things.
+  """
+  kinds = {folder.kind: folder.path for folder in folders}
+  if {'tokenizer', 'generator'} <= {*kinds}:
+    tokenizer, generator = kinds['tokenizer'], kinds['generator']
+    raise ConfigError(
+      f"'{tokenizer}' holds a tokenizer and '{generator}' a generator; wanted "
+      'runs of one kind. For a page about both: arvision report '
+      f'--workdir={tokenizer} --workdir={generator}'
+    )
 
 
 def columns(found: Sequence[Variant]) -> list[Column]:

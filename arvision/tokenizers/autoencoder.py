@@ -139,9 +139,9 @@ class Autoencoder(Tokenizer, kw_only=True):
     if moments.shape[1:3] != grid:
       raise ValueError(
         f'images of {image.shape[1:3]} become a latent of {moments.shape[1:3]} '
-        f'but the tokenizer is made for {grid}; change '
-        'config.data.size, config.tokenizer.encoder, or '
-        'config.tokenizer.grid (.scales)'
+        f'but the tokenizer is made for {grid}; change config.data.size, or patch '
+        'in config.tokenizer.encoder and .decoder, or config.tokenizer.grid '
+        '(.scales) and config.layout'
       )
     return moments
 

@@ -40,7 +40,7 @@ def grid(
     images = to_uint8(images)
   k, height, width, _ = images.shape
   columns = min(k, columns or _columns(k, height, width))
-  scale = scale or max(1, math.ceil(LEGIBLE / min(height, width)))
+  scale = scale or enlargement(height, width)
   cells = images.repeat(scale, 1).repeat(scale, 2)
   height, width = height * scale, width * scale
   rows = -(-k // columns)
@@ -51,6 +51,22 @@ def grid(
     y, x = y * (height + _GAP), x * (width + _GAP)
     out[y : y + height, x : x + width] = cell
   return out
+
+
+def enlargement(height: int, width: int) -> int:
+  """How many times as large images of so many pixels are in a grid."""
+  return max(1, math.ceil(LEGIBLE / min(height, width)))
+
+
+def enlarged(height: int, width: int) -> str:
+  """A line about images that a grid enlarges, '' for those that it does not."""
+  factor = enlargement(height, width)
+  if factor == 1:
+    return ''
+  return (
+    f'images of {height} x {width} px; grid.png has them {factor} times as '
+    'large, other files as they are'
+  )
 
 
 def sheet(

@@ -186,10 +186,13 @@ class Constant(Checked):
     if not warmup:
       return rest
     if warmup >= clock.total:
+      # A fraction of a run is at least one step.
+      shorter = '.fraction=0.1' if clock.total > 1 else '=None'
       raise ConfigError(
-        f'config.optim.schedule.warmup is {warmup} steps, but config.train.'
-        f'duration is {clock.total} steps; wanted a shorter warm-up, such as '
-        '--config.optim.schedule.warmup.fraction=0.1'
+        f'config.optim.schedule.warmup={dict(self.warmup)} is {warmup:,} steps, '
+        f'but config.train.duration is {clock.total:,} steps; wanted a shorter '
+        f'warm-up, --config.optim.schedule.warmup{shorter}, or a longer run, '
+        f'--config.train.duration.steps={10 * warmup}'
       )
     first = line(self.start * peak, peak, 0, warmup)
     return optax.join_schedules([first, rest], [warmup])

@@ -31,4 +31,5 @@ def get_config(arg: str = ''):
     drop_path=0.1,
     guidance=1.0,
   )
+  common.follow(config)
   return common.digits(config, epochs=30, clip=2.0, exempt=parts.NO_DECAY)

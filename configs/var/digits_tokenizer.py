@@ -65,4 +65,5 @@ def get_config(arg: str = ''):
     **autoencoder(),
   )
   recipe(config, l2=2.0)
+  common.follow(config)
   return common.locked(config)

@@ -42,4 +42,5 @@ def get_config(arg: str = ''):
   )
   config.ema = (0.99,)
   common.neighbours(config)
+  common.follow(config)
   return common.locked(config)

@@ -55,4 +55,5 @@ def get_config(arg: str = ''):
     clip=1.0,
   )
   config.ema = (0.99,)
+  common.follow(config)
   return common.locked(config)

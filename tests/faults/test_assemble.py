@@ -27,7 +27,11 @@ from arvision.tasks import assemble, fit
     ('var/digits', ['layout.scales=(1, 2, 4)'], 'change config.layout'),
     ('llamagen/digits', ['layout.width=5'], 'change config.layout'),
     ('var/digits', ['head.vocab_size=64'], 'but the tokenizer has 128 ids'),
-    ('var/digits_tokenizer', ['data.size=(16, 16)'], 'change config.data.size'),
+    (
+      'llamagen/digits_tokenizer',
+      ['data.size=(16, 16)'],
+      'change config.data.size, or patch in config.tokenizer.encoder and .decoder',
+    ),
     ('var/digits_tokenizer', ['data.size=(9, 9)'], 'change config.data.size'),
     ('llamagen/digits_tokenizer', ['data.channels=3'], 'config.data.channels'),
     (

@@ -29,7 +29,7 @@ VALUES = [
   (VAR, 'data.crop=random', 'random'),
   (VAR, 'data.threads=3', 3),
   (VAR, 'data.workers=2', 2),
-  (VAR, 'data.size=4,8', (4, 8)),
+  ('llamagen/digits', 'data.size=4,8', (4, 8)),
   (PICTURES, 'data.source.held_out_path=x', 'x'),
   (PICTURES, 'data.source.only=cat,dog', ('cat', 'dog')),
   (PICTURES, "data.source.only=('cat','dog')", ('cat', 'dog')),
@@ -50,7 +50,7 @@ VALUES = [
   (VAR, 'backbone.remat=none', 'none'),  # text, not None
   ('mar/digits_tokenizer', 'tokenizer.quantizer.shift=1,2.5', (1.0, 2.5)),
   ('mar/digits_tokenizer', 'tokenizer.quantizer.shift=2', 2.0),
-  (VAR, 'tokenizer.scales=1,2,(4,4)', (1, 2, (4, 4))),
+  ('var/tokenizer', 'tokenizer.scales=1,2,(4,4)', (1, 2, (4, 4))),
   (VAR, 'optim.schedule.warmup.steps=3', {'steps': 3}),
   (VAR, 'evals.generation.samples=50', 50),
   (VAR, 'evals.generation.every.steps=9', {'steps': 9}),
@@ -340,3 +340,31 @@ def test_a_config_that_fails_is_said_in_a_line(tmp_path, text):
   with pytest.raises(ConfigError) as error:
     common.load_config(str(file))
   assert 'mine.py' in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('texts', 'expected'),
+  [
+    (['data.size=128,128'], (16, (6, 8), 1, 512)),
+    (['data.size=64,96'], (8, ((6, 9), (8, 12)), 2, 512)),
+    (['data.size=96,64'], (8, ((9, 6), (12, 8)), 2, 512)),
+    (['data.size=128,128', 'tokenizer.scales=1,4,16'], (8, (4, 16), 1, 512)),
+    (['tokenizer.encoder.ch_mult=1,1'], (4, (6, 8), 1, 512)),
+    (['tokenizer.quantizer.vocab_size=99'], (8, (6, 8), 1, 99)),
+    # What is set follows nothing.
+    (
+      ['data.size=128,128', 'tokenizer.decoder.patch=3', 'head.vocab_size=7'],
+      (3, (6, 8), 1, 7),
+    ),
+  ],
+)
+def test_one_key_changes_the_resolution(texts, expected):
+  before = ALL['var/folder']()
+  config = overrides.override(before, texts)
+  assert before == ALL['var/folder']()
+  patch, last, prefix, vocab_size = expected
+  assert config.tokenizer.decoder.patch == patch
+  assert config.tokenizer.scales[-2:] == config.layout.scales[-2:] == last
+  assert config.condition.prefix == prefix
+  assert config.head.vocab_size == vocab_size
+  assert config == config.copy_and_resolve_references()

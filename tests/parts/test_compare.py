@@ -123,6 +123,19 @@ def test_a_comparison_needs_two_runs(tmp_path, capsys):
     assert 'two runs or more' in capsys.readouterr().err
 
 
+def test_a_tokenizer_and_a_generator_are_not_compared(tmp_path, capsys):
+  tokenizer = make(tmp_path / 'tok')
+  block = json.loads((tokenizer / 'config.json').read_text())
+  del block['backbone']
+  (tokenizer / 'config.json').write_text(json.dumps(block))
+  generator = make(tmp_path / 'var')
+  assert main(['compare', f'{generator}', f'{tokenizer}']) == 2
+  said = capsys.readouterr().err
+  assert f"'{tokenizer}' holds a tokenizer" in said
+  assert f'report --workdir={tokenizer} --workdir={generator}' in said
+  assert not (tokenizer / 'compare.html').exists()
+
+
 def test_losses_and_speeds_are_compared_where_they_can_be(tmp_path):
   log = [
     {'step': 1, 'examples': 8, 'held_out/loss': 2.0, 'images_per_second': 5.0},

@@ -41,3 +41,11 @@ def test_several_series_are_named_and_aligned(tmp_path):
 def test_a_wrong_shape_is_refused():
   with pytest.raises(ValueError, match='wanted'):
     pictures.grid(np.zeros((8, 8, 1)))
+
+
+def test_enlarged_images_are_told():
+  assert pictures.enlarged(8, 16).startswith(
+    'images of 8 x 16 px; grid.png has'
+  )
+  assert '6 times' in pictures.enlarged(8, 16)
+  assert pictures.enlarged(48, 64) == ''

@@ -100,10 +100,25 @@ def test_cosine_is_half_way_in_the_middle():
   assert float(rate(50)) == pytest.approx(0.75)
 
 
-def test_a_warmup_longer_than_the_run_is_refused():
-  made = schedule.Constant(warmup={'steps': 10})
-  with pytest.raises(ConfigError, match='config.train.duration is 10 steps'):
-    made.make(1.0, Clock(10, 1, 1))
+@pytest.mark.parametrize(
+  ('total', 'advice', 'shorter'),
+  [
+    (10, 'warmup.fraction=0.1,', {'fraction': 0.1}),
+    (2, 'warmup.fraction=0.1,', {'fraction': 0.1}),
+    (1, 'warmup=None,', None),
+  ],
+)
+def test_a_warmup_longer_than_the_run_is_refused(total, advice, shorter):
+  made = schedule.Constant(warmup={'epochs': 2})
+  with pytest.raises(ConfigError) as error:
+    made.make(1.0, Clock(total, 1, 10))
+  said = str(error.value)
+  assert "schedule.warmup={'epochs': 2} is 20 steps" in said
+  assert f'config.train.duration is {total} steps' in said
+  assert advice in said and 'train.duration.steps=200' in said
+  # What is advised is taken.
+  schedule.Constant(warmup=shorter).make(1.0, Clock(total, 1, 10))
+  made.make(1.0, Clock(200, 1, 10))
 
 
 def test_weight_decay_goes_along_a_cosine():
