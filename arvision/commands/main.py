@@ -141,9 +141,9 @@ def _run(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
   with contextlib.ExitStack() as stack:
     if any('://' in word for word in rest):
-      from arvision.runs import remote
+      from arvision.runs import command_urls
 
-      rest = remote.local_words(rest, stack, train=name == 'train')
+      rest = command_urls.local_words(rest, stack, name)
     return module.main(rest) or 0
 
 
@@ -195,6 +195,8 @@ def usage(known: dict[str, str]) -> str:
 
 
 def _fail(text, code):
+  if found := sys.modules.get('arvision.runs.command_urls'):
+    text = found.with_urls(text)
   # Joins the lines of a message.
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   ends = (':', '.', ',', ';')

@@ -20,6 +20,7 @@ import numpy as np
 
 from arvision.build import build, suggest
 from arvision.commands import run_flags
+from arvision.data import urls
 from arvision.errors import ConfigError
 from arvision.evals.generation import at_once, sample_batches
 from arvision.parallel import host
@@ -202,7 +203,7 @@ def prompts_of(
     )
   if captions and features:
     raise ConfigError('wanted --captions or --features, got both')
-  text = build(block, 'data.text')
+  text = build(urls.here(block), 'data.text')
   if not captions:
     return of_files(text, features)
   for caption in captions:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from arvision import trust
 from arvision.build import build, suggest
-from arvision.data import records
+from arvision.data import records, urls
 from arvision.data.base import Data
 from arvision.data.latents import CachedTokens
 from arvision.errors import ConfigError, DataError
@@ -232,7 +232,7 @@ def images_in(
       '--config'
     )
   trust.check(block, f'{data.path}/{records.SPEC}', allow, 'data')
-  return build(block, 'data'), dict(block)
+  return build(urls.here(block), 'data'), dict(block)
 
 
 def preparation_of(description: Mapping[str, Any]) -> dict[str, Any]:

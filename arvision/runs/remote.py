@@ -13,14 +13,17 @@ import os
 import pathlib
 import re
 import secrets
+import shutil
+import signal
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any
+import time
+from collections.abc import Iterator
 
 import jax
 from absl import logging
 
 from arvision import atomic
+from arvision.data import urls
 from arvision.errors import ConfigError, DataError
 from arvision.parallel import host
 from arvision.training import lock
@@ -28,19 +31,30 @@ from arvision.training import workdir as workdirs
 
 # Seconds between two uploads.
 PERIOD = 20.0
+# Seconds until a training looks whether it has something to upload first, so
+# that a bucket that cannot be written stops it at once.
+FIRST = 1.0
+# Seconds before the last upload is tried again.
+WAITS = (2.0, 10.0)
 # The process that trains at a URL.
 OWNER = 'owner.json'
-_URL = re.compile(r'([a-z][a-z0-9+]*)://[^\0]*[^/\0]/*')
 # Hidden and unfinished files stay here.
 _UNFINISHED = re.compile(r'(^|/)(\.|[^/]*\.orbax-checkpoint-tmp)')
 _OWN = (OWNER, lock.FILE)
-_FOLDERS = ('--workdir', '--init_from', '--resume_from')
-# protocol -> extra with its package.
-_EXTRAS = {'gs': 'gcs', 'gcs': 'gcs', 's3': 's3'}
+# File systems whose files appear when they are whole, and that have no folders.
+_OBJECTS = {'s3', 's3a', 'gs', 'gcs', 'abfs', 'abfss', 'az', 'memory'}
+# Times that a listing is read anew, because another process removes files.
+_TRIES = 5
+# Stamp of a file at the URL that is not wanted here.
+_ABSENT = (-1, -1)
 
 
 class Mirror:
-  """A local copy of a folder at a URL."""
+  """A local copy of a folder at a URL.
+
+  Attributes:
+    writes: whether something was written there.
+  """
 
   def __init__(self, url: str, folder: pathlib.Path, train: bool = False):
     """Opens the file system of the URL; reads and writes nothing.
@@ -54,62 +68,96 @@ class Mirror:
       ConfigError: an unknown protocol, or one whose package is missing.
     """
     self._url, self._folder = url, folder
-    self._system, root = _file_system(url)
-    self._root = root.rstrip('/')
+    self._system, self._root = urls.file_system(url)
+    self._objects = bool(_OBJECTS & urls.protocols(self._system))
     # Size and time of the local files that are the same there.
     self._same: dict[str, tuple[int, int]] = {}
+    # What trainings had written there when it was read.
+    self._before: dict[str, urls.Facts] = {}
     self._owner = secrets.token_hex(8) if train else ''
-    self._owns = False
     self._busy = threading.Lock()
+    self._fault = ''
+    self.writes = False
 
   def download(self) -> None:
-    """Fetches all files.
+    """Fetches all files, but of checkpoints only those that are complete.
 
     Raises:
-      DataError: they cannot be read, or have names that lead elsewhere.
+      DataError: they cannot be read, have names that lead elsewhere, or do not
+        fit on the disk.
     """
-    self._folder.mkdir(parents=True, exist_ok=True)
-    with self._talking():
-      for path in self._listed():
-        name = path[len(self._root) :].lstrip('/')
-        if '..' in name.split('/') or '\\' in name or not name:
-          raise DataError(f"'{self._url}' holds a file of the name {name!r}")
-        if name in _OWN or _UNFINISHED.search(name):
-          continue
-        target = self._folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._system.get_file(path, str(target))
-        self._same[name] = _stamp(target)
+    with urls.talking(self._url):
+      for left in reversed(range(_TRIES)):
+        try:
+          self._fetch()
+          break
+        except FileNotFoundError:
+          # A training has removed an old checkpoint since it was listed.
+          if not left:
+            raise
+          time.sleep(0.5)
+
+  def _fetch(self):
+    shutil.rmtree(self._folder, ignore_errors=True)
+    self._folder.mkdir(parents=True)
+    self._same.clear()
+    listed = self._listed()
+    self._before = _of_training(listed)
+    halves = _incomplete(listed)
+    wanted = {k: v for k, v in listed.items() if _checkpoint(k) not in halves}
+    urls.check_room(self._url, self._folder, wanted)
+
+    def get(name):
+      target = self._folder / name
+      target.parent.mkdir(parents=True, exist_ok=True)
+      self._system.get_file(f'{self._root}/{name}', str(target))
+
+    for name in urls.in_threads(get, wanted):
+      self._same[name] = _stamp(self._folder / name)
+    if (
+      self._owner
+    ):  # a killed training has left them, and this one removes them
+      self._same |= dict.fromkeys({*listed} - {*wanted}, _ABSENT)
 
   def sync(self) -> None:
     """Uploads files that have changed, and removes those that are gone here.
 
-    The files by which a checkpoint counts as complete come last.
+    The log comes before the checkpoints, and the files by which a checkpoint
+    counts as complete come last. Of a checkpoint that is gone, they are removed
+    first.
 
     Raises:
       ConfigError: another process trains there since.
       DataError: the files cannot be written.
     """
-    with self._busy, self._talking():
+    with self._busy, urls.talking(self._url):
       found = self._local()
       changed = [k for k, stamp in found.items() if self._same.get(k) != stamp]
-      removed = sorted({*self._same} - {*found})
-      if changed or removed:
-        self._own()
+      removed = sorted({*self._same} - {*found}, key=_turn, reverse=True)
+      if not changed and all(self._same[name] == _ABSENT for name in removed):
+        return
+      self._own()
       for name in sorted(changed, key=_turn):
-        with contextlib.suppress(FileNotFoundError):  # removed since
-          self._system.put_file(str(self._folder / name), self._target(name))
-          self._same[name] = found[name]
+        if _completes(name):  # the files before may have taken minutes
+          self._own()
+        self._put(name)
+        self._same[name] = found[name]
       for name in removed:
         with contextlib.suppress(FileNotFoundError):
           self._system.rm_file(f'{self._root}/{name}')
         del self._same[name]
+        self._remove_empty(name)
 
   def _listed(self):
-    self._system.invalidate_cache()
-    if not self._system.exists(self._root):
-      return []
-    return sorted(self._system.find(self._root))
+    """name -> size and version of the files at the URL."""
+    found = urls.listing(self._system, self._root, self._url)
+    if '' in found:
+      raise DataError(f"'{self._url}' is a file, wanted a folder")
+    return {
+      name: facts
+      for name, facts in found.items()
+      if name not in _OWN and not _UNFINISHED.search(name)
+    }
 
   def _local(self):
     """name -> size and time of the files here."""
@@ -121,45 +169,66 @@ class Mirror:
         if name not in _OWN and not _UNFINISHED.search(name):
           with contextlib.suppress(FileNotFoundError):
             found[name] = _stamp(path)
-    return found
+    # Of a checkpoint that is being removed, files may be left for a moment.
+    halves = _incomplete(found)
+    return {k: v for k, v in found.items() if _checkpoint(k) not in halves}
 
-  def _target(self, name):
-    path = f'{self._root}/{name}'
-    if 'file' in self._system.protocol:  # others have no folders
-      self._system.makedirs(path.rpartition('/')[0], exist_ok=True)
-    return path
+  def _put(self, name):
+    """Uploads a file, which is whole when it has its name."""
+    source, target = str(self._folder / name), f'{self._root}/{name}'
+    try:
+      if self._objects:
+        self._system.put_file(source, target)
+        return
+      folder, _, file = target.rpartition('/')
+      self._system.makedirs(folder, exist_ok=True)
+      self._system.put_file(source, f'{folder}/.{file}.upload')
+      self._system.mv(f'{folder}/.{file}.upload', target)
+    except FileNotFoundError:
+      if os.path.exists(source):  # there is no such bucket
+        raise
+
+  def _remove_empty(self, name):
+    """Removes the folders of a file that is gone, where they are empty."""
+    while not self._objects and (name := name.rpartition('/')[0]):
+      try:
+        self._system.rmdir(f'{self._root}/{name}')
+      except OSError:
+        return
 
   def _own(self):
     """Takes the run over at the first call; checks that it is still ours."""
     if not self._owner:
       return
     text = json.dumps({'owner': self._owner}).encode()
-    path = self._target(OWNER)
-    if not self._owns:
+    path = f'{self._root}/{OWNER}'
+    if self._fault:
+      pass
+    elif not self.writes:
+      if not self._objects:
+        self._system.makedirs(self._root, exist_ok=True)
       self._system.pipe_file(path, text)
-      self._owns = True
-    elif self._system.cat_file(path) != text:
-      raise ConfigError(
+      self.writes = True
+      if _of_training(self._listed()) != self._before:
+        self._fault = (
+          f"'{self._url}': another training has written there since this one "
+          'started, and is stopped now; run the same command again'
+        )
+    elif not self._system.exists(path) or self._system.cat_file(path) != text:
+      self._fault = (
         f"'{self._url}' was taken over by another training; nothing more is "
         'written there'
       )
-
-  @contextlib.contextmanager
-  def _talking(self) -> Iterator[None]:
-    try:
-      yield
-    except (ConfigError, DataError):
-      raise
-    except Exception as error:  # every file system has errors of its own
-      text = ' '.join(str(error).split())[:300]
-      raise DataError(
-        f"'{self._url}' cannot be used ({type(error).__name__}: {text})"
-      ) from error
+    if self._fault:
+      raise ConfigError(self._fault)
 
 
 @contextlib.contextmanager
 def mirrored(url: str, train: bool = False) -> Iterator[str]:
   """A local copy of the run at a URL, whose changes are uploaded.
+
+  Where uploads fail, a training goes on, and they are tried again. It is
+  stopped where the first one fails, or where another training takes over.
 
   Args:
     url: URL of the run, of any protocol of fsspec.
@@ -180,18 +249,23 @@ def mirrored(url: str, train: bool = False) -> Iterator[str]:
     mirror = Mirror(url, folder, train)
     mirror.download()
     ended = threading.Event()
-    thread = threading.Thread(target=_upload, args=(mirror, ended), daemon=True)
+    stopped: list[Exception] = []
+    thread = threading.Thread(
+      target=_upload, args=(mirror, url, ended, train, stopped), daemon=True
+    )
     thread.start()
     kept = place.with_name(f'{name}-{secrets.token_hex(4)}')
     try:
       yield str(folder)
-    except BaseException:
+    except BaseException as error:
       ended.set()
       thread.join()
       try:
         _finish(mirror, folder, kept)
-      except (ConfigError, DataError) as error:
-        logging.error('%s', error)
+      except (ConfigError, DataError) as fault:
+        if stopped:  # `error` is the interrupt of `_upload`
+          raise fault from error
+        logging.error('%s', fault)
       raise
     ended.set()
     thread.join()
@@ -201,45 +275,43 @@ def mirrored(url: str, train: bool = False) -> Iterator[str]:
 def _finish(mirror, folder, kept):
   """The last upload; where it fails, the local copy is kept."""
   try:
+    for wait in WAITS:
+      try:
+        mirror.sync()
+        return
+      except DataError as error:
+        logging.warning('%s; tried again in %d s', error, wait)
+        time.sleep(wait)
     mirror.sync()
   except (ConfigError, DataError) as error:
     folder.rename(kept)
     raise type(error)(f"{error}; the local copy is '{kept}'") from error
+  except BaseException:  # Ctrl-C
+    folder.rename(kept)
+    logging.error("the last upload was stopped; the local copy is '%s'", kept)
+    raise
 
 
-def _upload(mirror, ended):
-  while not ended.wait(PERIOD):
+def _upload(mirror, url, ended, train, stopped):
+  """Uploads until the command has ended."""
+  failing = False
+  while not ended.wait(PERIOD if mirror.writes or not train else FIRST):
     try:
       mirror.sync()
     except (ConfigError, DataError) as error:
-      logging.warning('%s', error)
-
-
-def local_words(
-  words: Iterable[str], stack: contextlib.ExitStack, train: bool
-) -> list[str]:
-  """A command line with local copies for the URLs of runs.
-
-  Args:
-    words: flags of a command.
-    stack: keeps the copies until the command ends.
-    train: whether the command trains in --workdir.
-  """
-  name = ''
-  found: list[str] = []
-  copies: dict[str, str] = {}
-  for word in words:
-    equals, value = '', word
-    if word.startswith('--'):
-      name, equals, value = word.partition('=')
-    folder = name in _FOLDERS or name.startswith('--config.frozen.')
-    if folder and _URL.fullmatch(value):
-      if value not in copies:
-        own = train and name == '--workdir'
-        copies[value] = stack.enter_context(mirrored(value, own))
-      word = f'{name}={copies[value]}' if equals else copies[value]
-    found.append(word)
-  return found
+      if train and (isinstance(error, ConfigError) or not mirror.writes):
+        stopped.append(error)
+        logging.error('%s; the training is stopped', error)
+        main = threading.main_thread().ident
+        signal.pthread_kill(main, signal.SIGINT)
+        return
+      if not failing:
+        logging.warning('%s; tried again every %d s', error, PERIOD)
+      failing = True
+      continue
+    if failing:
+      logging.warning("'%s' can be written again, and is up to date", url)
+    failing = False
 
 
 def check_processes(workdir: str | os.PathLike) -> None:
@@ -257,31 +329,43 @@ def check_processes(workdir: str | os.PathLike) -> None:
     )
 
 
-def _file_system(url) -> tuple[Any, str]:
-  found = _URL.fullmatch(url)
-  protocol = found[1] if found else ''
-  try:
-    import fsspec
-
-    return fsspec.core.url_to_fs(url)
-  except ImportError as error:
-    extra = _EXTRAS.get(protocol)
-    line = f": pip install 'arvision[{extra}]'" if extra else ''
-    raise ConfigError(f"'{url}': {error}{line}") from error
-  except ValueError as error:
-    raise ConfigError(
-      f"'{url}': {error}; wanted a folder, or gs://, s3:// or another protocol "
-      'of fsspec'
-    ) from error
-
-
 def _stamp(path):
   status = path.stat()
   return status.st_size, status.st_mtime_ns
 
 
+def _checkpoint(name):
+  """The step of the checkpoint that a file belongs to, '' for none."""
+  parts = name.split('/')
+  inside = len(parts) > 2 and parts[0] == workdirs.CHECKPOINTS
+  return parts[1] if inside and parts[1].isdigit() else ''
+
+
+def _completes(name):
+  return name.partition('/')[2].partition('/')[2] in workdirs.MARKERS
+
+
+def _incomplete(names):
+  """The steps of checkpoints that lack files by which they are complete."""
+  steps = {_checkpoint(name) for name in names} - {''}
+  return {
+    step
+    for step in steps
+    if any(
+      f'{workdirs.CHECKPOINTS}/{step}/{marker}' not in names
+      for marker in workdirs.MARKERS
+    )
+  }
+
+
+def _of_training(listed):
+  return {
+    name: facts
+    for name, facts in listed.items()
+    if name == workdirs.LOG or _checkpoint(name)
+  }
+
+
 def _turn(name):
   """Sorts checkpoints after other files, and what completes them last."""
-  file = name.rpartition('/')[2]
-  inside = name.startswith(f'{workdirs.CHECKPOINTS}/')
-  return inside, inside and 'metadata' in file.lower(), name
+  return bool(_checkpoint(name)), _completes(name), name

@@ -11,6 +11,7 @@ import optax
 from flax.errors import FlaxError
 
 from arvision.build import FAULTS, build, check, value
+from arvision.data import urls
 from arvision.data.base import Data
 from arvision.errors import ConfigError, DataError
 from arvision.layers.condition import NoCondition
@@ -117,7 +118,10 @@ def part(config: Any, name: str, **given) -> Any:
   Raises:
     ConfigError: there is no such block, or it describes a part of another kind.
   """
-  found = build(config.get(name), name, **given)
+  block = config.get(name)
+  if name == 'data':
+    block = urls.here(block)
+  found = build(block, name, **given)
   if name in _HAS and not hasattr(found, _HAS[name]):
     raise ConfigError(
       f'config.{name}.type={config[name].type!r} is no part for config.{name}: '

@@ -23,8 +23,6 @@ from arvision.training.trees import (
   read_shapes,
 )
 
-# Orbax writes them last, so a checkpoint without them is incomplete.
-_MARKERS = ('_CHECKPOINT_METADATA', 'state/_METADATA', 'meta/metadata')
 # Exceptions of reading JSON values of the wrong kind.
 _ODD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -218,7 +216,7 @@ class Checkpoints:
 
   def _look(self, folder):
     """(meta, shapes, None) of an intact checkpoint, or (None, None, fault)."""
-    lost = [name for name in _MARKERS if not (folder / name).exists()]
+    lost = [name for name in workdirs.MARKERS if not (folder / name).exists()]
     if lost:
       return None, None, f'{lost[0]} is missing'
     try:

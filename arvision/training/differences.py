@@ -18,6 +18,7 @@ from arvision.build import (
   to_block,
   type_path,
 )
+from arvision.data import urls
 from arvision.errors import ConfigError
 from arvision.training.workdir import (
   CONFIG,
@@ -162,8 +163,7 @@ def _is_moved(key, there, here):
     return False
   name = key.rpartition('.')[2]
   return _within(key, ('frozen',)) or (
-    _within(key, ('data',))
-    and name in ('path', 'folder', 'data_dir', 'font', 'held_out_path')
+    _within(key, ('data',)) and name in urls.KEYS
   )
 
 

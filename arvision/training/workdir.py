@@ -13,6 +13,8 @@ from arvision.errors import ConfigError
 
 CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
+# Orbax writes them last, so a checkpoint without them is incomplete.
+MARKERS = ('_CHECKPOINT_METADATA', 'state/_METADATA', 'meta/metadata')
 # Released weights, instead of checkpoints.
 IMPORTED = 'imported'
 # The copy of frozen weights.

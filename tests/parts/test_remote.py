@@ -3,12 +3,13 @@
 import contextlib
 import pathlib
 import sys
+import time
 
 import fsspec
 import pytest
 
 from arvision.errors import ConfigError, DataError
-from arvision.runs import remote
+from arvision.runs import command_urls, remote
 from arvision.training.workdir import saved_steps
 from tests.parts import training_toys as toys
 from tests.parts.test_training_loop import log, same
@@ -17,8 +18,9 @@ URL = 'memory://bucket/run'
 
 
 @pytest.fixture(autouse=True)
-def bucket():
-  """An empty file system, in the memory of this process."""
+def bucket(tmp_path, monkeypatch):
+  """An empty file system in memory, and an empty cache folder."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   system = fsspec.filesystem('memory')
   system.store.clear()
   system.pseudo_dirs[:] = ['']
@@ -36,7 +38,7 @@ def test_a_run_in_a_bucket_resumes_to_the_bit(tmp_path, bucket):
   # Killed while it uploaded the checkpoint of step 8.
   bucket.rm_file('/bucket/run/checkpoints/8/_CHECKPOINT_METADATA')
   with remote.mirrored(URL, train=True) as folder:
-    assert saved_steps(folder) == [8, 5]
+    assert saved_steps(folder) == [5]
     toys.run(toys.config(), folder)
   with pytest.raises(ConfigError, match='taken over by another training'):
     (killed / 'log.jsonl').write_text('')
@@ -76,7 +78,8 @@ def test_wrong_urls_are_refused(tmp_path, bucket, monkeypatch):
     with pytest.raises(ConfigError, match=said):
       remote.Mirror(url, tmp_path)
   bucket.pipe('/bucket/run/a', b'')
-  monkeypatch.setattr(bucket, 'find', lambda root: ['/bucket/run/../../x'])
+  found = {'/bucket/run/../../x': {'size': 1}}
+  monkeypatch.setattr(bucket, 'find', lambda root, detail: found)
   with pytest.raises(DataError, match='holds a file of the name'):
     remote.Mirror(URL, tmp_path / 'run').download()
 
@@ -84,7 +87,68 @@ def test_wrong_urls_are_refused(tmp_path, bucket, monkeypatch):
 def test_urls_of_runs_become_folders_on_the_command_line(bucket):
   words = ['--workdir', URL, f'--config.frozen.tokenizer={URL}_t', 'x']
   with contextlib.ExitStack() as stack:
-    found = remote.local_words(['--seed=1', *words], stack, train=True)
+    found = command_urls.local_words(['--seed=1', *words], stack, 'train')
   assert found[0] == '--seed=1' and found[1] == '--workdir'
   assert found[2].endswith('/run') and found[3].endswith('/run_t')
   assert found[3].startswith('--config.frozen.tokenizer=/') and found[4] == 'x'
+
+
+def test_half_a_checkpoint_is_left_to_the_training(bucket):
+  bucket.pipe('/bucket/run/checkpoints/8/state/d/x', b'half')
+  bucket.pipe('/bucket/run/log.jsonl', b'')
+  with remote.mirrored(URL) as folder:
+    assert not pathlib.Path(folder, 'checkpoints').exists()
+    pathlib.Path(folder, 'eval.json').write_text('{}')
+  with remote.mirrored(URL, train=True):
+    pass  # such as --dry_run
+  assert bucket.exists('/bucket/run/checkpoints/8/state/d/x')
+  assert not bucket.exists(f'/bucket/run/{remote.OWNER}')
+  with remote.mirrored(URL, train=True) as folder:
+    pathlib.Path(folder, 'config.json').write_text('{}')
+  assert not bucket.exists('/bucket/run/checkpoints/8/state/d/x')
+  # Another training has written since this one has read.
+  kept = "another training has written there since .* the local copy is '(.*)'"
+  with (
+    pytest.raises(ConfigError, match=kept),
+    remote.mirrored(URL, train=True) as folder,
+  ):
+    bucket.pipe('/bucket/run/log.jsonl', b'{"step": 1}')
+    pathlib.Path(folder, 'log.jsonl').write_text('{}')
+  assert bucket.cat('/bucket/run/log.jsonl') == b'{"step": 1}'
+
+
+def test_uploads_that_fail(bucket, monkeypatch):
+  monkeypatch.setattr(remote, 'PERIOD', 0.01)
+  monkeypatch.setattr(remote, 'FIRST', 0.01)
+  monkeypatch.setattr(remote, 'WAITS', (0.0, 0.0))
+  faults, put = [], bucket.put_file
+
+  def put_file(source, target):
+    if faults:
+      raise faults.pop()
+    put(source, target)
+
+  monkeypatch.setattr(bucket, 'put_file', put_file)
+  # A training goes on, and so does the last upload.
+  with remote.mirrored(URL, train=True) as folder:
+    pathlib.Path(folder, 'a').write_text('1')
+    while not bucket.exists('/bucket/run/a'):
+      time.sleep(0.01)
+    faults += [OSError('away')] * 3
+    pathlib.Path(folder, 'b').write_text('1')
+    while faults:
+      time.sleep(0.01)
+  assert bucket.exists('/bucket/run/b')
+
+  # Where nothing can be written it stops, and its copy is kept.
+  def pipe_file(path, data):
+    raise OSError('no rights')
+
+  monkeypatch.setattr(bucket, 'pipe_file', pipe_file)
+  with (
+    pytest.raises(DataError, match=r'no rights\); the local copy is'),
+    remote.mirrored(URL, train=True) as folder,
+  ):
+    pathlib.Path(folder, 'c').write_text('1')
+    time.sleep(5)
+    pytest.fail('was not interrupted')
