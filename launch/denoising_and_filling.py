@@ -13,7 +13,7 @@ import numpy as np
 
 from arvision.build import build
 from arvision.commands.common import load_config
-from arvision.evals import layout_plots
+from arvision.evals import drawings, layout_plots
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 PAGE = DOCS / 'denoising_and_filling.md'
@@ -165,18 +165,10 @@ def _upright(y, words):
 def _grid(kinds, x, y):
   """Cells in a square, neighbours of a row and a kind as one rectangle."""
   rows, columns = kinds.shape
-  paths: dict[str, list[str]] = {}
-  for i, line in enumerate(kinds):
-    cuts = np.flatnonzero(line[1:] != line[:-1]) + 1
-    for first, end in zip([0, *cuts], [*cuts, columns]):
-      span = int(end - first)
-      path = f'M{first} {i}h{span}v1h-{span}z'
-      paths.setdefault(str(line[first]), []).append(path)
   scale = f'{_SIDE / columns:.4g} {_SIDE / rows:.4g}'
   inside = ''.join(
-    f'<path class="{kind}" d="{"".join(paths[kind])}"/>'
-    for kind in sorted(paths)
-    if kind
+    f'<path class="{kind}" d="{path}"/>'
+    for kind, path in drawings.cell_paths(kinds).items()
   )
   return (
     f'<g transform="translate({x} {y}) scale({scale})">{inside}</g>'

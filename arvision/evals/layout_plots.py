@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import to_rgb, to_rgba
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 
 from arvision.evals import plots
@@ -39,7 +39,8 @@ COLOURS = {
   **{f'noise{i}': '#d9702b' for i in range(1, 6)},
 }
 _EARLY, _LATE = to_rgb('#cfe3f7'), to_rgb('#12406f')
-_GREY, _RULE, _INK, _CONDITION = '#5b6770', '#d5dade', '#1d2a35', '#e9c46a'
+CONDITION = '#e9c46a'  # of slots that carry it
+_GREY, _RULE, _INK = '#5b6770', '#d5dade', '#1d2a35'
 _BRANCHES = ('#2f78c4', '#d9702b')
 _WIDTH, _SIDE, _LETTERS = 820, 220, 7.5
 _NUMBERED = 40  # most slots or cells that have a number each
@@ -96,6 +97,16 @@ def _passes(sampler: Any, s, steps, count) -> Iterator[np.ndarray]:
     yield kinds
 
 
+def colours(kinds: np.ndarray) -> np.ndarray:
+  """Kinds of cells -> colours, as `#rrggbb`; nothing is white, as its page."""
+  found = {'': '#ffffff'}
+  for kind, colour in COLOURS.items():
+    # Less noise is lighter.
+    share = int(kind[-1]) / 5 if kind.startswith('noise') else 1.0
+    found[kind] = to_hex([1 - share * (1 - c) for c in to_rgb(colour)])
+  return np.vectorize(found.__getitem__, otypes=[str])(kinds)
+
+
 def figure(layout: Layout, sampler: Sampler | None = None) -> Figure:
   """Order, mask, passes and readout of a layout.
 
@@ -130,7 +141,7 @@ def figure(layout: Layout, sampler: Sampler | None = None) -> Figure:
 def legend() -> Figure:
   """What the colours of `figure` mean."""
   entries = {
-    'carries the condition': _CONDITION,
+    'carries the condition': CONDITION,
     **{text: COLOURS[kind] for kind, text in (SEEN | MADE).items()},
   }
   with plots.style():
@@ -165,7 +176,7 @@ def _order(axes: Axes, layout):
   for x, height, width in places:
     for i, step in enumerate(steps[start : start + height * width].tolist()):
       row, column = divmod(i, width)
-      colour = _shade(step, layout.steps)
+      colour = shade(step, layout.steps)
       boxes.append((x + column, row, 1, 1, colour, 'white'))
       if small and side <= 16:
         axes.text(
@@ -174,7 +185,7 @@ def _order(axes: Axes, layout):
           str(step),
           ha='center',
           va='center',
-          color=_on(colour),
+          color=ink_on(colour),
           fontsize=min(11, 90 / side),
         )
     start += height * width
@@ -189,12 +200,7 @@ def _order(axes: Axes, layout):
 def _cells(axes: Axes, kinds, names):
   """A matrix of kinds, with its title and the names of its axes."""
   title, below, left = names
-  picture = np.ones((*kinds.shape, 4))
-  for kind in np.unique(kinds):
-    # Less noise is lighter.
-    share = int(kind[-1]) / 5 if kind.startswith('noise') else 1.0
-    if kind:
-      picture[kinds == kind] = to_rgba(COLOURS[kind], share)
+  picture = to_rgba_array(colours(kinds).ravel()).reshape(*kinds.shape, 4)
   axes.imshow(picture, aspect='auto', interpolation='nearest')
   rows, columns = kinds.shape
   axes.set_xticks([])
@@ -231,8 +237,8 @@ def _readout(axes: Axes, layout):
   for i in range(layout.slots):
     token = int(layout.token[i])
     condition = i < layout.prefix or token < 0
-    colour = _shade(int(layout.entity[i]), layout.steps)
-    colour = _CONDITION if condition else colour
+    colour = shade(int(layout.entity[i]), layout.steps)
+    colour = CONDITION if condition else colour
     edge = _BRANCHES[1] if layout.stream[i] else 'white'
     boxes.append((left[0] + i + 0.06, 0.2, 0.88, 0.9, colour, edge))
     if numbered:
@@ -240,7 +246,7 @@ def _readout(axes: Axes, layout):
       _label(axes, left[0] + i + 0.5, 0.65, text, colour, count)
   lines: list[list] = [[] for _ in range(layout.branches)]
   for place, token in enumerate(layout.order.tolist()):
-    colour = _shade(int(layout.entity_of_token[token]), layout.steps)
+    colour = shade(int(layout.entity_of_token[token]), layout.steps)
     x = left[1] + place
     boxes.append((x + 0.06, 2.9, 0.88, 0.9, colour, 'white'))
     if numbered:
@@ -260,7 +266,7 @@ def _readout(axes: Axes, layout):
 def _label(axes, x, y, text, colour, count):
   size = min(8.0, 300 / max(count, 12))
   axes.text(
-    x, y, text, ha='center', va='center', color=_on(colour), fontsize=size
+    x, y, text, ha='center', va='center', color=ink_on(colour), fontsize=size
   )
 
 
@@ -294,7 +300,7 @@ def _fill(axes: Axes, boxes, width=1.0):
   )
 
 
-def _shade(step, steps):
+def shade(step, steps):
   """The colour of a step: early ones are light; grey before the first."""
   if step < 0:
     return to_rgb(_RULE)
@@ -302,7 +308,7 @@ def _shade(step, steps):
   return tuple(a + (b - a) * share for a, b in zip(_EARLY, _LATE))
 
 
-def _on(colour):
+def ink_on(colour):
   """A colour that is readable on another one."""
   red, green, blue = to_rgb(colour)
   return _INK if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else 'white'
