@@ -17,7 +17,7 @@ SIZES = {'depth': 6, 'width': 192, 'heads': 6, 'hidden': 512, 'dropout': 0.0}
 def recipe(config) -> None:
   """How both generators of avatars are trained."""
   config.data.batch_size = 32
-  config.train = common.block(duration=common.block(epochs=12))
+  config.train = common.block(duration=common.block(epochs=10))
   config.evals.every = common.block(fraction=0.25)  # 2,000 pictures take long
   config.optim = common.adamw(1e-3, common.cosine(0.02, steps=200), clip=1.0)
   config.ema = (0.999,)

@@ -6,7 +6,7 @@
       --config.data.source.path=my/avatars
 
 The 20,000 pictures of `launch/avatars.sh` in ten classes. 64 × 64 px become
-16 × 16 codes of 512; squares of 4 × 4 px enter as channels.
+16 × 16 codes of 1024; squares of 4 × 4 px enter as channels.
 
 Source: arXiv 2406.06525. Deviations: no discriminator; unused codes are restarted.
 """
@@ -29,11 +29,11 @@ def get_config(arg: str = ''):
   config.release = common.block(type='importers.llamagen.Tokenizer')
   config.tokenizer = parts.vq(
     grid=(16, 16),
-    vocab_size=512,
+    vocab_size=1024,
     channels=8,
-    ch=64,
+    ch=96,
     ch_mult=(1,),
-    res_blocks=1,
+    res_blocks=2,
     z_channels=32,
     patch=4,
     attention=False,
@@ -41,10 +41,10 @@ def get_config(arg: str = ''):
   config.task = common.block(
     type='tasks.tokenizer.TrainTokenizer', l1=1.0, l2=1.0, restart_after=100
   )
-  config.train = common.block(duration=common.block(epochs=6))
+  config.train = common.block(duration=common.block(epochs=10))
   config.optim = common.adamw(
-    2e-3,
-    common.cosine(0.02, steps=100),
+    1e-3,
+    common.cosine(0.02, steps=200),
     clip=1.0,
   )
   config.ema = (0.999,)
