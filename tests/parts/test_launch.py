@@ -1,16 +1,19 @@
 """Scripts of launch/: what they would run, what they refuse, what they run."""
 
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import shlex
 import shutil
 import subprocess
+import types
 
 import pytest
 import yaml
 
 from arvision.commands import common
+from tests.configs import ALL
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / 'launch').glob('*.sh'))
@@ -386,4 +389,31 @@ def test_a_workdir_that_workers_do_not_share_is_refused(cluster):
   assert "'/runs/a b' is not one folder of all workers" in done.stderr
   assert not any(
     'arvision train' in word for call in cluster.calls for word in call
+  )
+
+
+def test_avatars_and_their_captions_depend_on_the_seed_alone():
+  spec = importlib.util.spec_from_file_location(
+    'avatars', ROOT / 'launch' / 'avatars.py'
+  )
+  avatars = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(avatars)
+  page = (ROOT / 'docs/data.md').read_text(encoding='utf-8')
+  words = ALL['llamagen/avatars_t2i']().condition.length
+  for name, style in avatars.STYLES.items():
+    found = list(avatars.pictures(name, 40, seed=0))
+    assert list(avatars.pictures(name, 30, seed=0)) == found[:30]
+    assert list(avatars.pictures(name, 30, seed=1)) != found[:30]
+    assert len({str(options) for options, _ in found}) == 40
+    assert all(len(text.split()) <= words for _, text in found)
+    assert not any('{' in text or ' a o' in text for _, text in found)
+    design, _, licence = style['credit'].rpartition(', ')
+    assert f'| `{name}` | {design} | {licence.removesuffix(" 1.0")}' in page
+  style, said = avatars.STYLES['dylan'], iter([1, 1, 1, 1, 1, 1])
+  rng = types.SimpleNamespace(random=lambda: next(said))
+  parts = {'hair': 'curly red hair', 'facialHair': 'a beard', 'mood': 'sad'}
+  parts |= {'skinColor': 'tan skin', 'backgroundColor': 'a orange background'}
+  assert avatars.caption(style, parts, rng) == (
+    'a doodle with tan skin, curly red hair and a beard, sad, on an orange '
+    'background'
   )

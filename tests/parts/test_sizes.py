@@ -129,7 +129,7 @@ GENERATORS = {
 }
 # Configs of sizes that nobody published, or data sets of them.
 OWN = re.compile(
-  r'ablations/|var/imagenet1024|\w+/(tiny|digits|fashion_mnist|folder|emoji)'
+  r'ablations/|var/imagenet1024|\w+/(tiny|digits|fashion_mnist|folder|emoji|avatars)'
 )
 TOKENIZERS = {
   'bar/tokenizer:256': 1137.356228,
