@@ -103,7 +103,8 @@ def colours(kinds: np.ndarray) -> np.ndarray:
   for kind, colour in COLOURS.items():
     # Less noise is lighter.
     share = int(kind[-1]) / 5 if kind.startswith('noise') else 1.0
-    found[kind] = to_hex([1 - share * (1 - c) for c in to_rgb(colour)])
+    red, green, blue = (1 - share * (1 - c) for c in to_rgb(colour))
+    found[kind] = to_hex((red, green, blue))
   return np.vectorize(found.__getitem__, otypes=[str])(kinds)
 
 

@@ -302,8 +302,7 @@ def _upload(mirror, url, ended, train, stopped):
       if train and (isinstance(error, ConfigError) or not mirror.writes):
         stopped.append(error)
         logging.error('%s; the training is stopped', error)
-        main = threading.main_thread().ident
-        signal.pthread_kill(main, signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
         return
       if not failing:
         logging.warning('%s; tried again every %d s', error, PERIOD)

@@ -189,7 +189,7 @@ class Constant(Checked):
       # A fraction of a run is at least one step.
       shorter = '.fraction=0.1' if clock.total > 1 else '=None'
       raise ConfigError(
-        f'config.optim.schedule.warmup={dict(self.warmup)} is {warmup:,} steps, '
+        f'config.optim.schedule.warmup={dict(self.warmup or {})} is {warmup:,} steps, '
         f'but config.train.duration is {clock.total:,} steps; wanted a shorter '
         f'warm-up, --config.optim.schedule.warmup{shorter}, or a longer run, '
         f'--config.train.duration.steps={10 * warmup}'

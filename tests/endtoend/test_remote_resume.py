@@ -39,10 +39,10 @@ def local_folder(folder):
 
 @contextlib.contextmanager
 def s3(folder):
-  pytest.importorskip('s3fs')
-  server = pytest.importorskip('moto.server').ThreadedMotoServer(
-    ip_address='127.0.0.1', port=0, verbose=False
-  )
+  import s3fs  # noqa: F401
+  from moto.server import ThreadedMotoServer
+
+  server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
   server.start()
   host, port = server.get_host_and_port()
   keys = {
