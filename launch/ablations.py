@@ -304,8 +304,10 @@ def _of_tokenizers(runs, study, variant, seeds):
   ]
 
 
-def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
-  """The table of a study as Markdown."""
+def page(
+  study: Study, name: str, found: dict[str, Measured], seeds, beside: str
+) -> str:
+  """The table of a study as Markdown; `beside` is what else ran."""
   first, *_ = found
   guided = ''
   if study.scale:
@@ -319,7 +321,8 @@ def page(study: Study, name: str, found: dict[str, Measured], seeds) -> str:
     f'# {study.title}',
     '',
     f'{study.question} Made by `python launch/ablations.py --study={name} '
-    f'--seeds={",".join(map(str, seeds))}` on {where()}; {SAMPLES:,} samples of '
+    f'--seeds={",".join(map(str, seeds))}` on {where()}{beside and ", " + beside}; '
+    f'{SAMPLES:,} samples of '
     f'{study.data} for each row and seed.',
     '',
     'Figures are means over the seeds ± their standard deviation (n - 1), of '
@@ -345,7 +348,9 @@ def _row(study, variant, here, found):
   if here.tokenizers:
     quality = [f['psnr_db'] for f in here.tokenizers]
     row['PSNR'] = f'{tables.over_seeds(quality, 1)} dB'
-    used = [100 * f['codebook_usage']['all'] for f in here.tokenizers]
+    # One scale, or several and 'all' after them.
+    usage = [[*f['codebook_usage'].values()] for f in here.tokenizers]
+    used = [100 * values[-1] for values in usage]
     row['codes used'] = f'{tables.over_seeds(used, 0)} %'
   row['parameters'] = f'{here.parameters / 1e6:.2f} M'
   row['minutes'] = f'{here.minutes:.1f}'
@@ -369,6 +374,12 @@ def main() -> None:
   flags = parser(__doc__, 'runs/ablations', 'docs/ablations')
   flags.add_argument('--study', required=True, choices=list(STUDIES))
   flags.add_argument('--seeds', default='0,1', metavar='LIST')
+  flags.add_argument(
+    '--beside',
+    default='',
+    metavar='WORDS',
+    help='what else ran on the machine, for the page',
+  )
   args = flags.parse_args()
   try:
     seeds = list(dict.fromkeys(int(seed) for seed in args.seeds.split(',')))
@@ -384,7 +395,7 @@ def main() -> None:
   distances = {k: [*v.distances.values()] for k, v in found.items()}
   chart = plots.dots(distances, 'Fréchet distance, a dot for every seed')
   (images / 'frechet.svg').write_text(plots.svg(chart), encoding='utf-8')
-  text = page(study, args.study, found, seeds)
+  text = page(study, args.study, found, seeds, args.beside)
   file = args.docs / f'{args.study}.md'
   file.write_text(text, encoding='utf-8')
   print(f'\n{file}: {len(found)} variants, {len(seeds)} seeds')

@@ -1,7 +1,7 @@
 """Overrides of config keys, parsed as the declared types of the fields.
 
 A block with a `type` has all fields of that part, whether the config sets them
-or not. Blocks without a type have the keys of `_PLAIN`.
+or not. Blocks without a type have the keys of `SETTINGS`.
 """
 
 import ast
@@ -25,40 +25,10 @@ from arvision.build import (
   type_path,
 )
 from arvision.errors import ConfigError
-from arvision.parallel.mesh import AXES
-from arvision.parallel.rules import Rules
+from arvision.tasks.settings import SETTINGS
 from arvision.training.schedule import UNITS
 
-# A duration is a block with one of UNITS.
-_DURATION = Mapping[str, float]
 _UNIT_TYPES = dict.fromkeys(UNITS, float) | {'steps': int, 'examples': int}
-_EVERY = {'every': Field(_DURATION)}
-# Fields of blocks without a type. '' is the config itself.
-_PLAIN: dict[str, dict[str, Field]] = {
-  '': {
-    'seed': Field(int),
-    'ema': Field(tuple[float, ...]),
-    'frozen': Field(Mapping),
-    'rules': Field(Mapping),
-    'release': Field(object),
-    'writers': Field(Mapping),
-  },
-  'frozen': {'tokenizer': Field(str), 'teacher': Field(str)},
-  'train': {'duration': Field(_DURATION)},
-  'log': _EVERY,
-  'evals': _EVERY,
-  'pictures': {**_EVERY, 'count': Field(int)},
-  'checkpoint': {
-    **_EVERY,
-    'keep': Field(int),
-    'keep_every': Field(_DURATION),
-    'best': Field(str),
-  },
-  'watchdog': {'seconds': Field(float)},
-  'not_finite': {'action': Field(str), 'most': Field(int)},
-  'mesh': {axis: Field(int) for axis in AXES},
-  'rules': fields(Rules) or {},
-}
 _YES, _NO = ('true', '1', 'yes'), ('false', '0', 'no')
 
 
@@ -126,7 +96,7 @@ def _plain(value):
 def _declared(block, path, name) -> dict[str, Field]:
   """Declared fields of a block. A part with **kwargs declares any `name`."""
   if 'type' not in block:
-    return _PLAIN.get('.'.join(path), {})
+    return SETTINGS.get('.'.join(path), {})
   known = fields(resolve(block['type'], '.'.join((*path, 'type'))))
   return {name: Field(Any)} if known is None else known
 

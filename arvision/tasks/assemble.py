@@ -1,8 +1,8 @@
 """Builds the model, the tokenizer and the task of a config."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,63 +10,16 @@ import jax.numpy as jnp
 import optax
 from flax.errors import FlaxError
 
-from arvision.build import FAULTS, build, check, value
+from arvision.build import FAULTS, build, value
 from arvision.data import urls
 from arvision.data.base import Data
 from arvision.errors import ConfigError, DataError
 from arvision.layers.condition import NoCondition
 from arvision.model import ARModel
 from arvision.random import Draw
-from arvision.ranges import AtLeast0, Below1, Few, FewOr0, Seed
 from arvision.structs import Tokens
 from arvision.tasks import fit
 from arvision.tasks.base import Averages, Task
-
-# Kinds of the keys that no part declares. The blocks among them must be there.
-_SETTINGS: dict[str, Any] = {
-  'seed': Seed,
-  'ema': tuple[Below1, ...],
-  'pictures.count': Few,
-  'checkpoint.keep': Few,
-  'checkpoint.best': str,
-  'checkpoint.keep_every': Mapping | None,
-  'watchdog.seconds': AtLeast0,
-  'not_finite.action': Literal['stop', 'skip', 'rollback'],
-  'not_finite.most': FewOr0,
-  'data': Mapping,
-  'optim': Mapping,
-  'mesh': Mapping,
-  'train.duration': Mapping,
-  'log.every': Mapping,
-  'evals.every': Mapping,
-  'pictures.every': Mapping,
-  'checkpoint.every': Mapping,
-}
-
-
-_BLOCKS = (
-  *('tokenizer', 'task', 'layout', 'feed', 'backbone', 'head', 'condition'),
-  *('sampler', 'release', 'rules', 'frozen'),
-)
-
-
-def check_settings(config: Any) -> None:
-  """Checks the blocks of a config, and the keys that belong to no part.
-
-  Raises:
-    ConfigError: a block is missing, or a value is out of range; with the key.
-  """
-  for name in _BLOCKS:
-    if name in config:
-      check(config[name], Mapping, f'config.{name}')
-  for name, folder in config.get('frozen', {}).items():
-    check(folder, str, f'config.frozen.{name}')
-  for key, kind in _SETTINGS.items():
-    value = config
-    for name in key.split('.'):
-      value = value.get(name) if hasattr(value, 'items') else None
-    if value is not None or kind in (Mapping, Seed, _SETTINGS['ema']):
-      check(value, kind, f'config.{key}')
 
 
 @contextlib.contextmanager

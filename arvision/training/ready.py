@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
-from arvision.tasks import assemble
+from arvision.tasks import assemble, settings
 from arvision.training import differences, schedule, start
 from arvision.training import frozen as frozen_weights
 
@@ -71,7 +71,7 @@ def prepare(
   Raises:
     ConfigError, DataError: see `loop.train`.
   """
-  assemble.check_settings(config)
+  settings.check_settings(config)
   data = make_data(config)
   config = differences.as_before(assemble.complete(config, data), workdir)
   if resume_from:

@@ -22,7 +22,7 @@ from arvision.errors import ConfigError
 from arvision.process.guidance import Constant
 from arvision.process.logits import LogitsFilter
 from arvision.runs import trained
-from arvision.tasks import assemble
+from arvision.tasks import settings
 from arvision.training import schedule
 from arvision.training.optim import Optimizer
 from tests.configs import ALL
@@ -104,6 +104,7 @@ def _parts():
 
 
 # Numbers that have no range, with their reasons.
+DURATIONS = {'duration', 'every', 'keep_every', 'until', 'warmup'}
 FREE = {
   'darkest',  # of a tokenizer's pixels, -1 or 0
   'high',  # of `Levels`, in units of the latents
@@ -113,6 +114,7 @@ FREE = {
 }
 # What code makes and no config.
 MADE = {
+  'Account',
   'BlockInputs',
   'Hooks',
   'Cache',
@@ -162,9 +164,7 @@ def test_every_number_of_every_part_has_a_range():
         continue
       name, kind = field.name, own[field.name]
       text = re.sub(r'Annotated\[[^\]]*\)\]', '', str(kind))
-      if name not in FREE | {'image_shape', 'warmup', 'until'} and bare.search(
-        text
-      ):
+      if name not in FREE | DURATIONS | {'image_shape'} and bare.search(text):
         found.append(f'{part.__module__}.{part.__name__}.{name}: {kind}')
   assert not found
 
@@ -273,7 +273,7 @@ def test_settings_of_a_config(key, value):
     del block[last]
     block[last] = value
   with pytest.raises(ConfigError, match=f'config.{key}='):
-    assemble.check_settings(config)
+    settings.check_settings(config)
 
 
 # ------------------------------------------------------------------- from Python
