@@ -40,6 +40,8 @@ WAITS = (2.0, 10.0)
 OWNER = 'owner.json'
 # Hidden and unfinished files stay here.
 _UNFINISHED = re.compile(r'(^|/)(\.|[^/]*\.orbax-checkpoint-tmp)')
+# Names of files while they are uploaded.
+_HALF = re.compile(r'(^|/)\.[^/]*\.upload$')
 _OWN = (OWNER, lock.FILE)
 # File systems whose files appear when they are whole, and that have no folders.
 _OBJECTS = {'s3', 's3a', 'gs', 'gcs', 'abfs', 'abfss', 'az', 'memory'}
@@ -101,7 +103,8 @@ class Mirror:
     shutil.rmtree(self._folder, ignore_errors=True)
     self._folder.mkdir(parents=True)
     self._same.clear()
-    listed = self._listed()
+    everything = self._everything()
+    listed = _finished(everything)
     self._before = _of_training(listed)
     halves = _incomplete(listed)
     wanted = {k: v for k, v in listed.items() if _checkpoint(k) not in halves}
@@ -114,10 +117,10 @@ class Mirror:
 
     for name in urls.in_threads(get, wanted):
       self._same[name] = _stamp(self._folder / name)
-    if (
-      self._owner
-    ):  # a killed training has left them, and this one removes them
-      self._same |= dict.fromkeys({*listed} - {*wanted}, _ABSENT)
+    if self._owner:
+      # A killed training has left them, and this one removes them.
+      halves = {name for name in everything if _HALF.search(name)}
+      self._same |= dict.fromkeys(({*listed} - {*wanted}) | halves, _ABSENT)
 
   def sync(self) -> None:
     """Uploads files that have changed, and removes those that are gone here.
@@ -148,16 +151,12 @@ class Mirror:
         del self._same[name]
         self._remove_empty(name)
 
-  def _listed(self):
+  def _everything(self):
     """name -> size and version of the files at the URL."""
     found = urls.listing(self._system, self._root, self._url)
     if '' in found:
       raise DataError(f"'{self._url}' is a file, wanted a folder")
-    return {
-      name: facts
-      for name, facts in found.items()
-      if name not in _OWN and not _UNFINISHED.search(name)
-    }
+    return found
 
   def _local(self):
     """name -> size and time of the files here."""
@@ -209,7 +208,7 @@ class Mirror:
         self._system.makedirs(self._root, exist_ok=True)
       self._system.pipe_file(path, text)
       self.writes = True
-      if _of_training(self._listed()) != self._before:
+      if _of_training(_finished(self._everything())) != self._before:
         self._fault = (
           f"'{self._url}': another training has written there since this one "
           'started, and is stopped now; run the same command again'
@@ -354,6 +353,15 @@ def _incomplete(names):
       f'{workdirs.CHECKPOINTS}/{step}/{marker}' not in names
       for marker in workdirs.MARKERS
     )
+  }
+
+
+def _finished(everything):
+  """The files of a listing that are whole and belong to the run."""
+  return {
+    name: facts
+    for name, facts in everything.items()
+    if name not in _OWN and not _UNFINISHED.search(name)
   }
 
 

@@ -100,10 +100,15 @@ def _telling(first, changed):
 
 
 def short_names(folders: Sequence[Folder]) -> list[str]:
-  """Paths of runs below their common folder."""
+  """Paths of runs below their common folder.
+
+  The copy of a run at a URL lies in a hidden folder, which is left out.
+  """
   paths = [os.path.abspath(f.path) for f in folders]
   root = os.path.commonpath([os.path.dirname(path) for path in paths])
-  return [os.path.relpath(path, root) for path in paths]
+  names = [os.path.relpath(path, root) for path in paths]
+  plain = [re.sub(r'^(.*/)?\.[^/]*/', '', name) for name in names]
+  return plain if len({*plain}) == len(names) else names
 
 
 def _common(names):
