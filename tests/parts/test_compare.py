@@ -1,6 +1,7 @@
 """compare: variants, columns, protocols, the text, and what is refused."""
 
 import json
+import types
 
 import pytest
 
@@ -46,6 +47,15 @@ def test_runs_that_differ_in_the_seed_are_a_variant(tmp_path):
   text = (tmp_path / 'compare.html').read_text()
   assert '2 ± 1' in text and 'n = 3' in text and 'depth=3' in text
   assert text.count('<small>best</small>') == 1
+
+
+def test_names_leave_out_the_hidden_folders_of_copies():
+  named = lambda *paths: variants.short_names(
+    [types.SimpleNamespace(path=path) for path in paths]
+  )
+  assert named('/c/.0a.partial/tok', '/t/whole') == ['tok', 't/whole']
+  assert named('/r/var/digits', '/r/rar/digits') == ['var/digits', 'rar/digits']
+  assert named('/r/.a/x', '/r/.b/x') == ['.a/x', '.b/x']
 
 
 def test_the_same_run_twice_is_no_pair_of_seeds(tmp_path):
