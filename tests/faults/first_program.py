@@ -20,7 +20,7 @@ from arvision.commands import main, run_flags
 from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.plan import topology
-from arvision.runs import hardware, memory
+from arvision.runs import hardware, memory, supervise
 from arvision.runs.trained import load_run, placed
 from arvision.sweeps import pool
 from arvision.tasks import assemble, fit
@@ -147,6 +147,9 @@ def prepare(patch, folder, anew=False):
   patch.setattr(memory.Rows, '__call__', reached)
   patch.setattr(memory.Rows, 'fit', reached)
   patch.setattr(pool.Pool, 'run', reached)
+  # Another process would train.
+  again = lambda argv, *_: main.main(['train', *argv])
+  patch.setattr(supervise, 'again', again)
   patch.setattr(hardware, 'matmul_peak', reached)
   patch.setattr(topology.importlib.util, 'find_spec', _without_libtpu)
   return traced
