@@ -72,8 +72,9 @@ class Watchdog:
       waited = time.monotonic() - since
       if waited > self._seconds:
         self._end(text, waited)
+      # In a notebook stderr is no file, but the one of the process is.
       faulthandler.dump_traceback_later(
-        self._seconds - waited + _GRACE, exit=True
+        self._seconds - waited + _GRACE, exit=True, file=sys.__stderr__
       )
       armed = True
 
@@ -84,7 +85,7 @@ class Watchdog:
       file=sys.stderr,
       flush=True,
     )
-    faulthandler.dump_traceback(file=sys.stderr)
+    faulthandler.dump_traceback(file=sys.__stderr__)
     self._ended(text)
     sys.stderr.flush()
     os._exit(1)

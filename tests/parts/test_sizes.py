@@ -179,7 +179,16 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize(('name', 'count', 'error'), SIZES)
+def _marked():
+  """Sizes of a config differ in numbers; all but the first run with `slow`."""
+  seen = set()
+  for row in SIZES:
+    config = row[0].partition(':')[0]
+    yield pytest.param(*row, marks=[pytest.mark.slow] * (config in seen))
+    seen.add(config)
+
+
+@pytest.mark.parametrize(('name', 'count', 'error'), [*_marked()])
 def test_parameters(name, count, error):
   shapes = assemble.trained_shapes(ALL[name]())
   millions = sum(x.size for x in jax.tree.leaves(shapes)) / 1e6
