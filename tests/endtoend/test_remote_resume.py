@@ -99,7 +99,8 @@ def at(system, root):
   found = {}
   for path in system.find(f'{root}/checkpoints'):
     step, _, name = path.partition('/checkpoints/')[2].partition('/')
-    found.setdefault(int(step), set()).add(name)
+    if step:  # S3 may list the folder itself
+      found.setdefault(int(step), set()).add(name)
   return found
 
 
