@@ -59,9 +59,9 @@ def computed(fn, *keys: FieldReference) -> FieldReference:
 def follow(config: ConfigDict) -> None:
   """Makes other keys follow the size of the images and the tokenizer.
 
-  Of a multi-scale tokenizer: the scales follow the aspect of `data.size`, and the
-  patch is what is left of the size per place of the last scale. Of its
-  generator: layout, condition and head follow the tokenizer. So
+  The scales of a multi-scale tokenizer follow the aspect of `data.size`. Its patch
+  is chosen so that an image becomes as many places as the last scale has. Layout,
+  condition and head of its generator follow the tokenizer. So
   `--config.data.size=(128,128)` is all that another resolution takes.
   """
   tokenizer, size = config.tokenizer, config.data.get_ref('size')
