@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 # File that a living process touches, for the one that supervises it.
 HEARTBEAT = 'ARVISION_HEARTBEAT'
+# In a notebook sys.stderr is no file; the one of the process is.
+_STDERR = sys.__stderr__ or sys.stderr
 # Seconds after which Python's own watchdog ends a process in which no thread
 # can run, and most seconds between two looks.
 _GRACE, _LOOK = 30.0, 1.0
@@ -72,9 +74,8 @@ class Watchdog:
       waited = time.monotonic() - since
       if waited > self._seconds:
         self._end(text, waited)
-      # In a notebook stderr is no file, but the one of the process is.
       faulthandler.dump_traceback_later(
-        self._seconds - waited + _GRACE, exit=True, file=sys.__stderr__
+        self._seconds - waited + _GRACE, exit=True, file=_STDERR
       )
       armed = True
 
@@ -85,7 +86,7 @@ class Watchdog:
       file=sys.stderr,
       flush=True,
     )
-    faulthandler.dump_traceback(file=sys.__stderr__)
+    faulthandler.dump_traceback(file=_STDERR)
     self._ended(text)
     sys.stderr.flush()
     os._exit(1)
