@@ -55,3 +55,26 @@ TOKENIZERS = {k: v for k, v in ALL.items() if k not in GENERATORS}
 TINY = {k: v for k, v in GENERATORS.items() if module(k) == 'tiny'}
 if OWN := os.environ.get('LAWS_CONFIG'):
   TINY = {OWN: lambda: load_config(OWN)}
+
+
+# Those that differ from another one in sizes or in one value: their laws are
+# slow tests.
+VARIANTS = {
+  'ablations/tiny:flow',
+  'ablations/tiny:scale',
+  'ablations/tiny:masked',
+  'ablations/tiny:unmasked',
+  'ablations/tiny:bits',
+  'bar/tiny:L',
+  'ecar/tiny:one',
+  'flowar/tiny:L',
+  'mvar/tiny:d32',
+  'titok/tiny:L-32',
+  'titok/tiny:BL-64',
+  'token_shuffle/tiny:t2i',
+  'xar/tiny:token',
+  'xar/tiny:subsample',
+  'xar/tiny:image',
+  'xar/tiny:rising',
+  'xar/tiny:falling',
+}

@@ -19,7 +19,7 @@ from arvision.samplers.base import Filling, Known, over_all
 from arvision.samplers.masked import Masked
 from arvision.structs import Tokens
 from arvision.tasks import assemble, fit
-from tests.configs import ALL, TINY
+from tests.configs import ALL, TINY, VARIANTS
 
 BATCH = 2
 
@@ -229,19 +229,28 @@ SAMPLERS = {n: build(make().sampler, 'sampler') for n, make in TINY.items()}
 FILLED = [n for n, sampler in SAMPLERS.items() if isinstance(sampler, Filling)]
 # Those that refine entities have laws of their own, in test_remask.
 CAUSAL = [n for n, sampler in SAMPLERS.items() if not sampler.fills]
+QUICK = TINY.keys() - VARIANTS
 
-# One for every pair of a feed and a head.
-PAIRS = {
-  (config.feed.type, config.head.type): name
-  for name in TINY
-  for config in [TINY[name]()]
-}.values()
-# One for every pair of a sampler and a head.
-SAMPLING = {
-  (config.sampler.type, config.head.type): name
-  for name in TINY
-  for config in [TINY[name]()]
-}.values()
+
+def pairs(part, other):
+  """One config of every pair of two parts, no variant where there is another."""
+  found = {}
+  for name in sorted(TINY, key=VARIANTS.__contains__):
+    config = TINY[name]()
+    found.setdefault((config[part].type, config[other].type), name)
+  return list(found.values())
+
+
+def slowly(names, quick=QUICK):
+  """The names, of which those that are not quick are slow tests."""
+  return [
+    name if name in quick else pytest.param(name, marks=pytest.mark.slow)
+    for name in names
+  ]
+
+
+PAIRS = pairs('feed', 'head')
+SAMPLING = pairs('sampler', 'head')
 # Those that keep the tokens that they are most sure of.
 CONFIDENT = [
   n for n, sampler in SAMPLERS.items() if isinstance(sampler, Masked)
@@ -289,18 +298,24 @@ class Logged:
     assert len(set(keys)) == len(keys), self.log
 
 
-@pytest.fixture(params=TINY)
+@pytest.fixture(params=slowly(TINY))
 def law(request):
   return case(request.param)
 
 
-@pytest.fixture(params=CAUSAL)
+@pytest.fixture(params=slowly(TINY, SAMPLING))
+def sampled(request):
+  """A law of a sampler and a head."""
+  return case(request.param)
+
+
+@pytest.fixture(params=slowly(CAUSAL))
 def causal(request):
   """A law of models that draw one entity after another."""
   return case(request.param)
 
 
-@pytest.fixture(params=FILLED)
+@pytest.fixture(params=slowly(FILLED))
 def masked(request):
   """A law of models that fill masked tokens."""
   return case(request.param)
@@ -524,9 +539,9 @@ def test_sampling_depends_on_seed_and_example_alone(law):
   assert (tokens[0] != tokens[1]).any()
 
 
-def test_known_tokens_stay(law):
+def test_known_tokens_stay(sampled):
   """All known: nothing is sampled. None: ordinary sampling. Some: they stay."""
-  numbers = np.array([0, 1])
+  law, numbers = sampled, np.array([0, 1])
   drawn = law.draw(numbers)
   tokens = law.some_tokens(3)[:, : drawn.shape[1]]
   everywhere = np.ones(tokens.shape[:2], bool)
