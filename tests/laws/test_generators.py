@@ -20,6 +20,7 @@ from arvision.samplers.masked import Masked
 from arvision.structs import Tokens
 from arvision.tasks import assemble, fit
 from tests.configs import ALL, TINY, VARIANTS
+from tests.faults.lines import walk
 
 BATCH = 2
 
@@ -255,6 +256,19 @@ SAMPLING = pairs('sampler', 'head')
 CONFIDENT = [
   n for n, sampler in SAMPLERS.items() if isinstance(sampler, Masked)
 ]
+
+
+def part_types(name):
+  """The types of all parts of a tiny config."""
+  fields = walk(TINY[name]().copy_and_resolve_references())
+  return {x for key, x in fields.items() if key.endswith('type')}
+
+
+def test_every_part_has_laws_that_are_not_slow():
+  quick = set().union(*map(part_types, QUICK))
+  assert quick
+  for name in TINY.keys() & VARIANTS:
+    assert part_types(name) <= quick, name
 
 
 class Logged:
