@@ -1,0 +1,1 @@
+"""One device of eight computes or stores wrong bits."""
