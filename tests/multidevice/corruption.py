@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ BATCH = 32
 # (kind, device, element, bit) of no fault.
 NONE = (0, 0, 0, 0)
 ACTIVATION, GRADIENT = 1, 2
+# Steps between two checks of a trial.
+EVERY = 3
 
 
 def flip_in_memory(array: jax.Array, device: int, element: int, bit: int):
@@ -33,7 +36,7 @@ def flip_in_memory(array: jax.Array, device: int, element: int, bit: int):
   ctypes.c_ubyte.from_address(at).value ^= 1 << where % 8
 
 
-def _flipped(x, fault, rows):
+def _flipped(x, fault):
   """x (m, ...) with a flipped bit, where this device computes it.
 
   A train step is partitioned by the compiler: there a device is known by its rows.
@@ -57,13 +60,13 @@ def _faulty(x, fault):
 
   @jax.custom_vjp
   def pass_on(x, fault):
-    return jnp.where(fault[0] == ACTIVATION, _flipped(x, fault, None), x)
+    return jnp.where(fault[0] == ACTIVATION, _flipped(x, fault), x)
 
   def forward(x, fault):
     return pass_on(x, fault), fault
 
   def backward(fault, g):
-    wrong = jnp.where(fault[0] == GRADIENT, _flipped(g, fault, None), g)
+    wrong = jnp.where(fault[0] == GRADIENT, _flipped(g, fault), g)
     return wrong, np.zeros(4, jax.dtypes.float0)
 
   pass_on.defvjp(forward, backward)
@@ -121,11 +124,10 @@ class Trials:
     leaves: path -> array of the first state.
   """
 
-  def __init__(self, sizes, every: int = 3):
+  def __init__(self, sizes: dict[str, int]):
     tx = Optimizer(0.05, weight_decay=0.1).make(Clock(1000, BATCH, 96))
     self._task = Task(tx=tx)
     place = self._place = Placement(make_mesh(sizes))
-    self._every = every
     weights = np.ones((4, 4), np.float32)
     self._frozen = place.put_whole({'other': {'kernel': weights}})
     self._init = start.StateInit(self._task, place, 0)
@@ -152,7 +154,7 @@ class Trials:
       steps from the fault to its finding, -1 if it was not found; and what was
       said about it.
     """
-    first = int(rng.integers(1, steps - self._every))
+    first = int(rng.integers(1, steps - EVERY))
     fault = (int(rng.integers(8)), int(rng.integers(2**16)))
     fault += (int(rng.integers(32)),)
     name = str(rng.choice(list(self.leaves)))
@@ -165,7 +167,7 @@ class Trials:
       state, _ = self._step(state, self._frozen, on_device)
       if kind == 'memory' and step == first:
         flip_in_memory(by_path(state)[name], *fault)
-      if step % self._every == 0:
+      if step % EVERY == 0:
         try:
           self._guard.check(state, step, batch, None)
           if kind == 'rest' and step > first:
@@ -178,15 +180,17 @@ class Trials:
     return -1, ''
 
 
-def trial(sizes, count: int, kinds=('memory', 'activation', 'gradient')):
-  """Runs trials of every kind, and prints what was found."""
-  trials, rng = Trials(sizes), np.random.default_rng(0)
-  assert trials.run(rng, '', 12) == (-1, '')
+def trials(sizes: dict[str, int], count: int, kinds: Sequence[str]) -> dict:
+  """Runs some trials of every kind, and one without a fault.
+
+  Returns:
+    kind -> (faults that were found in time, with their device; what was said).
+  """
+  made, rng = Trials(sizes), np.random.default_rng(0)
+  assert made.run(rng, '', 60) == (-1, '')
+  result = {}
   for kind in kinds:
-    found = [trials.run(rng, kind) for _ in range(count)]
-    right = [0 <= late <= 3 and 'wrong' not in said for late, said in found]
-    print(kind, sum(right), 'of', count, found[0][1])
-    for late, said in np.array(found, object)[~np.array(right)]:
-      print('  missed', late, said)
-
-
+    found = [made.run(rng, kind) for _ in range(count)]
+    right = [said for late, said in found if 0 <= late <= EVERY]
+    result[kind] = sum('wrong' not in said for said in right), right[:1]
+  return result
