@@ -72,7 +72,7 @@ class Guard:
         'its gradients cannot be computed again; set config.corruption.every'
         '.steps=0'
       )
-    self.seconds = 0.0
+    self.seconds, self._checks = 0.0, 0
     self._task, self._placement = task, placement
     self._frozen, self._workdir = frozen, workdir
     self._devices = list(placement.mesh.devices.flat)
@@ -83,7 +83,7 @@ class Guard:
     self._resting: np.ndarray | None = None
 
   def start(self, state: TrainState, step: int, batch: Mapping) -> str:
-    """Compiles the checks, and checks the copies of the first state.
+    """Compiles the checks, and checks the first state.
 
     Args:
       state: state on devices.
@@ -94,7 +94,7 @@ class Guard:
       a line about them.
 
     Raises:
-      Corrupted: copies differ.
+      Corrupted, ConfigError: see `check`.
     """
     began = time.perf_counter()
     leaves = self._leaves(state)
@@ -120,6 +120,7 @@ class Guard:
     traced = jax.jit(gradient, out_shardings=whole)
     lowered = traced.lower(_read_by_objective(state), self._frozen, part)
     self._gradient: Callable = lowered.compile()
+    self._check_computation(state, step, batch, None)
     self._good = step
     seconds = time.perf_counter() - began
     rows = len(part[1]) // len(self._devices)
@@ -151,6 +152,7 @@ class Guard:
     self._check_rest(self._at_start, sums, frozen, step, saved)
     self._check_computation(state, step, batch, saved)
     self._resting, self._good = sums, step
+    self._checks += 1
     self.seconds += time.perf_counter() - began
 
   def rested(self, state: TrainState, step: int, saved: int | None) -> None:
@@ -171,8 +173,8 @@ class Guard:
     """A line about the cost; `worked` are the seconds in steps."""
     share = 100 * self.seconds / max(worked, 1e-9)
     return (
-      f'checks for corruption took {self.seconds:.1f} s, {share:.1f} % of the '
-      'time in steps'
+      f'{self._checks} checks for corruption took {self.seconds:.1f} s, '
+      f'{share:.1f} % of the time in steps'
     )
 
   # ------------------------------------------------------------------ checks
