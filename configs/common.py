@@ -110,6 +110,11 @@ def new(seed: int = 0) -> ConfigDict:
   # After a loss or gradient that is not finite: 'stop', 'skip' the step, or
   # 'rollback' to the newest checkpoint and leave out the batch.
   config.not_finite = block(action='stop', most=3)
+  # Every n steps devices are compared bit by bit; 0: never.
+  config.corruption = block(every=block(steps=0))
+  # A loss or gradient norm so many deviations above the median of the last steps is
+  # noted; 0: none.
+  config.spikes = block(factor=10.0, window=100)
   config.log = block(every=block(steps=50))
   config.pictures = block(every=block(fraction=0.1), count=32)
   config.evals = block(

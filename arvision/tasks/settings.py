@@ -94,6 +94,26 @@ class NotFinite:
   most: FewOr0 = 3
 
 
+@dataclasses.dataclass(frozen=True)
+class Corruption:
+  """How often devices are compared, see `training.corruption`."""
+
+  every: Duration | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Spikes:
+  """Which losses and gradient norms count as spikes, see `training.spikes`.
+
+  Attributes:
+    factor: deviations above the median; 0: none counts.
+    window: steps that the median and the deviation are of.
+  """
+
+  factor: AtLeast0 = 10.0
+  window: Few = 100
+
+
 # Block without a type -> its keys. '' is the config itself.
 _BLOCKS: dict[str, type] = {
   '': Whole,
@@ -105,6 +125,8 @@ _BLOCKS: dict[str, type] = {
   'checkpoint': Checkpoint,
   'watchdog': Watchdog,
   'not_finite': NotFinite,
+  'corruption': Corruption,
+  'spikes': Spikes,
 }
 # Block without a type -> the fields that may be set.
 SETTINGS: dict[str, dict[str, Field]] = {

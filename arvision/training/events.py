@@ -1,7 +1,7 @@
 """The starts, saves and ends of a run, and the share of its time in steps.
 
-`events.jsonl` has a line for each; a run that is killed leaves no line for its
-end. Times are seconds since 1970.
+`events.jsonl` has a line for each, and for every loss spike; a run that is killed
+leaves no line for its end. Times are seconds since 1970.
 """
 
 import contextlib
@@ -77,6 +77,10 @@ class Events:
     """Notes a save; `worked` are the seconds in steps since the start."""
     self._write('save', step, worked=round(worked, 3))
 
+  def spike(self, step: int, facts: Mapping[str, Any]) -> None:
+    """Notes a loss spike, see `spikes.Spike`, and its batch."""
+    self._write('spike', step, **facts)
+
   def end(self, step: int, worked: float, why: str) -> Account:
     """Notes the end of a training that has saved its state.
 
@@ -119,7 +123,7 @@ def read(path: pathlib.Path) -> list[Mapping[str, Any]]:
   found: list[Mapping[str, Any]] = []
   with contextlib.suppress(FileNotFoundError):
     for text in path.read_bytes().splitlines():
-      with contextlib.suppress(ValueError, RecursionError):
+      with contextlib.suppress(ValueError, RecursionError, OverflowError):
         line = json.loads(text)
         if isinstance(line, dict) and _whole(line):
           found.append(line)
@@ -128,7 +132,7 @@ def read(path: pathlib.Path) -> list[Mapping[str, Any]]:
 
 def _whole(line):
   numbers = [line.get('step'), line.get('time'), line.get('worked', 0)]
-  return line.get('event') in ('start', 'save', 'end') and all(
+  return line.get('event') in ('start', 'save', 'spike', 'end') and all(
     isinstance(x, (int, float)) and math.isfinite(x) for x in numbers
   )
 
