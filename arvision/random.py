@@ -25,10 +25,13 @@ class Draw:
     keys: (b,) typed PRNG keys.
     progress: share of the run that is over, in [0, 1], for draws that depend on
       it; None outside of training.
+    odds: (times,) float32 probabilities of the times of a diffusion, where a task
+      adapts them; None: those of the feed.
   """
 
   keys: jax.Array
   progress: Array | float | None = None
+  odds: Array | None = None
 
   @classmethod
   def create(cls, seed: int | Array, index: Array, step: int | Array = 0):
@@ -87,12 +90,13 @@ class Replay:
   Attributes:
     arrays: name, with or without its part, -> array, or a tuple of arrays of
       different shapes. `fold(i)` takes entry i of all.
-    progress: see `Draw`.
+    progress, odds: see `Draw`.
     size: batch size of the recording.
   """
 
   arrays: dict[str, Array | tuple[Array, ...]]
   progress: Array | float | None = None
+  odds: Array | None = None
   size: int = flax.struct.field(pytree_node=False, default=1)
 
   @property
