@@ -15,6 +15,7 @@ from arvision.training import divergence, hooks
 from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
 from arvision.training.events import Events
+from arvision.training.interval import Interval
 from arvision.training.lock import Lock
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
@@ -97,6 +98,7 @@ class Hooks:
     held_out: held-out metrics and pictures.
     in_training: runs evaluators.
     events: notes saves.
+    interval: says when to save besides `every`.
   """
 
   watch: divergence.Watch
@@ -111,6 +113,7 @@ class Hooks:
   held_out: HeldOut
   in_training: InTraining
   events: Events
+  interval: Interval
 
   def __post_init__(self):
     self._rate = Rate(self.clock.batch_size, self.clock.total)
@@ -121,6 +124,7 @@ class Hooks:
     """Starts the measurement of speed."""
     self._rate.restart(step)
     self._began = time.perf_counter()
+    self.interval.start(step)
 
   @property
   def worked(self) -> float:
@@ -130,7 +134,10 @@ class Hooks:
   def due(self, step: int) -> list[str]:
     """Keys of `every` that are due after a step."""
     total = self.clock.total
-    return [k for k, n in self.every.items() if hooks.due(step, n, total)]
+    found = [k for k, n in self.every.items() if hooks.due(step, n, total)]
+    if 'checkpoint' not in found and self.interval.due(step):
+      found.append('checkpoint')
+    return found
 
   def read(self, step: int, metrics: jax.Array) -> None:
     """Reads the metrics (m,) of a step; waits for the step to finish.
@@ -169,8 +176,10 @@ class Hooks:
     with self._pause():
       if 'log' in due:
         self._log(step)
+      before = time.perf_counter()
       if due != ['log']:
         self.watch.state(state, step, self.checkpoints.latest)
+      checked = time.perf_counter() - before
       figures: dict[str, float] = {}
       if 'evals' in due:
         figures = self.held_out.evaluate(state)
@@ -187,10 +196,18 @@ class Hooks:
         # Named by its last row: 'reconstructions' comes after 'originals'.
         self.writer.picture(list(rows)[-1], rows, step)
       if 'checkpoint' in due or self.checkpoints.improves(figures):
-        self.lock.check()
-        position = self.position.get_state()
-        self.checkpoints.save(step, state, position, figures)
-        self.events.saved(step, worked)
+        self._save(step, state, figures, worked, checked)
+
+  def _save(self, step, state, figures, worked, checked):
+    before = time.perf_counter()
+    self.lock.check()
+    position = self.position.get_state()
+    self.checkpoints.save(step, state, position, figures)
+    cost = checked + time.perf_counter() - before
+    line = self.interval.saved(step, cost)
+    self.events.saved(step, worked, cost, self.interval.seconds)
+    if line:
+      self.writer.say(line)
 
   def _log(self, step):
     speed, left = self._rate(step)
