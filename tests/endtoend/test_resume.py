@@ -23,7 +23,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(folder, name, kills):
   whole = soak.Training(name, folder / f'{name}-whole', STEPS)
   killed = soak.Training(name, folder / f'{name}-killed', STEPS)
   whole.finish()
-  soak.stop_often(killed, kills, signal.SIGKILL, seed=1)
+  soak.stop_often(killed, [signal.SIGKILL] * kills, seed=1)
   assert killed.newest < STEPS
   killed.finish()
   assert soak.difference(whole, killed) == ''
