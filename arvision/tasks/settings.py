@@ -69,11 +69,15 @@ class Checkpoint(Periodic):
   """When a checkpoint is saved, and which are kept.
 
   Attributes:
+    hours_between_failures: mean time; the run chooses from it, and from the
+      cost of a save, how often it saves; `every` is the least. 0: as `every`
+      says.
     keep: how many of the newest.
     keep_every: the first of each such period is kept for good.
     best: name of a figure whose best checkpoint is kept, see `training.kept`.
   """
 
+  hours_between_failures: AtLeast0 = 0.0
   keep: Few = 2
   keep_every: Duration | None = None
   best: str = ''

@@ -73,9 +73,24 @@ class Events:
     why = before[-1].get('why', 'it was killed, or its machine died')
     return f'the training before this one was interrupted ({why})'
 
-  def saved(self, step: int, worked: float) -> None:
-    """Notes a save; `worked` are the seconds in steps since the start."""
-    self._write('save', step, worked=round(worked, 3))
+  def saved(
+    self, step: int, worked: float, cost: float, interval: float
+  ) -> None:
+    """Notes a save.
+
+    Args:
+      step: steps taken.
+      worked: seconds in steps since the start.
+      cost: seconds that the save held up the steps.
+      interval: seconds until the next one, see `interval`; 0 for none.
+    """
+    facts = {'worked': worked, 'cost': cost, 'interval': interval}
+    facts = {name: round(value, 3) for name, value in facts.items()}
+    self._write('save', step, **facts)
+
+  def costs(self) -> list[float]:
+    """Seconds that the saves of the run have held up its steps."""
+    return [float(e['cost']) for e in read(self._path) if 'cost' in e]
 
   def spike(self, step: int, facts: Mapping[str, Any]) -> None:
     """Notes a loss spike, see `spikes.Spike`, and its batch."""
@@ -131,7 +146,8 @@ def read(path: pathlib.Path) -> list[Mapping[str, Any]]:
 
 
 def _whole(line):
-  numbers = [line.get('step'), line.get('time'), line.get('worked', 0)]
+  numbers = [line.get(name) for name in ('step', 'time')]
+  numbers += [line.get(name, 0) for name in ('worked', 'cost')]
   return line.get('event') in ('start', 'save', 'spike', 'end') and all(
     isinstance(x, (int, float)) and math.isfinite(x) for x in numbers
   )

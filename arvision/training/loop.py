@@ -23,6 +23,7 @@ from arvision.training.divergence import Diverged
 from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
 from arvision.training.events import Events
+from arvision.training.interval import Interval
 from arvision.training.profile import Profile
 from arvision.training.ready import Ready, prepare
 from arvision.training.spikes import Spikes
@@ -215,6 +216,7 @@ def _train(
       held_out=held_out,
       in_training=ready.in_training,
       events=events,
+      interval=Interval(_between_failures(config), events.costs()),
       guard=guard,
     )
     dog = stack.enter_context(Watchdog(_patience(config), events.failed))
@@ -245,6 +247,11 @@ def _kept_period(config, clock):
   """Steps between two checkpoints that are kept for good; 0: none are."""
   duration = config.checkpoint.get('keep_every')
   return clock.steps(duration, 'checkpoint.keep_every') if duration else 0
+
+
+def _between_failures(config):
+  """Seconds; 0: the run does not choose when it saves."""
+  return 3600 * (config.checkpoint.get('hours_between_failures') or 0.0)
 
 
 def _patience(config):

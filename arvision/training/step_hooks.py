@@ -16,6 +16,7 @@ from arvision.training.checkpoint import Checkpoints
 from arvision.training.corruption import Guard
 from arvision.training.evaluate import HeldOut
 from arvision.training.events import Events
+from arvision.training.interval import Interval
 from arvision.training.lock import Lock
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
@@ -124,6 +125,7 @@ class Hooks:
     held_out: held-out metrics and pictures.
     in_training: runs evaluators.
     events: notes saves and spikes.
+    interval: says when to save besides `every`.
     guard: checks for silent corruption; None: nothing does.
   """
 
@@ -139,6 +141,7 @@ class Hooks:
   held_out: HeldOut
   in_training: InTraining
   events: Events
+  interval: Interval
   guard: Guard | None = None
 
   def __post_init__(self):
@@ -150,6 +153,7 @@ class Hooks:
     """Starts the measurement of speed."""
     self._rate.restart(step)
     self._began = time.perf_counter()
+    self.interval.start(step)
 
   @property
   def worked(self) -> float:
@@ -159,7 +163,10 @@ class Hooks:
   def due(self, step: int) -> list[str]:
     """Keys of `every` that are due after a step."""
     total = self.clock.total
-    return [k for k, n in self.every.items() if hooks.due(step, n, total)]
+    found = [k for k, n in self.every.items() if hooks.due(step, n, total)]
+    if 'checkpoint' not in found and self.interval.due(step):
+      found.append('checkpoint')
+    return found
 
   def read(self, step: int, metrics: jax.Array) -> None:
     """Reads the metrics (m,) of a step; waits for the step to finish.
@@ -204,10 +211,12 @@ class Hooks:
     with self._pause():
       if 'log' in due:
         self._log(step)
+      before = time.perf_counter()
       if due != ['log']:
         self.watch.state(state, step, self.checkpoints.latest)
         if self.guard is not None:
           self.guard.check(state, step, batch, self.checkpoints.latest)
+      checked = time.perf_counter() - before
       figures: dict[str, float] = {}
       if 'evals' in due:
         figures = self.held_out.evaluate(state)
@@ -226,10 +235,18 @@ class Hooks:
       if self.guard is not None:
         self.guard.rested(state, step, self.checkpoints.latest)
       if 'checkpoint' in due or self.checkpoints.improves(figures):
-        self.lock.check()
-        position = self.position.get_state()
-        self.checkpoints.save(step, state, position, figures)
-        self.events.saved(step, worked)
+        self._save(step, state, figures, worked, checked)
+
+  def _save(self, step, state, figures, worked, checked):
+    before = time.perf_counter()
+    self.lock.check()
+    position = self.position.get_state()
+    self.checkpoints.save(step, state, position, figures)
+    cost = checked + time.perf_counter() - before
+    line = self.interval.saved(step, cost)
+    self.events.saved(step, worked, cost, self.interval.seconds)
+    if line:
+      self.writer.say(line)
 
   def _log(self, step):
     speed, left = self._rate(step)
