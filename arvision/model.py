@@ -64,6 +64,10 @@ class ARModel(nn.Module):
       drop = self.condition.drop
       if drop is None:
         null = draw.uniform('condition/null') < _level(slots)
+      elif isinstance(drop, tuple) and None in drop:
+        raise ValueError(
+          f'config.condition.parts drop {drop} of the examples: wanted numbers'
+        )
       else:
         drop = np.asarray(drop, np.float32)
         null = draw.uniform('condition/null', drop.shape) < drop
