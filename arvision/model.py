@@ -69,8 +69,8 @@ class ARModel(nn.Module):
           f'config.condition.parts drop {drop} of the examples: wanted numbers'
         )
       else:
-        drop = np.asarray(drop, np.float32)
-        null = draw.uniform('condition/null', drop.shape) < drop
+        share = np.asarray(drop, np.float32)
+        null = draw.uniform('condition/null', share.shape) < share
     z, query = self.hidden(slots, inputs, null, train, targets.readout)
     loss, metrics = self.head.loss(z, targets.values, draw, query)
     each: jax.Array | float = 1.0

@@ -61,6 +61,7 @@ class DiscreteDiffusion(Categorical, kw_only=True):
       (b, t) float32 losses, and metrics of every token.
     """
     process = self.process
+    assert query.level is not None and query.given is not None
     time = process.time(query.level[:, 0])
     masked = jnp.asarray(query.masked)
     x = jnp.where(masked, process.mask, query.given)

@@ -111,7 +111,8 @@ class ClassNorm(LevelNorm):
 def _sinusoids(count, width):
   """(count, width) float32 sines, then cosines, of 4000 i / count."""
   # Rounded to float32 as in the published models: angles are up to 4000.
-  step = np.float32(np.arange(count) / np.float32(count)) * np.float32(4000)
+  step = np.arange(count, dtype=np.float32) / np.float32(count)
+  step *= np.float32(4000)
   half = width // 2
   scale = np.float32(-math.log(10000) / (half - 1))
   exponent = np.arange(half, dtype=np.float32) * scale

@@ -54,12 +54,12 @@ def hitting_time(time: Array, masked: Array, uniform: Array) -> jax.Array:
     masked: number of masked tokens.
     uniform: numbers in [0, 1).
   """
-  return time * uniform ** (1 / jnp.maximum(masked, 1))
+  return jnp.asarray(time) * uniform ** (1 / jnp.maximum(masked, 1))
 
 
-def antithetic(uniform: Array, index: Array, count: int) -> jax.Array:
+def antithetic(uniform: Array, index: Array | int, count: int) -> jax.Array:
   """Times that together are spread evenly: (uniform + index / count) mod 1."""
-  return (uniform + index / count) % 1
+  return (jnp.asarray(uniform) + index / count) % 1
 
 
 def bound(
