@@ -35,7 +35,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(folder, tokenizer, name):
     whole = soak.Training(name, folder / f'{name}-whole', STEPS)
     whole.finish()
   killed = soak.Training(name, folder / f'{name}-killed', STEPS)
-  soak.stop_often(killed, 2, signal.SIGKILL, seed=1)
+  soak.stop_often(killed, [signal.SIGKILL] * 2, seed=1)
   assert killed.newest < STEPS
   killed.finish()
   assert soak.difference(whole, killed) == ''

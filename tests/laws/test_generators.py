@@ -278,7 +278,15 @@ class Logged:
     log: of every draw what was folded in, numbers or tracers, and its name.
   """
 
-  methods = ('normal', 'uniform', 'gumbel', 'categorical', 'permutation', 'key')
+  methods = (
+    'normal',
+    'uniform',
+    'gumbel',
+    'exponential',
+    'categorical',
+    'permutation',
+    'key',
+  )
 
   def __init__(self, draw, log, folds=()):
     self._draw, self.log, self._folds = draw, log, folds
