@@ -80,7 +80,7 @@ class ChainRule(_Masked):
     return f'chain rule, {self.order} order'
 
   def nats(self, nats, tokens, images):
-    order = np.arange(tokens)
+    order = np.tile(np.arange(tokens), (len(images), 1))
     if self.order == 'random':
       order = Draw.create(self.seed, images).permutation('evals/order', tokens)
     return chain_rule(nats, np.asarray(order), tokens)

@@ -85,7 +85,7 @@ class Events:
       interval: seconds until the next one, see `interval`; 0 for none.
     """
     facts = {'worked': worked, 'cost': cost, 'interval': interval}
-    facts = {name: round(value, 3) for name, value in facts.items()}
+    facts = {name: round(value, 6) for name, value in facts.items()}
     self._write('save', step, **facts)
 
   def costs(self) -> list[float]:
