@@ -1,6 +1,8 @@
 """Command lines with URLs of runs: they work on local copies, see `remote`."""
 
 import contextlib
+import json
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +17,8 @@ _OUTPUT = ('compare', 'encode', 'report', 'scaling')
 _FILE = ('eval', 'export', 'reference')
 # Local copy -> its URL.
 _copies: dict[str, str] = {}
+# Holds them for processes that a command starts (`--max_restarts`).
+COPIES = 'ARVISIONCOPIES'
 
 
 def local_words(
@@ -35,6 +39,8 @@ def local_words(
   """
   found: list[str] = []
   copies: dict[str, str] = {}
+  with contextlib.suppress(ValueError):
+    _copies.update(json.loads(os.environ.get(COPIES, '{}')))
   stack.enter_context(contextlib.redirect_stdout(_Named(sys.stdout)))
   stack.enter_context(contextlib.redirect_stderr(_Named(sys.stderr)))
   waiting = ''  # the flag before a value of its own word
@@ -50,6 +56,8 @@ def local_words(
         _copies[copies[value]] = value
       word = f'{name}={copies[value]}' if equals else copies[value]
     found.append(word)
+  if copies:
+    os.environ[COPIES] = json.dumps(_copies)
   return found
 
 

@@ -21,6 +21,7 @@ URL = 'memory://bucket/run'
 def bucket(tmp_path, monkeypatch):
   """An empty file system in memory, and an empty cache folder."""
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  monkeypatch.setenv(command_urls.COPIES, '{}')
   system = fsspec.filesystem('memory')
   system.store.clear()
   system.pseudo_dirs[:] = ['']
@@ -84,13 +85,18 @@ def test_wrong_urls_are_refused(tmp_path, bucket, monkeypatch):
     remote.Mirror(URL, tmp_path / 'run').download()
 
 
-def test_urls_of_runs_become_folders_on_the_command_line(bucket):
+def test_urls_of_runs_become_folders_on_the_command_line(bucket, monkeypatch):
   words = ['--workdir', URL, f'--config.frozen.tokenizer={URL}_t', 'x']
   with contextlib.ExitStack() as stack:
     found = command_urls.local_words(['--seed=1', *words], stack, 'train')
   assert found[0] == '--seed=1' and found[1] == '--workdir'
   assert found[2].endswith('/run') and found[3].endswith('/run_t')
   assert found[3].startswith('--config.frozen.tokenizer=/') and found[4] == 'x'
+  # A supervised training, which gets the copies, names the URLs too.
+  monkeypatch.setattr(command_urls, '_copies', {})
+  with contextlib.ExitStack() as stack:
+    assert command_urls.local_words(found, stack, 'train') == found
+    assert command_urls.with_urls(f'in {found[2]}') == f'in {URL}'
 
 
 def test_half_a_checkpoint_is_left_to_the_training(bucket):
