@@ -105,6 +105,8 @@ def new(seed: int = 0) -> ConfigDict:
   config.ema_warmup = True
   config.mesh = block(slice=1, data=-1, fsdp=1, tensor=1, sequence=1)
   config.checkpoint = block(every=block(fraction=0.1), keep=2, best='')
+  # Copies of the state in the memory of neighbours; 0 steps: none.
+  config.checkpoint.memory = block(every=block(steps=0), folder='')
   # A step that takes longer hangs: training ends with the stacks of all threads.
   config.watchdog = block(seconds=3600.0)
   # After a loss or gradient that is not finite: 'stop', 'skip' the step, or

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from arvision.errors import DataError
 from arvision.parallel import host
 from arvision.tasks import assemble
-from arvision.training import differences, divergence, hooks, start
+from arvision.training import differences, divergence, hooks, peers, start
 from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
@@ -125,6 +126,11 @@ def _train(
     folders = (workdir, ready.resumed or workdir)
     left_out = next(filter(None, map(divergence.left_out, folders)), [])
     position = Position(batches, left_out)
+    memory = None
+    if ready.every.get('memory'):
+      memory = peers.Memory(config, workdir, ready.state_init.abstract)
+      # Later than the last checkpoint is on disk, and not after an error.
+      stack.push(functools.partial(_remove, memory))
     checkpoints = Checkpoints(
       pathlib.Path(workdir) / workdirs.CHECKPOINTS,
       {'seed': config.seed, 'data.batch_size': clock.batch_size},
@@ -139,6 +145,7 @@ def _train(
       checkpoints,
       position,
       wanted,
+      memory,
     )
     changes = ready.changes
     if changes != tuple(batches.get_state().get('changes', changes)):
@@ -185,6 +192,8 @@ def _train(
       writer.say(f'nothing to do: {step} of {end} steps are already done')
       return Result(step, clock.total)
 
+    if memory is not None:
+      writer.say(memory.start())
     events = Events(workdir)
     if line := events.start(step):
       writer.say(line)
@@ -207,6 +216,7 @@ def _train(
       held_out=held_out,
       in_training=ready.in_training,
       events=events,
+      memory=memory,
     )
     dog = stack.enter_context(Watchdog(_patience(config), events.failed))
     with events.noting_failure():
@@ -228,6 +238,11 @@ def _train(
     account = events.end(result.step, between.worked, why)
     writer.say(account.text())
     return result
+
+
+def _remove(memory, kind, *_):
+  if kind is None:
+    memory.remove()
 
 
 def _kept_period(config, clock):

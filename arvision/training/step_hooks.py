@@ -16,6 +16,7 @@ from arvision.training.checkpoint import Checkpoints
 from arvision.training.evaluate import HeldOut
 from arvision.training.events import Events
 from arvision.training.lock import Lock
+from arvision.training.peers import Memory
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
 
@@ -86,8 +87,8 @@ class Hooks:
   Attributes:
     watch: stops the run if values are not finite.
     clock: length of the run.
-    every: 'log', 'evals', 'pictures', 'checkpoint' and 'evals.<name>' of an
-      evaluator -> period in steps; 0 = never.
+    every: 'log', 'evals', 'pictures', 'checkpoint', 'memory' and 'evals.<name>'
+      of an evaluator -> period in steps; 0 = never.
     names: names of the metrics that a step packs into one array.
     rates: name -> schedule, logged with the metrics.
     position: position in the data and in the log.
@@ -97,6 +98,7 @@ class Hooks:
     held_out: held-out metrics and pictures.
     in_training: runs evaluators.
     events: notes saves.
+    memory: copies the state to memory, or None.
   """
 
   watch: divergence.Watch
@@ -111,6 +113,7 @@ class Hooks:
   held_out: HeldOut
   in_training: InTraining
   events: Events
+  memory: Memory | None = None
 
   def __post_init__(self):
     self._rate = Rate(self.clock.batch_size, self.clock.total)
@@ -191,6 +194,9 @@ class Hooks:
         position = self.position.get_state()
         self.checkpoints.save(step, state, position, figures)
         self.events.saved(step, worked)
+      if self.memory is not None and 'memory' in due:
+        position = self.position.get_state()
+        self.memory.save(step, state, position, self.checkpoints.facts)
 
   def _log(self, step):
     speed, left = self._rate(step)
