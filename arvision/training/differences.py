@@ -39,6 +39,8 @@ CHANGEABLE = (
   'writers',
   'watchdog',
   'not_finite',
+  'corruption',
+  'spikes',
   'mesh',
   'rules',
   'data.threads',

@@ -88,6 +88,8 @@ def prepare(
     key: clock.steps(config[key].every, f'{key}.every')
     for key in ('log', 'evals', 'pictures', 'checkpoint')
   }
+  if duration := (config.get('corruption') or {}).get('every'):
+    every['corruption'] = clock.steps(duration, 'corruption.every')
   if in_memory := config.checkpoint.get('memory'):
     key = 'checkpoint.memory.every'
     every['memory'] = clock.steps(in_memory.every, key)
