@@ -19,7 +19,7 @@ from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
-from arvision.training.corruption import Guard
+from arvision.training.corruption import Corrupted, Guard
 from arvision.training.divergence import Diverged
 from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
@@ -133,7 +133,7 @@ def _train(
     memory = None
     if ready.every.get('memory'):
       memory = peers.Memory(config, workdir, ready.state_init.abstract)
-      # Later than the last checkpoint is on disk, and not after an error.
+      # Later than the last checkpoint is on disk.
       stack.push(functools.partial(_remove, memory))
     checkpoints = Checkpoints(
       pathlib.Path(workdir) / workdirs.CHECKPOINTS,
@@ -202,7 +202,7 @@ def _train(
     if memory is not None:
       writer.say(memory.start())
     events = Events(workdir)
-    if line := events.start(step):
+    if line := events.start(step, memory.worked if memory else None):
       writer.say(line)
     if step == 0:
       writer.picture('first_batch', held_out.check(batch))
@@ -254,7 +254,8 @@ def _train(
 
 
 def _remove(memory, kind, *_):
-  if kind is None:
+  """Removes copies, but not after an error after which they are of use."""
+  if kind is None or issubclass(kind, (Diverged, Corrupted)):
     memory.remove()
 
 

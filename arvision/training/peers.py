@@ -8,7 +8,6 @@ have its shards, and all go on from the step of the copies.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -32,7 +31,7 @@ from arvision.parallel import host, ring
 from arvision.tasks.base import TrainState
 from arvision.training import packs
 from arvision.training import workdir as workdirs
-from arvision.training.trees import by_path
+from arvision.training.shards import Shards
 
 _KEY = 'config.checkpoint.memory'
 _SHARED = pathlib.Path('/dev/shm')
@@ -85,7 +84,12 @@ def neighbour(hosts: Sequence[Any]) -> int:
 
 
 class Memory:
-  """The copies of one run. All processes call all methods together."""
+  """The copies of one run. All processes call all methods together.
+
+  Attributes:
+    worked: seconds that the start before was in steps up to the state that
+      `restore` returned; None: it returned none.
+  """
 
   def __init__(
     self, config: ConfigDict, workdir: str | os.PathLike, abstract: TrainState
@@ -105,16 +109,22 @@ class Memory:
     self._workdir = pathlib.Path(workdir).absolute()
     self._root = pathlib.Path(config.checkpoint.memory.get('folder') or _SHARED)
     self._index = jax.process_index()
-    self._blocks = _Blocks(abstract)
+    self._shards = Shards(abstract)
+    self._names = [_META, *self._shards.names]
     self._hosts = [row.tobytes() for row in ring.table(_host())]
     self._shift = neighbour(self._hosts)
     self._slot = self._hosts[: self._index].count(self._hosts[self._index])
     self._key = self._read_key()
+    self.worked: float | None = None
     # Steps: of the newest generation that all have, and of the last try.
     self._whole: int | None = None
     self._tried: int | None = None
     self._ok = True
     self._check_room()
+
+  def _of(self, process):
+    """Names of the blocks that a process needs."""
+    return {_META, *self._shards.of(process)}
 
   def _read_key(self):
     """The key of the run's folders, the same in all processes; '' for none."""
@@ -138,9 +148,9 @@ class Memory:
   def _check_room(self):
     """Counts two generations of all processes of this host."""
     before = (self._index - self._shift) % len(self._hosts)
-    sizes = self._blocks.sizes
-    held = self._blocks.of(self._index) | self._blocks.of(before)
-    need = 2 * (packs.size({k: sizes[k] for k in held}) + _META_BYTES)
+    held = self._shards.of(self._index) | self._shards.of(before)
+    sizes = {k: self._shards.bytes[k] for k in held}
+    need = 2 * (packs.size(sizes) + _META_BYTES)
     problem, free = '', 0
     if not self._root.is_dir():
       problem = f"{_KEY}.folder='{self._root}': there is no such folder"
@@ -197,13 +207,14 @@ class Memory:
         )
         continue
       set_position(meta['data'])
+      self.worked = meta['worked']
       self._whole = step
-      return self._blocks.state(abstract, blocks), step
+      return self._shards.state(abstract, blocks), step
     return None
 
   def _gather(self, step):
     """All blocks that this process needs of a step, or None."""
-    names, folder = self._blocks.names, self._folder / str(step)
+    names, folder = self._names, self._folder / str(step)
     blocks: dict[str, np.ndarray] = {}
     for name in (*_OWN, _COPY):
       blocks |= packs.read(folder / name)
@@ -213,7 +224,7 @@ class Memory:
       lost = [i for i, row in enumerate(held) if not row.any()]
       host.say(f'step {step} is not whole in memory; lost by processes {lost}')
       return None
-    needs = [self._blocks.of(i) for i in range(len(held))]
+    needs = [self._of(i) for i in range(len(held))]
     lack = np.array([[n in need for n in names] for need in needs]) & ~held
     if lack.any():
       who = [i for i, row in enumerate(lack) if row.any()]
@@ -230,13 +241,16 @@ class Memory:
   def _fetch(self, blocks, asked, shift):
     """Gives blocks to the process `shift` before, and gets some likewise."""
     self._make_folders()
-    names = self._blocks.names
+    names = self._names
     out, come = self._folder / 'out', self._folder / 'in'
-    packs.write(out, {names[i]: blocks[names[i]] for i in asked})
-    ring.send(out, come, -shift)
+    # What cannot be written is not whole, and all use another step.
+    with contextlib.suppress(OSError):
+      packs.write(out, {names[i]: blocks[names[i]] for i in asked})
+    with contextlib.suppress(OSError):
+      ring.send(out, come, -shift)
     found = packs.read(come)
-    out.unlink()
-    come.unlink()
+    out.unlink(missing_ok=True)
+    come.unlink(missing_ok=True)
     return found
 
   def start(self) -> str:
@@ -256,7 +270,8 @@ class Memory:
         shutil.rmtree(old, ignore_errors=True)
     self._make_folders()
     self._remove_but(self._whole)
-    size = sum(self._blocks.sizes[k] for k in self._blocks.of(self._index))
+    own = self._shards.of(self._index)
+    size = sum(self._shards.bytes[k] for k in own)
     line = f'copies in memory: {size / 1e6:,.1f} MB a process, in {self._root}'
     if len({*self._hosts}) == 1:
       line += '; all processes are on one host, and are lost with it'
@@ -282,7 +297,12 @@ class Memory:
         shutil.rmtree(path, ignore_errors=True)
 
   def save(
-    self, step: int, state: TrainState, position: Any, facts: Mapping[str, Any]
+    self,
+    step: int,
+    state: TrainState,
+    position: Any,
+    facts: Mapping[str, Any],
+    worked: float,
   ) -> None:
     """Writes a generation, and holds that of the process before.
 
@@ -294,14 +314,17 @@ class Memory:
       state: the state.
       position: `get_state()` of the data iterator, the same in all processes.
       facts: see `Checkpoints`.
+      worked: seconds in steps since the start.
     """
     if self._tried is not None and host.all_agree(self._ok):
       self._whole = self._tried
     self._remove_but(self._whole)
-    meta = json.dumps({'step': step, 'data': position, 'facts': dict(facts)})
+    meta = json.dumps(
+      {'data': position, 'facts': dict(facts), 'worked': worked}
+    )
     blocks = {_META: np.frombuffer(meta.encode(), np.uint8)}
-    blocks |= self._blocks.local(state)
-    theirs = self._blocks.of((self._index + self._shift) % len(self._hosts))
+    blocks |= self._shards.local(state)
+    theirs = self._of((self._index + self._shift) % len(self._hosts))
     folder = self._folder / f'{step}.partial'
     self._tried, self._ok = step, True
     try:
@@ -327,74 +350,6 @@ class Memory:
     shutil.rmtree(self._folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # others of this host may have theirs
       self._folder.parent.rmdir()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Block:
-  """A part of an array: its index, and the processes that hold it."""
-
-  path: str
-  index: tuple[slice, ...]
-  bytes: int
-  processes: set[int]
-
-
-class _Blocks:
-  """The distinct shards of a state, in all processes."""
-
-  def __init__(self, abstract):
-    self._found: dict[str, _Block] = {}
-    for path, leaf in by_path(abstract).items():
-      for device, index in leaf.sharding.devices_indices_map(
-        leaf.shape
-      ).items():
-        name = _name(path, leaf, index)
-        if name not in self._found:
-          size = int(np.prod(leaf.sharding.shard_shape(leaf.shape)))
-          size *= leaf.dtype.itemsize
-          self._found[name] = _Block(path, index, size, set())
-        self._found[name].processes.add(device.process_index)
-    self.names = [_META, *self._found]
-
-  @property
-  def sizes(self):
-    return {_META: 0, **{k: b.bytes for k, b in self._found.items()}}
-
-  def of(self, process):
-    """Names of the blocks that a process needs."""
-    found = {k for k, b in self._found.items() if process in b.processes}
-    return {_META, *found}
-
-  def local(self, state):
-    """name -> block, of the shards of this process."""
-    found = {}
-    for path, leaf in by_path(state).items():
-      for shard in leaf.addressable_shards:
-        name = _name(path, leaf, shard.index)
-        if name not in found:
-          found[name] = np.ascontiguousarray(shard.data)
-    return found
-
-  def state(self, abstract, blocks):
-    """A state of blocks as bytes."""
-
-    def make(path, leaf):
-      def block(index):
-        data = blocks[_name(path, leaf, index)]
-        shape = leaf.sharding.shard_shape(leaf.shape)
-        return data.copy().view(leaf.dtype).reshape(shape)
-
-      return jax.make_array_from_callback(leaf.shape, leaf.sharding, block)
-
-    leaves = [make(path, leaf) for path, leaf in by_path(abstract).items()]
-    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
-
-
-def _name(path, leaf, index):
-  """Such as 'params/net/kernel float32 (8, 4) 0:4,0:4'."""
-  ends = [s.indices(n)[:2] for s, n in zip(index, leaf.shape)]
-  text = ','.join(f'{a}:{b}' for a, b in ends)
-  return f'{path} {leaf.dtype} {tuple(leaf.shape)} {text}'
 
 
 def _host():

@@ -215,9 +215,10 @@ class Hooks:
       if 'log' in due:
         self._log(step)
       before = time.perf_counter()
-      if due != ['log']:
+      if {*due} - {'log'}:
         self.watch.state(state, step, self.checkpoints.latest)
-        if self.guard is not None:
+        # Copies in memory are many, and not used after a fault of a device.
+        if self.guard is not None and {*due} - {'log', 'memory'}:
           self.guard.check(state, step, batch, self.checkpoints.latest)
       checked = time.perf_counter() - before
       figures: dict[str, float] = {}
@@ -241,7 +242,8 @@ class Hooks:
         self._save(step, state, figures, worked, checked)
       if self.memory is not None and 'memory' in due:
         position = self.position.get_state()
-        self.memory.save(step, state, position, self.checkpoints.facts)
+        facts = self.checkpoints.facts
+        self.memory.save(step, state, position, facts, worked)
 
   def _save(self, step, state, figures, worked, checked):
     before = time.perf_counter()
