@@ -1,6 +1,7 @@
 """Moves files from every process to another one, by collectives of JAX."""
 
 import functools
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -41,13 +42,15 @@ def send(source: pathlib.Path, target: pathlib.Path, shift: int) -> None:
   size = source.stat().st_size if source.exists() else 0
   sizes = table(np.asarray(size, np.int64))
   count = len(sizes)
-  most, due = (
-    int(sizes.max()),
-    int(sizes[(jax.process_index() - shift) % count]),
-  )
+  most = int(sizes.max())
+  due = int(sizes[(jax.process_index() - shift) % count])
   piece = min(_PIECE, 1 << max(0, most - 1).bit_length())
   problem: OSError | None = None
-  with target.open('wb') as sink:
+  try:
+    sink = target.open('wb')
+  except OSError as error:  # the others wait for the pieces
+    problem, sink = error, pathlib.Path(os.devnull).open('wb')
+  with sink:
     for start in range(0, most, piece):
       data = np.zeros((1, piece), np.uint8)
       if start < size:
@@ -59,7 +62,7 @@ def send(source: pathlib.Path, target: pathlib.Path, shift: int) -> None:
       if start < due and problem is None:
         try:
           sink.write(got[: due - start].data)
-        except OSError as error:  # the others wait for the pieces that follow
+        except OSError as error:  # likewise
           problem = error
   if problem is not None:
     raise problem
