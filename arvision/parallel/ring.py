@@ -47,10 +47,10 @@ def send(source: pathlib.Path, target: pathlib.Path, shift: int) -> None:
   piece = min(_PIECE, 1 << max(0, most - 1).bit_length())
   problem: OSError | None = None
   try:
-    sink = target.open('wb')
+    target.touch()
   except OSError as error:  # the others wait for the pieces
-    problem, sink = error, pathlib.Path(os.devnull).open('wb')
-  with sink:
+    problem, target = error, pathlib.Path(os.devnull)
+  with target.open('wb') as sink:
     for start in range(0, most, piece):
       data = np.zeros((1, piece), np.uint8)
       if start < size:
