@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -66,8 +67,8 @@ def starts(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('index', [0, 2])
-def test_one_of_four_is_killed(tmp_path, index):
+@pytest.mark.parametrize('index, loses_memory', [(0, False), (2, True)])
+def test_one_of_four_is_killed(tmp_path, index, loses_memory):
   whole, folder, memory = (tmp_path / n for n in ('whole', 'run', 'memory'))
   memory.mkdir()
   before = time.time()
@@ -82,11 +83,16 @@ def test_one_of_four_is_killed(tmp_path, index):
   (child,) = children(started[index])
   os.kill(child, signal.SIGKILL)
   killed, reached = time.time(), max(log(folder))
-  processes.wait(started)
+  if loses_memory:  # as if it went on on another host
+    (lost,) = memory.glob(f'*/{index}')
+    shutil.rmtree(lost)
+  texts = processes.wait(started)
   first, second = starts(folder)
   assert first['step'] == 0 and second['step'] >= reached - 1
   assert log(folder) == log(whole)
   taken = second['time'] - killed
   print(f'recovered in {taken:.1f} s, of which a start takes {starting:.1f} s')
   assert taken - starting <= 10
+  fetched = f'processes [{index}] get their shards from the memory of others'
+  assert (fetched in texts[0]) == loses_memory
   assert not [*memory.iterdir()]
