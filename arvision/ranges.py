@@ -64,6 +64,13 @@ class Range:
     return f'{zero}a number in {ends[0]}{self.low:g}, {self.high:g}{ends[1]}'
 
 
+class NotEmpty:
+  """Tuples of one or more."""
+
+  def __contains__(self, x: Any) -> bool:
+    return isinstance(x, (tuple, list)) and len(x) > 0
+
+
 class Floating:
   """Compute dtypes, by name or type."""
 
@@ -86,6 +93,10 @@ FewOr0 = Annotated[int, Range(0, 10_000)]
 # Of a stack; negative numbers count from its end.
 Layer = Annotated[int, Range(-10_000, 10_000)]
 Width = Annotated[int, Range(1, 2**20)]
+NOT_EMPTY = NotEmpty()
+Fews = Annotated[tuple[Few, ...], NOT_EMPTY]
+Widths = Annotated[tuple[Width, ...], NOT_EMPTY]
+Names = Annotated[tuple[str, ...], NOT_EMPTY]
 # Number of samples: of one call, and in all.
 Batch = Annotated[int, Range(1, 2**16)]
 Many = Annotated[int, Range(1, 10**7)]
@@ -206,7 +217,7 @@ def _fits(value, kind) -> bool:
       not isinstance(value, numbers.Real) or value in limits
     )
   if origin is Annotated:
-    return value in kind.__metadata__[0]
+    return value in kind.__metadata__[0] and _fits(value, _base(kind))
   if origin is Literal:
     return value in typing.get_args(kind)
   if kind in (bool, str):
@@ -261,6 +272,8 @@ def _text(kind) -> str:
     if kind is int:
       return 'a whole number'
     return whole + str(limits)
+  if origin is Annotated and isinstance(kind.__metadata__[0], NotEmpty):
+    return 'a tuple of 1 or more' + _text(_base(kind)).removeprefix('a tuple')
   if origin is Annotated:
     return str(kind.__metadata__[0])
   if origin is Literal:

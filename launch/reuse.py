@@ -12,7 +12,10 @@ Source: arXiv 2505.19089.
 import dataclasses
 import statistics
 
-from training import Runs, parser, where
+from training import complete, open_runs, parser, where
+
+from arvision.sweeps.points import slug
+from arvision.sweeps.runs import Job, Runs
 
 SAMPLES = 1000
 SEEDS = (0, 1, 2)
@@ -64,19 +67,35 @@ CASES = (
 WAYS = {'all full': None, 'half full, then every second': 16}
 
 
-def figures(
-  runs: Runs, case: Case, full_steps: int | None, seed: int
-) -> dict[str, float]:
-  """The headline figures of a way to sample."""
-  flags = () if full_steps is None else case.flags(full_steps)
-  label = 'eval' if full_steps is None else f'eval_reuse_{full_steps}'
-  return runs.evaluate(
-    case.generator,
-    SAMPLES,
-    f'--seed={seed}',
-    *flags,
-    label=f'{label}_seed{seed}',
-  )
+def label(full_steps: int | None, seed: int) -> str:
+  """Name of the figures of a way to sample."""
+  way = '' if full_steps is None else f'_reuse_{full_steps}'
+  return f'eval{way}_seed{seed}'
+
+
+def jobs(runs: Runs) -> list[Job]:
+  """The tokenizers and generators, and the evaluations of both ways."""
+  found = []
+  for case in CASES:
+    tokenizer = slug(case.tokenizer)
+    found.append(Job(tokenizer, (f'--config={case.tokenizer}',)))
+    train = (
+      f'--config={case.generator}',
+      f'--config.frozen.tokenizer={runs.folder(tokenizer)}',
+    )
+    after = tuple(
+      runs.evaluation(
+        case.generator,
+        f'--samples={SAMPLES}',
+        f'--seed={seed}',
+        *(() if full_steps is None else case.flags(full_steps)),
+        label=label(full_steps, seed),
+      )
+      for full_steps in WAYS.values()
+      for seed in SEEDS
+    )
+    found.append(Job(slug(case.generator), train, (tokenizer,), after))
+  return found
 
 
 def band(values: list[float], form: str) -> str:
@@ -99,13 +118,14 @@ mean, the least and the largest. Images/s are of sampling and decoding.
 
 def main() -> None:
   args = parser(__doc__, 'runs/reuse').parse_args()
-  runs, lines = Runs(args.output), []
+  runs = open_runs(args.output)
+  complete(runs, jobs(runs))
+  lines = []
   for case in CASES:
-    runs.train(case.tokenizer)
-    tokenizer = runs.folder(case.tokenizer)
-    runs.train(case.generator, f'--config.frozen.tokenizer={tokenizer}')
     for way, full_steps in WAYS.items():
-      found = [figures(runs, case, full_steps, seed) for seed in SEEDS]
+      found = [
+        runs.figures(case.generator, label(full_steps, seed)) for seed in SEEDS
+      ]
       speed = [x['sampling_images_per_second'] for x in found]
       right = [100 * x['class_accuracy'] for x in found]
       far = [x['frechet'] for x in found]

@@ -14,7 +14,7 @@ from arvision.data.base import Example, Source, facts_of_files
 from arvision.data.decode import MAX_PIXELS, Pixels, check_max_pixels, decode
 from arvision.data.files import shown
 from arvision.errors import DataError
-from arvision.ranges import Byte
+from arvision.ranges import Byte, Names
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 # Longest caption file.
@@ -45,7 +45,7 @@ class Folder(Source):
 
   path: str
   held_out_path: str = ''
-  extensions: tuple[str, ...] = EXTENSIONS
+  extensions: Names = EXTENSIONS
   background: tuple[Byte, Byte, Byte] = (255, 255, 255)
   only: tuple[str, ...] = ()
   max_pixels: Pixels = MAX_PIXELS

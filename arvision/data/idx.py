@@ -15,6 +15,7 @@ import numpy as np
 from arvision.data import files
 from arvision.data.base import Example, Source
 from arvision.errors import DataError
+from arvision.ranges import Names
 
 _UNSIGNED_BYTE = 8
 # Largest compression ratio of deflate.
@@ -32,7 +33,7 @@ class Idx(Source):
   """
 
   folder: str
-  classes: tuple[str, ...] = tuple('0123456789')
+  classes: Names = tuple('0123456789')
   split: str = 'train'
 
   @functools.cached_property

@@ -26,6 +26,7 @@ from arvision.data.decode import (
 from arvision.data.files import shown
 from arvision.errors import DataError
 from arvision.parallel import host
+from arvision.ranges import Names
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp')
 # Longest label, caption and JSON file, in bytes.
@@ -83,7 +84,7 @@ class WebDataset(Source):
   label_key: str = 'label'
   caption_key: str = 'caption'
   class_names: tuple[str, ...] = ()
-  extensions: tuple[str, ...] = EXTENSIONS
+  extensions: Names = EXTENSIONS
   max_pixels: Pixels = MAX_PIXELS
 
   def __post_init__(self):

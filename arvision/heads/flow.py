@@ -11,7 +11,7 @@ from arvision.heads.base import Guide
 from arvision.heads.entity_transformer import EntityTransformer
 from arvision.heads.mlp import TokenMLP
 from arvision.layers.level import as_time
-from arvision.layouts.scales import Grids, as_grids
+from arvision.layouts.scales import Grid, as_grids
 from arvision.process.counts import ConstantSteps, Counts
 from arvision.process.flow import Euler, Solver, draw_levels, mix, solve
 from arvision.process.pyramidal import Stages
@@ -135,7 +135,7 @@ class PyramidalFlow(Flow):
       the way in a stage.
   """
 
-  scales: Grids = ()
+  scales: tuple[Grid, ...] = ()
   stages: Stages = Stages()
 
   def loss(

@@ -16,7 +16,16 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, ones, zeros
 
 from arvision.kernels.cpu.winograd import convolve
-from arvision.ranges import Below1, Dtype, Few, FewOr0, Natural, Side, Width
+from arvision.ranges import (
+  Below1,
+  Dtype,
+  Few,
+  FewOr0,
+  Fews,
+  Natural,
+  Side,
+  Width,
+)
 
 
 def conv(
@@ -191,7 +200,7 @@ class Encoder(nn.Module):
   """
 
   ch: Width = 128
-  ch_mult: tuple[Few, ...] = (1, 1, 2, 2, 4)
+  ch_mult: Fews = (1, 1, 2, 2, 4)
   res_blocks: Few = 2
   z_channels: Width = 256
   attention: bool = True
@@ -248,7 +257,7 @@ class Decoder(nn.Module):
 
   channels: Width = 3
   ch: Width = 128
-  ch_mult: tuple[Few, ...] = (1, 1, 2, 2, 4)
+  ch_mult: Fews = (1, 1, 2, 2, 4)
   res_blocks: FewOr0 = 2
   attention: bool = True
   attention_levels: tuple[Natural, ...] | None = None

@@ -20,7 +20,7 @@ from arvision.layers.conv import (
   norm,
   space_to_depth,
 )
-from arvision.ranges import Dtype, Few, Side, Width
+from arvision.ranges import Dtype, Few, Fews, Side, Width
 
 
 class ResBlock(nn.Module):
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
   """
 
   ch: Width = 128
-  ch_mult: tuple[Few, ...] = (1, 1, 2, 2, 4)
+  ch_mult: Fews = (1, 1, 2, 2, 4)
   res_blocks: Few = 2
   z_channels: Width = 256
   patch: Side = 1
@@ -122,7 +122,7 @@ class Decoder(nn.Module):
 
   channels: Width = 3
   ch: Width = 128
-  ch_mult: tuple[Few, ...] = (1, 1, 2, 2, 4)
+  ch_mult: Fews = (1, 1, 2, 2, 4)
   res_blocks: Few = 2
   patch: Side = 1
   groups: Few = 32

@@ -2,13 +2,15 @@
 
 import functools
 import math
+from typing import Annotated
 
 import numpy as np
 
 from arvision.layouts.base import NO_TOKEN, Layout
-from arvision.ranges import Natural, Side
+from arvision.ranges import NOT_EMPTY, Natural, Side
 
-Grids = tuple[Side | tuple[Side, Side], ...]
+Grid = Side | tuple[Side, Side]
+Grids = Annotated[tuple[Grid, ...], NOT_EMPTY]
 # What the coordinates of a token refer to, see `scales`.
 ANCHORS = ('centre', 'corner', 'rounded', 'index', 'ends')
 

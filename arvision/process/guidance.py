@@ -8,12 +8,13 @@ A scale of 1 is no guidance. Configs convert the formula of their paper: VAR's
 
 import dataclasses
 import math
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import jax.numpy as jnp
 
 from arvision.build import Checked
 from arvision.ranges import (
+  NOT_EMPTY,
   AtLeast0,
   Count,
   Guidance,
@@ -173,7 +174,7 @@ class Listed(Checked):
   """
 
   scale: Guidance
-  shares: tuple[AtLeast0, ...]
+  shares: Annotated[tuple[AtLeast0, ...], NOT_EMPTY]
 
   @property
   def active(self) -> bool:

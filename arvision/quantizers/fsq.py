@@ -8,7 +8,7 @@ import numpy as np
 
 from arvision.quantizers.base import Quantizer
 from arvision.random import Draw
-from arvision.ranges import Few
+from arvision.ranges import Few, Fews
 
 
 class FSQ(Quantizer, kw_only=True):
@@ -23,7 +23,7 @@ class FSQ(Quantizer, kw_only=True):
     ids: ids of a token; each has as many channels and as many values.
   """
 
-  levels: tuple[Few, ...]
+  levels: Fews
   ids: Few = 1
 
   adjustable: ClassVar[tuple[str, ...]] = ('ids',)

@@ -18,7 +18,16 @@ from arvision.importers import classifiers as importer
 from arvision.importers import dino, files
 from arvision.layers.resize import resize
 from arvision.random import Draw
-from arvision.ranges import AtLeast0, Count, Few, Natural, Side, Width
+from arvision.ranges import (
+  AtLeast0,
+  Count,
+  Few,
+  Fews,
+  Natural,
+  Side,
+  Width,
+  Widths,
+)
 from arvision.tokenizers import gram, perceptual
 from arvision.tokenizers.classifiers import (
   ConvNeXt,
@@ -146,7 +155,7 @@ class ResNetLogits(LogitDistance):
     stages, width, classes: see `tokenizers.classifiers.ResNet`.
   """
 
-  stages: tuple[Few, ...] = (3, 4, 6, 3)
+  stages: Fews = (3, 4, 6, 3)
   width: Width = 64
   classes: Count = 1000
 
@@ -171,8 +180,8 @@ class ConvNeXtLogits(LogitDistance):
     depths, widths, classes: see `tokenizers.classifiers.ConvNeXt`.
   """
 
-  depths: tuple[Few, ...] = (3, 3, 27, 3)
-  widths: tuple[Width, ...] = (96, 192, 384, 768)
+  depths: Fews = (3, 3, 27, 3)
+  widths: Widths = (96, 192, 384, 768)
   classes: Count = 1000
 
   title = 'ConvNeXt'

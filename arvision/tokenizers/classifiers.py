@@ -14,7 +14,7 @@ from arvision.layers.dense import Dense
 from arvision.layers.norm import AffineLayerNorm
 from arvision.layers.param import param
 from arvision.layers.resize import resize
-from arvision.ranges import Count, Few, Side, Width
+from arvision.ranges import Count, Fews, Side, Width, Widths
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -75,7 +75,7 @@ class ResNet(nn.Module):
     classes: number of logits.
   """
 
-  stages: tuple[Few, ...] = (3, 4, 6, 3)
+  stages: Fews = (3, 4, 6, 3)
   width: Width = 64
   classes: Count = 1000
 
@@ -127,8 +127,8 @@ class ConvNeXt(nn.Module):
     classes: number of logits.
   """
 
-  depths: tuple[Few, ...] = (3, 3, 27, 3)
-  widths: tuple[Width, ...] = (96, 192, 384, 768)
+  depths: Fews = (3, 3, 27, 3)
+  widths: Widths = (96, 192, 384, 768)
   classes: Count = 1000
 
   @nn.compact

@@ -122,7 +122,7 @@ class CoarseToFine(Autoencoder, kw_only=True):
     if train:
       if self.fine_condition.drop is None:
         raise ValueError(
-          'config.tokenizer.fine_condition.drop=None: wanted a number'
+          'config.tokenizer.condition.drop=None: wanted a number'
         )
       drop = np.asarray(self.fine_condition.drop, np.float32)
       null = draw.uniform('tokenizer/null', drop.shape) < drop

@@ -9,7 +9,7 @@ training loss is a bound of the negative log likelihood of a code; `arvision eva
 computes it on held-out digits, and the likelihood by the chain rule.
 
 Source: arXiv 2410.18514, at a size for 8 × 8 px. Deviations: of the times of 64 images,
-every one is in another 64th.
+every one is in another 64th; positions are learned besides being rotations.
 """
 
 from arvision.configs import common

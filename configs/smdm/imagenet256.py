@@ -12,8 +12,8 @@ weight decay 0.1, gradients clipped at 1, learning rate 2e-4 to 2e-5 after a war
 The paper is about text; there is no published figure of images.
 
 Deviations: codes of images instead of text, with a label that is masked like a
-code; 2D rotations and the initialisation of LlamaGen; epochs are those of
-LlamaGen.
+code; 2D rotations and the initialisation of LlamaGen, and learned positions besides;
+epochs are those of LlamaGen.
 
 Source: arXiv 2410.18514; ML-GSAI/SMDM.
 """

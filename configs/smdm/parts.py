@@ -12,6 +12,7 @@ def smdm(
   """The six parts of SMDM: absorbing diffusion with LlamaGen's transformer.
 
   The label is masked like a token, so that unsupervised guidance has its null.
+  Positions are learned besides being rotations.
 
   Args:
     config: to fill.
@@ -27,6 +28,8 @@ def smdm(
     type='feeds.mask.Absorbing', schedule='linear', lowest=1e-3
   )
   config.backbone.input.extra = 1
+  # Masked codes are all alike, so rotations alone hardly tell where they are.
+  config.backbone.position = block(type='layers.position.Learned')
   config.head.std = 0.02
   config.condition.drop = None
   config.sampler.type = 'samplers.absorbing.FirstHitting'

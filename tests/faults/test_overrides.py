@@ -295,7 +295,7 @@ def test_a_wrong_name_shows_few_that_are_near(name):
   [
     ('digits/var', 'var/digits'),
     ('configs/digits/tokenizer.py', 'var/digits_tokenizer'),
-    ('digits/vq', 'llamagen/digits_tokenizer'),
+    ('digits/vq', 'vq_diffusion/digits'),
     ('digits/kl', 'mar/digits_tokenizer'),
     ('digits/pyramid_vq', 'flexvar/digits_tokenizer'),
     ('digits/maskgit_vq:few', 'maskgit/digits_tokenizer'),

@@ -66,6 +66,7 @@ KINDS = [
     [(1,), (1, 2, 3), (0, 1), 3, 'ab'],
   ),
   (tuple[ranges.Below1, ...], [(), (0.5,)], [(1.0,), 0.5, ('x',), (NAN,)]),
+  (ranges.Fews, [(1,), [2, 3]], [(), [], (0,), 3, 'ab']),
   (typing.Literal['a', 'b'], ['a'], ['c', 1, None]),
 ]
 
@@ -111,6 +112,13 @@ FREE = {
   'low',
   'mean',  # of a normal law
   'shift',  # of latents
+}
+# Tuples that may be empty, though their default is not.
+EMPTY = {
+  *('biases', 'decays', 'ema', 'even', 'taps', 'thin'),
+  *('allocation', 'order', 'weights'),  # their length follows another field
+  # Of what code makes and no config.
+  *('features', 'folders', 'grids', 'names', 'single', 'train', 'variants'),
 }
 # What code makes and no config.
 MADE = {
@@ -166,6 +174,20 @@ def test_every_number_of_every_part_has_a_range():
       text = re.sub(r'Annotated\[[^\]]*\)\]', '', str(kind))
       if name not in FREE | DURATIONS | {'image_shape'} and bare.search(text):
         found.append(f'{part.__module__}.{part.__name__}.{name}: {kind}')
+  assert not found
+
+
+def test_every_tuple_of_every_part_says_whether_it_may_be_empty():
+  found = []
+  for part in _parts():
+    if part.__name__ in MADE or not dataclasses.is_dataclass(part):
+      continue
+    own = part.__dict__.get('__annotations__', {})
+    for field in dataclasses.fields(part):
+      kind = own.get(field.name)
+      plain = typing.get_origin(kind) is tuple and ... in typing.get_args(kind)
+      if plain and field.default != () and field.name not in EMPTY:
+        found.append(f'{part.__module__}.{part.__name__}.{field.name}: {kind}')
   assert not found
 
 

@@ -1,6 +1,7 @@
 """One device of eight computes or stores wrong bits."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -25,9 +26,12 @@ _RUNS = """
 import sys
 import numpy as np
 import pytest
+from arvision.parallel import host
 from arvision.training.corruption import Corrupted
 from tests.multidevice import corruption
 from tests.parts import training_toys as toys
+
+host.initialize()
 
 def run(folder, **changes):
   never = {'every': {'steps': 0}}
@@ -72,14 +76,18 @@ def test_a_hundred_flipped_bits(mesh):
     assert found >= 99, (kind, said)
 
 
-def test_a_run_stops_and_keeps_what_is_good(tmp_path):
+@pytest.mark.parametrize('hosts', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_stops_and_keeps_what_is_good(tmp_path, hosts):
   program = [sys.executable, '-c', _RUNS, str(tmp_path)]
-  (text,) = processes.run(program, count=1, devices=8)
-  said = text.splitlines()[-1]
-  assert 'of a micro-batch on device 5 (cpu, process 0 on' in said
-  assert 'after step 8; step 5 was checked' in said
-  assert 'the checkpoint of step 5 was checked before its save' in said
-  assert 'checks for corruption took' in text
+  texts = processes.run(program, count=hosts, devices=8 // hosts)
+  for text in texts:
+    said = text.splitlines()[-1]
+    assert re.search(
+      rf'of a micro-batch on device \d+ \(cpu, process {hosts - 1} on', said
+    )
+    assert 'after step 8; step 5 was checked' in said
+    assert 'the checkpoint of step 5 was checked before its save' in said
+  assert 'checks for corruption took' in texts[0]
   folder = tmp_path / 'faulty' / 'checkpoints'
   assert [p.name for p in folder.iterdir() if p.name.isdigit()] == ['5']
   events = (tmp_path / 'faulty' / 'events.jsonl').read_text().splitlines()

@@ -12,7 +12,14 @@ from tests.parity.case import CASES, Case
 NAMES = sorted(p.parent.name for p in CASES.glob('*/meta.json'))
 
 
-@pytest.mark.parametrize('name', NAMES)
+# Larger cases of systems that have another one.
+LONG = ('flowar_l', 'vq_diffusion_text')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in NAMES],
+)
 def test_numbers_are_the_official_ones(name):
   found = list(check.results(Case(CASES / name)))
   failed = {r.name for r in found if r.verdict == 'FAIL'}

@@ -6,24 +6,30 @@ import pkgutil
 import pytest
 
 import arvision.quantizers
-from arvision.build import fields
+from arvision.build import build, fields
+from arvision.commands import overrides
 from arvision.commands.common import load_config
 from arvision.quantizers.base import Quantizer
+from arvision.sweeps.runs import Runs
 from arvision.training import differences
 from tests.configs import ROOT
+
+
+def script(name):
+  """A script of launch/ as a module."""
+  launch = ROOT.parent / 'launch'
+  spec = importlib.util.spec_from_file_location(name, launch / f'{name}.py')
+  module = importlib.util.module_from_spec(spec)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(launch))
+    spec.loader.exec_module(module)
+  return module
 
 
 @pytest.fixture(scope='module')
 def studies():
   """name of a study -> [(config of the tokenizer, config of a variant)]."""
-  launch = ROOT.parent / 'launch'
-  spec = importlib.util.spec_from_file_location(
-    'ablations', launch / 'ablations.py'
-  )
-  module = importlib.util.module_from_spec(spec)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(str(launch))
-    spec.loader.exec_module(module)
+  module = script('ablations')
   found = {}
   for name, study in module.STUDIES.items():
     own = study.tokenizer
@@ -43,6 +49,27 @@ def test_variants_of_studies_take_their_tokenizer(studies):
         there.tokenizer, here.tokenizer, 'tokenizer'
       )
       assert not differ, (name, variant, differ)
+
+
+def test_samplers_that_reuse_take_their_generators(tmp_path):
+  reuse = script('reuse')
+  found = reuse.jobs(Runs(tmp_path))
+  for tokenizer, generator in zip(found[::2], found[1::2]):
+    assert generator.needs == (tokenizer.name,)
+    own, there = (
+      load_config(job.train[0].removeprefix('--config='))
+      for job in (generator, tokenizer)
+    )
+    assert not differences.other_weights(
+      there.tokenizer, own.tokenizer, 'tokenizer'
+    )
+    steps = set()
+    for step in generator.after:
+      key = '--config.'
+      flags = [x.removeprefix(key) for x in step.words if x.startswith(key)]
+      sampler = overrides.override(own, flags).sampler
+      steps.add(build(sampler, 'sampler').steps)
+    assert len(steps) == 1 and len(generator.after) == 6
 
 
 def test_points_of_sweeps_take_the_runs_that_they_need():
