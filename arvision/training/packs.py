@@ -23,7 +23,7 @@ def write(path: pathlib.Path, blocks: Mapping[str, np.ndarray]) -> None:
     blocks: name -> contiguous array of any shape and dtype.
   """
   flat = {name: x.reshape(-1).view(np.uint8) for name, x in blocks.items()}
-  listed = [[name, x.size, zlib.crc32(x)] for name, x in flat.items()]
+  listed = [[name, x.size, zlib.crc32(x.data)] for name, x in flat.items()]
   head = json.dumps(listed).encode()
   with path.open('wb') as file:
     file.write(b'%08x %s\n' % (zlib.crc32(head), head))
@@ -49,7 +49,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   for name, size, crc in listed:
     block = data[start : start + size]
     start += size
-    if block.size == size and zlib.crc32(block) == crc:
+    if block.size == size and zlib.crc32(block.data) == crc:
       found[name] = block
   return found
 
