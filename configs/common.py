@@ -109,6 +109,8 @@ def new(seed: int = 0) -> ConfigDict:
   config.checkpoint = block(
     every=block(fraction=0.1), hours_between_failures=24.0, keep=2, best=''
   )
+  # Copies of the state in the memory of neighbours; 0 steps: none.
+  config.checkpoint.memory = block(every=block(steps=0), folder='')
   # A step that takes longer hangs: training ends with the stacks of all threads.
   config.watchdog = block(seconds=3600.0)
   # After a loss or gradient that is not finite: 'stop', 'skip' the step, or

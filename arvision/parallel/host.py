@@ -28,6 +28,9 @@ def initialize() -> None:
               where JAX asks the metadata server; TPU_SKIP_MDS_QUERY=1 prevents
               this
 
+  ARVISION_HOST_TIMEOUT is the number of seconds without a sign of life after
+  which a process counts as dead, so that the others end; JAX's default is 100.
+
   Call it before anything asks for devices.
 
   Raises:
@@ -44,8 +47,11 @@ def initialize() -> None:
       f'JAX_PROCESS_ID={index} of JAX_NUM_PROCESSES={count}: wanted 0 to '
       f'{count - 1}'
     )
+  more = {}
+  if timeout := _number('ARVISION_HOST_TIMEOUT', 5):
+    more['heartbeat_timeout_seconds'] = timeout
   try:
-    jax.distributed.initialize(num_processes=count, process_id=index)
+    jax.distributed.initialize(num_processes=count, process_id=index, **more)
   except ValueError as error:
     raise ConfigError(
       f'JAX_COORDINATOR_ADDRESS={address}, JAX_NUM_PROCESSES={count}, '

@@ -17,6 +17,7 @@ from typing import Any
 
 from arvision import leader
 from arvision.parallel import host
+from arvision.training import events
 from arvision.training import workdir as workdirs
 from arvision.training.watchdog import HEARTBEAT
 
@@ -51,8 +52,8 @@ class Supervisor:
       restarts: most starts in a row that add no checkpoint.
       patience: seconds without a sign of life until a training that has taken
         steps is killed.
-      first_pause: seconds before the first start in a row; four times as many
-        before each later one.
+      first_pause: seconds before the first start in a row that adds no
+        checkpoint; four times as many before each later one.
     """
     self.starts = 0
     self._command, self._workdir = list(command), pathlib.Path(workdir)
@@ -81,7 +82,8 @@ class Supervisor:
             f'(--max_restarts={self._restarts}), so it is not started again'
           )
           return code
-        pause = min(_LONGEST, self._first_pause * 4**in_vain)
+        growth = 4 ** max(0, in_vain - 1)
+        pause = min(_LONGEST, self._first_pause * growth)
         _say(f'{_ended(code)}; starting again in {pause:.2g} s')
         end = time.monotonic() + pause
         while time.monotonic() < end and self._signal is None:
@@ -90,7 +92,13 @@ class Supervisor:
           return 128 + self._signal
 
   def _newest(self):
-    return max(workdirs.saved_steps(self._workdir), default=-1)
+    """The step of the newest checkpoint or resumed start, -1 without one.
+
+    A start from copies in memory is later than the newest checkpoint.
+    """
+    found = events.read(self._workdir / workdirs.EVENTS)
+    starts = [e['step'] for e in found if e['event'] == 'start' and e['step']]
+    return max([*workdirs.saved_steps(self._workdir), *starts], default=-1)
 
   def _start(self, heartbeat):
     """Runs the command once; returns its exit code, or 128 + its signal."""

@@ -75,12 +75,21 @@ class Checkpoint(Periodic):
     keep: how many of the newest.
     keep_every: the first of each such period is kept for good.
     best: name of a figure whose best checkpoint is kept, see `training.kept`.
+    memory: copies in memory, see `InMemory`.
   """
 
   hours_between_failures: AtLeast0 = 0.0
   keep: Few = 2
   keep_every: Duration | None = None
   best: str = ''
+  memory: Mapping | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class InMemory(Periodic):
+  """How often the state is copied to memory, and where; see `training.peers`."""
+
+  folder: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +136,7 @@ _BLOCKS: dict[str, type] = {
   'evals': Periodic,
   'pictures': Pictures,
   'checkpoint': Checkpoint,
+  'checkpoint.memory': InMemory,
   'watchdog': Watchdog,
   'not_finite': NotFinite,
   'corruption': Corruption,
@@ -160,7 +170,11 @@ def check_settings(config: Any) -> None:
   for name in _NEEDED:
     check(config.get(name), Mapping, f'config.{name}')
   for block, declared in _BLOCKS.items():
-    there = config.get(block) if block else config
+    there = config
+    for name in filter(None, block.split('.')):
+      there = there.get(name) if hasattr(there, 'items') else None
+    if there is None and '.' in block:
+      continue  # of an older run
     kinds = typing.get_type_hints(declared, include_extras=True)
     for name, field in SETTINGS[block].items():
       value = there.get(name) if hasattr(there, 'items') else None

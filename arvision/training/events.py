@@ -64,10 +64,17 @@ class Events:
     self._active = jax.process_index() == 0
     self._step = 0
 
-  def start(self, step: int) -> str:
-    """Notes a start; returns a line about the one before, or ''."""
+  def start(self, step: int, worked: float | None = None) -> str:
+    """Notes a start; returns a line about the one before, or ''.
+
+    Args:
+      step: steps taken.
+      worked: seconds that the start before was in steps up to this one, where
+        no save says it.
+    """
     before = read(self._path)
-    self._write('start', step)
+    facts = {} if worked is None else {'before': round(worked, 6)}
+    self._write('start', step, **facts)
     if not before or before[-1].get('why') in REGULAR:
       return ''
     why = before[-1].get('why', 'it was killed, or its machine died')
@@ -147,7 +154,7 @@ def read(path: pathlib.Path) -> list[Mapping[str, Any]]:
 
 def _whole(line):
   numbers = [line.get(name) for name in ('step', 'time')]
-  numbers += [line.get(name, 0) for name in ('worked', 'cost')]
+  numbers += [line.get(name, 0) for name in ('worked', 'cost', 'before')]
   return line.get('event') in ('start', 'save', 'spike', 'end') and all(
     isinstance(x, (int, float)) and math.isfinite(x) for x in numbers
   )
@@ -180,5 +187,6 @@ def account(events: Sequence[Mapping[str, Any]], now: float) -> Account:
       until = later['time']
     wall += max(0.0, until - life[0]['time'])
     counted = [e for e in life if later is None or e['step'] == later['step']]
-    worked += max((e.get('worked', 0.0) for e in counted), default=0.0)
+    spans = [e.get('worked', 0.0) for e in counted]
+    worked += max(spans, default=(later or {}).get('before', 0.0))
   return Account(wall, worked, len(lives), interruptions)

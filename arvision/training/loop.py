@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
@@ -13,12 +14,12 @@ from ml_collections import ConfigDict
 from arvision.errors import DataError
 from arvision.parallel import host
 from arvision.tasks import assemble
-from arvision.training import differences, divergence, hooks, start
+from arvision.training import differences, divergence, hooks, peers, start
 from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
-from arvision.training.corruption import Guard
+from arvision.training.corruption import Corrupted, Guard
 from arvision.training.divergence import Diverged
 from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
@@ -129,6 +130,11 @@ def _train(
     folders = (workdir, ready.resumed or workdir)
     left_out = next(filter(None, map(divergence.left_out, folders)), [])
     position = Position(batches, Spikes(config), left_out)
+    memory = None
+    if ready.every.get('memory'):
+      memory = peers.Memory(config, workdir, ready.state_init.abstract)
+      # Later than the last checkpoint is on disk.
+      stack.push(functools.partial(_remove, memory))
     checkpoints = Checkpoints(
       pathlib.Path(workdir) / workdirs.CHECKPOINTS,
       {'seed': config.seed, 'data.batch_size': clock.batch_size},
@@ -143,6 +149,7 @@ def _train(
       checkpoints,
       position,
       wanted,
+      memory,
     )
     changes = ready.changes
     if changes != tuple(batches.get_state().get('changes', changes)):
@@ -192,8 +199,10 @@ def _train(
       writer.say(f'nothing to do: {step} of {end} steps are already done')
       return Result(step, clock.total)
 
+    if memory is not None:
+      writer.say(memory.start())
     events = Events(workdir)
-    if line := events.start(step):
+    if line := events.start(step, memory.worked if memory else None):
       writer.say(line)
     if step == 0:
       writer.picture('first_batch', held_out.check(batch))
@@ -218,6 +227,7 @@ def _train(
       events=events,
       interval=Interval(_between_failures(config), events.costs()),
       guard=guard,
+      memory=memory,
     )
     dog = stack.enter_context(Watchdog(_patience(config), events.failed))
     with events.noting_failure():
@@ -241,6 +251,12 @@ def _train(
     if guard is not None:
       writer.say(guard.text(between.worked))
     return result
+
+
+def _remove(memory, kind, *_):
+  """Removes copies, but not after an error after which they are of use."""
+  if kind is None or issubclass(kind, (Diverged, Corrupted)):
+    memory.remove()
 
 
 def _kept_period(config, clock):

@@ -11,7 +11,7 @@ from arvision.parallel import host
 from arvision.parallel.mesh import make_mesh
 from arvision.parallel.rules import Rules
 from arvision.tasks import assemble, settings
-from arvision.training import differences, schedule, start
+from arvision.training import differences, peers, schedule, start
 from arvision.training import frozen as frozen_weights
 
 
@@ -90,6 +90,11 @@ def prepare(
   }
   if duration := (config.get('corruption') or {}).get('every'):
     every['corruption'] = clock.steps(duration, 'corruption.every')
+  if in_memory := config.checkpoint.get('memory'):
+    key = 'checkpoint.memory.every'
+    every['memory'] = clock.steps(in_memory.every, key)
+    if every['memory']:
+      peers.check_processes()
   optimizer = assemble.part(config, 'optim')
   placement.check_batch(clock.batch_size, optimizer.accumulate)
   frozen = frozen_weights.load(config, resumed or workdir)

@@ -22,6 +22,7 @@ from arvision.tasks.base import Task, TrainState
 from arvision.training import differences, divergence
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints, saved_position
+from arvision.training.peers import Memory
 from arvision.training.step_hooks import Position
 from arvision.training.trees import by_path, mismatches
 from arvision.training.weights import load_params
@@ -209,6 +210,7 @@ def first_state(
   checkpoints: Checkpoints,
   position: Position,
   wanted: Wanted,
+  memory: Memory | None = None,
 ) -> tuple[TrainState, int, str]:
   """The first state of a run, its step, and words about its source.
 
@@ -218,11 +220,17 @@ def first_state(
     checkpoints: checkpoints of the run, which have priority.
     position: position in the data; it is set to that of the checkpoint.
     wanted: source of the state without a checkpoint.
+    memory: copies in memory, which count if they are newer.
 
   Raises:
     ConfigError, DataError: see `loop.train`.
   """
   put = position.set_state
+  if memory is not None:
+    newest = checkpoints.latest or 0
+    held = memory.restore(state_init.abstract, put, checkpoints.facts, newest)
+    if held:
+      return *held, 'resuming from memory after'
   found = checkpoints.restore(state_init.abstract, put, wanted.change)
   if found:
     return *found, 'resuming after'

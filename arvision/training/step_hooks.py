@@ -18,6 +18,7 @@ from arvision.training.evaluate import HeldOut
 from arvision.training.events import Events
 from arvision.training.interval import Interval
 from arvision.training.lock import Lock
+from arvision.training.peers import Memory
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
 
@@ -114,8 +115,8 @@ class Hooks:
   Attributes:
     watch: stops the run if values are not finite.
     clock: length of the run.
-    every: 'log', 'evals', 'pictures', 'checkpoint' and 'evals.<name>' of an
-      evaluator -> period in steps; 0 = never.
+    every: 'log', 'evals', 'pictures', 'checkpoint', 'memory' and 'evals.<name>'
+      of an evaluator -> period in steps; 0 = never.
     names: names of the metrics that a step packs into one array.
     rates: name -> schedule, logged with the metrics.
     position: position in the data and in the log.
@@ -127,6 +128,7 @@ class Hooks:
     events: notes saves and spikes.
     interval: says when to save besides `every`.
     guard: checks for silent corruption; None: nothing does.
+    memory: copies the state to memory; None: nothing does.
   """
 
   watch: divergence.Watch
@@ -143,6 +145,7 @@ class Hooks:
   events: Events
   interval: Interval
   guard: Guard | None = None
+  memory: Memory | None = None
 
   def __post_init__(self):
     self._rate = Rate(self.clock.batch_size, self.clock.total)
@@ -212,9 +215,10 @@ class Hooks:
       if 'log' in due:
         self._log(step)
       before = time.perf_counter()
-      if due != ['log']:
+      if {*due} - {'log'}:
         self.watch.state(state, step, self.checkpoints.latest)
-        if self.guard is not None:
+        # Copies in memory are many, and not used after a fault of a device.
+        if self.guard is not None and {*due} - {'log', 'memory'}:
           self.guard.check(state, step, batch, self.checkpoints.latest)
       checked = time.perf_counter() - before
       figures: dict[str, float] = {}
@@ -236,6 +240,10 @@ class Hooks:
         self.guard.rested(state, step, self.checkpoints.latest)
       if 'checkpoint' in due or self.checkpoints.improves(figures):
         self._save(step, state, figures, worked, checked)
+      if self.memory is not None and 'memory' in due:
+        position = self.position.get_state()
+        facts = self.checkpoints.facts
+        self.memory.save(step, state, position, facts, worked)
 
   def _save(self, step, state, figures, worked, checked):
     before = time.perf_counter()

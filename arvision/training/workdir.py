@@ -22,6 +22,8 @@ FROZEN = 'frozen'
 LOG = 'log.jsonl'
 # Starts, saves and ends.
 EVENTS = 'events.jsonl'
+# The key of copies in memory, see `training.peers`.
+MEMORY = 'memory.key'
 # Steps before which a batch is left out.
 LEFT_OUT = 'left_out.json'
 # The run of Weights & Biases.
@@ -41,6 +43,7 @@ _STARTED = (
   'error.txt',
   'lock.json',
   'log.tmp',
+  MEMORY,
   'parameters.txt',
   'pictures',
   'tensorboard',
