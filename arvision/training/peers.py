@@ -216,7 +216,7 @@ class Memory:
     """All blocks that this process needs of a step, or None."""
     names, folder = self._names, self._folder / str(step)
     blocks: dict[str, np.ndarray] = {}
-    for name in (*_OWN, _COPY):
+    for name in (*_OWN, _COPY) if step in self._steps() else ():
       blocks |= packs.read(folder / name)
     have = np.packbits([name in blocks for name in names])
     held = np.unpackbits(ring.table(have), axis=1, count=len(names)) > 0
@@ -280,15 +280,15 @@ class Memory:
   def _make_folders(self):
     for folder in (self._folder.parent, self._folder):
       folder.mkdir(mode=0o700, exist_ok=True)
-      found = folder.lstat()
-      private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-      if not private or found.st_uid != os.getuid():
+      if not _is_private(folder):
         raise ConfigError(f"'{folder}' is not a private folder of this user")
 
   def _steps(self):
+    """Steps of the generations that this user has written, rising."""
     with contextlib.suppress(FileNotFoundError):
-      names = [path.name for path in self._folder.iterdir()]
-      return sorted(int(name) for name in names if name.isdigit())
+      if _is_private(self._folder.parent) and _is_private(self._folder):
+        names = [path.name for path in self._folder.iterdir()]
+        return sorted(int(name) for name in names if name.isdigit())
     return []
 
   def _remove_but(self, step):
@@ -350,6 +350,12 @@ class Memory:
     shutil.rmtree(self._folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # others of this host may have theirs
       self._folder.parent.rmdir()
+
+
+def _is_private(folder):
+  found = folder.lstat()
+  own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+  return own and not found.st_mode & 0o077
 
 
 def _host():

@@ -55,6 +55,10 @@ def test_the_newest_intact_copy_counts(tmp_path, monkeypatch):
   data[-1] ^= 1
   file.write_bytes(data)
   assert restored()[1] == 2
+  # What others could have written is not read.
+  file.parents[1].chmod(0o755)
+  assert restored() is None
+  file.parents[1].chmod(0o700)
   memory.remove()
   assert not [*folder.iterdir()] and restored() is None
   with pytest.raises(ConfigError, match='there is no such folder'):
