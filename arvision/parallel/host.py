@@ -47,7 +47,7 @@ def initialize() -> None:
       f'JAX_PROCESS_ID={index} of JAX_NUM_PROCESSES={count}: wanted 0 to '
       f'{count - 1}'
     )
-  more = {}
+  more: dict[str, Any] = {}
   if timeout := _number('ARVISION_HOST_TIMEOUT', 5):
     more['heartbeat_timeout_seconds'] = timeout
   try:
