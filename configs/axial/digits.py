@@ -20,9 +20,9 @@ def get_config(arg: str = ''):
   parts.axial(
     config,
     levels=17,
-    width=96,
-    heads=4,
-    hidden=192,
+    width=64,
+    heads=2,
+    hidden=128,
     encoder=0,
     outer=2,
     inner=2,
