@@ -5,11 +5,8 @@
 A token is a pixel of one of three channels, with 256 levels, and a channel is
 predicted given those before it.
 
-Source: arXiv 1912.12180; no official code was found. Deviations: width, heads, depths,
-batch and learning rate are chosen here, and so is where the output of the channel
-encoder is added: to the inputs of both decoders. The class is given, with
-`--config.condition.classes=0` it is not. Images are ImageNet's, resized here:
-bits per dimension are not those of the downsampled ImageNet of the paper.
+Source: arXiv 1912.12180; no official code was found. Deviations: those of
+axial/imagenet32.py.
 """
 
 from arvision.configs import common
