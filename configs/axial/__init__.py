@@ -1,7 +1,7 @@
 """The Axial Transformer."""
 
 PAPER = {
-  'name': 'Axial Transformer',
+  'name': 'Axial',
   'title': 'Axial Attention in Multidimensional Transformers',
   'source': 'arXiv 1912.12180',
   'group': 'A',
