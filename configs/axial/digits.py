@@ -30,4 +30,4 @@ def get_config(arg: str = ''):
     dropout=0.1,
     guidance=1.5,
   )
-  return common.digits(config, epochs=40)
+  return common.digits(config, epochs=30)
