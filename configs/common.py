@@ -137,11 +137,23 @@ def generator(tokenizer: ConfigDict, workdir: str) -> ConfigDict:
     tokenizer: the config that the tokenizer was trained by.
     workdir: where it was trained; `--config.frozen.tokenizer` changes it.
   """
-  config = new(tokenizer.seed)
+  config = pixels(tokenizer.data, tokenizer.seed)
   tokenizer = tokenizer.copy_and_resolve_references().unlock()
-  config.data = tokenizer.data
   config.tokenizer = tokenizer.tokenizer
   config.frozen = block(tokenizer=workdir)
+  return config
+
+
+def pixels(data: ConfigDict, seed: int = 0) -> ConfigDict:
+  """Starts a config of a generator that needs no trained tokenizer.
+
+  Args:
+    data: the block of its data.
+    seed: seed.
+  """
+  config = new(seed)
+  config.data = data.copy_and_resolve_references().unlock()
+  config.frozen = block()
   config.evals.generation = block(type='evals.generation.Generation')
   config.task = block(type='tasks.autoregressive.Autoregressive', draws=40)
   return config

@@ -34,7 +34,8 @@ class Family:
   Attributes:
     name: name in the table.
     generator: its config.
-    tokenizers: configs in order of training; the last is the generator's.
+    tokenizers: configs in order of training; the last is the generator's. None
+      for a generator of pixels.
     start: config of the generator whose weights it starts with, '' for none.
   """
 
@@ -78,7 +79,7 @@ def found() -> tuple[Family, ...]:
     paper = papers[name.split('/')[0]]['name']
     for title, variant in getattr(module, 'FAMILIES', {paper: ''}).items():
       generator = f'{name}:{variant}' if variant else name
-      folder, tokenizers = config_of(generator).frozen.tokenizer, ()
+      folder, tokenizers = config_of(generator).frozen.get('tokenizer'), ()
       while folder:
         tokenizers = (names[folder], *tokenizers)
         folder = teacher(config_of(names[folder]))
@@ -104,8 +105,8 @@ def jobs(runs: Runs, families: Sequence[Family]) -> list[Job]:
       flags = [f'{flag}={runs.folder(before)}'] if before else []
       needs = [before] if before else []
       found.setdefault(slug(config), _job(config, flags, needs))
-    needs = [family.tokenizers[-1]]
-    flags = [f'--config.frozen.tokenizer={runs.folder(needs[0])}']
+    needs = [*family.tokenizers[-1:]]
+    flags = [f'--config.frozen.tokenizer={runs.folder(x)}' for x in needs]
     if family.start:
       found.setdefault(slug(family.start), _job(family.start, flags, needs))
       needs += [family.start]
@@ -145,12 +146,16 @@ def row(runs: Runs, family: Family, images: pathlib.Path) -> str:
   minutes = [runs.seconds(config) / 60 for config in family.tokenizers]
   stages = filter(None, (family.start, family.generator))
   own = sum(map(runs.seconds, stages)) / 60
-  tokenizers = ' + '.join(f'{m:.1f}' for m in minutes)
+  times = ' + '.join(f'{m:.1f}' for m in (*minutes, own))
+  whole = f' = {sum(minutes) + own:.1f}' if minutes else ''
+  counts = [
+    runs.parameters(x) / 1e6
+    for x in (*family.tokenizers[-1:], family.generator)
+  ]
   cells = (
     f'{family.name}<br>`{family.generator}`',
-    f'{runs.parameters(family.tokenizers[-1]) / 1e6:.2f} M'
-    f' + {runs.parameters(family.generator) / 1e6:.2f} M',
-    f'{tokenizers} + {own:.1f} = {sum(minutes) + own:.1f}',
+    ' + '.join(f'{count:.2f} M' for count in counts),
+    times + whole,
     f'![loss](images/families/{name}.svg)',
     f'{100 * figures["class_accuracy"]:.1f} %',
     f'{figures["frechet"]:.2f} ({figures["frechet_of_held_out"]:.2f})',

@@ -24,7 +24,8 @@ class Likelihood:
 
   This is the length of a code of the tokens. It is no likelihood of the pixels:
   a tokenizer that keeps less detail costs fewer bits. So models are comparable
-  if they have the same tokenizer.
+  if they have the same tokenizer. Of `tokenizers.pixels.Pixels` it is the
+  likelihood of the pixels, in the levels that it keeps.
 
   Attributes:
     batch_size: images per call.

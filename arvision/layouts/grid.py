@@ -6,6 +6,7 @@ a later one: n is the prefix plus all tokens but the last. In `cells`,
 noisy or masked form.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -43,6 +44,23 @@ def raster(
   """
   order = tuple(range(height * width))
   return permuted(height, width, order, prefix, longest, prefix_aims)
+
+
+@functools.cache
+def channels(height: Side, width: Side, channels: Few = 1) -> Layout:
+  """Next-pixel prediction, all of a channel before the next (Axial Transformer).
+
+  The layout of `raster` over the channels below one another, with one slot of the
+  condition.
+
+  Args:
+    height, width: of a channel.
+    channels: grids of the tokenizer.
+  """
+  below = raster(channels * height, width)
+  coords = below.coords % np.array([height, width], np.float32)
+  grids = ((height, width),) * channels
+  return dataclasses.replace(below, coords=coords, grids=grids)
 
 
 @functools.cache

@@ -308,7 +308,7 @@ def placed(found: weights.Weights, kept: Any, mesh: Mesh) -> TrainedRun:
   config, params = found.config, found.params
   placement = Placement(mesh, Rules(**config.get('rules', {})))
   tokenizer = assemble.make_tokenizer(config)
-  variables = kept.get('tokenizer') or {'params': params['tokenizer']}
+  variables = kept['tokenizer'] if kept else {'params': params['tokenizer']}
   run = TrainedRun(
     config,
     found.step,

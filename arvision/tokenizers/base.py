@@ -22,10 +22,13 @@ class Tokenizer(nn.Module):
       parameter, so that a generator's config may set them otherwise.
     last_layer_path: where the last kernel of the decoder is among the
       parameters; an adaptive weight of a discriminator is measured there.
+    weightless: whether it has no parameters, so that generators need no run of
+      it.
   """
 
   adjustable: ClassVar[tuple[str, ...]] = ()
   last_layer_path: ClassVar[tuple[str, ...]] = ()
+  weightless: ClassVar[bool] = False
 
   @property
   def codebook_path(self) -> tuple[str, ...]:

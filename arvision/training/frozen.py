@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from arvision.build import build, suggest
+from arvision.build import build, resolve, suggest
 from arvision.errors import ConfigError
 from arvision.parallel import host
 from arvision.tasks import assemble
@@ -35,23 +35,31 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
   Returns:
     name -> {'params': ...}, numpy arrays: parameters of the tokenizer for a run
-    of a tokenizer, of the model for a run of a generator.
+    of a tokenizer, of the model for a run of a generator. A tokenizer without
+    parameters needs no run, and has none of them.
 
   Raises:
     ConfigError: a folder has no run, or a run of another config; or a resumed
       run names another folder with other weights.
     DataError: no checkpoint of the run can be read.
   """
-  folders = config.get('frozen', {})
+  folders, empty = config.get('frozen', {}), _weightless(config)
   copy = pathlib.Path(workdir) / workdirs.FROZEN
   if not (folders and workdirs.holds_run(workdir) and copy.is_dir()):
-    return {name: _trained(config, name) for name in folders}
-  kept = trees.load_tree(copy)
+    return {**empty, **{name: _trained(config, name) for name in folders}}
+  kept = {**empty, **trees.load_tree(copy)}
   before = workdirs.load_config(workdir, allow=None).get('frozen', {})
   for name, source in folders.items():
     if source != before.get(name):
       _check_moved(config, name, before.get(name), kept.get(name), copy)
   return kept
+
+
+def _weightless(config):
+  """{'tokenizer': no parameters} where the tokenizer is `weightless`, or {}."""
+  if not getattr(resolve(config.tokenizer.type), 'weightless', False):
+    return {}
+  return {'tokenizer': {'params': {}}}
 
 
 def _check_moved(config, name, before, kept, copy):
@@ -136,7 +144,8 @@ def shapes(
     found = jax.eval_shape(tokenizer.init, jax.random.key(0), image)
     return {'params': nn.unbox(found['params'])}
 
-  return {name: of(name) for name in config.get('frozen', {})}
+  named = {name: of(name) for name in config.get('frozen', {})}
+  return {**_weightless(config), **named}
 
 
 def check_names(config: ConfigDict, binds: tuple[str, ...]) -> None:
@@ -147,9 +156,11 @@ def check_names(config: ConfigDict, binds: tuple[str, ...]) -> None:
     binds: see `tasks.base.Task`.
 
   Raises:
-    ConfigError: with an unknown or missing name.
+    ConfigError: with an unknown or missing name, or the run of a tokenizer
+      without parameters.
   """
   names = config.get('frozen', {})
+  binds = tuple(name for name in binds if name not in _weightless(config))
   for name in names:
     if name not in binds:
       raise ConfigError(
@@ -190,7 +201,7 @@ def check_tokens(config: ConfigDict, data: Any, frozen: dict[str, Any]) -> None:
     raise ConfigError(
       f"the tokens in config.data.path='{data.path}' were made by another "
       'tokenizer than that of config.frozen.tokenizer='
-      f"'{config.frozen.tokenizer}':\n"
+      f"'{config.get('frozen', {}).get('tokenizer', '')}':\n"
       + '\n'.join(differ)
       + '\nEncode the images again (arvision encode), or name the tokenizer '
       'that made these tokens'

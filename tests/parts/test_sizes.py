@@ -13,7 +13,8 @@ from tests.configs import ALL
 # its model of captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers,
 # MaskBit, Infinity, NFIG, M-VAR, HMAR, ReCAP, VQ-Diffusion, the tokenizers of MaskGIT
 # and BAR.
-# Token-Shuffle's 2.7B have a vocabulary of text.
+# Token-Shuffle's 2.7B have a vocabulary of text. The Axial Transformer's layer sizes
+# are chosen here.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
   'var/imagenet256:d20': 600.92,
@@ -131,6 +132,8 @@ GENERATORS = {
   'vq_diffusion/imagenet256': 518.03,
   'vq_diffusion/t2i:coco': 388.82,
   'vq_diffusion/t2i:ithq': 1359.31,
+  'axial/imagenet32': 64.09,
+  'axial/imagenet64': 64.12,
   'xar/imagenet256:B': 172.64,
   'xar/imagenet256:L': 608.40,
   'xar/imagenet256:H': 1186.0,
