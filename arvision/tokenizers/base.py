@@ -20,12 +20,18 @@ class Tokenizer(nn.Module):
   Attributes:
     adjustable: fields that change what tokens mean to a generator and no
       parameter, so that a generator's config may set them otherwise.
+    before: tokens of a sequence that come before those of the image, which
+      `encode` does not give.
     last_layer_path: where the last kernel of the decoder is among the
       parameters; an adaptive weight of a discriminator is measured there.
   """
 
   adjustable: ClassVar[tuple[str, ...]] = ()
   last_layer_path: ClassVar[tuple[str, ...]] = ()
+
+  @property
+  def before(self) -> int:
+    return 0
 
   @property
   def codebook_path(self) -> tuple[str, ...]:
@@ -35,6 +41,11 @@ class Tokenizer(nn.Module):
   @property
   def spec(self) -> TokenSpec:
     raise AttributeError(f'{type(self).__name__} has no spec')
+
+  @property
+  def image_grids(self) -> tuple[tuple[int, ...], ...]:
+    """The grids of the tokens that `encode` gives."""
+    return self.spec.grids
 
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False
