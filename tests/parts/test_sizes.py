@@ -134,6 +134,7 @@ GENERATORS = {
   'smdm/imagenet256:113M': 115.61,
   'smdm/imagenet256:336M': 338.71,
   'smdm/imagenet256:1028M': 1033.14,
+  'vq_ddm/imagenet256': 516.83,
   'vq_diffusion/imagenet256': 518.03,
   'vq_diffusion/t2i:coco': 388.82,
   'vq_diffusion/t2i:ithq': 1359.31,
