@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.feeds.base import (
   TokenState,
@@ -13,17 +14,39 @@ from arvision.feeds.base import (
   step_slots,
 )
 from arvision.layouts.base import Layout, take
-from arvision.ranges import Share
+from arvision.ranges import Below1, Share
 from arvision.structs import Array, Slots, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Shift(TokenState):
-  """Slots carry the codes that the layout assigns to them (LlamaGen)."""
+  """Slots carry the codes that the layout assigns to them (LlamaGen).
+
+  With a masked share, some of the input codes are masked in training, random ones
+  of every example, and all codes are predicted still (MEAP). Outside of training
+  none is. The input embedding needs a row for masked codes.
+
+  Source: arXiv 2502.07490; scitix/MEAP, pretrained/meap_1b.py.
+
+  Attributes:
+    masked: share of the input codes, rounded down to at least one; 0: none.
+  """
+
+  masked: Below1 = 0.0
 
   def train(self, tokens, layout, codec, draw):
     slots = all_slots(carried(tokens.given, layout), layout)
+    if self.masked and draw.progress is not None:
+      slots = slots.replace(masked=self._masked(layout, draw))
     return slots, all_targets(jnp.asarray(tokens.values))
+
+  def _masked(self, layout, draw):
+    """(b, n) bool, the slots whose code is masked."""
+    carrying = np.flatnonzero(layout.token >= 0)
+    count = max(1, int(self.masked * len(carrying)))
+    order = draw.permutation('feed/masked', len(carrying))
+    none = jnp.zeros((len(order), layout.slots), bool)
+    return none.at[:, carrying].set(order < count)
 
   def slots(self, state, step, layout, codec):
     return step_slots(carried(state, layout, step.index), step)

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from arvision.feeds.mask import Masked
-from arvision.process.transitions import MaskAndReplace
+from arvision.process.transitions import Transitions
 from arvision.structs import Targets
 
 
@@ -23,7 +23,7 @@ class Transition(Masked):
     process: the transition matrices.
   """
 
-  process: MaskAndReplace
+  process: Transitions
 
   def train(self, tokens, layout, codec, draw):
     process, values = self.process, jnp.asarray(tokens.values)

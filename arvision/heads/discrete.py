@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from arvision.errors import ConfigError
 from arvision.heads.categorical import Categorical
-from arvision.process.transitions import LEAST, MaskAndReplace
+from arvision.process.transitions import LEAST, Transitions
 from arvision.random import Draw
 from arvision.ranges import AtLeast0
 from arvision.structs import Query
@@ -29,7 +29,7 @@ class DiscreteDiffusion(Categorical, kw_only=True):
     unmasked_weight: of those of other tokens.
   """
 
-  process: MaskAndReplace
+  process: Transitions
   auxiliary: AtLeast0 = 1e-3
   early: AtLeast0 = 1.0
   masked_weight: AtLeast0 = 1.0

@@ -7,6 +7,7 @@ Source: arXiv 2111.14822 (VQ-Diffusion); microsoft/VQ-Diffusion,
   modeling/transformers/diffusion_transformer.py; arXiv 2107.03006 (D3PM).
 """
 
+import abc
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 
 from arvision.build import Checked
 from arvision.errors import ConfigError
-from arvision.ranges import Count, Share
+from arvision.ranges import Below1, Count, Share
 from arvision.structs import Array
 
 # log p of what is impossible, as published: of a one-hot vector, of a result.
@@ -38,36 +39,30 @@ class Tables(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskAndReplace(Checked):
-  """Ids are masked, or replaced by a random id, with shares linear in time.
+class Transitions(Checked, abc.ABC):
+  """Ids are masked, or replaced by a random id, time by time.
 
-  Shares that add up to 1 leave nothing to be replaced: absorbing diffusion, of
-  which the training is that of a masked model. Without masked ids it is uniform
-  diffusion.
+  A subclass says with which probabilities.
 
   Attributes:
     vocab_size: number of ids.
     steps: number of times.
-    keep: share of the ids that are kept after the first and after the last time.
-    masked: share of those that are masked, likewise.
   """
 
   vocab_size: Count
   steps: Count = 100
-  keep: tuple[Share, Share] = (0.99999, 9e-6)
-  masked: tuple[Share, Share] = (9e-6, 0.99999)
 
   def __post_init__(self):
     super().__post_init__()
     if self.steps < 2:
       raise ConfigError(
-        f'MaskAndReplace.steps={self.steps}: wanted two or more times'
+        f'{type(self).__name__}.steps={self.steps}: wanted two or more times'
       )
-    if any(k + m > 1 + 1e-9 for k, m in zip(self.keep, self.masked)):
-      raise ConfigError(
-        f'MaskAndReplace: keep={self.keep} and masked={self.masked} add up to '
-        'more than 1'
-      )
+
+  @property
+  @abc.abstractmethod
+  def whole(self) -> Tables:
+    """From data to every time."""
 
   @property
   def mask(self) -> int:
@@ -77,24 +72,12 @@ class MaskAndReplace(Checked):
   @property
   def absorbing(self) -> bool:
     """Whether ids are masked alone, never replaced."""
-    sums = [k + m for k, m in zip(self.keep, self.masked)]
-    return all(abs(s - 1) < 1e-9 for s in sums)
+    return False
 
   @property
   def starts_masked(self) -> bool:
     """Whether noise is masked tokens; otherwise it is random ids."""
-    return self.masked[1] > 0.5
-
-  @functools.cached_property
-  def whole(self) -> Tables:
-    """From data to every time."""
-    line = np.arange(self.steps) / (self.steps - 1)
-    keep, mask = (
-      np.append(0.0, line * (b - a) + a) for a, b in (self.keep, self.masked)
-    )
-    keep[0] = 1.0
-    rest = 0 * keep if self.absorbing else 1 - keep - mask
-    return Tables(keep, np.maximum(rest, 0) / self.vocab_size, mask)
+    return False
 
   @functools.cached_property
   def single(self) -> Tables:
@@ -170,6 +153,86 @@ class MaskAndReplace(Checked):
     total = jax.nn.logsumexp(start, -1, keepdims=True)
     found = self.forward(start - total, jnp.asarray(time) - 1) + step + total
     return jnp.clip(found, LEAST, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskAndReplace(Transitions):
+  """Shares of masked and of replaced ids that are linear in time (VQ-Diffusion).
+
+  Shares that add up to 1 leave nothing to be replaced: absorbing diffusion, of
+  which the training is that of a masked model. Without masked ids it is uniform
+  diffusion.
+
+  Attributes:
+    keep: share of the ids that are kept after the first and after the last time.
+    masked: share of those that are masked, likewise.
+  """
+
+  keep: tuple[Share, Share] = (0.99999, 9e-6)
+  masked: tuple[Share, Share] = (9e-6, 0.99999)
+
+  def __post_init__(self):
+    super().__post_init__()
+    if any(k + m > 1 + 1e-9 for k, m in zip(self.keep, self.masked)):
+      raise ConfigError(
+        f'MaskAndReplace: keep={self.keep} and masked={self.masked} add up to '
+        'more than 1'
+      )
+
+  @property
+  def absorbing(self) -> bool:
+    sums = [k + m for k, m in zip(self.keep, self.masked)]
+    return all(abs(s - 1) < 1e-9 for s in sums)
+
+  @property
+  def starts_masked(self) -> bool:
+    return self.masked[1] > 0.5
+
+  @functools.cached_property
+  def whole(self) -> Tables:
+    line = np.arange(self.steps) / (self.steps - 1)
+    keep, mask = (
+      np.append(0.0, line * (b - a) + a) for a, b in (self.keep, self.masked)
+    )
+    keep[0] = 1.0
+    rest = 0 * keep if self.absorbing else 1 - keep - mask
+    return Tables(keep, np.maximum(rest, 0) / self.vocab_size, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class Multinomial(Transitions):
+  """Ids are replaced by random ones, never masked, on a cosine (VQ-DDM).
+
+  The posterior is that of mean probabilities of x_0, not the mean of the posteriors
+  of all x_0. It is exact for an x_0 that is known. So what a network learns to predict
+  is not p(x_0 | x_n), but what makes this posterior right.
+
+  Source: arXiv 2112.01799; anonymrelease/VQ-DDM, DDM/model/ddpm.py; arXiv
+    2102.05379 (multinomial diffusion).
+
+  Attributes:
+    offset: of the cosine, as a share of all times.
+    least: smallest factor of the square of the kept share from a time to the next.
+  """
+
+  offset: Below1 = 0.008
+  least: Share = 0.001
+
+  @functools.cached_property
+  def whole(self) -> Tables:
+    times = np.arange(self.steps + 1) / self.steps
+    square = np.cos((times + self.offset) / (1 + self.offset) * np.pi / 2) ** 2
+    factors = np.clip(square[1:] / square[:-1], self.least, 1)
+    keep = np.sqrt(np.cumprod(np.append(1.0, factors)))
+    return Tables(keep, (1 - keep) / self.vocab_size, np.zeros_like(keep))
+
+  def posterior(self, log_x0: jax.Array, x: Array, time: Array) -> jax.Array:
+    none = jnp.full_like(log_x0[..., :1], _NONE)
+    before = jnp.concatenate([log_x0, none], -1)
+    found = self.forward(before, jnp.asarray(time) - 1)
+    found += self.forward_once(self.one_hot(x), time)  # the matrix is symmetric
+    total = jax.nn.logsumexp(found[..., :-1], -1, keepdims=True)
+    return jnp.clip(found - total, LEAST, 0.0)
 
 
 def _moved(tables, log_x, time):

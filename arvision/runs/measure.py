@@ -76,7 +76,7 @@ def measured(
     sample_fn=sample_fn if samples else None,
     encode_sampled=(
       (lambda image: run.as_sampled.encode(image))
-      if samples and spec.codes
+      if samples and spec.codes and not run.tokenizer.before
       else None
     ),
     classes=len(classes_of(run)) if samples else 0,
@@ -143,8 +143,9 @@ def _likelihood_inputs(run: TrainedRun) -> set[str] | None:
   if model is None or not isinstance(model.head, Categorical):
     return None
   names = {*model.condition.blank(1)}
-  # Captions have another likelihood each.
-  return names if run.tokenizer.spec.codes and names <= {'label'} else None
+  # Captions have another likelihood each, and so has an image behind a prompt.
+  codes = run.tokenizer.spec.codes and not run.tokenizer.before
+  return names if codes and names <= {'label'} else None
 
 
 class InTraining:

@@ -232,7 +232,7 @@ class TrainedRun:
         image.
     """
     edit = dataclasses.replace(self.sample_fn(*args, **sampling), null=True)
-    grids = self.as_sampled.tokenizer.spec.grids
+    grids = self.as_sampled.tokenizer.image_grids
 
     def call(labels, index, images, keep):
       try:
@@ -255,6 +255,7 @@ class TrainedRun:
       if picture is not None:
         image, keep = picture
         known = Known(codec.encode(image).values, keep)
+        known = known.behind(tokenizer.before)
       return sample(model, params, sampler, inputs, keys, codec, known).values
 
     return Rows(self.placement, tokens, 'sampling', at_once, self.say)

@@ -33,6 +33,15 @@ class Known:
   values: Array
   keep: Array
 
+  def behind(self, count: int) -> 'Known':
+    """The same behind `count` tokens that are not known."""
+
+    def moved(x):
+      more = ((0, 0), (count, 0), *[(0, 0)] * (x.ndim - 2))
+      return jnp.pad(jnp.asarray(x), more)
+
+    return Known(moved(self.values), moved(self.keep)) if count else self
+
   def over(self, sampled: jax.Array, which: Any = slice(None)) -> jax.Array:
     """The tokens of a step, with known tokens instead of sampled ones.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from arvision.errors import ConfigError
 from arvision.heads.discrete import log_probabilities
-from arvision.process.transitions import LEAST, MaskAndReplace
+from arvision.process.transitions import LEAST, Transitions
 from arvision.ranges import AtLeast0, Count, Few, Natural
 from arvision.samplers.base import Sampler, over_all
 
@@ -31,7 +31,7 @@ class Reverse(Sampler):
   sites = ('field',)
 
   @abc.abstractmethod
-  def calls(self, process: MaskAndReplace, tokens: int) -> np.ndarray:
+  def calls(self, process: Transitions, tokens: int) -> np.ndarray:
     """(calls, k) int32 settings of every call; the first is its time.
 
     Args:
@@ -42,7 +42,7 @@ class Reverse(Sampler):
   @abc.abstractmethod
   def advance(
     self,
-    process: MaskAndReplace,
+    process: Transitions,
     x: jax.Array,
     log_x0: jax.Array,
     call: Any,
@@ -193,8 +193,8 @@ class HighQuality(Reverse):
   def calls(self, process, tokens):
     if not process.starts_masked:
       raise ConfigError(
-        f'config.feed.process.masked={process.masked}: HighQuality unmasks '
-        'tokens; use samplers.discrete.Ancestral where noise is not masked'
+        f'config.feed.process ({type(process).__name__}): noise is not masked, and '
+        'HighQuality unmasks tokens; use samplers.discrete.Ancestral'
       )
     steps = process.steps
     ends = [tokens * i // steps for i in range(steps)]

@@ -35,6 +35,7 @@ def check_tokenizer(config: Any, model: ARModel, tokenizer: Any) -> None:
       f'config.head.process={head}, but config.feed.process={feed}; make them '
       'agree'
     )
+  check_masks(model)
   sizes = {'channels': spec.parts, 'parts': spec.parts}
   if spec.size:
     sizes = {'vocab_size': spec.size, 'levels': spec.size, **sizes}
@@ -47,6 +48,22 @@ def check_tokenizer(config: Any, model: ARModel, tokenizer: Any) -> None:
       raise ConfigError(
         f'config.head.{key}={found} but the tokenizer has {size} {has}'
       )
+
+
+def check_masks(model: ARModel) -> None:
+  """Checks that the input embedding has a row for the codes that a feed masks.
+
+  Raises:
+    ConfigError: next-token prediction masks codes, and there is no such row.
+  """
+  share = getattr(model.feed, 'masked', 0.0)
+  embed = getattr(model.backbone, 'input', None)
+  if share and not getattr(embed, 'keywords', {}).get('extra', 0):
+    raise ConfigError(
+      f'config.feed.masked={share}, but config.backbone.input has no row for '
+      'masked codes; wanted backbones.decoder.CodeInput with '
+      'config.backbone.input.extra=1'
+    )
 
 
 def check_data(config: Any, data: Data, tokenizer: Any) -> None:

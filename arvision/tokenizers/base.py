@@ -20,6 +20,8 @@ class Tokenizer(nn.Module):
   Attributes:
     adjustable: fields that change what tokens mean to a generator and no
       parameter, so that a generator's config may set them otherwise.
+    before: tokens of a sequence that come before those of the image, which
+      `encode` does not give.
     last_layer_path: where the last kernel of the decoder is among the
       parameters; an adaptive weight of a discriminator is measured there.
     weightless: whether it has no parameters, so that generators need no run of
@@ -31,6 +33,10 @@ class Tokenizer(nn.Module):
   weightless: ClassVar[bool] = False
 
   @property
+  def before(self) -> int:
+    return 0
+
+  @property
   def codebook_path(self) -> tuple[str, ...]:
     """Where the table of codes is among the parameters; () for none."""
     return ()
@@ -38,6 +44,11 @@ class Tokenizer(nn.Module):
   @property
   def spec(self) -> TokenSpec:
     raise AttributeError(f'{type(self).__name__} has no spec')
+
+  @property
+  def image_grids(self) -> tuple[tuple[int, ...], ...]:
+    """The grids of the tokens that `encode` gives."""
+    return self.spec.grids
 
   def __call__(
     self, image: jax.Array, draw: Draw | None = None, train: bool = False

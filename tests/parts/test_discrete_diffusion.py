@@ -15,7 +15,7 @@ from arvision.feeds.transition import Transition
 from arvision.heads.categorical import Categorical
 from arvision.heads.discrete import DiscreteDiffusion
 from arvision.layouts import grid
-from arvision.process.transitions import MaskAndReplace
+from arvision.process.transitions import MaskAndReplace, Multinomial
 from arvision.random import Draw
 from arvision.samplers.discrete import Ancestral, HighQuality
 from arvision.structs import Query, Tokens
@@ -28,7 +28,13 @@ IDS, STEPS = 3, 5
 BOTH = MaskAndReplace(IDS, STEPS, keep=(0.9, 0.1), masked=(0.05, 0.6))
 ABSORBING = MaskAndReplace(IDS, STEPS, keep=(0.9, 0.0), masked=(0.1, 1.0))
 UNIFORM = MaskAndReplace(IDS, STEPS, keep=(0.9, 0.0), masked=(0.0, 0.0))
-PROCESSES = {'both': BOTH, 'absorbing': ABSORBING, 'uniform': UNIFORM}
+COSINE = Multinomial(IDS, STEPS)
+PROCESSES = {
+  'both': BOTH,
+  'absorbing': ABSORBING,
+  'uniform': UNIFORM,
+  'cosine': COSINE,
+}
 
 
 def matrix(tables, n):
@@ -52,7 +58,7 @@ def test_steps_multiply_to_the_whole_and_masks_stay(name):
     np.testing.assert_allclose(product, whole, atol=1e-12)
     got = process.forward(process.one_hot(np.arange(IDS))[None], n)[0]
     np.testing.assert_allclose(np.exp(got), whole[:IDS], atol=1e-6)
-  assert process.starts_masked == (name != 'uniform')
+  assert process.starts_masked == (name in ('both', 'absorbing'))
 
 
 @pytest.mark.parametrize('name', ['both', 'uniform'])
@@ -68,6 +74,22 @@ def test_posteriors_are_those_of_bayes(name):
       log_p = jnp.log(jnp.asarray(p0))[None, None]
       got = process.posterior(log_p, np.array([[x]]), n)[0, 0]
       np.testing.assert_allclose(np.exp(got), wanted, atol=1e-6)
+
+
+def test_a_cosine_is_that_of_the_published_code():
+  """DDM/model/ddpm.py, cosine_beta_schedule; and its posterior of known x_0."""
+  process = Multinomial(IDS, 4000)
+  times = np.linspace(0, 4001, 4001) / 4001
+  square = np.cos((times + 0.008) / 1.008 * np.pi / 2) ** 2
+  alphas = np.sqrt(np.clip(square[1:] / square[:-1], 0.001, 1))
+  np.testing.assert_allclose(process.whole.keep[1:], np.cumprod(alphas))
+  np.testing.assert_allclose(process.single.keep[1:], alphas)
+  x0, x = np.array([[0, 1, 2]]), np.array([[0, 2, 2]])
+  log_x0 = COSINE.one_hot(x0)[..., :-1]
+  uniform = MaskAndReplace.posterior(COSINE, log_x0, x, 3)
+  np.testing.assert_allclose(
+    np.exp(COSINE.posterior(log_x0, x, 3)), np.exp(uniform), atol=1e-6
+  )
 
 
 def test_samples_of_a_perfect_network_are_data():
@@ -91,7 +113,7 @@ def test_samples_of_a_perfect_network_are_data():
     steps = jnp.arange(len(calls)), jnp.asarray(calls), jnp.stack(whole)
     return jax.lax.scan(advance, x, steps)[0]
 
-  for process in PROCESSES.values():
+  for process in (BOTH, ABSORBING, UNIFORM):
     draw = jit(lambda p: sampled(process, p))  # noqa: B023
     right, wrong = draw(p0), draw(np.array([0.25, 0.65, 0.1]))
     counts = lambda x: np.bincount(np.asarray(x)[:, 0], minlength=IDS)
