@@ -169,6 +169,21 @@ STUDIES = {
     scale='sampler.guidance.end',
     data='Fashion-MNIST',
   ),
+  'optimizers': Study(
+    'AdamW and Lion',
+    'LlamaGen over one plain VQ, trained by AdamW and by Lion for equally many '
+    'steps, each at three learning rates. Lion has ten times the weight decay.',
+    'llamagen/digits_tokenizer',
+    {
+      'AdamW, 2e-3': 'lion/digits:adamw-2e-3',
+      'AdamW, 1e-3': 'lion/digits:adamw-1e-3',
+      'AdamW, 4e-3': 'lion/digits:adamw-4e-3',
+      'Lion, 1e-4': 'lion/digits:lion-1e-4',
+      'Lion, 2e-4': 'lion/digits:lion-2e-4',
+      'Lion, 4e-4': 'lion/digits:lion-4e-4',
+    },
+    flags=SHORTER,
+  ),
   'seeds': Study(
     'What a seed changes',
     'One config and one tokenizer; runs differ in the seed alone. Differences '

@@ -23,9 +23,9 @@ def test_a_published_size_has_a_tiny_config_of_its_structure(name):
 
 @pytest.mark.parametrize('name', OTHERS)
 def test_blocks_of_other_generators_are_those_of_tiny_configs(name):
-  """Of their paper; a study of several papers has all blocks of one of them."""
+  """Of their paper; a study of parts of others has all blocks of one of them."""
   wanted = structure(ALL[name](), strict=False)
-  if family(name) == 'ablations':
+  if family(name) == 'ablations' or not tiny_of(name):
     assert wanted == nearest(wanted, TINY, strict=False)
     return
   for key, block in wanted.items():
