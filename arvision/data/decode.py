@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from arvision.build import check
 from arvision.data import files, jpeg
 from arvision.data.base import BrokenImage
+from arvision.data.png import check_chunks
 from arvision.data.tiff import check_tags
 from arvision.ranges import Range
 
@@ -128,6 +129,7 @@ def _opened(file, name, max_pixels) -> Iterator[tuple[bytes, Image.Image]]:
     if not isinstance(data, bytes):
       data = files.read(data, 8 * max_pixels + MORE_BYTES)
     check_tags(data, max_pixels)
+    check_chunks(data)
     if re.match(rb'P\d', data) and not _PPM.match(
       _COMMENT.sub(b'', data[:4096])
     ):

@@ -34,6 +34,7 @@ class Idx(Source):
   folder: str
   classes: tuple[str, ...] = tuple('0123456789')
   split: str = 'train'
+  may_break = False
 
   @functools.cached_property
   def _arrays(self):

@@ -12,6 +12,7 @@ import numpy as np
 
 from arvision.data import records, stream
 from arvision.data.base import Batch, facts_of_files, hex_digest
+from arvision.data.reads import Reads
 from arvision.data.split import Broken, spaced
 from arvision.data.text import Text
 from arvision.errors import DataError
@@ -257,6 +258,7 @@ class _TokenSplit:
   dtype: np.dtype
   classes: int
   cache: bool
+  reads: Reads = dataclasses.field(default_factory=Reads)
 
   @functools.cached_property
   def _source(self):
@@ -288,9 +290,13 @@ class _TokenSplit:
   def load(self, rank: int) -> dict[str, Any]:
     return self._kept[rank] if self.cache else self._fetch(rank)
 
+  def name(self, rank: int) -> str:
+    return f'{self.split} record {rank}'
+
   def _fetch(self, rank):
-    name = f'{self.path}: {self.split} record {rank}'
-    record = records.fetch(self._source, rank, name)
+    name = f'{self.path}: {self.name(rank)}'
+    with self.reads.of(rank):
+      record = records.fetch(self._source, rank, name)
     tokens = record['tokens']
     same_kind = np.can_cast(tokens.dtype, self.dtype)
     if tokens.shape[1:] != self.shape or not same_kind:

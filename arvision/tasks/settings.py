@@ -87,6 +87,13 @@ class Watchdog:
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckData:
+  """Seconds for a look at the pictures of a split, see `training.broken`."""
+
+  seconds: AtLeast0 = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class NotFinite:
   """What happens after a value that is not finite, see `training.divergence`."""
 
@@ -104,6 +111,7 @@ _BLOCKS: dict[str, type] = {
   'pictures': Pictures,
   'checkpoint': Checkpoint,
   'watchdog': Watchdog,
+  'check_data': CheckData,
   'not_finite': NotFinite,
 }
 # Block without a type -> the fields that may be set.

@@ -63,11 +63,13 @@ class Events:
     self._path = pathlib.Path(workdir) / EVENTS
     self._active = jax.process_index() == 0
     self._step = 0
+    self._started = False
 
   def start(self, step: int) -> str:
     """Notes a start; returns a line about the one before, or ''."""
     before = read(self._path)
     self._write('start', step)
+    self._started = True
     if not before or before[-1].get('why') in REGULAR:
       return ''
     why = before[-1].get('why', 'it was killed, or its machine died')
@@ -92,7 +94,9 @@ class Events:
     return account(read(self._path), time.time())
 
   def failed(self, why: str) -> None:
-    """Notes an end without a save."""
+    """Notes an end without a save, after a start."""
+    if not self._started:
+      return
     with contextlib.suppress(OSError):  # a full disk may be the reason
       self._write('end', self._step, why=why)
 

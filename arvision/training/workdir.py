@@ -22,6 +22,8 @@ FROZEN = 'frozen'
 LOG = 'log.jsonl'
 # Starts, saves and ends.
 EVENTS = 'events.jsonl'
+# Pictures that cannot be decoded.
+BROKEN = 'broken.json'
 # Steps before which a batch is left out.
 LEFT_OUT = 'left_out.json'
 # The run of Weights & Biases.
@@ -30,6 +32,7 @@ WANDB = 'wandb.json'
 PROTOCOLS = 'protocols.json'
 # Files of a start that was stopped before its first log line.
 _STARTED = (
+  BROKEN,
   CONFIG,
   'config.tmp',
   CHECKPOINTS,

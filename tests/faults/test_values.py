@@ -117,6 +117,7 @@ MADE = {
   'Account',
   'BlockInputs',
   'Hooks',
+  'Looked',
   'Cache',
   'Clock',
   'Collective',
