@@ -59,10 +59,18 @@ class ARModel(nn.Module):
     """
     batch = draw.batch
     null = jnp.zeros((batch,), bool)
-    if train:
-      drop = np.asarray(self.condition.drop, np.float32)
-      null = draw.uniform('condition/null', drop.shape) < drop
     slots, targets = self.feed.train(tokens, self.layout, codec, draw)
+    if train:
+      drop = self.condition.drop
+      if drop is None:
+        null = draw.uniform('condition/null') < _level(slots)
+      elif isinstance(drop, tuple) and None in drop:
+        raise ValueError(
+          f'config.condition.parts drop {drop} of the examples: wanted numbers'
+        )
+      else:
+        share = np.asarray(drop, np.float32)
+        null = draw.uniform('condition/null', share.shape) < share
     z, query = self.hidden(slots, inputs, null, train, targets.readout)
     loss, metrics = self.head.loss(z, targets.values, draw, query)
     each: jax.Array | float = 1.0
@@ -150,6 +158,28 @@ class ARModel(nn.Module):
     weight = jnp.broadcast_to(weight, found.shape)
     return -(found * weight).sum(1), weight.sum(1)
 
+  def masked_nats(
+    self, tokens: Tokens, inputs: dict, codec: Any, masked: Array
+  ) -> jax.Array:
+    """(b, t) nats of every code, given those that are not masked.
+
+    For heads with logits (b, t, v), feeds that fill, and layouts of one entity.
+
+    Args:
+      tokens: codes (b, t).
+      inputs: inputs of the condition, leading axis b.
+      codec: the bound tokenizer.
+      masked: (b or 1, t) bool.
+    """
+    values, step = jnp.asarray(tokens.values), self.layout.runs[0].step(0)
+    masked = jnp.broadcast_to(masked, values.shape)
+    slots = self.feed.slots(values, step, self.layout, codec, masked)
+    null = jnp.zeros(len(values), bool)
+    log_p = jax.nn.log_softmax(
+      self.head.field(*self.hidden(slots, inputs, null))
+    )
+    return -jnp.take_along_axis(log_p, values[..., None], -1)[..., 0]
+
   def conditions(
     self, inputs: dict, null: jax.Array, slots: Slots | None = None
   ) -> Cond:
@@ -170,6 +200,16 @@ class ARModel(nn.Module):
 
   def field(self, z, query):
     return self.head.field(z, query)
+
+
+def _level(slots):
+  """(b,) level of all slots."""
+  if slots.level is None or slots.level.shape[1] > 1:
+    raise ValueError(
+      'config.condition.drop=None drops the label at the level of all slots: '
+      'wanted a feed that gives one, feeds.mask.Absorbing, or a number'
+    )
+  return slots.level[:, 0]
 
 
 def like(weight: Array, loss: jax.Array) -> jax.Array:

@@ -25,10 +25,13 @@ class Draw:
     keys: (b,) typed PRNG keys.
     progress: share of the run that is over, in [0, 1], for draws that depend on
       it; None outside of training.
+    odds: (times,) float32 probabilities of the times of a diffusion, where a task
+      adapts them; None: those of the feed.
   """
 
   keys: jax.Array
   progress: Array | float | None = None
+  odds: Array | None = None
 
   @classmethod
   def create(cls, seed: int | Array, index: Array, step: int | Array = 0):
@@ -57,6 +60,11 @@ class Draw:
   def gumbel(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
     """(b, *shape) float32 standard Gumbel numbers."""
     return gumbel(self.uniform(name, shape))
+
+  def exponential(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
+    """(b, *shape) float32 standard exponential numbers of 64 random bits."""
+    words = self._map(name, lambda key: jax.random.bits(key, (2, *shape)))
+    return exponential(words[:, 0], words[:, 1])
 
   def categorical(self, name: str, logits: jax.Array) -> jax.Array:
     """(b, ...) int32 samples of float32 logits (b, ..., v)."""
@@ -87,12 +95,13 @@ class Replay:
   Attributes:
     arrays: name, with or without its part, -> array, or a tuple of arrays of
       different shapes. `fold(i)` takes entry i of all.
-    progress: see `Draw`.
+    progress, odds: see `Draw`.
     size: batch size of the recording.
   """
 
   arrays: dict[str, Array | tuple[Array, ...]]
   progress: Array | float | None = None
+  odds: Array | None = None
   size: int = flax.struct.field(pytree_node=False, default=1)
 
   @property
@@ -123,7 +132,7 @@ class Replay:
   def normal(self, name: str, shape: tuple[int, ...] = ()) -> jax.Array:
     return self._get(name, shape)
 
-  uniform = gumbel = normal
+  uniform = gumbel = exponential = normal
 
   def categorical(self, name: str, logits: jax.Array) -> jax.Array:
     return self._get(name, logits.shape[1:-1])
@@ -164,6 +173,10 @@ class Picked:
     """(b, m, ...) float32, given a shape (m, ...)."""
     return self._of(self.draw.gumbel, name, shape)
 
+  def exponential(self, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """(b, m, ...) float32, given a shape (m, ...)."""
+    return self._of(self.draw.exponential, name, shape)
+
   def _of(self, sample, name, shape):
     drawn = sample(name, (self.tokens, *shape[1:]))
     ones = [1] * (len(shape) - 1)
@@ -184,3 +197,24 @@ def gumbel(u: jax.Array) -> jax.Array:
   """Standard Gumbel numbers of numbers that are uniform in [0, 1)."""
   u = jnp.maximum(u, 1e-20)
   return -jnp.log(jnp.maximum(-jnp.log(u), 1e-20))
+
+
+def exponential(high: jax.Array, low: jax.Array) -> jax.Array:
+  """Standard exponential numbers of the words of 64 random bits.
+
+  The bits are those of x in (0, 1), and the number is -log(1 - x). Float32 has 24
+  bits of every x, however small, so numbers down to 2^-65 occur; uniform float32
+  numbers end at 2^-23.
+
+  Args:
+    high, low: uint32 words.
+
+  Returns:
+    float32, with a relative error of some 1e-7.
+  """
+  # 1 - x of the upper half has the inverted bits.
+  upper = high >= np.uint32(1 << 31)
+  high, low = jnp.where(upper, ~high, high), jnp.where(upper, ~low, low)
+  rest = (low.astype(jnp.float32) + 0.5) * 2.0**-32
+  x = (high.astype(jnp.float32) + rest) * 2.0**-32
+  return jnp.where(upper, -jnp.log(x), -jnp.log1p(-x))

@@ -1,12 +1,15 @@
 """Stops a training again and again, and compares it with one that is not stopped.
 
-    python -m benchmarks.soak --kills=50 --folder=/tmp/soak
-    python -m benchmarks.soak --kills=10 --signal=TERM --folder=/tmp/soak
+    python -m benchmarks.soak --kills=50 --terms=10 --folder=/tmp/soak
+    python -m benchmarks.soak --minutes=60 --rate=20 --folder=/tmp/goodput
 
 Trains a small generator, or its tokenizer, on digits. A process is stopped at a
 random moment: while it trains, while it saves, or after a save. All arrays of the
 last checkpoint and all logged values must have the same bits as those of the
-undisturbed run.
+undisturbed run, and a SIGTERM may cost one step at most.
+
+With --minutes it kills a run that starts again by itself, so many times an hour,
+and prints the goodput line of that run. Its steps take a second or more.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,6 +52,15 @@ RUNS: dict[str, tuple[str, ...]] = {
     '--config.condition.width=32',
   ),
 }
+# A run whose steps take a second or more, and that chooses when it saves.
+SLOW = (
+  '--config=var/digits',
+  *_TOKENIZER,
+  '--config.data.batch_size=384',
+  '--config.train.duration.steps=1000000',
+  '--config.optim.schedule.warmup.steps=20',
+  '--config.log.every.steps=10',
+)
 # Moments at which a process is stopped.
 MOMENTS = ('training', 'saving', 'saved')
 # Steps of a run for every time that it is stopped.
@@ -151,32 +163,39 @@ class Training:
 
 
 def stop_often(
-  training: Training, times: int, number: int, seed: int
+  training: Training, numbers: Sequence[int], seed: int
 ) -> dict[str, int]:
   """Stops a training some times; it is not complete then.
 
   Args:
     training: the training.
-    times: how often.
-    number: the signal.
+    numbers: the signals, in order.
     seed: of the moments.
 
   Returns:
     moment -> how often it was stopped then.
 
   Raises:
-    RuntimeError: a process ended in another way.
+    RuntimeError: a process ended in another way, or without its last step.
   """
   chance = random.Random(f'{training.name} {seed}')
   found = dict.fromkeys(MOMENTS, 0)
-  wanted = -number if number == signal.SIGKILL else 128 + number
-  while sum(found.values()) < times:
+  for number in numbers:
     moment = chance.choice(MOMENTS)
     code = training.stop(number, moment, chance)
-    if code != wanted:
+    wanted = -number if number == signal.SIGKILL else 128 + number
+    last = (training.events() or [{'event': '', 'step': 0}])[-1]
+    # Before its first step a training ends at once, with nothing to save.
+    early = code == -number and last['event'] == 'start'
+    if code != wanted and not early:
       raise RuntimeError(
         f'{training.folder}: wanted the exit code {wanted}, got {code} at step '
         f'{training.newest} of {training.steps}'
+      )
+    if number != signal.SIGKILL and training.newest != last['step']:
+      raise RuntimeError(
+        f'{training.folder}: ended at step {last["step"]} with a checkpoint of '
+        f'step {training.newest}'
       )
     found[moment] += 1
   return found
@@ -217,37 +236,88 @@ def repeated(training: Training) -> int:
   return most
 
 
+def goodput(folder: pathlib.Path, minutes: float, rate: float, seed: int):
+  """Kills a supervised training at random moments, and ends it with SIGTERM.
+
+  Its output goes to the console, with the line about its goodput.
+
+  Args:
+    folder: has the tokenizer, and gets the run.
+    minutes: how long it runs.
+    rate: kills per hour.
+    seed: of the moments.
+  """
+  chance = random.Random(seed)
+  run = Training('var', folder / 'var-goodput', 0)
+  words = (
+    *(sys.executable, '-m', 'arvision', 'train', *SLOW),
+    f'--workdir={run.folder}',
+    f'--config.frozen.tokenizer={folder / "tokenizer-whole"}',
+    f'--config.checkpoint.hours_between_failures={1 / rate}',
+    '--max_restarts=5',
+  )
+  supervisor = subprocess.Popen(words, cwd=ROOT)
+  end = time.monotonic() + 60 * minutes
+  kills = 0
+  while True:
+    pause = chance.expovariate(rate / 3600)
+    time.sleep(max(0.0, min(pause, end - time.monotonic())))
+    if time.monotonic() >= end:
+      break
+    for child in _children(supervisor.pid):
+      os.kill(child, signal.SIGKILL)
+      kills += 1
+  supervisor.terminate()
+  code = supervisor.wait()
+  starts = sum(e['event'] == 'start' for e in run.events())
+  print(
+    f'{kills} kills in {minutes:g} minutes, {starts} starts, exit code {code}'
+  )
+
+
+def _children(pid):
+  path = pathlib.Path(f'/proc/{pid}/task/{pid}/children')
+  return [int(child) for child in path.read_text().split()]
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=(__doc__ or '').split('\n')[0],
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   parser.add_argument('--folder', required=True, help='an empty one, for runs')
-  parser.add_argument('--kills', type=int, default=50, help='how often')
-  parser.add_argument('--signal', choices=('KILL', 'TERM'), default='KILL')
+  parser.add_argument('--kills', type=int, default=50, help='SIGKILLs')
+  parser.add_argument('--terms', type=int, default=0, help='SIGTERMs')
+  parser.add_argument('--minutes', type=float, help='measure goodput so long')
+  parser.add_argument('--rate', type=float, default=20, help='kills per hour')
   parser.add_argument('--run', choices=RUNS, default='var')
   parser.add_argument('--seed', type=int, default=0, help='of the moments')
   args = parser.parse_args()
   folder = pathlib.Path(args.folder).absolute()
   if folder.is_dir() and os.listdir(folder):
     sys.exit(f'--folder={folder} is not empty')
-  steps = _STEPS * (args.kills + 1)
+  stops = args.kills + args.terms
+  steps = _STEPS * (stops + 1)
   whole = Training(args.run, folder / f'{args.run}-whole', steps)
-  if args.run == 'var':
+  if args.run == 'var' or args.minutes:
     Training('tokenizer', folder / 'tokenizer-whole', 60).finish()
+  if args.minutes:
+    goodput(folder, args.minutes, args.rate, args.seed)
+    return
   whole.finish()
   stopped = dataclasses.replace(whole, folder=folder / f'{args.run}-stopped')
-  number = signal.Signals[f'SIG{args.signal}']
+  numbers = [signal.SIGKILL] * args.kills + [signal.SIGTERM] * args.terms
+  random.Random(args.seed).shuffle(numbers)
   begin = time.perf_counter()
-  found = stop_often(stopped, args.kills, number, args.seed)
+  found = stop_often(stopped, numbers, args.seed)
   stopped.finish()
   seconds = time.perf_counter() - begin
   if differs := difference(whole, stopped):
-    sys.exit(f'after {args.kills} stops {differs} differs')
+    sys.exit(f'after {stops} stops {differs} differs')
   moments = ', '.join(f'{n} while {m}' for m, n in found.items())
   print(
-    f'{args.kills} times SIG{args.signal} ({moments.replace("while saved", "after a save")}) '
-    f'in {seconds / 60:.1f} minutes; the run of {steps} steps has the same '
+    f'{args.kills} times SIGKILL, {args.terms} times SIGTERM '
+    f'({moments.replace("while saved", "after a save")}) in {seconds / 60:.1f} minutes; the run of {steps} steps has the same '
     f'{len(whole.arrays())} arrays and {len(whole.log())} lines of the log'
   )
   print(f'most steps repeated after a regular end: {repeated(stopped)}')

@@ -104,7 +104,11 @@ def new(seed: int = 0) -> ConfigDict:
   # Decays grow with the steps up to these, so that short runs have averages too.
   config.ema_warmup = True
   config.mesh = block(slice=1, data=-1, fsdp=1, tensor=1, sequence=1)
-  config.checkpoint = block(every=block(fraction=0.1), keep=2, best='')
+  # A run saves as often as failures and the cost of a save call for, and at
+  # least every tenth of the run.
+  config.checkpoint = block(
+    every=block(fraction=0.1), hours_between_failures=24.0, keep=2, best=''
+  )
   # A step that takes longer hangs: training ends with the stacks of all threads.
   config.watchdog = block(seconds=3600.0)
   # Pictures are looked at before training, each split for so long at the most.
@@ -112,6 +116,11 @@ def new(seed: int = 0) -> ConfigDict:
   # After a loss or gradient that is not finite: 'stop', 'skip' the step, or
   # 'rollback' to the newest checkpoint and leave out the batch.
   config.not_finite = block(action='stop', most=3)
+  # Every n steps devices are compared bit by bit; 0: never.
+  config.corruption = block(every=block(steps=0))
+  # A loss or gradient norm so many deviations above the median of the last steps is
+  # noted; 0: none.
+  config.spikes = block(factor=10.0, window=100)
   config.log = block(every=block(steps=50))
   config.pictures = block(every=block(fraction=0.1), count=32)
   config.evals = block(

@@ -53,5 +53,20 @@ TOKENIZERS = {k: v for k, v in ALL.items() if k not in GENERATORS}
 # Those that the laws run over: generators at the size of a test, or a config of
 # your own instead.
 TINY = {k: v for k, v in GENERATORS.items() if module(k) == 'tiny'}
+# Those whose every part stands in another one, too: their laws are slow tests.
+VARIANTS = {
+  'ablations/tiny:masked',
+  'ablations/tiny:unmasked',
+  'ablations/tiny:bits',
+  'bar/tiny:L',
+  'ecar/tiny:one',
+  'mvar/tiny:d32',
+  'titok/tiny:L-32',
+  'token_shuffle/tiny:t2i',
+  'xar/tiny:token',
+  'xar/tiny:image',
+  'xar/tiny:falling',
+}
 if OWN := os.environ.get('LAWS_CONFIG'):
   TINY = {OWN: lambda: load_config(OWN)}
+  VARIANTS = set()

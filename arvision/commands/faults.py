@@ -6,6 +6,7 @@ import traceback
 
 from arvision.errors import ConfigError, DataError
 from arvision.ranges import shown
+from arvision.training.corruption import Corrupted
 from arvision.training.divergence import Diverged
 
 
@@ -20,7 +21,7 @@ def explain(error: BaseException, argv: list[str]) -> tuple[str, int]:
   text = ' '.join(str(error).split())
   if isinstance(error, (ConfigError, DataError)):
     return str(error), 2
-  if isinstance(error, Diverged):
+  if isinstance(error, (Diverged, Corrupted)):
     return str(error), 1
   if isinstance(error, KeyboardInterrupt):
     return 'interrupted', 130

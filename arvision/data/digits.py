@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import importlib.util
+import pathlib
 
 import numpy as np
-import sklearn.datasets
 
 from arvision.data.base import Example, Source
 
@@ -24,9 +25,9 @@ class Digits(Source):
 
   @functools.cached_property
   def _arrays(self):
-    data = sklearn.datasets.load_digits()
-    images = np.rint(data.images * (255 / 16)).astype(np.uint8)
-    return images[..., None], data.target.astype(np.int32)
+    rows = np.loadtxt(_file(), delimiter=',')
+    images = rows[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)
+    return np.rint(images).astype(np.uint8), rows[:, -1].astype(np.int32)
 
   @property
   def labels(self) -> np.ndarray:
@@ -40,3 +41,15 @@ class Digits(Source):
     label = int(labels[i])
     caption = f'a handwritten digit {self.classes[label]}'
     return {'image': images[i], 'label': label, 'caption': caption}
+
+
+def _file():
+  """The file of scikit-learn, whose import takes as long as that of JAX.
+
+  Raises:
+    ModuleNotFoundError: it is not installed.
+  """
+  spec = importlib.util.find_spec('sklearn')
+  if spec is None or spec.origin is None:
+    raise ModuleNotFoundError("No module named 'sklearn'", name='sklearn')
+  return pathlib.Path(spec.origin).parent / 'datasets/data/digits.csv.gz'

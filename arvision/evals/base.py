@@ -34,6 +34,8 @@ class Run:
     classes: number of classes of the condition; 0 for an unconditional model.
     nats: batch -> (b,) negative log likelihood of the codes of its images, and
       (b,) number of codes; None for a model without a likelihood.
+    masked_nats: batch -> a function of masks (b, t) that gives (b, t) nats of every
+      code, given those that are not masked; None for other models.
     classifier: recipe -> a trained classifier of the data; None for data with
       one class.
     preparation: how the images were resized and cropped, JSON values.
@@ -53,6 +55,9 @@ class Run:
   encode_sampled: Callable[[Array], Array] | None = None
   classes: int = 0
   nats: Callable[[Mapping[str, Any]], tuple[Array, Array]] | None = None
+  masked_nats: (
+    Callable[[Mapping[str, Any]], Callable[[Array], Array]] | None
+  ) = None
   classifier: Callable[[Any], Any] = lambda recipe: None
   preparation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   say: Callable[[str], None] = lambda text: None

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from arvision.evals.base import Run
 from arvision.evals.protocol import Protocol, size_name
 from arvision.parallel import host
 from arvision.ranges import Count
+from arvision.structs import Array
+
+# See `Run.nats`.
+Nats = Callable[[Mapping[str, Any]], tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,33 +46,48 @@ class Likelihood:
     Raises:
       DataError: the data has no held-out split.
     """
-    data = run.data
-    if not data.held_out_examples:
-      raise DataError(
-        'the likelihood is that of held-out images, and there are none: set '
-        'config.data.held_out_share'
-      )
-    run.say(f'likelihood of {data.held_out_examples} held-out images')
     assert run.nats is not None  # see `needs`
-    bits: list[np.ndarray] = []
-    counts: list[np.ndarray] = []
-    for batch in host.own_pass(data.held_out, self.batch_size):
-      nats, count, weight = host.gather((*run.nats(batch), batch['weight']))
-      bits.append(np.asarray(nats[weight > 0], np.float64) / math.log(2))
-      counts.append(np.asarray(count[weight > 0], np.float64))
-    total, tokens = np.concatenate(bits), np.concatenate(counts)
-    protocol = Protocol(
-      extractor='codes',
-      reference=f'held-out-{run.name}-{size_name(data.shape)}',
-      reference_digest=data.digest,
-      split='held-out',
-      images=len(total),
-      order='',
-      rounding='none',
-      method='given the class' if run.classes else '',
+    yield from bits(run, run.nats, self.batch_size)
+
+
+def bits(
+  run: Run, nats: Nats, batch_size: int, method: str = ''
+) -> Iterator[tuple[str, float]]:
+  """Figures of the held-out images, see `Likelihood`.
+
+  Args:
+    run: gives data and names.
+    nats: see `Run.nats`.
+    batch_size: images per call.
+    method: what `nats` computes, for the protocol; '' for the likelihood.
+  """
+  data = run.data
+  if not data.held_out_examples:
+    raise DataError(
+      'the likelihood is that of held-out images, and there are none: set '
+      'config.data.held_out_share'
     )
-    run.note(protocol.name, protocol.facts())
-    yield f'bits_per_token/{protocol.name}', total.sum() / tokens.sum()
-    if (tokens == run.spec.length).all():
-      mean = float(total.mean() / math.prod(data.shape))
-      yield f'bits_per_dimension/{protocol.name}', mean
+  run.say(f'likelihood of {data.held_out_examples} held-out images')
+  found: list[np.ndarray] = []
+  counts: list[np.ndarray] = []
+  for batch in host.own_pass(data.held_out, batch_size):
+    own, count, weight = host.gather((*nats(batch), batch['weight']))
+    found.append(np.asarray(own[weight > 0], np.float64) / math.log(2))
+    counts.append(np.asarray(count[weight > 0], np.float64))
+  total, tokens = np.concatenate(found), np.concatenate(counts)
+  given = 'given the class' if run.classes else ''
+  protocol = Protocol(
+    extractor='codes',
+    reference=f'held-out-{run.name}-{size_name(data.shape)}',
+    reference_digest=data.digest,
+    split='held-out',
+    images=len(total),
+    order='',
+    rounding='none',
+    method=', '.join(filter(None, (given, method))),
+  )
+  run.note(protocol.name, protocol.facts())
+  yield f'bits_per_token/{protocol.name}', total.sum() / tokens.sum()
+  if (tokens == run.spec.length).all():
+    mean = float(total.mean() / math.prod(data.shape))
+    yield f'bits_per_dimension/{protocol.name}', mean

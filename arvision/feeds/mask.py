@@ -2,13 +2,21 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 
 from arvision.build import Checked
+from arvision.errors import ConfigError
 from arvision.feeds.base import TokenState, all_slots, carried, step_slots
 from arvision.layouts.base import take
-from arvision.process.masking import masked_share, truncated_normal
+from arvision.process.masking import (
+  count_shares,
+  masked_share,
+  share_rate,
+  truncated_normal,
+)
 from arvision.ranges import AtLeast0, Below1, Count, Few, Positive, Share
 from arvision.structs import Targets
 
@@ -49,35 +57,98 @@ class Masked(TokenState):
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomMask(Masked):
+class RandomMask(Checked, Masked):
   """Masks a random share of the tokens of every example (MaskGIT).
 
-  The share is that of the masking schedule at a uniform random time.
+  The share is that of the masking schedule at a uniform random time. With the
+  weights of the ELBO, the mean loss is a bound of the negative log likelihood of a
+  token, whatever the schedule.
 
-  Source: arXiv 2202.04200; bytedance/1d-tokenizer, modeling/maskgit.py.
+  Source: arXiv 2202.04200; bytedance/1d-tokenizer, modeling/maskgit.py. ELBO: arXiv
+    2409.02908.
 
   Attributes:
     schedule: one of `process.masking.SCHEDULES`.
     lowest: smallest masked share.
     unmasked_weight: loss weight of unmasked tokens.
     together: consecutive tokens that are masked as one, the ids of a place.
+    weighting: of masked tokens: 'constant', the mean over masked tokens, or 'elbo',
+      which wants `lowest` and `unmasked_weight` of 0.
+
+  Raises:
+    ConfigError: see `weighting`.
   """
 
   schedule: str = 'arccos'
   lowest: Share = 0.0
   unmasked_weight: AtLeast0 = 0.1
   together: Few = 1
+  weighting: Literal['constant', 'elbo'] = 'constant'
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.weighting == 'elbo' and (self.lowest or self.unmasked_weight):
+      raise ConfigError(
+        f"config.feed.weighting='elbo' with lowest={self.lowest} and "
+        f'unmasked_weight={self.unmasked_weight}: wanted 0 of both'
+      )
 
   def train(self, tokens, layout, codec, draw):
     share = masked_share(self.schedule, draw.uniform('feed/time'))
     places = layout.tokens // self.together
     count = jnp.round(places * jnp.maximum(share, self.lowest))
     order = draw.permutation('feed/order', places)
-    masked = order < jnp.maximum(count, 1)[:, None]
-    masked = jnp.repeat(masked, self.together, axis=1)
+    count = jnp.maximum(count, 1)[:, None]
+    masked = jnp.repeat(order < count, self.together, axis=1)
     weight = jnp.where(masked, 1.0, self.unmasked_weight)
+    each = None
+    if self.weighting == 'elbo':
+      # 1 / (count P(count)); n / count where all counts are as likely.
+      chance = count_shares(self.schedule, places).astype(np.float32)
+      weight /= count * jnp.asarray(chance)[count.astype(jnp.int32) - 1]
+      each = jnp.ones_like(weight)
     slots = self._all(tokens, layout, codec, masked)
-    return slots, Targets(jnp.asarray(tokens.values), weight)
+    return slots, Targets(jnp.asarray(tokens.values), weight, each)
+
+
+@dataclasses.dataclass(frozen=True)
+class Absorbing(Checked, Masked):
+  """Masks every token by itself: absorbing diffusion in continuous time (SMDM).
+
+  A token is masked with the probability p of the schedule at a uniform random
+  time, the noise level of the slots. The loss of a masked token weighs the rate of p
+  over p: the mean over all tokens is a bound of the negative log likelihood of a
+  token (ELBO), whatever the schedule.
+
+  Source: arXiv 2410.18514; ML-GSAI/SMDM, pretrain/train_mdm.py (linear).
+
+  Attributes:
+    schedule: one of `process.masking.SCHEDULES`.
+    lowest: smallest p.
+    group: consecutive examples whose times are spread evenly (arXiv 2107.00630); 1
+      for independent times.
+  """
+
+  schedule: str = 'linear'
+  lowest: Below1 = 1e-3
+  group: Count = 1
+
+  def train(self, tokens, layout, codec, draw):
+    time = self.times(draw.uniform('feed/time'))
+    share = masked_share(self.schedule, 1 - time)
+    p = ((1 - self.lowest) * share + self.lowest)[:, None]
+    masked = draw.uniform('feed/mask', (layout.tokens,)) < p
+    weight = share_rate(self.schedule, 1 - time)[:, None] / p
+    weight = jnp.where(masked, weight, 0.0)
+    slots = self._all(tokens, layout, codec, masked).replace(level=p)
+    each = jnp.ones_like(weight)
+    return slots, Targets(jnp.asarray(tokens.values), weight, each)
+
+  def times(self, uniform):
+    """(b,) times in [0, 1), from (b,) numbers in [0, 1)."""
+    number = jnp.arange(len(uniform))
+    first = number // self.group * self.group
+    return (uniform[first] + (number - first) / self.group) % 1
 
 
 @dataclasses.dataclass(frozen=True)

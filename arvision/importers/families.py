@@ -54,6 +54,16 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
   ('ELM tokenizer', 'elm/tokenizer', (r'quantize\.proj\.0\.',)),
   ('VAR tokenizer', 'var/tokenizer', (r'quantize\.quant_resi\.',)),
   ('LlamaGen tokenizer', 'llamagen/tokenizer', (r'encoder\.conv_blocks\.',)),
+  (
+    'VQ-Diffusion transformer',
+    'vq_diffusion/t2i',
+    (r'content_emb\.emb\.', r'ln1_1\.linear\.'),
+  ),
+  (
+    'VQ-Diffusion transformer',
+    'vq_diffusion/imagenet256',
+    (r'content_emb\.emb\.', r'ln2\.linear\.'),
+  ),
   ('MaskBit generator', 'maskbit/imagenet256', (r'first_layer\.', r'mha\.')),
   ('MaskBit tokenizer', 'maskbit/tokenizer', (r'down_conv\.',)),
   ('MaskGIT tokenizer', 'maskgit/tokenizer', (r'encoder\.mid\.0\.',)),

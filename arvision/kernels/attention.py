@@ -151,6 +151,8 @@ def _is_placed():
 def _is_alone():
   """Whether a program is for a single device."""
   mesh = jax.sharding.get_abstract_mesh()
+  if mesh.are_all_axes_manual:
+    return True
   return (jax.device_count() if mesh.empty else mesh.size) == 1
 
 
@@ -280,7 +282,7 @@ def splash(
     interpret=interpret,
   )
   mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
+  if mesh.empty or mesh.are_all_axes_manual:
     return kernel(q, k, v, *ids)
   rules = dict(nn.get_logical_axis_rules())
   batch = _dividing(mesh, [rules.get('act_batch')], q.shape[0])

@@ -19,13 +19,13 @@ class Condition(Protocol):
   """A Linen module: labels, captions, ... -> vectors for the backbone.
 
   Attributes:
-    drop: share of training examples that get the null condition instead; a
-      condition of several parts may have a share for each.
+    drop: share of training examples that get the null condition instead; None: the
+      level of the slots. A condition of several parts may have a share for each.
     reads_slots: whether it reads noise levels from the slots, so that samplers
       ask it again at every step.
   """
 
-  drop: float | tuple[float, ...]
+  drop: float | None | tuple[float | None, ...]
   reads_slots: ClassVar[bool]
 
   def blank(self, batch: int) -> dict:
@@ -82,9 +82,9 @@ class ClassLabel(nn.Module):
     steps: rows of a table that is added to the modulation, slot by slot (RAR's
       timesteps_embeddings); 0 for none.
     spare: rows before those of the classes, which are not used (BAR).
-    norm: template of a norm of the prefix vectors that the class fills, or None
-      (AutoNAT).
-    drop: share of training examples whose label is replaced by null.
+    norm: template of a norm of the prefix vectors of the class, or None (AutoNAT).
+    drop: share of training examples whose label is replaced by null; None: the
+      level of the slots, so that a label is masked like a token (SMDM).
     std: standard deviation at the start.
   """
 
@@ -97,7 +97,7 @@ class ClassLabel(nn.Module):
   steps: Natural = 0
   spare: Natural = 0
   norm: Template | None = None
-  drop: Share = 0.1
+  drop: Share | None = 0.1
   std: AtLeast0 = 0.02
 
   reads_slots: ClassVar[bool] = False

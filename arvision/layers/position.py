@@ -95,6 +95,47 @@ class PerToken(nn.Module):
     return jnp.asarray(table)[take(layout.token, slots.index)]
 
 
+class RowsAndColumns(nn.Module):
+  """A vector of the row and one of the column of a token, summed.
+
+  Tokens are counted over a grid of `rows` × `columns`, which may be larger than
+  that of the layout: in published weights of VQ-Diffusion, 16 × 16 tokens are the
+  first 256 places of 32 × 32.
+
+  Attributes:
+    width: d.
+    rows, columns: of the two tables.
+    std: standard deviation at the start.
+  """
+
+  width: Width
+  rows: Side
+  columns: Side
+  std: AtLeast0 = 0.02
+
+  @nn.compact
+  def __call__(self, layout: Layout, slots: Slots) -> jax.Array:
+    """(e, d) float32 for the e slots of a layout without prefix.
+
+    Raises:
+      ValueError: fewer places than tokens.
+    """
+    if self.rows * self.columns < layout.tokens:
+      raise ValueError(
+        f'config.backbone.position: rows={self.rows} and columns={self.columns} '
+        f'have fewer places than the {layout.tokens} tokens of config.layout'
+      )
+
+    def table(name, rows):
+      init, shape = normal(self.std), (rows, self.width)
+      return jnp.asarray(param(self, name, init, (None, 'embed'), shape))
+
+    row, column = np.divmod(np.maximum(layout.token, 0), self.columns)
+    rows, columns = table('rows', self.rows), table('columns', self.columns)
+    index = slots.index
+    return rows[take(row, index)] + columns[take(column, index)]
+
+
 class Resized(nn.Module):
   """One learned grid of positions, area-resized to the grid of every scale.
 

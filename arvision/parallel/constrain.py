@@ -29,7 +29,8 @@ def constrain(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
     ValueError: the number of names is not the number of axes.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or mesh.size == 1:
+  # In `jax.shard_map` every device computes by itself.
+  if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
     return x
   if len(names) != x.ndim:
     raise ValueError(f'{len(names)} names {names} for an array of {x.shape}')

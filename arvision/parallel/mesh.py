@@ -41,13 +41,15 @@ def mesh_shape(sizes: Mapping[str, int], devices: int) -> tuple[int, ...]:
   if -1 in shape and devices % known == 0:
     shape[shape.index(-1)] = devices // known
   if math.prod(shape) != devices:
+    largest = AXES[max(range(len(AXES)), key=lambda i: shape[i])]
     raise ConfigError(
       f'config.mesh ({text}) asks for a multiple of {known} devices, there '
       f'are {devices}; set one axis to -1 and the others to divisors of '
       f'{devices}'
       if -1 in shape
       else f'config.mesh ({text or "all 1"}) has {known} devices, there are '
-      f'{devices}; set one axis to -1 to give it the remaining devices'
+      f'{devices}; set one axis to -1 to give it the remaining devices '
+      f'(--config.mesh.{largest}=-1)'
     )
   return tuple(shape)
 

@@ -43,6 +43,41 @@ def masked_share(schedule: str, progress: Any, xp: Any = jnp) -> Any:
   raise ValueError(f"schedule='{schedule}': wanted one of {SCHEDULES}")
 
 
+def share_rate(schedule: str, progress: Array) -> jax.Array:
+  """How fast the masked share falls: minus its derivative, (...) float32.
+
+  Args:
+    schedule: one of `SCHEDULES`.
+    progress: in [0, 1]; rates that are infinite at an end are cut off there.
+  """
+  x = jnp.clip(progress, 1e-6, 1 - 1e-6)
+  if schedule == 'arccos':
+    return 2 / math.pi / jnp.sqrt(1 - x**2)
+  if schedule == 'cosine':
+    return math.pi / 2 * jnp.sin(math.pi / 2 * x)
+  power = _POWERS[schedule]
+  return power * x ** (power - 1)
+
+
+def progress_of(schedule: str, share: np.ndarray) -> np.ndarray:
+  """The progress at which the schedule has a masked share in [0, 1]."""
+  if schedule == 'arccos':
+    return np.cos(math.pi / 2 * share)
+  if schedule == 'cosine':
+    return np.arccos(share) / (math.pi / 2)
+  return (1 - share) ** (1 / _POWERS[schedule])
+
+
+def count_shares(schedule: str, tokens: int) -> np.ndarray:
+  """(tokens,) probabilities of 1, 2, ... masked tokens at a random progress.
+
+  The count is the masked share of the tokens, rounded, and at least 1.
+  """
+  ends = (np.arange(1, tokens) + 0.5) / tokens
+  above = np.array([1.0, *progress_of(schedule, ends), 0.0])
+  return above[:-1] - above[1:]
+
+
 def masked_counts(schedule: str, steps: int, tokens: int) -> list[int]:
   """Number of masked tokens after every step.
 

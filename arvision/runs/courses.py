@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.figure import Figure
+
 from arvision.evals import plots
 from arvision.runs import page, readings
 
@@ -16,6 +18,8 @@ _DECADES = 100
 # A loss rises if it ends higher than its minimum by these shares of the minimum
 # and of what it fell before.
 _RISE, _OF_FALL = 0.005, 0.05
+# Colour of the lines at spikes.
+_MARK = '#c4495a'
 
 
 def focus(
@@ -73,6 +77,26 @@ def cut_text(
   if not texts:
     return ''
   return f'cut axis: of {len(values)} points {" and ".join(texts)}'
+
+
+def spike_rows(spikes: Sequence[Mapping]) -> list[dict]:
+  """Step, metric, value, usual value and batch of events of loss spikes."""
+  return [
+    {
+      'step': page.number(spike['step']),
+      'metric': spike['metric'],
+      'value': page.number(spike['value']),
+      'usual': page.number(spike['usual']),
+      'batch': spike.get('batch', '–'),
+    }
+    for spike in spikes
+  ]
+
+
+def mark(figure: Figure, steps: Sequence[float]) -> None:
+  """Draws a dashed line at every step of a chart."""
+  for step in steps:
+    figure.axes[0].axvline(step, color=_MARK, linewidth=0.8, dashes=(3, 3))
 
 
 def rise(log: Sequence[Mapping]) -> str:

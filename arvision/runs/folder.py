@@ -8,8 +8,9 @@ from typing import Any
 from arvision.data.base import BrokenImage
 from arvision.errors import ConfigError
 from arvision.runs import page
+from arvision.training import events
 from arvision.training.environment import ENVIRONMENT
-from arvision.training.workdir import CONFIG, LOG
+from arvision.training.workdir import CONFIG, EVENTS, LOG
 from arvision.training.writers import is_number, read_log
 
 EVALUATION = 'eval.json'
@@ -35,6 +36,7 @@ class Folder:
     config: content of config.json, {} without the file.
     log: lines of log.jsonl, oldest first, each name -> number.
     evaluation: content of eval.json, {} without the file.
+    spikes: loss spikes of events.jsonl by step, see `training.spikes.Spike`.
     environment: content of environment.json, {} without the file.
     faults: a line for every file or value that could not be read.
   """
@@ -60,6 +62,7 @@ class Folder:
     self.evaluation = self._evaluation(files[1])
     self.environment = self._optional(path / ENVIRONMENT)
     self.log = self._log(path / LOG)
+    self.spikes = _spikes(path / EVENTS)
 
   def _optional(self, path):
     """The JSON object in a file, {} without the file."""
@@ -164,6 +167,19 @@ class Folder:
     """Name -> image grid of `arvision sample`."""
     files = sorted((self.path / 'samples').glob('*/grid.png'))
     return {file.parent.name: file for file in files}
+
+
+def _spikes(path):
+  """The events of loss spikes; of a step that was repeated, the last ones."""
+  found = {
+    (event['step'], event.get('metric')): event
+    for event in events.read(path)
+    if event['event'] == 'spike'
+    and isinstance(event.get('metric'), str)
+    and is_number(event.get('value'))
+    and is_number(event.get('usual'))
+  }
+  return [found[key] for key in sorted(found)]
 
 
 def _is_sweep(records):

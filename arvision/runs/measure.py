@@ -81,6 +81,7 @@ def measured(
     ),
     classes=len(classes_of(run)) if samples else 0,
     nats=_nats(run),
+    masked_nats=_masked_nats(run),
     classifier=classifier,
     preparation=prepared,
     say=say,
@@ -91,14 +92,10 @@ def measured(
 
 def _nats(run: TrainedRun):
   """`Run.nats` of a run."""
+  names = _likelihood_inputs(run)
   model = run.model
-  if model is None or not isinstance(model.head, Categorical):
+  if names is None or model is None or model.feed.sees_own:
     return None
-  if model.feed.sees_own or not run.tokenizer.spec.codes:
-    return None
-  names = {*model.condition.blank(1)}
-  if not names <= {'label'}:
-    return None  # captions have another likelihood each
 
   @jax.jit
   def nats(params, variables, image, inputs):
@@ -109,6 +106,45 @@ def _nats(run: TrainedRun):
   return lambda batch: nats(
     run.params, run.variables, batch['image'], {k: batch[k] for k in names}
   )
+
+
+def _masked_nats(run: TrainedRun):
+  """`Run.masked_nats` of a run."""
+  names = _likelihood_inputs(run)
+  model = run.model
+  if names is None or model is None or model.layout.steps > 1:
+    return None
+  if not model.feed.fills or model.feed.masks_parts:
+    return None
+
+  @jax.jit
+  def encode(variables, image):
+    return run.tokenizer.bind(variables).encode(image)
+
+  @jax.jit
+  def nats(params, variables, tokens, inputs, masked):
+    codec = run.tokenizer.bind(variables)
+    args = tokens, inputs, codec, masked
+    return model.apply({'params': params}, *args, method='masked_nats')
+
+  def of(batch):
+    tokens = encode(run.variables, batch['image'])
+    inputs = {k: batch[k] for k in names}
+    return lambda masked: nats(
+      run.params, run.variables, tokens, inputs, masked
+    )
+
+  return of
+
+
+def _likelihood_inputs(run: TrainedRun) -> set[str] | None:
+  """Names of the inputs of a model of codes with a likelihood, else None."""
+  model = run.model
+  if model is None or not isinstance(model.head, Categorical):
+    return None
+  names = {*model.condition.blank(1)}
+  # Captions have another likelihood each.
+  return names if run.tokenizer.spec.codes and names <= {'label'} else None
 
 
 class InTraining:

@@ -236,7 +236,8 @@ def _run(folder, label):
     'label': label,
     'evaluated': [item for item in evaluated if item[1]],
     'pictures': [item for item in pictures if item[2]],
-    'curves': charts(readings.curves(folder.log)),
+    'curves': charts(readings.curves(folder.log), folder.spikes),
+    'spikes': courses.spike_rows(folder.spikes),
     'rise': courses.rise(folder.log),
     'note': _note(folder.evaluation),
     'metrics': [row for row in rows if not row['scale']],
@@ -290,7 +291,9 @@ def _scales(rows):
   return {'figures': list(tables), 'lines': lines}
 
 
-def _line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
+def _line_chart(
+  series: Mapping[str, Sequence], title: str, marks: Sequence[float] = ()
+) -> page.Picture:
   """Curves over steps, with their last values as alternative text."""
   ends = [
     f'{name} ends at {page.number(points[-1][1])}'
@@ -300,20 +303,38 @@ def _line_chart(series: Mapping[str, Sequence], title: str) -> page.Picture:
   more = f' and {len(ends) - 8} more' if len(ends) > 8 else ''
   about = f'Chart of {title} over steps: {", ".join(ends[:8])}{more}'
   within = courses.focus(series)
-  return page.chart(plots.lines(series, 'step', '', within=within), about)
+  figure = plots.lines(series, 'step', '', within=within)
+  courses.mark(figure, marks)
+  return page.chart(figure, about)
 
 
-def charts(curves: Mapping[str, Mapping[str, Sequence]]) -> list[tuple]:
-  """(title, chart, what its axis leaves out) of every figure with points."""
+def charts(
+  curves: Mapping[str, Mapping[str, Sequence]], spikes: Sequence[Mapping] = ()
+) -> list[tuple]:
+  """(title, chart, what its axis leaves out) of every figure with points.
+
+  Args:
+    curves: see `readings.curves`.
+    spikes: events of loss spikes, marked in the charts of their metrics.
+  """
+  steps = lambda title: sorted(
+    {s['step'] for s in spikes if _figure(s['metric']) == title}
+  )
   return [
     (
       title,
-      _line_chart(series, title),
+      _line_chart(series, title, steps(title)),
       courses.cut_text(series, courses.focus(series)),
     )
     for title, series in curves.items()
     if any(plots.finite(points) for points in series.values())
   ]
+
+
+def _figure(metric):
+  """The chart of a metric of training steps."""
+  figure, part = metric.replace('_', ' ').partition('/')[::2]
+  return f'{figure} by part' if part else figure
 
 
 def _note(evaluation):

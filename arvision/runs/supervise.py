@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from arvision import leader
+from arvision.parallel import host
 from arvision.training import workdir as workdirs
 from arvision.training.watchdog import HEARTBEAT
 
@@ -50,7 +51,8 @@ class Supervisor:
       restarts: most starts in a row that add no checkpoint.
       patience: seconds without a sign of life until a training that has taken
         steps is killed.
-      first_pause: seconds before the first start in a row; they double.
+      first_pause: seconds before the first start in a row; four times as many
+        before each later one.
     """
     self.starts = 0
     self._command, self._workdir = list(command), pathlib.Path(workdir)
@@ -79,8 +81,8 @@ class Supervisor:
             f'(--max_restarts={self._restarts}), so it is not started again'
           )
           return code
-        pause = min(_LONGEST, self._first_pause * 2**in_vain)
-        _say(f'{_ended(code)}; starting again in {pause:.0f} s')
+        pause = min(_LONGEST, self._first_pause * 4**in_vain)
+        _say(f'{_ended(code)}; starting again in {pause:.2g} s')
         end = time.monotonic() + pause
         while time.monotonic() < end and self._signal is None:
           time.sleep(min(_LOOK, pause))
@@ -150,4 +152,6 @@ def _say(text):
 def again(argv: Sequence[str], workdir: str, restarts: int) -> int:
   """Supervises `arvision train` with these flags; returns its exit code."""
   command = [sys.executable, '-m', 'arvision', 'train', *argv]
-  return Supervisor(command, workdir, restarts).run()
+  # Other hosts need time to notice that this one has died.
+  pause = 1.0 if host.announced() else 0.25
+  return Supervisor(command, workdir, restarts, first_pause=pause).run()

@@ -146,10 +146,7 @@ class Masked(Filling):
 
   def slots(self, run: Run, values: jax.Array) -> Slots:
     """The slots of values (b, e, ...) with -1 for masked ids."""
-    model, masked = run.network.model, values == _MASKED
-    given = model.push(run.state, run.step, jnp.where(masked, 0, values))
-    everywhere = over_all(masked, run.step, model.layout.tokens)
-    return model.feed_slots(given, run.step, everywhere)
+    return slots_of(run, values)
 
   def logits(
     self,
@@ -197,3 +194,11 @@ class Masked(Filling):
         for u in range(groups + 1)
       ]
     )
+
+
+def slots_of(run: Run, values: jax.Array) -> Slots:
+  """The slots of values (b, e, ...) with -1 for masked ids."""
+  model, masked = run.network.model, values == _MASKED
+  given = model.push(run.state, run.step, jnp.where(masked, 0, values))
+  everywhere = over_all(masked, run.step, model.layout.tokens)
+  return model.feed_slots(given, run.step, everywhere)

@@ -29,6 +29,12 @@ def check_tokenizer(config: Any, model: ARModel, tokenizer: Any) -> None:
     raise ConfigError(
       f'config.head.stages={head}, but config.feed.stages={feed}; make them agree'
     )
+  head, feed = (getattr(x, 'process', None) for x in (model.head, model.feed))
+  if head != feed:
+    raise ConfigError(
+      f'config.head.process={head}, but config.feed.process={feed}; make them '
+      'agree'
+    )
   sizes = {'channels': spec.parts, 'parts': spec.parts}
   if spec.size:
     sizes = {'vocab_size': spec.size, 'levels': spec.size, **sizes}
@@ -133,6 +139,13 @@ def check_sampler(model: ARModel, sampler: Any, parts: int = 1) -> None:
       f'({type(sampler).__name__}) do not fit: wanted {wanted}'
     )
 
+  discrete = hasattr(model.feed, 'process')
+  if discrete != getattr(sampler, 'reverses', False):
+    refuse(
+      'feed',
+      model.feed,
+      'feeds.transition.Transition with a sampler of samplers.discrete',
+    )
   if fills and parts > 1 and model.feed.masks_parts != sampler.fills_parts:
     refuse(
       'feed', model.feed, 'feeds.mask.RandomParts with samplers.masked.Masked'

@@ -69,11 +69,15 @@ class Checkpoint(Periodic):
   """When a checkpoint is saved, and which are kept.
 
   Attributes:
+    hours_between_failures: mean time; the run chooses from it, and from the
+      cost of a save, how often it saves; `every` is the least. 0: as `every`
+      says.
     keep: how many of the newest.
     keep_every: the first of each such period is kept for good.
     best: name of a figure whose best checkpoint is kept, see `training.kept`.
   """
 
+  hours_between_failures: AtLeast0 = 0.0
   keep: Few = 2
   keep_every: Duration | None = None
   best: str = ''
@@ -101,6 +105,26 @@ class NotFinite:
   most: FewOr0 = 3
 
 
+@dataclasses.dataclass(frozen=True)
+class Corruption:
+  """How often devices are compared, see `training.corruption`."""
+
+  every: Duration | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Spikes:
+  """Which losses and gradient norms count as spikes, see `training.spikes`.
+
+  Attributes:
+    factor: deviations above the median; 0: none counts.
+    window: steps that the median and the deviation are of.
+  """
+
+  factor: AtLeast0 = 10.0
+  window: Few = 100
+
+
 # Block without a type -> its keys. '' is the config itself.
 _BLOCKS: dict[str, type] = {
   '': Whole,
@@ -113,6 +137,8 @@ _BLOCKS: dict[str, type] = {
   'watchdog': Watchdog,
   'check_data': CheckData,
   'not_finite': NotFinite,
+  'corruption': Corruption,
+  'spikes': Spikes,
 }
 # Block without a type -> the fields that may be set.
 SETTINGS: dict[str, dict[str, Field]] = {

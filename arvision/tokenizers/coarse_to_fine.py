@@ -120,6 +120,10 @@ class CoarseToFine(Autoencoder, kw_only=True):
     coarse = self.coarse(codes)
     null = jnp.zeros((draw.batch,), bool)
     if train:
+      if self.fine_condition.drop is None:
+        raise ValueError(
+          'config.tokenizer.fine_condition.drop=None: wanted a number'
+        )
       drop = np.asarray(self.fine_condition.drop, np.float32)
       null = draw.uniform('tokenizer/null', drop.shape) < drop
     logits = self._members(self._logits(coarse, inputs, null, train), coarse)

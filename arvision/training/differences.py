@@ -40,6 +40,8 @@ CHANGEABLE = (
   'watchdog',
   'check_data',
   'not_finite',
+  'corruption',
+  'spikes',
   'mesh',
   'rules',
   'data.threads',

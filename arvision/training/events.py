@@ -1,7 +1,7 @@
 """The starts, saves and ends of a run, and the share of its time in steps.
 
-`events.jsonl` has a line for each; a run that is killed leaves no line for its
-end. Times are seconds since 1970.
+`events.jsonl` has a line for each, and for every loss spike; a run that is killed
+leaves no line for its end. Times are seconds since 1970.
 """
 
 import contextlib
@@ -75,9 +75,28 @@ class Events:
     why = before[-1].get('why', 'it was killed, or its machine died')
     return f'the training before this one was interrupted ({why})'
 
-  def saved(self, step: int, worked: float) -> None:
-    """Notes a save; `worked` are the seconds in steps since the start."""
-    self._write('save', step, worked=round(worked, 3))
+  def saved(
+    self, step: int, worked: float, cost: float, interval: float
+  ) -> None:
+    """Notes a save.
+
+    Args:
+      step: steps taken.
+      worked: seconds in steps since the start.
+      cost: seconds that the save held up the steps.
+      interval: seconds until the next one, see `interval`; 0 for none.
+    """
+    facts = {'worked': worked, 'cost': cost, 'interval': interval}
+    facts = {name: round(value, 6) for name, value in facts.items()}
+    self._write('save', step, **facts)
+
+  def costs(self) -> list[float]:
+    """Seconds that the saves of the run have held up its steps."""
+    return [float(e['cost']) for e in read(self._path) if 'cost' in e]
+
+  def spike(self, step: int, facts: Mapping[str, Any]) -> None:
+    """Notes a loss spike, see `spikes.Spike`, and its batch."""
+    self._write('spike', step, **facts)
 
   def end(self, step: int, worked: float, why: str) -> Account:
     """Notes the end of a training that has saved its state.
@@ -123,7 +142,7 @@ def read(path: pathlib.Path) -> list[Mapping[str, Any]]:
   found: list[Mapping[str, Any]] = []
   with contextlib.suppress(FileNotFoundError):
     for text in path.read_bytes().splitlines():
-      with contextlib.suppress(ValueError, RecursionError):
+      with contextlib.suppress(ValueError, RecursionError, OverflowError):
         line = json.loads(text)
         if isinstance(line, dict) and _whole(line):
           found.append(line)
@@ -131,8 +150,9 @@ def read(path: pathlib.Path) -> list[Mapping[str, Any]]:
 
 
 def _whole(line):
-  numbers = [line.get('step'), line.get('time'), line.get('worked', 0)]
-  return line.get('event') in ('start', 'save', 'end') and all(
+  numbers = [line.get(name) for name in ('step', 'time')]
+  numbers += [line.get(name, 0) for name in ('worked', 'cost')]
+  return line.get('event') in ('start', 'save', 'spike', 'end') and all(
     isinstance(x, (int, float)) and math.isfinite(x) for x in numbers
   )
 

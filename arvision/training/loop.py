@@ -18,12 +18,15 @@ from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
 from arvision.training.checkpoint import Checkpoints
+from arvision.training.corruption import Guard
 from arvision.training.divergence import Diverged
 from arvision.training.environment import environment
 from arvision.training.evaluate import HeldOut
 from arvision.training.events import Events
+from arvision.training.interval import Interval
 from arvision.training.profile import Profile
 from arvision.training.ready import Ready, prepare
+from arvision.training.spikes import Spikes
 from arvision.training.step_hooks import Hooks, Position
 from arvision.training.watchdog import Watchdog
 from arvision.training.writers import Writer, further_writers
@@ -85,6 +88,7 @@ def train(
       folder.
     DataError: data or checkpoints cannot be read.
     Diverged: a loss or gradient is not finite.
+    Corrupted: devices hold or compute other bits.
   """
   wanted = start.Wanted(init_from, init_partial, resume_from, change)
   while True:
@@ -129,7 +133,7 @@ def _train(
     stack.callback(batches.close)
     folders = (workdir, ready.resumed or workdir)
     left_out = next(filter(None, map(divergence.left_out, folders)), [])
-    position = Position(batches, left_out)
+    position = Position(batches, Spikes(config), left_out)
     checkpoints = Checkpoints(
       pathlib.Path(workdir) / workdirs.CHECKPOINTS,
       {'seed': config.seed, 'data.batch_size': clock.batch_size},
@@ -161,6 +165,9 @@ def _train(
       task, on_device, data, placement, clock.batch_size, count
     )
     if step < end:
+      guard = None
+      if ready.every.get('corruption'):
+        guard = Guard(task, placement, on_device, workdir)
       checkpoints.check_room(state)
       dog.waits_for_data('reading the first batch')
       batch = position.next(step + 1)
@@ -198,6 +205,8 @@ def _train(
       writer.picture('first_batch', held_out.check(batch))
     step_fn, text = start.compile_step(traced, placement)
     writer.say(text)
+    if guard is not None:
+      writer.say(guard.start(state, step, batch))
     if line := trace.describe(step):
       writer.say(line)
     between = Hooks(
@@ -213,6 +222,8 @@ def _train(
       held_out=held_out,
       in_training=ready.in_training,
       events=events,
+      interval=Interval(_between_failures(config), events.costs()),
+      guard=guard,
     )
     # Saves that end may take any time.
     stack.callback(dog.rests)
@@ -234,6 +245,8 @@ def _train(
       why = 'done'
     account = events.end(result.step, between.worked, why)
     writer.say(account.text())
+    if guard is not None:
+      writer.say(guard.text(between.worked))
     return result
 
 
@@ -241,6 +254,11 @@ def _kept_period(config, clock):
   """Steps between two checkpoints that are kept for good; 0: none are."""
   duration = config.checkpoint.get('keep_every')
   return clock.steps(duration, 'checkpoint.keep_every') if duration else 0
+
+
+def _between_failures(config):
+  """Seconds; 0: the run does not choose when it saves."""
+  return 3600 * (config.checkpoint.get('hours_between_failures') or 0.0)
 
 
 def _patience(config):

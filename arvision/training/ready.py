@@ -88,6 +88,8 @@ def prepare(
     key: clock.steps(config[key].every, f'{key}.every')
     for key in ('log', 'evals', 'pictures', 'checkpoint')
   }
+  if duration := (config.get('corruption') or {}).get('every'):
+    every['corruption'] = clock.steps(duration, 'corruption.every')
   optimizer = assemble.part(config, 'optim')
   placement.check_batch(clock.batch_size, optimizer.accumulate)
   frozen = frozen_weights.load(config, resumed or workdir)

@@ -11,10 +11,12 @@ import jax
 import numpy as np
 
 from arvision.tasks.base import TrainState
-from arvision.training import divergence, hooks
+from arvision.training import divergence, hooks, spikes
 from arvision.training.checkpoint import Checkpoints
+from arvision.training.corruption import Guard
 from arvision.training.evaluate import HeldOut
 from arvision.training.events import Events
+from arvision.training.interval import Interval
 from arvision.training.lock import Lock
 from arvision.training.schedule import Clock
 from arvision.training.writers import Rate, Writer, clock_text
@@ -31,21 +33,44 @@ class Position:
   Attributes:
     batches: the data iterator.
     window: metrics since the last line of the log.
+    spikes: recent losses and gradient norms.
     skipped: number of steps that were skipped, see `divergence`.
   """
 
-  def __init__(self, batches: Any, left_out: Sequence[int] = ()):
+  def __init__(
+    self,
+    batches: Any,
+    recent: spikes.Spikes,
+    left_out: Sequence[int] = (),
+  ):
     """Takes the iterator, and the steps before which a batch is left out."""
     self.batches = batches
+    self.spikes = recent
     self.window = hooks.Window()
     self.skipped = 0
     self._left_out = left_out
+    self._places: dict[int, dict[str, Any]] = {}
 
   def next(self, step: int) -> Any:
     """The batch of a step."""
     for _ in range(self._left_out.count(step)):
       next(self.batches)
-    return next(self.batches)
+    batch = next(self.batches)
+    # Metrics are read one step late.
+    self._places.pop(step - 3, None)
+    place = self._places[step] = spikes.last_batch(self.batches.get_state())
+    if 'index' in batch:
+      place['index'] = np.asarray(batch['index']).tolist()
+    return batch
+
+  def place(self, step: int) -> dict[str, Any]:
+    """Where the batch of a step, one of the last three, is in the data.
+
+    Returns:
+      JSON values: 'batch' and 'examples', see `spikes.last_batch`; and 'index',
+      the indices in the source of the pictures that this process had.
+    """
+    return self._places.get(step, {})
 
   def get_state(self) -> dict[str, Any]:
     """JSON values."""
@@ -53,6 +78,7 @@ class Position:
       'batches': self.batches.get_state(),
       'window': self.window.get_state(),
       'skipped': self.skipped,
+      'spikes': self.spikes.get_state(),
     }
 
   def set_state(self, state: Mapping[str, Any]) -> None:
@@ -60,6 +86,8 @@ class Position:
     self.batches.set_state(state['batches'])
     self.window.set_state(state['window'])
     self.skipped = int(state.get('skipped', 0))
+    if 'spikes' in state:
+      self.spikes.set_state(state['spikes'])
 
 
 class InTraining(Protocol):
@@ -96,7 +124,9 @@ class Hooks:
     checkpoints: saves checkpoints.
     held_out: held-out metrics and pictures.
     in_training: runs evaluators.
-    events: notes saves.
+    events: notes saves and spikes.
+    interval: says when to save besides `every`.
+    guard: checks for silent corruption; None: nothing does.
   """
 
   watch: divergence.Watch
@@ -111,6 +141,8 @@ class Hooks:
   held_out: HeldOut
   in_training: InTraining
   events: Events
+  interval: Interval
+  guard: Guard | None = None
 
   def __post_init__(self):
     self._rate = Rate(self.clock.batch_size, self.clock.total)
@@ -121,6 +153,7 @@ class Hooks:
     """Starts the measurement of speed."""
     self._rate.restart(step)
     self._began = time.perf_counter()
+    self.interval.start(step)
 
   @property
   def worked(self) -> float:
@@ -130,7 +163,10 @@ class Hooks:
   def due(self, step: int) -> list[str]:
     """Keys of `every` that are due after a step."""
     total = self.clock.total
-    return [k for k, n in self.every.items() if hooks.due(step, n, total)]
+    found = [k for k, n in self.every.items() if hooks.due(step, n, total)]
+    if 'checkpoint' not in found and self.interval.due(step):
+      found.append('checkpoint')
+    return found
 
   def read(self, step: int, metrics: jax.Array) -> None:
     """Reads the metrics (m,) of a step; waits for the step to finish.
@@ -147,6 +183,11 @@ class Hooks:
       values = {divergence.SKIPPED: 1.0}
     self.watch.metrics(values, step, self.checkpoints.latest)
     self.position.window.add(values)
+    for spike in self.position.spikes(values):
+      place = self.position.place(step)
+      self.events.spike(step, {**spike._asdict(), **place})
+      where = f'; batch {place["batch"]}' if 'batch' in place else ''
+      self.writer.say(f'spike at step {step}: {spike.text()}{where}')
     speed = self._rate(step)[0]
     loss = values.get('loss', float('nan'))
     self.writer.progress(step, f'loss {loss:.4g}, {speed:.0f} images/s')
@@ -163,14 +204,19 @@ class Hooks:
       due: keys of `every`.
 
     Raises:
-      Diverged: the state is not finite; nothing was saved.
+      Diverged, Corrupted: the state is not finite, or devices hold or compute
+        other bits; nothing was saved.
     """
     worked = self.worked
     with self._pause():
       if 'log' in due:
         self._log(step)
+      before = time.perf_counter()
       if due != ['log']:
         self.watch.state(state, step, self.checkpoints.latest)
+        if self.guard is not None:
+          self.guard.check(state, step, batch, self.checkpoints.latest)
+      checked = time.perf_counter() - before
       figures: dict[str, float] = {}
       if 'evals' in due:
         figures = self.held_out.evaluate(state)
@@ -186,11 +232,21 @@ class Hooks:
       if 'pictures' in due and (rows := self.held_out.pictures(state, batch)):
         # Named by its last row: 'reconstructions' comes after 'originals'.
         self.writer.picture(list(rows)[-1], rows, step)
+      if self.guard is not None:
+        self.guard.rested(state, step, self.checkpoints.latest)
       if 'checkpoint' in due or self.checkpoints.improves(figures):
-        self.lock.check()
-        position = self.position.get_state()
-        self.checkpoints.save(step, state, position, figures)
-        self.events.saved(step, worked)
+        self._save(step, state, figures, worked, checked)
+
+  def _save(self, step, state, figures, worked, checked):
+    before = time.perf_counter()
+    self.lock.check()
+    position = self.position.get_state()
+    self.checkpoints.save(step, state, position, figures)
+    cost = checked + time.perf_counter() - before
+    line = self.interval.saved(step, cost)
+    self.events.saved(step, worked, cost, self.interval.seconds)
+    if line:
+      self.writer.say(line)
 
   def _log(self, step):
     speed, left = self._rate(step)

@@ -39,7 +39,7 @@ QUICK = [
   ),
   *('acdit/tiny', 'arflow/tiny', 'ecar/tiny:one', 'himar/tiny'),
   'hmar/tiny:nsp',
-  *('mvar/tiny:d16', 'recap/tiny:mar'),
+  *('mvar/tiny:d16', 'recap/tiny:mar', 'smdm/tiny', 'vq_diffusion/tiny:class'),
   *(
     n for n in TOKENIZERS if n.endswith('/digits_tokenizer') and 'flex' not in n
   ),

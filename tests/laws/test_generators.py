@@ -19,7 +19,8 @@ from arvision.samplers.base import Filling, Known, over_all
 from arvision.samplers.masked import Masked
 from arvision.structs import Tokens
 from arvision.tasks import assemble, fit
-from tests.configs import ALL, TINY
+from tests.configs import ALL, TINY, VARIANTS
+from tests.faults.lines import walk
 
 BATCH = 2
 
@@ -229,23 +230,45 @@ SAMPLERS = {n: build(make().sampler, 'sampler') for n, make in TINY.items()}
 FILLED = [n for n, sampler in SAMPLERS.items() if isinstance(sampler, Filling)]
 # Those that refine entities have laws of their own, in test_remask.
 CAUSAL = [n for n, sampler in SAMPLERS.items() if not sampler.fills]
+QUICK = TINY.keys() - VARIANTS
 
-# One for every pair of a feed and a head.
-PAIRS = {
-  (config.feed.type, config.head.type): name
-  for name in TINY
-  for config in [TINY[name]()]
-}.values()
-# One for every pair of a sampler and a head.
-SAMPLING = {
-  (config.sampler.type, config.head.type): name
-  for name in TINY
-  for config in [TINY[name]()]
-}.values()
+
+def pairs(part, other):
+  """One config of every pair of two parts, no variant where there is another."""
+  found = {}
+  for name in sorted(TINY, key=VARIANTS.__contains__):
+    config = TINY[name]()
+    found.setdefault((config[part].type, config[other].type), name)
+  return list(found.values())
+
+
+def slowly(names, quick=QUICK):
+  """The names, of which those that are not quick are slow tests."""
+  return [
+    name if name in quick else pytest.param(name, marks=pytest.mark.slow)
+    for name in names
+  ]
+
+
+PAIRS = pairs('feed', 'head')
+SAMPLING = pairs('sampler', 'head')
 # Those that keep the tokens that they are most sure of.
 CONFIDENT = [
   n for n, sampler in SAMPLERS.items() if isinstance(sampler, Masked)
 ]
+
+
+def part_types(name):
+  """The types of all parts of a tiny config."""
+  fields = walk(TINY[name]().copy_and_resolve_references())
+  return {x for key, x in fields.items() if key.endswith('type')}
+
+
+def test_every_part_has_laws_that_are_not_slow():
+  quick = set().union(*map(part_types, QUICK))
+  assert quick
+  for name in TINY.keys() & VARIANTS:
+    assert part_types(name) <= quick, name
 
 
 class Logged:
@@ -255,7 +278,15 @@ class Logged:
     log: of every draw what was folded in, numbers or tracers, and its name.
   """
 
-  methods = ('normal', 'uniform', 'gumbel', 'categorical', 'permutation', 'key')
+  methods = (
+    'normal',
+    'uniform',
+    'gumbel',
+    'exponential',
+    'categorical',
+    'permutation',
+    'key',
+  )
 
   def __init__(self, draw, log, folds=()):
     self._draw, self.log, self._folds = draw, log, folds
@@ -289,18 +320,24 @@ class Logged:
     assert len(set(keys)) == len(keys), self.log
 
 
-@pytest.fixture(params=TINY)
+@pytest.fixture(params=slowly(TINY))
 def law(request):
   return case(request.param)
 
 
-@pytest.fixture(params=CAUSAL)
+@pytest.fixture(params=slowly(TINY, SAMPLING))
+def sampled(request):
+  """A law of a sampler and a head."""
+  return case(request.param)
+
+
+@pytest.fixture(params=slowly(CAUSAL))
 def causal(request):
   """A law of models that draw one entity after another."""
   return case(request.param)
 
 
-@pytest.fixture(params=FILLED)
+@pytest.fixture(params=slowly(FILLED))
 def masked(request):
   """A law of models that fill masked tokens."""
   return case(request.param)
@@ -524,9 +561,9 @@ def test_sampling_depends_on_seed_and_example_alone(law):
   assert (tokens[0] != tokens[1]).any()
 
 
-def test_known_tokens_stay(law):
+def test_known_tokens_stay(sampled):
   """All known: nothing is sampled. None: ordinary sampling. Some: they stay."""
-  numbers = np.array([0, 1])
+  law, numbers = sampled, np.array([0, 1])
   drawn = law.draw(numbers)
   tokens = law.some_tokens(3)[:, : drawn.shape[1]]
   everywhere = np.ones(tokens.shape[:2], bool)

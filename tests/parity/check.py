@@ -69,7 +69,8 @@ def results(case: Case) -> Iterator[Result]:
   kinds = TRAINING if 'optimizer' in case.meta else FORWARD
   official = case.meta.get('constructor', {}).get('cls')
   if official is None and 'code_path' in case.meta:
-    kinds, official = FUNCTIONS, case.meta['code_path'].partition(':')[0]
+    files = case.meta['code_path'].partition(':')[0]
+    kinds, official = FUNCTIONS, files.split()[0]
   if official is None and case.meta.get('case') in CASES:
     kinds, official = CASES, case.meta['case']
   if official not in kinds:

@@ -1,5 +1,6 @@
 """Bits of held-out images: the sum, and that of a model token by token."""
 
+import dataclasses
 import math
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import pytest
 
 from arvision.evals.base import Run
 from arvision.evals.likelihood import Likelihood
+from arvision.evals.masked_likelihood import ChainRule, MonteCarlo
 from arvision.parallel.mesh import make_mesh
 from arvision.runs.measure import measured
 from arvision.runs.trained import placed
@@ -96,3 +98,41 @@ def test_nats_are_those_of_every_token():
 
 def test_masked_models_have_no_likelihood():
   assert measured(run_with_numbers('maskgit/tiny')).nats is None
+
+
+def test_masked_models_have_a_likelihood_for_every_order():
+  """And a bound of it; SMDM, and any masked model of codes."""
+  run = measured(run_with_numbers('smdm/tiny'))
+  assert run.nats is None
+  batch = next(iter(run.data.held_out(3)))
+  nats = run.masked_nats(batch)
+  tokens = run.spec.length
+  masked = np.zeros((3, tokens), bool)
+  masked[:, 4:] = True
+  # What is masked is not seen, and codes that are not change the others.
+  found = nats(masked)
+  assert found.shape == (3, tokens) and np.isfinite(found).all()
+  orders = [ChainRule(), ChainRule(order='random')]
+  numbers = np.arange(3)
+  one, other = (
+    np.asarray(e.nats(nats, tokens, numbers), np.float64) for e in orders
+  )
+  total = np.zeros(3)
+  for t in range(tokens):
+    masked = np.broadcast_to(np.arange(tokens) >= t, (3, tokens))
+    total += np.asarray(nats(masked))[:, t]
+  np.testing.assert_allclose(one, total, rtol=1e-5)
+  assert (one != other).all()
+  bound = np.asarray(MonteCarlo(samples=64).nats(nats, tokens, numbers))
+  np.testing.assert_allclose(bound.mean(), one.mean(), rtol=0.2)
+
+
+def test_bits_of_masked_models_are_nats_over_their_number():
+  run = dataclasses.replace(
+    run_of(None), masked_nats=lambda batch: lambda masked: masked * math.log(2)
+  )
+  for evaluator in (ChainRule(), MonteCarlo(samples=512)):
+    found = {k.split('/')[0]: v for k, v in evaluator(run)}
+    # Every mask of the bound counts its tokens over its time.
+    assert found['bits_per_token'] == pytest.approx(1.0, rel=0.1)
+    assert found['bits_per_dimension'] == pytest.approx(0.25, rel=0.1)

@@ -269,7 +269,7 @@ def test_families_are_told_by_their_keys(case):
   start = re.sub(r'\W', '', seems).lower()
   assert start.startswith(others.get(name, family))
   assert ('tokenizer reads' in seems) == bool(
-    re.search(r'_vq|_vae|_bae|_tokenizer|titok(_nonlegacy)?$', name)
+    re.search(r'_vq(?!_diff)|_vae|_bae|_tokenizer|titok(_nonlegacy)?$', name)
   )
   pathlib.Path(f'configs/{seems.split("=")[1].split()[0]}.py').stat()
 

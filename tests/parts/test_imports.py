@@ -135,6 +135,7 @@ def test_the_package_itself_imports_nothing():
 
 # What the name of a draw begins with, for every room that draws.
 _DRAWS = {
+  'evals': {'evals'},
   'model.py': {'condition'},
   'tasks': {'task'},
   # A quantiser draws for its tokenizer.
@@ -146,7 +147,14 @@ _DRAWS = {
   # Arithmetic draws for the parts that use it.
   'process': {'head', 'sampler', 'solver'},
 }
-_DRAWING = ('normal', 'uniform', 'categorical', 'permutation', 'key')
+_DRAWING = (
+  'normal',
+  'uniform',
+  'exponential',
+  'categorical',
+  'permutation',
+  'key',
+)
 
 
 @pytest.mark.parametrize('path', FILES, ids=str)

@@ -11,7 +11,8 @@ from tests.configs import ALL
 # Published counts, in millions. Where only a rounded one is published or none, the
 # count is that of the published layer sizes: ACDiT, ARFlow, LlamaGen from XL on and
 # its model of captions, RAR, MAR, TokenBridge, NAR, FlexVAR's and ELM's transformers,
-# MaskBit, Infinity, NFIG, M-VAR, HMAR, ReCAP, the tokenizers of MaskGIT and BAR.
+# MaskBit, Infinity, NFIG, M-VAR, HMAR, ReCAP, VQ-Diffusion, the tokenizers of MaskGIT
+# and BAR.
 # Token-Shuffle's 2.7B have a vocabulary of text.
 GENERATORS = {
   'var/imagenet256:d16': 310.28,
@@ -123,6 +124,13 @@ GENERATORS = {
   'recap/imagenet256:maskgit': 193.66,
   'recap/imagenet256:mar_L': 478.33,
   'recap/imagenet256:mar_H': 942.40,
+  'smdm/imagenet256:34M': 35.12,
+  'smdm/imagenet256:113M': 115.61,
+  'smdm/imagenet256:336M': 338.71,
+  'smdm/imagenet256:1028M': 1033.14,
+  'vq_diffusion/imagenet256': 518.03,
+  'vq_diffusion/t2i:coco': 388.82,
+  'vq_diffusion/t2i:ithq': 1359.31,
   'xar/imagenet256:B': 172.64,
   'xar/imagenet256:L': 608.40,
   'xar/imagenet256:H': 1186.0,
@@ -170,6 +178,8 @@ TOKENIZERS = {
   'infinity/tokenizer:d32': 110.1181,
   'infinity/tokenizer:d64': 110.4130,
   'infinity/tokenizer:d56': 81.6242,
+  'vq_diffusion/tokenizer:f16': 72.128899,
+  'vq_diffusion/tokenizer:f8': 65.532547,
 }
 
 
@@ -203,6 +213,14 @@ def test_the_fine_stage_of_ctf_is_as_large_as_llamagen_l():
   assert count / 1e6 == pytest.approx(
     GENERATORS['llamagen/imagenet256:L'], 1e-4
   )
+
+
+def test_smdm_without_embeddings_has_the_published_sizes():
+  """pretrain/train_mdm.py: model_para_config."""
+  shapes = assemble.trained_shapes(ALL['smdm/imagenet256:113M']())
+  backbone = shapes['backbone'].items()
+  inner = [x for k, v in backbone if k != 'input' for x in jax.tree.leaves(v)]
+  assert sum(x.size for x in inner) == 113_265_408
 
 
 def test_every_published_size_is_counted():

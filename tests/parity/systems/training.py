@@ -158,6 +158,7 @@ def train(
   tokenizer: Any = None,
   ema: Averages | None = None,
   trained: Trained | None = None,
+  extra: dict[str, jax.Array] | None = None,
 ) -> Iterator[tuple[str, Any]]:
   """Takes the steps, and compares the parameters in the official layout.
 
@@ -173,6 +174,7 @@ def train(
       input of a step.
     ema: the average that is recorded as 'ema'; None: as the case says.
     trained: selects the trained parameters; None: all.
+    extra: other state before the first step.
   """
   io = case.io
   config, model, params = module.loaded(case)
@@ -197,6 +199,7 @@ def train(
     params=params,
     opt_state=(trained.wrap(tx) if trained else tx).init(params),
     ema=start_ema(params, task.ema.decays),
+    extra=extra or {},
   )
   step = jax.jit(task.step)
   found = []
@@ -343,7 +346,12 @@ def limits(case: Case, name: str) -> np.ndarray:
     share = np.maximum(least, factor * io[f'noise_{name}'])
     return share * np.abs(wanted)
   if name.endswith('_sumsq'):
-    return suggested['sumsq_rel'] * np.abs(wanted)
+    # Of biases of keys the gradient is rounding noise.
+    keys, noise = case.meta['fingerprint_keys'], case.meta['tolerance']
+    unstable = np.isin(keys, case.meta.get('fingerprint_unstable', []))
+    most = 2 * noise['final_sumsq']['max'] if unstable.any() else 0.0
+    share = np.maximum(suggested['sumsq_rel'], most * unstable)
+    return share * np.abs(wanted)
   if name.endswith('_sum'):
     return np.maximum(1e-6, 20 * io['noise_final_sum']) * count * rms
   noise = np.maximum(1e-5, 20 * io['noise_final_first4'])
