@@ -15,10 +15,11 @@ import zlib
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from PIL import Image
+from PIL import Image, ImageOps
 
 from arvision.data import look as looks
 from arvision.data.base import BrokenImage, Source
+from arvision.data.decode import decode
 from arvision.data.folder import Folder
 from arvision.data.look import look
 from arvision.data.pipeline import Images
@@ -70,6 +71,9 @@ def broken_files():
     'a bit of the header': flipped(good, 18),
     'a bit of the pixels': flipped(good, len(good) // 2),
     'wrong checksum': flipped(good, len(good) - 14),
+    'no end': good[:-12],
+    'no last checksum': good[:-13],
+    'more rows than it says': of_chunks(small, zlib.compress(bytes(90))),
     'garbage in place of deflate': of_chunks(small, b'\x78\x9cgarbage'),
     'too few rows': of_chunks(small, zlib.compress(bytes(20))),
     'a huge size': of_chunks(huge, zlib.compress(b'')),
@@ -83,15 +87,15 @@ def broken_files():
   }
 
 
-def write_folder(root, count, each):
-  """Whole 4 x 4 pictures with values above 127, and `each` of every kind.
+def write_folder(root, count, damaged):
+  """Whole 4 x 4 pictures with values above 127, and damaged ones of all kinds.
 
   Returns:
     the names of the broken ones.
   """
   rng = np.random.default_rng(1)
-  kinds = list(broken_files().values())[-20:]
-  places = random.Random(0).sample(range(count), len(kinds) * each)
+  kinds = list(broken_files().values())
+  places = random.Random(0).sample(range(count), damaged)
   broken = {place: kinds[k % len(kinds)] for k, place in enumerate(places)}
   names = set()
   for name in CLASSES:
@@ -148,20 +152,26 @@ def make_task(config, data, *rest):
   return toys.make_task(config, data, *rest)
 
 
-def test_200_broken_pictures_of_2000(tmp_path, capfd):
-  assert len(broken_files()) >= 20
-  root, run = tmp_path / 'pictures', tmp_path / 'run'
-  names = write_folder(root, 2000, 10)
-  assert len(names) == 200
+@pytest.mark.parametrize(
+  ('count', 'damaged'),
+  [(200, 24), pytest.param(2000, 200, marks=pytest.mark.slow)],
+)
+def test_broken_pictures_are_named_and_not_trained_on(
+  tmp_path, capfd, count, damaged
+):
+  assert 20 <= len(broken_files()) <= damaged
+  root, run, steps = tmp_path / 'pictures', tmp_path / 'run', count // 50
+  names = write_folder(root, count, damaged)
+  assert len(names) == damaged
 
   with pytest.raises(DataError) as refused:
-    train(data_of(root, 0.01), run, 40)
+    train(data_of(root, 0.01), run, steps)
   text = str(refused.value)
   assert 'config.data.broken_share' in text and str(run / 'broken.json') in text
   assert not (run / 'log.jsonl').exists() and not (run / 'checkpoints').exists()
 
-  data = data_of(root, 0.2)
-  assert train(data, run, 40).step == 40
+  data = data_of(root, 0.3)
+  assert train(data, run, steps).step == steps
   report = json.loads((run / 'broken.json').read_text())['splits']
   found = [row['name'] for split in report.values() for row in split['files']]
   assert sorted(found) == sorted(names)
@@ -175,7 +185,7 @@ def test_200_broken_pictures_of_2000(tmp_path, capfd):
 
   # Every whole picture was trained on, as it is, and no other.
   source = data.source
-  whole = [i for i in range(2000) if source.name(i) not in names]
+  whole = [i for i in range(count) if source.name(i) not in names]
   held_out = set(data.pictures['held-out'].numbers.tolist())
   assert sorted(data.noted) == sorted(set(whole) - held_out)
   for i, image in data.noted.items():
@@ -184,10 +194,16 @@ def test_200_broken_pictures_of_2000(tmp_path, capfd):
     np.testing.assert_allclose(image, pixels / 127.5 - 1, atol=1e-6)
 
 
+def check(root, run):
+  config = ConfigDict({'check_data': {'seconds': 60.0}})
+  broken.check(config, data_of(root, 0.3), run)
+
+
 def test_a_resumed_run_looks_at_the_broken_ones_again(tmp_path, monkeypatch):
   root, run = tmp_path / 'pictures', tmp_path / 'run'
-  names = write_folder(root, 300, 1)
-  train(data_of(root, 0.2), run, 3)
+  names = write_folder(root, 300, 24)
+  run.mkdir()
+  check(root, run)
   looked = []
 
   def count(self, i):
@@ -199,7 +215,7 @@ def test_a_resumed_run_looks_at_the_broken_ones_again(tmp_path, monkeypatch):
   good = min(set(looked_names(root)) - names)
   mended = min(n for n in names if (root / n).is_file())
   (root / mended).write_bytes((root / good).read_bytes())
-  train(data_of(root, 0.2), run, 6)
+  check(root, run)
   assert sorted(looked) == sorted(names)
   report = json.loads((run / 'broken.json').read_text())['splits']
   found = {row['name'] for split in report.values() for row in split['files']}
@@ -209,13 +225,57 @@ def test_a_resumed_run_looks_at_the_broken_ones_again(tmp_path, monkeypatch):
   for text in ('[]', '{"splits": {"training": {"pictures": 271}}}', '\0'):
     (run / 'broken.json').write_text(text)
     looked.clear()
-    train(data_of(root, 0.2), run, 6)
+    check(root, run)
     assert len(looked) == 300
 
 
 def looked_names(root):
   source = Folder(str(root))
   return [source.name(i) for i in range(len(source))]
+
+
+# Odd pictures that are whole.
+
+
+@pytest.mark.parametrize(
+  ('kind', 'mode', 'options'),
+  [
+    ('JPEG', 'RGB', {'turn': 6}),
+    ('JPEG', 'L', {'turn': 5, 'progressive': True}),
+    ('WEBP', 'RGB', {'turn': 8, 'lossless': True}),
+    ('TIFF', 'RGB', {'turn': 3}),
+    ('JPEG', 'CMYK', {}),
+    ('TIFF', 'CMYK', {'compression': 'tiff_lzw'}),
+    ('PNG', 'P', {'turn': 7}),
+    ('GIF', 'P', {}),
+    ('PNG', '1', {}),
+    ('TIFF', 'YCbCr', {}),
+    ('MPO', 'RGB', {'save_all': True}),
+  ],
+)
+def test_odd_pictures_are_as_in_a_viewer(kind, mode, options):
+  columns, rows = np.meshgrid(np.arange(17), np.arange(11))
+  colour = np.dstack([14 * columns, 22 * rows, 9 * (columns + rows)])
+  whole, options = Image.fromarray(colour.astype(np.uint8)), dict(options)
+  if turn := options.pop('turn', 0):
+    options['exif'] = Image.Exif()
+    options['exif'][0x0112] = turn
+  buffer = io.BytesIO()
+  whole.convert(mode).save(buffer, kind, **options)
+  found = decode(buffer.getvalue(), 'x')
+  with Image.open(buffer) as image:
+    wanted = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+  np.testing.assert_array_equal(np.broadcast_to(found, wanted.shape), wanted)
+  if mode == 'CMYK':  # no negative
+    assert np.abs(found - colour.astype(float)).mean() < 12
+
+
+def test_an_interlaced_picture_of_16_bits_is_whole():
+  # Two columns and one row, in three passes of one pixel, none and one.
+  head = struct.pack('>IIBBBBB', 2, 1, 16, 2, 0, 0, 1)
+  pixels = struct.pack('>x3Hx3H', 256, 512, 768, 1024, 1280, 65535)
+  data = of_chunks(head, zlib.compress(pixels))
+  assert decode(data, 'x').tolist() == [[[1, 2, 3], [4, 5, 255]]]
 
 
 # A source that stalls.
@@ -285,6 +345,7 @@ with Watchdog(1, lambda why: print('noted', why, flush=True), data.waits_for) as
 """
 
 
+@pytest.mark.slow
 def test_the_watchdog_names_the_picture_that_is_waited_for():
   command = [sys.executable, '-c', HANGS]
   done = subprocess.run(command, capture_output=True, text=True)
