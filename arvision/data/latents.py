@@ -171,8 +171,14 @@ class CachedTokens(stream.Batches):
     shape, dtype = tuple(self.spec['tokens']), np.dtype(self.spec['dtype'])
     classes = self.num_classes if self.conditional else 0
     count = self.spec['splits'].get(name, 0)
+    made_by = self.spec.get('tokenizer')
+    made_by = made_by if isinstance(made_by, dict) else {}
+    # Several parts of a token may be stored as one number.
+    size = made_by.get('size') if made_by.get('parts') == 1 else 0
     return _TokenSplit(
-      self.path, name, count, shape, dtype, classes, self.cache
+      *(self.path, name, count, shape, dtype, classes),
+      size=size if type(size) is int else 0,
+      cache=self.cache,
     )
 
   @property
@@ -249,7 +255,10 @@ class CachedTokens(stream.Batches):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TokenSplit:
-  """The records of one split; labels are not used if `classes` is 0."""
+  """The records of one split; labels are not used if `classes` is 0.
+
+  Codes are below `size`, where it is not 0.
+  """
 
   path: str
   split: str
@@ -257,6 +266,7 @@ class _TokenSplit:
   shape: tuple[int, ...]
   dtype: np.dtype
   classes: int
+  size: int
   cache: bool
   reads: Reads = dataclasses.field(default_factory=Reads)
 
@@ -304,6 +314,13 @@ class _TokenSplit:
         f'{name}: tokens {tokens.shape[1:]} {tokens.dtype}, but spec.json says '
         f'{self.shape} {self.dtype}'
       )
+    if self.size and self.dtype == np.int32:
+      low, high = int(tokens.min()), int(tokens.max())
+      if low < 0 or high >= self.size:
+        raise DataError(
+          f'{name}: tokens from {low} to {high}, but the tokenizer in spec.json '
+          f'has {self.size} codes; encode the images again (arvision encode)'
+        )
     if self.classes and not 0 <= record['label'] < self.classes:
       raise DataError(
         f'{name}: label {record["label"]}, but spec.json names {self.classes} '

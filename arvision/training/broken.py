@@ -53,7 +53,7 @@ def check(
   for name, split in splits.items():
     known = _again(split, before.get(name), seconds)
     # The folder may be on a disk that not all processes share.
-    if not host.all_agree(known is not None):
+    if not host.all_agree(known is not None) or known is None:
       known = _together(split, seconds)
     found[name] = known
     split.broken.files.update(known.broken)
