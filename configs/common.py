@@ -113,6 +113,8 @@ def new(seed: int = 0) -> ConfigDict:
   config.checkpoint.memory = block(every=block(steps=0), folder='')
   # A step that takes longer hangs: training ends with the stacks of all threads.
   config.watchdog = block(seconds=3600.0)
+  # Pictures are looked at before training, each split for so long at the most.
+  config.check_data = block(seconds=20.0)
   # After a loss or gradient that is not finite: 'stop', 'skip' the step, or
   # 'rollback' to the newest checkpoint and leave out the batch.
   config.not_finite = block(action='stop', most=3)

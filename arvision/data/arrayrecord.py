@@ -104,7 +104,10 @@ class ArrayRecordImages(Source):
     return {**{key: record[key] for key in kinds}, 'image': image}
 
   def _record(self, i):
-    return records.fetch(self._records, i, f'{self.path}: {self.name(i)}')
+    try:
+      return records.fetch(self._records, i, f'{self.path}: {self.name(i)}')
+    except records.BrokenRecord as error:
+      raise BrokenImage(str(error)) from error
 
 
 def write_images(

@@ -4,7 +4,7 @@ import abc
 import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -50,6 +50,16 @@ class Source(abc.ABC):
   def held_out(self) -> 'Source | None':
     """The held-out split of the data set, None without one."""
     return None
+
+  # Whether pictures may turn out to be broken; not where they are drawn, or lie
+  # decoded in memory.
+  may_break: ClassVar[bool] = True
+
+  @property
+  def place(self) -> str:
+    """Where the pictures are, for messages."""
+    kind = type(self).__name__
+    return str(getattr(self, 'path', '')) or kind
 
   def name(self, i: int) -> str:
     """The name of picture i, the same on every machine.

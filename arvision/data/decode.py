@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from arvision.build import check
 from arvision.data import files, jpeg
 from arvision.data.base import BrokenImage
+from arvision.data.png import check_png
 from arvision.data.tiff import check_tags
 from arvision.ranges import Range
 
@@ -139,6 +140,7 @@ def _opened(file, name, max_pixels) -> Iterator[tuple[bytes, Image.Image]]:
       scans = data.count(b'\xff\xda') if image.format in ('JPEG', 'MPO') else 0
       if scans > _SCANS and scans * pixels > _SCANS * max_pixels:
         raise ValueError(f'{scans} scans of {pixels} pixels')
+      check_png(data)
       _mend_transparency(image)
       if _is_deep(image):
         image.info['scale'] = _scale(image)

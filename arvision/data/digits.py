@@ -17,6 +17,8 @@ class Digits(Source):
   Values v in 0..16 become round(255 v / 16), which is lossless.
   """
 
+  may_break = False
+
   @property
   def classes(self) -> tuple[str, ...]:
     return tuple('0123456789')

@@ -42,6 +42,7 @@ class Emoji(Checked, Source):
   background: tuple[Byte, Byte, Byte] = (255, 255, 255)
   classes_by: Literal['group', 'block'] = 'group'
   bitmap_size: Side = 109
+  may_break = False
 
   @functools.cached_property
   def _pictures(self) -> tuple[np.ndarray, list[str], list[str]]:

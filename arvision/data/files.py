@@ -75,7 +75,8 @@ def search(
   Args:
     root: the folder.
     once: predicate of the paths that are listed once too, however many links
-      lead to the file.
+      lead to the file. An empty folder with such a name is listed like a file,
+      so that whoever opens it says what it is.
 
   Returns:
     sorted paths relative to `root`, with '/'; and skipped link -> target.
@@ -101,7 +102,7 @@ def search(
       if real in searched:
         skipped[start] = real
       else:
-        _walk(real, start, searched, files, file_links, folder_links)
+        _walk(real, start, searched, once, files, file_links, folder_links)
     folders = sorted(folder_links)
   if any(map(once, file_links)):
     found = {_identity(os.path.join(root, p)) for p in files if once(p)}
@@ -122,7 +123,7 @@ def is_circle(root: str | os.PathLike, link: str, target: str) -> bool:
   return os.path.commonpath([above, target]) == target
 
 
-def _walk(real, name, searched, files, file_links, folder_links):
+def _walk(real, name, searched, once, files, file_links, folder_links):
   """Adds the files and links below a folder, without following links."""
   waiting = [(real, name)]
   while waiting:
@@ -131,17 +132,27 @@ def _walk(real, name, searched, files, file_links, folder_links):
       continue
     searched.add(real)
     with os.scandir(real) as entries:
-      for entry in entries:
+      found = list(entries)
+      if not found and name and once(name):
+        files.append(name)
+      for entry in found:
         if entry.name.startswith('.'):
           continue
         below = f'{name}/{entry.name}' if name else entry.name
         if entry.is_symlink():
-          links = folder_links if entry.is_dir() else file_links
+          links = folder_links if _is_folder(entry) else file_links
           links.append(below)
         elif entry.is_dir():
           waiting.append((os.path.join(real, entry.name), below))
         else:
           files.append(below)
+
+
+def _is_folder(entry):
+  try:
+    return entry.is_dir()
+  except OSError:  # a link to itself, which is reported when it is opened
+    return False
 
 
 def _identity(path):

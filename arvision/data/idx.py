@@ -35,6 +35,7 @@ class Idx(Source):
   folder: str
   classes: Names = tuple('0123456789')
   split: str = 'train'
+  may_break = False
 
   @functools.cached_property
   def _arrays(self):

@@ -12,6 +12,7 @@ import numpy as np
 
 from arvision.data import records, stream
 from arvision.data.base import Batch, facts_of_files, hex_digest
+from arvision.data.reads import Reads
 from arvision.data.split import Broken, spaced
 from arvision.data.text import Text
 from arvision.errors import DataError
@@ -170,8 +171,14 @@ class CachedTokens(stream.Batches):
     shape, dtype = tuple(self.spec['tokens']), np.dtype(self.spec['dtype'])
     classes = self.num_classes if self.conditional else 0
     count = self.spec['splits'].get(name, 0)
+    made_by = self.spec.get('tokenizer')
+    made_by = made_by if isinstance(made_by, dict) else {}
+    # Several parts of a token may be stored as one number.
+    size = made_by.get('size') if made_by.get('parts') == 1 else 0
     return _TokenSplit(
-      self.path, name, count, shape, dtype, classes, self.cache
+      *(self.path, name, count, shape, dtype, classes),
+      size=size if type(size) is int else 0,
+      cache=self.cache,
     )
 
   @property
@@ -248,7 +255,10 @@ class CachedTokens(stream.Batches):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TokenSplit:
-  """The records of one split; labels are not used if `classes` is 0."""
+  """The records of one split; labels are not used if `classes` is 0.
+
+  Codes are below `size`, where it is not 0.
+  """
 
   path: str
   split: str
@@ -256,7 +266,9 @@ class _TokenSplit:
   shape: tuple[int, ...]
   dtype: np.dtype
   classes: int
+  size: int
   cache: bool
+  reads: Reads = dataclasses.field(default_factory=Reads)
 
   @functools.cached_property
   def _source(self):
@@ -288,9 +300,13 @@ class _TokenSplit:
   def load(self, rank: int) -> dict[str, Any]:
     return self._kept[rank] if self.cache else self._fetch(rank)
 
+  def name(self, rank: int) -> str:
+    return f'{self.split} record {rank}'
+
   def _fetch(self, rank):
-    name = f'{self.path}: {self.split} record {rank}'
-    record = records.fetch(self._source, rank, name)
+    name = f'{self.path}: {self.name(rank)}'
+    with self.reads.of(rank):
+      record = records.fetch(self._source, rank, name)
     tokens = record['tokens']
     same_kind = np.can_cast(tokens.dtype, self.dtype)
     if tokens.shape[1:] != self.shape or not same_kind:
@@ -298,6 +314,13 @@ class _TokenSplit:
         f'{name}: tokens {tokens.shape[1:]} {tokens.dtype}, but spec.json says '
         f'{self.shape} {self.dtype}'
       )
+    if self.size and self.dtype == np.int32:
+      low, high = int(tokens.min()), int(tokens.max())
+      if low < 0 or high >= self.size:
+        raise DataError(
+          f'{name}: tokens from {low} to {high}, but the tokenizer in spec.json '
+          f'has {self.size} codes; encode the images again (arvision encode)'
+        )
     if self.classes and not 0 <= record['label'] < self.classes:
       raise DataError(
         f'{name}: label {record["label"]}, but spec.json names {self.classes} '

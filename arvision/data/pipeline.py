@@ -170,6 +170,17 @@ class Images(stream.Batches):
     return (*self.size, self.channels)
 
   @property
+  def place(self) -> str:
+    return self.source.place
+
+  @property
+  def pictures(self) -> dict[str, Split]:
+    """Name -> split, of those whose pictures may be broken."""
+    train, held = self._splits
+    found = {'training': train, 'held-out': held}
+    return {k: s for k, s in found.items() if len(s) and s.source.may_break}
+
+  @property
   def broken(self) -> Broken:
     """Broken pictures of the training split so far."""
     return self._splits[0].broken

@@ -8,7 +8,9 @@ A record is a msgpack map (Flax's, which supports numpy arrays). Reading it
 cannot run code.
 """
 
+import bisect
 import contextlib
+import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +29,10 @@ SPEC = 'spec.json'
 # PNG, JPEG and codes do not get smaller, and decompression costs more than
 # reading.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
+
+
+class BrokenRecord(DataError):
+  """A record whose bytes do not match their hash, or cannot be read."""
 
 
 def pack(record: dict[str, Any]) -> bytes:
@@ -151,7 +157,52 @@ def read_spec(path: str, kind: str, version: int) -> dict[str, Any]:
   return spec
 
 
-def open_split(path: str, split: str, count: int):
+class Opened:
+  """Random access to the raw records of several shards, one after another.
+
+  Its errors name the shard. It can be pickled.
+  """
+
+  def __init__(self, files: Sequence[pathlib.Path]):
+    """Opens every shard once, for its number of records.
+
+    Raises:
+      DataError: a shard is damaged, or truncated.
+    """
+    self.files = files
+    self._shards = []
+    for file in files:
+      try:
+        self._shards.append(grain.sources.ArrayRecordDataSource([str(file)]))
+      except Exception as error:  # the reader raises RuntimeError and others
+        raise DataError(
+          f'{file}: the shard is damaged or truncated ({_short(error)}); copy or '
+          'write the folder anew'
+        ) from error
+    self.counts = [len(shard) for shard in self._shards]
+    self._ends = list(itertools.accumulate(self.counts))
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def __getitem__(self, i: int) -> bytes:
+    k = bisect.bisect_right(self._ends, i)
+    at = i - self._ends[k] + self.counts[k]
+    try:
+      return self._shards[k][at]
+    except Exception as error:
+      raise BrokenRecord(
+        f'record {at} of {self.files[k]} cannot be read ({_short(error)})'
+      ) from error
+
+
+def _short(error):
+  """The first words of the reader, which go on with hashes and places."""
+  text = str(error).partition(' (computed')[0].partition('; ')[0]
+  return text or type(error).__name__
+
+
+def open_split(path: str, split: str, count: int) -> Opened:
   """Random access to the raw records of one split.
 
   Args:
@@ -165,27 +216,30 @@ def open_split(path: str, split: str, count: int):
   files = sorted(pathlib.Path(path).glob(f'{split}-*.array_record'))
   if not files:
     raise DataError(f'{path}: no {split}-*.array_record in it')
-  try:
-    source = grain.sources.ArrayRecordDataSource([str(f) for f in files])
-    found = len(source)
-  except Exception as error:  # the reader raises RuntimeError and others
+  source = Opened(files)
+  if len(source) != count:
+    each = ', '.join(
+      f'{file.name}: {n}' for file, n in zip(files[:5], source.counts)
+    )
+    more = ', ...' if len(files) > 5 else ''
     raise DataError(
-      f'{path}: a shard of {split} is damaged ({error})'
-    ) from error
-  if found != count:
-    raise DataError(
-      f'{path}: {len(files)} shards of {split} hold {found} records, {SPEC} '
-      f'promises {count}; a shard is missing'
+      f'{path}: {len(files)} shards of {split} hold {len(source)} records, '
+      f'{SPEC} promises {count}; a shard is missing ({each}{more})'
     )
   return source
 
 
 def fetch(source: Sequence[bytes], i: int, name: str) -> dict[str, Any]:
-  """Record i of an open split."""
+  """Record i of an open split.
+
+  Raises:
+    BrokenRecord: its bytes are damaged.
+    DataError: it is none of `pack`.
+  """
   try:
     data = source[int(i)]
-  except Exception as error:
-    raise DataError(f'{name}: cannot be read ({error})') from error
+  except BrokenRecord as error:
+    raise BrokenRecord(f'{name}: {error}') from error
   return unpack(data, name)
 
 

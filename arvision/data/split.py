@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from arvision.data.base import BrokenImage, Example, Source
+from arvision.data.reads import Reads
 from arvision.errors import DataError
 
 # If too many pictures are broken, the error names up to `_NAMED` of them, found
@@ -82,6 +83,7 @@ class Split:
     prepare: (image, name) -> image, the deterministic part of the preparation.
     broken: counter of broken pictures.
     cache: keep all prepared pictures in memory.
+    reads: what is being read.
   """
 
   source: Source
@@ -90,9 +92,14 @@ class Split:
   prepare: Callable[[np.ndarray, str], np.ndarray]
   broken: Broken
   cache: bool = False
+  reads: Reads = dataclasses.field(default_factory=Reads)
 
   def __len__(self) -> int:
     return len(self.numbers)
+
+  def name(self, i: int) -> str:
+    """The name of picture i of the source."""
+    return self.source.name(i)
 
   @functools.cached_property
   def _kept(self):
@@ -167,7 +174,7 @@ class Split:
       if i in self.broken.files:
         continue
       try:
-        return self._checked(self.source[i], i, step == 0)
+        return self._checked(i, step == 0)
       except BrokenImage as error:
         self.broken.add(i, str(error), self._others_broken())
     raise DataError(f'none of {len(self)} pictures can be decoded')
@@ -181,13 +188,30 @@ class Split:
         return
       if i not in self.broken.files:
         try:
-          self.source[i]
+          with self.reads.of(i):
+            self.source[i]
         except BrokenImage as error:
           yield i, str(error)
         except DataError:
           pass  # other faults are raised when the picture is loaded
 
-  def _checked(self, example, i, whole):
+  def look(self, i: int) -> str:
+    """Why picture i of the source is broken, '' if it is not.
+
+    Nothing is counted.
+
+    Raises:
+      DataError: see `load`.
+    """
+    try:
+      self._checked(i, True)
+    except BrokenImage as error:
+      return str(error)
+    return ''
+
+  def _checked(self, i, whole):
+    with self.reads.of(i):
+      example = self.source[i]
     name = self.source.name(i)
     label = example['label'] if self.classes else 0
     self._check_label(name, label)

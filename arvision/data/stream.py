@@ -279,7 +279,8 @@ def one_pass(
 class Batches(Checked, abc.ABC):
   """Training batches and passes over two splits, see `base.Data`.
 
-  A split has a length, `labels`, and the methods `warm` and `captions`.
+  A split has a length, `labels`, `reads`, and the methods `warm`, `captions` and
+  `name`.
 
   Attributes:
     threads, workers: see `Reading`.
@@ -325,6 +326,22 @@ class Batches(Checked, abc.ABC):
     if self.text is None:
       return []
     return self.text.unknown(caption, self._splits[0].captions(SEARCHED))
+
+  @property
+  def place(self) -> str:
+    """Where the examples are, for messages."""
+    return str(getattr(self, 'path', '')) or type(self).__name__
+
+  def waits_for(self) -> str:
+    """What is being read for the longest time, '' where that is unknown."""
+    found = []
+    for split in self._splits:
+      if read := split.reads.longest():
+        found.append((read[1], split.name(read[0])))
+    if found:
+      seconds, name = max(found)
+      return f'{name} of {self.place}, for {seconds:.0f} s'
+    return f'{self.workers} processes read {self.place}' if self.workers else ''
 
   def _prepare(self, split) -> Reading:
     """Raises what can be raised before the first batch."""

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from arvision.runs.measure import InTraining
 from arvision.tasks import assemble
-from arvision.training import differences, start
+from arvision.training import broken, differences, start
 from arvision.training import workdir as workdirs
 from arvision.training.ready import Ready, prepare
 
@@ -47,12 +47,21 @@ def plan(
   keys = [
     f'{key}={value!r}' for key, value in differences.flat(plain, 'config')
   ]
+  looked = broken.check(ready.config, ready.data, None)
   _trace(ready)
   facts = _facts(ready, workdir, init_from, resume_from, stop_at)
   width = max(map(len, facts))
   lines = [f'{name:<{width}}  {text}' for name, text in facts.items()]
   return '\n'.join(
-    [*keys, '', *lines, *ready.notes, '', 'dry run: nothing was written']
+    [
+      *keys,
+      '',
+      *lines,
+      *looked,
+      *ready.notes,
+      '',
+      'dry run: nothing was written',
+    ]
   )
 
 

@@ -100,6 +100,13 @@ class Watchdog:
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckData:
+  """Seconds for a look at the pictures of a split, see `training.broken`."""
+
+  seconds: AtLeast0 = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class NotFinite:
   """What happens after a value that is not finite, see `training.divergence`."""
 
@@ -138,6 +145,7 @@ _BLOCKS: dict[str, type] = {
   'checkpoint': Checkpoint,
   'checkpoint.memory': InMemory,
   'watchdog': Watchdog,
+  'check_data': CheckData,
   'not_finite': NotFinite,
   'corruption': Corruption,
   'spikes': Spikes,

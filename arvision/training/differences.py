@@ -38,6 +38,7 @@ CHANGEABLE = (
   'evals',
   'writers',
   'watchdog',
+  'check_data',
   'not_finite',
   'corruption',
   'spikes',
@@ -46,6 +47,7 @@ CHANGEABLE = (
   'data.threads',
   'data.workers',
   'data.cache',
+  'data.broken_share',
   'release',
   'backbone.block.attention.kernel',
 )

@@ -63,6 +63,7 @@ class Events:
     self._path = pathlib.Path(workdir) / EVENTS
     self._active = jax.process_index() == 0
     self._step = 0
+    self._started = False
 
   def start(self, step: int, worked: float | None = None) -> str:
     """Notes a start; returns a line about the one before, or ''.
@@ -75,6 +76,7 @@ class Events:
     before = read(self._path)
     facts = {} if worked is None else {'before': round(worked, 6)}
     self._write('start', step, **facts)
+    self._started = True
     if not before or before[-1].get('why') in REGULAR:
       return ''
     why = before[-1].get('why', 'it was killed, or its machine died')
@@ -118,7 +120,9 @@ class Events:
     return account(read(self._path), time.time())
 
   def failed(self, why: str) -> None:
-    """Notes an end without a save."""
+    """Notes an end without a save, after a start."""
+    if not self._started:
+      return
     with contextlib.suppress(OSError):  # a full disk may be the reason
       self._write('end', self._step, why=why)
 

@@ -14,7 +14,14 @@ from ml_collections import ConfigDict
 from arvision.errors import DataError
 from arvision.parallel import host
 from arvision.tasks import assemble
-from arvision.training import differences, divergence, hooks, peers, start
+from arvision.training import (
+  broken,
+  differences,
+  divergence,
+  hooks,
+  peers,
+  start,
+)
 from arvision.training import frozen as frozen_weights
 from arvision.training import lock as locks
 from arvision.training import workdir as workdirs
@@ -120,13 +127,18 @@ def _train(
   config, data, task = ready.config, ready.data, ready.task
   clock, placement = ready.clock, ready.placement
   best = config.checkpoint.get('best') or ''
-  batches = data.train(clock.batch_size, config.seed, *placement.share())
+  events = Events(workdir)
+  # Data that cannot say what it reads is waited for without a name.
+  reads = getattr(data, 'waits_for', lambda: '')
 
   with contextlib.ExitStack() as stack:
-    stack.callback(batches.close)
     lock = stack.enter_context(locks.held(workdir))
     # Another run may have used the folder since the first check.
     differences.check_same(config, workdir, wanted.change)
+    dog = stack.enter_context(Watchdog(_patience(config), events.failed, reads))
+    looked = broken.check(config, data, workdir)
+    batches = data.train(clock.batch_size, config.seed, *placement.share())
+    stack.callback(batches.close)
     folders = (workdir, ready.resumed or workdir)
     left_out = next(filter(None, map(divergence.left_out, folders)), [])
     position = Position(batches, Spikes(config), left_out)
@@ -171,7 +183,9 @@ def _train(
       if ready.every.get('corruption'):
         guard = Guard(task, placement, on_device, workdir)
       checkpoints.check_room(state)
+      dog.waits_for_data('reading the first batch')
       batch = position.next(step + 1)
+      dog.rests()
       # An evaluator's figures are known once it has run.
       if best.removeprefix('-').partition('/')[0] not in ready.evaluators:
         held_out.check_best(best, state, ready.every['evals'])
@@ -190,7 +204,7 @@ def _train(
     writer = Writer(workdir, clock.total, step, clock.seen)
     stack.push(lambda kind, *_: writer.close(failed=kind is not None))
     writer.add(further, config)
-    writer.say('\n'.join([data.describe(), *ready.notes]))
+    writer.say('\n'.join([data.describe(), *looked, *ready.notes]))
     writer.say(f'{start.describe(state, placement.mesh)}; {source} step {step}')
     writer.changed(step, ready.changed)
     writer.parameters(state.params)
@@ -201,7 +215,6 @@ def _train(
 
     if memory is not None:
       writer.say(memory.start())
-    events = Events(workdir)
     if line := events.start(step, memory.worked if memory else None):
       writer.say(line)
     if step == 0:
@@ -229,7 +242,8 @@ def _train(
       guard=guard,
       memory=memory,
     )
-    dog = stack.enter_context(Watchdog(_patience(config), events.failed))
+    # Saves that end may take any time.
+    stack.callback(dog.rests)
     with events.noting_failure():
       result = loop(
         step_fn,
@@ -327,5 +341,5 @@ def loop(
         unread = None
       if stop:
         return Result(step, between.clock.total, preemption.received)
-      dog.waits(f'reading the batch of step {step + 1}')
+      dog.waits_for_data(f'reading the batch of step {step + 1}')
       batch = between.position.next(step + 1)

@@ -25,16 +25,20 @@ class Watchdog:
   """
 
   def __init__(
-    self, seconds: float, ended: Callable[[str], None] = lambda why: None
+    self,
+    seconds: float,
+    ended: Callable[[str], None] = lambda why: None,
+    read: Callable[[], str] = lambda: '',
   ):
     """Prepares it; a `with` block turns it on.
 
     Args:
       seconds: longest time to wait; 0: for ever.
       ended: called with what was waited for before the process ends.
+      read: what of the data is being read, see `waits_for_data`.
     """
-    self._seconds, self._ended = seconds, ended
-    self._wait: tuple[str, float] | None = None
+    self._seconds, self._ended, self._read = seconds, ended, read
+    self._wait: tuple[str, float, bool] | None = None
     self._over = threading.Event()
     self._beat = pathlib.Path(os.environ.get(HEARTBEAT) or os.devnull)
     self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -50,7 +54,11 @@ class Watchdog:
 
   def waits(self, text: str) -> None:
     """Starts to wait for something, and ends the wait before."""
-    self._wait = text, time.monotonic()
+    self._wait = text, time.monotonic(), False
+
+  def waits_for_data(self, text: str) -> None:
+    """The same where data is waited for, whose source is named then."""
+    self._wait = text, time.monotonic(), True
 
   def rests(self) -> None:
     """Ends the wait; what comes next may take any time."""
@@ -70,14 +78,18 @@ class Watchdog:
           faulthandler.cancel_dump_traceback_later()
         armed = False
         continue
-      text, since = wait
+      text, since, reads = wait
       waited = time.monotonic() - since
       if waited > self._seconds:
-        self._end(text, waited)
+        self._end(self._named(text) if reads else text, waited)
       faulthandler.dump_traceback_later(
         self._seconds - waited + _GRACE, exit=True, file=_STDERR
       )
       armed = True
+
+  def _named(self, text):
+    found = self._read()
+    return f'{text} ({found})' if found else text
 
   def _end(self, text, waited):
     print(

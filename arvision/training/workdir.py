@@ -24,6 +24,8 @@ LOG = 'log.jsonl'
 EVENTS = 'events.jsonl'
 # The key of copies in memory, see `training.peers`.
 MEMORY = 'memory.key'
+# Pictures that cannot be decoded.
+BROKEN = 'broken.json'
 # Steps before which a batch is left out.
 LEFT_OUT = 'left_out.json'
 # The run of Weights & Biases.
@@ -32,6 +34,7 @@ WANDB = 'wandb.json'
 PROTOCOLS = 'protocols.json'
 # Files of a start that was stopped before its first log line.
 _STARTED = (
+  BROKEN,
   CONFIG,
   'config.tmp',
   CHECKPOINTS,

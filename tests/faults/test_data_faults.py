@@ -380,6 +380,14 @@ def test_folders_of_records_that_are_wrong(tmp_path):
     _ = CachedTokens(str(path)).examples
 
 
+def test_codes_that_the_tokenizer_does_not_have(tmp_path):
+  spec = {**SPEC, 'tokenizer': {'size': 8, 'parts': 1}}
+  codes = np.array([[0, 7, 8, 1]], np.int32)
+  write_tokens(str(tmp_path / 'x'), spec, [token(0, tokens=codes)], 1)
+  with pytest.raises(DataError, match='train record 0: tokens from 0 to 8.* 8'):
+    CachedTokens(str(tmp_path / 'x')).train(1, 0)
+
+
 def test_records_cannot_run_code():
   with pytest.raises(DataError, match='not a record'):
     records.unpack(pickle.dumps({'tokens': 1}), 'x')

@@ -125,6 +125,7 @@ MADE = {
   'Account',
   'BlockInputs',
   'Hooks',
+  'Looked',
   'Cache',
   'Clock',
   'Collective',
