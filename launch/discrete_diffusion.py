@@ -167,7 +167,8 @@ arvision sample --workdir=runs/maskgit/digits --labels=3 \\
   one call of the network per id, and no approximation. `at_once` unmasks several.
 
 Made by `python launch/discrete_diffusion.py` on {where}: SMDM on scikit-learn's digits
-(16 codes an image), {samples:,} samples each; calls are the mean over {images} images.
+(16 codes an image), {samples:,} samples each. Calls are those of an image on its own, the mean
+over {images}; in a batch a step is left out if nothing happens in any image.
 
 | sampler | calls of the network | class accuracy | Fréchet |
 |---|--:|--:|--:|

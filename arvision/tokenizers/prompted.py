@@ -75,4 +75,6 @@ class Prompted(Autoencoder, kw_only=True):
     return Tokens(jnp.concatenate([prompt, stored[:, -length:]], 1))
 
   def _latent(self, tokens):
-    return super()._latent(Tokens(tokens.values[:, self.before :]))
+    # What `encode` gives has no prompt.
+    own = tokens.values[:, -int(np.prod(self.latent_grid)) :]
+    return super()._latent(Tokens(own))

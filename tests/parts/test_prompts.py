@@ -98,6 +98,8 @@ def test_prompts_are_codes_of_another_image_or_random_ones():
   prompted = np.concatenate([changed, tokens[:, 8:]], 1)
   np.testing.assert_array_equal(law.image(prompted), image)
   assert (law.image(law.tokens) != image).any()
+  # What `encode` gives has no prompt.
+  np.testing.assert_array_equal(law.image(tokens[:, 8:]), image)
 
 
 def test_an_edit_samples_the_prompt_and_keeps_the_image():

@@ -100,17 +100,24 @@ def test_a_step_that_hangs_ends_with_all_stacks():
     assert (done.returncode, done.stderr) == (0, '')
 
 
+class Noted(Supervisor):
+  """Notes where its heartbeat lies."""
+
+  heartbeat = None
+
+  def _start(self, heartbeat):
+    self.heartbeat = heartbeat
+    return super()._start(heartbeat)
+
+
 def test_a_stopped_process_is_continued_and_ends(tmp_path, capfd):
-  beats = []
   command = hanging(1)
-  found = Supervisor(command, tmp_path, 0, patience=1.5, first_pause=0.01)
+  found = Noted(command, tmp_path, 0, patience=1.5, first_pause=0.01)
 
   def stop():
-    while not beats:
-      process = found._process
-      if process is not None and process.poll() is None:
-        beats.append(time.sleep(0.5))
-        process.send_signal(signal.SIGSTOP)
+    while found.heartbeat is None or not found.heartbeat.exists():
+      time.sleep(0.01)
+    found._process.send_signal(signal.SIGSTOP)
 
   stopper = threading.Thread(target=stop)
   stopper.start()
