@@ -26,7 +26,10 @@ from arvision.training.evaluate import slowest_average
 from arvision.training.weights import Weights
 
 # Keys of config.data that change no image, and so no classifier.
-_WITHOUT_EFFECT = ('batch_size', 'threads', 'workers', 'cache', 'broken_share')
+_WITHOUT_EFFECT = (
+  *('batch_size', 'threads', 'workers', 'cache', 'broken_share'),
+  'companions',
+)
 # Keys of config.data that `Data.digest` covers.
 _IN_DIGEST = ('source', 'path')
 

@@ -9,6 +9,7 @@ from flax.errors import FlaxError
 from arvision.build import FAULTS
 from arvision.data.base import Data
 from arvision.errors import ConfigError
+from arvision.feeds.shift import Shift
 from arvision.model import ARModel
 
 
@@ -56,7 +57,7 @@ def check_masks(model: ARModel) -> None:
   Raises:
     ConfigError: next-token prediction masks codes, and there is no such row.
   """
-  share = getattr(model.feed, 'masked', 0.0)
+  share = model.feed.masked if isinstance(model.feed, Shift) else 0.0
   embed = getattr(model.backbone, 'input', None)
   if share and not getattr(embed, 'keywords', {}).get('extra', 0):
     raise ConfigError(

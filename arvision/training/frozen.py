@@ -57,7 +57,8 @@ def load(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
 def _weightless(config):
   """{'tokenizer': no parameters} where the tokenizer is `weightless`, or {}."""
-  if not getattr(resolve(config.tokenizer.type), 'weightless', False):
+  kind = (config.get('tokenizer') or {}).get('type')
+  if not (kind and getattr(resolve(kind), 'weightless', False)):
     return {}
   return {'tokenizer': {'params': {}}}
 

@@ -202,7 +202,7 @@ def test_calls_of_high_quality_unmask_all_tokens():
   assert few[:2].tolist() == [[100, 5], [100, 6]] and few[:, 1].sum() == 1024
   with pytest.raises(ConfigError, match='wanted 99, of at most 1023'):
     published.calls(process, 1023)
-  with pytest.raises(ConfigError, match='Ancestral where noise is not'):
+  with pytest.raises(ConfigError, match='use samplers.discrete.Ancestral'):
     HighQuality().calls(UNIFORM, 16)
   fast = Ancestral(stride=4).calls(MaskAndReplace(IDS, 10), 16)
   assert fast.tolist() == [[10, 7], [6, 3], [2, 2], [1, 1]]
