@@ -40,6 +40,7 @@ QUICK = [
   *('acdit/tiny', 'arflow/tiny', 'ecar/tiny:one', 'himar/tiny'),
   'hmar/tiny:nsp',
   *('mvar/tiny:d16', 'recap/tiny:mar', 'smdm/tiny', 'vq_diffusion/tiny:class'),
+  *('axial/tiny', 'meap/tiny', 'vfp/tiny:class', 'vq_ddm/tiny'),
   *(
     n for n in TOKENIZERS if n.endswith('/digits_tokenizer') and 'flex' not in n
   ),
