@@ -2,7 +2,7 @@
 
     arvision train --config=configs/llamagen/digits_tokenizer.py \\
       --workdir=runs/llamagen/digits_tokenizer
-    arvision train --config=configs/lion/digits.py:lion-2e-4 \\
+    arvision train --config=configs/lion/digits.py:lion-4e-4 \\
       --workdir=runs/lion/digits
 
 Three learning rates for each optimizer, since the best ones differ: the paper
@@ -24,8 +24,8 @@ SIZES = {
 }
 
 
-def get_config(arg: str = 'lion-2e-4'):
-  kind, rate = common.size(arg or 'lion-2e-4', SIZES)
+def get_config(arg: str = 'lion-4e-4'):
+  kind, rate = common.size(arg or 'lion-4e-4', SIZES)
   config = digits.get_config()
   config.optim.learning_rate = rate
   if kind == 'lion':
