@@ -70,7 +70,10 @@ class Toy:
   def tokenizer(self):
     spec = TokenSpec(16, 1, 4, ((2, 2),))
     return types.SimpleNamespace(
-      spec=spec, radices=(16,), digits=lambda values: values[..., None]
+      spec=spec,
+      before=0,
+      radices=(16,),
+      digits=lambda values: values[..., None],
     )
 
   @functools.cached_property
