@@ -281,6 +281,15 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read(whole, tmp_path):
   assert last.startswith('arvision: error: no checkpoint in')
 
 
+@pytest.fixture
+def interrupts():
+  """Ctrl-C interrupts, also where the shell has started the tests without it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('interrupts')
 def test_ctrl_c_while_weights_are_written(tmp_path, monkeypatch):
   write = ocp.Checkpointer.save
   written = []
