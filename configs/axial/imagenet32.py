@@ -18,7 +18,12 @@ from arvision.configs.axial import parts
 
 def get_config(arg: str = ''):
   del arg
-  config = common.pixels(common.imagenet(32, None, 128))
+  return recipe(32)
+
+
+def recipe(size: int):
+  """The config for images of size × size px."""
+  config = common.pixels(common.imagenet(size, None, 128))
   parts.axial(
     config,
     levels=256,

@@ -9,27 +9,9 @@ Source: arXiv 1912.12180; no official code was found. Deviations: those of
 axial/imagenet32.py.
 """
 
-from arvision.configs import common
-from arvision.configs.axial import parts
+from arvision.configs.axial import imagenet32
 
 
 def get_config(arg: str = ''):
   del arg
-  config = common.pixels(common.imagenet(64, None, 128))
-  parts.axial(
-    config,
-    levels=256,
-    width=512,
-    heads=8,
-    hidden=2048,
-    encoder=4,
-    outer=4,
-    inner=4,
-    classes=1000,
-  )
-  config.backbone.dtype = 'bfloat16'
-  config.backbone.remat = 'dots'
-  config.train = common.block(duration=common.block(epochs=100))
-  config.optim = common.adamw(2e-4, common.cosine(0.0, epochs=1), clip=1.0)
-  config.ema = (0.9999,)
-  return common.locked(config)
+  return imagenet32.recipe(64)
